@@ -1,0 +1,39 @@
+"""What makes two jobs the same job: the sha256 of a canonical JSON text.
+
+Knows nothing about kinds or payloads. Numbers are canonical by value: 1, 1.0 and 1e0 are one number, because a YAML
+author does not mean a difference by them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+def canonical(value: Any) -> Any:
+    """The value with mappings sorted, tuples as lists and integral floats as integers.
+
+    Raises TypeError for anything JSON has no word for, and ValueError for NaN and infinities: neither may enter a key.
+    """
+    if value is None or isinstance(value, (bool, str, int)):
+        return value
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError(f"{value} cannot be part of an identity")
+        return int(value) if value.is_integer() else value
+    if isinstance(value, Mapping):
+        if not all(isinstance(name, str) for name in value):
+            raise TypeError(f"identity needs text keys, got {sorted(map(repr, value))}")
+        return {name: canonical(value[name]) for name in sorted(value)}
+    if isinstance(value, Sequence):
+        return [canonical(item) for item in value]
+    raise TypeError(f"{type(value).__name__} cannot be part of an identity")
+
+
+def digest(value: Any) -> str:
+    """64 hexadecimal digits of the sha256 of `value`'s canonical JSON."""
+    text = json.dumps(canonical(value), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()

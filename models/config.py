@@ -1,0 +1,231 @@
+"""What a stage, a decode and a data set are, as frozen schemas. Torch-free: `plan` and `--help` import this module.
+
+Every difference between the paper's equations and the released code is a field here; a *recipe* chooses the values.
+Schema defaults are frozen: a job's identity leaves out fields at their default, so changing one here silently would
+change the meaning of stored results. `tests/models/test_config.py` pins them.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Union
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Probability = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Frozen(BaseModel):
+    """Immutable, and strict about names: an unknown key is an error, never ignored."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Optimisation(Frozen):
+    """AdamW with linear warm-up; what every stage shares."""
+
+    steps: Count = 2500
+    lr: Positive = 1e-5
+    weight_decay: NonNegative = 0.1
+    decay_norms: bool = False
+    """Apply weight decay to norms and biases too (the release does)."""
+    warmup_ratio: Probability = 0.03
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    global_batch: Count = 256
+    """Sequences per optimiser step over all ranks (8 GPUs x 4 instances x 8 accumulation)."""
+    precision: Literal["bf16", "fp32"] = "bf16"
+    max_grad_norm: Positive = 1.0
+    adam_betas: tuple[float, float] = (0.9, 0.999)
+
+
+class Slots(Frozen):
+    """What stands in the S latent slots of a training sequence."""
+
+    slot_fill: Literal["teacher", "student", "hidden"] = "teacher"
+    """teacher: Z_T from the box; student: Z_S of the DAC; hidden: the model's own state at slot i-1, as in decoding."""
+    slot_gradient: Literal["attached", "detached"] = "attached"
+    """attached: cross-entropy reaches the module that filled the slot (Alg. 1); detached: it does not (release)."""
+    rollout: Literal["sequential", "two_pass"] = "sequential"
+    """How a student or hidden fill is computed: slot by slot with a KV cache, or a teacher-filled pass then one with the result."""
+    self_fed: Probability = 0.0
+    """Share of samples whose slots hold the model's own states instead of `slot_fill` (0 = none)."""
+    ce_on_slots: bool = False
+    """Keep `<|lvr|>` targets in the cross-entropy (the release does in stage 1)."""
+    region: Literal["roi_align", "tokens"] = "roi_align"
+    """F_local: RoI-Align of the merged grid (Sec. 3.2) or the gathered tokens under the box (App. A.1)."""
+    roi_bins: Count = 8
+    """RoI-Align output is roi_bins x roi_bins (assumed; the paper is silent)."""
+
+
+class Alignment(Frozen):
+    """L_BCM (Eq. 2) between the teacher's Z_T and the language model's H."""
+
+    lambda_bcm: NonNegative = 0.1
+    align: Literal["bernoulli", "split", "joint"] = "bernoulli"
+    """bernoulli: one side moves, drawn with p; split: half of each (release); joint: no stop-gradient ("w/o sg")."""
+    p: Probability = 0.5
+    """P(I = 1); I = 1 moves the language model, I = 0 the BCM. Read only by `align: bernoulli`."""
+    granularity: Literal["step", "microbatch", "sample"] = "step"
+    """What shares one Bernoulli draw; `step` is shared by all ranks and accumulation micro-batches."""
+    bcm_distance: Literal["l1", "mse"] = "l1"
+    clamp: NonNegative = 0.0
+    """Clamp both sides to +-clamp before the distance (release: 1e4); 0 = off."""
+
+
+class Distillation(Frozen):
+    """L_DAC (Eq. 4, 5): the DAC student against the BCM teacher."""
+
+    lambda_dac: NonNegative = 0.1
+    lambda_feat: NonNegative = 1.0
+    lambda_attn: NonNegative = 1.0
+    dac_distance: Literal["l1", "mse"] = "l1"
+    tau: Positive = 1.0
+    """Divides the student's scores before softmax, per head (Eq. 4)."""
+    epsilon: NonNegative = 1e-9
+    epsilon_in: Literal["both", "student"] = "both"
+    """Where the smoothing constant stands in the KL: numerator and denominator (Eq. 4) or the student only (release)."""
+    query_source: Literal["hidden", "static", "random"] = "hidden"
+    """Q_dyn: latent states H; a learned [S, D] parameter; N(0, 1) noise (Table 3d)."""
+    query_shift: Literal[0, 1] = 1
+    """1: the state that predicts slot i (position i-1), as at inference; 0: the state at the slot (release)."""
+    teacher: Literal["stage1", "joint", "random", "none"] = "stage1"
+    """Whose frozen BCM gives the target; `none` leaves L_DAC out (Table 3a, DAC without BCM)."""
+
+
+class Sft(Optimisation):
+    """Vanilla fine-tuning: the template without a latent segment, cross-entropy only."""
+
+    kind: Literal["sft"] = "sft"
+
+
+class Stage1(Optimisation, Slots, Alignment):
+    """CE + lambda_bcm * L_BCM. Trains the language model and the BCM."""
+
+    kind: Literal["stage1"] = "stage1"
+
+
+class Stage2(Optimisation, Slots, Distillation):
+    """CE + lambda_dac * L_DAC. The BCM is frozen; trains the language model and the DAC."""
+
+    kind: Literal["stage2"] = "stage2"
+    slot_fill: Literal["teacher", "student", "hidden"] = "student"
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Stage2":
+        if self.slot_fill != "teacher" and self.rollout == "sequential" and self.query_shift == 0 and self.slot_fill == "student":
+            raise ValueError(
+                "query_shift: 0 with slot_fill: student is circular (slot i would be filled from the state at slot i); "
+                "use query_shift: 1, slot_fill: teacher, or rollout: two_pass"
+            )
+        if self.teacher == "none" and self.slot_fill == "teacher":
+            raise ValueError("teacher: none cannot fill the slots; use slot_fill: student or hidden")
+        return self
+
+
+class Joint(Optimisation, Slots, Alignment, Distillation):
+    """CE + lambda_bcm * L_BCM + lambda_dac * L_DAC against sg(Z_T) of the live BCM (Table 3c, Joint Train)."""
+
+    kind: Literal["joint"] = "joint"
+    teacher: Literal["joint"] = "joint"
+
+
+Stage = Annotated[Union[Sft, Stage1, Stage2, Joint], Field(discriminator="kind")]
+
+
+class Images(Frozen):
+    """How pixels become tokens. The processor backend is pinned: torchvision and PIL differ by up to 0.27 after normalisation."""
+
+    min_pixels: Count = 128 * 28 * 28
+    max_pixels: Count = 5120 * 28 * 28
+    processor: Literal["torchvision", "pil"] = "torchvision"
+
+
+class TrainSpec(Frozen):
+    """One training job: one stage from one checkpoint. Upstream checkpoints and data are the job's inputs, not fields."""
+
+    stage: Stage
+    latent_steps: Annotated[int, Field(ge=0)] = 8
+    """S. 0 keeps the boundary markers only (a control)."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    images: Images = Images()
+    vision: Literal["live", "cached"] = "live"
+    """cached: frozen-tower features come from a job of their own."""
+    max_tokens: Count = 16384
+    """Longest packed sequence."""
+    packing: Literal["packed", "padded"] = "packed"
+    """packed: samples share a row, block-diagonal; padded: one sample a row, as the release really does."""
+
+
+Latents = Literal["own", "zeroed", "noise", "shuffled", "oracle"]
+
+
+class DecodeSpec(Frozen):
+    """Latent decoding: what the model is fed in its S latent steps, and when it stops."""
+
+    latent_steps: Annotated[int, Field(ge=0)] = 8
+    latents: Latents = "own"
+    """own: previous last hidden state; zeroed; noise: N(0,1) scaled to the own latent's norm; shuffled: another question's; oracle: Z_T of the true box."""
+    start: Literal["emitted", "forced"] = "emitted"
+    """Whether the model must emit `<|lvr_start|>` itself."""
+    max_new_tokens: Count = 512
+    count_latents: bool = False
+    """Whether latent steps count against max_new_tokens (the release counts them)."""
+
+
+class EvaluateSpec(Frozen):
+    """One evaluation job: one checkpoint on one benchmark under one protocol and one latents mode."""
+
+    benchmark: str
+    protocol: Literal["paper", "stock"] = "paper"
+    tasks: dict[str, str]
+    """lmms-eval task name -> digest of its expanded YAML and function files."""
+    decode: DecodeSpec = DecodeSpec()
+    images: Images = Images()
+    precision: Literal["bf16", "fp32"] = "bf16"
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Of noise and of the shuffling; the decoding itself is greedy."""
+
+
+class ProxyTraining(Frozen):
+    """Procedural scenes in the Visual-CoT format; generated, so its parameters are its identity."""
+
+    source: Literal["proxy"] = "proxy"
+    generator: Count = 1
+    n: Count = 8000
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+class ExternalTraining(Frozen):
+    """Annotation files listed by a meta JSON; identified by the meta file's content and the named revision."""
+
+    source: Literal["external"] = "external"
+    meta: str
+    revision: str
+    """A pinned revision or the manifest's sha256, so that other data cannot pass under the same name."""
+
+
+class ProxyMirror(Frozen):
+    """A generated benchmark in the true schema of the stock data set."""
+
+    source: Literal["proxy"] = "proxy"
+    generator: Count = 1
+    benchmark: str
+    n: Count | None = None
+    """Questions; None is the generator's own default for the benchmark."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    split: Literal["dev", "test"] = "test"
+
+
+class ExternalMirror(Frozen):
+    """The stock data set on a hub or in a folder, at a pinned revision."""
+
+    source: Literal["external"] = "external"
+    benchmark: str
+    path: str
+    revision: str
+
+
+TrainingData = Annotated[Union[ProxyTraining, ExternalTraining], Field(discriminator="source")]
+BenchmarkData = Annotated[Union[ProxyMirror, ExternalMirror], Field(discriminator="source")]
