@@ -1,0 +1,88 @@
+"""The proxy's Qwen2.5-VL: a real `Qwen2_5_VLForConditionalGeneration` of 3.9 M parameters, and its pixel layout.
+
+Knows the sizes and how pixels become patches; nothing of words beyond the vocabulary's size.
+"""
+
+from __future__ import annotations
+
+import types
+from functools import lru_cache
+
+import numpy as np
+import torch
+from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+
+PATCH_PX = 8
+MERGE = 2
+TEMPORAL = 2
+HIDDEN = 192
+VOCABULARY = 1024
+"""Rows of the embedding: the tokenizer's entries and room to spare, as in the full-size model."""
+
+IMAGE_MEAN = (0.48145466, 0.4578275, 0.40821073)
+IMAGE_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+def config(token_ids: dict[str, int]) -> Qwen2_5_VLConfig:
+    """The configuration, with the special tokens' ids filled in from the tokenizer.
+
+    rope_theta is 100 and not 1e6: with 24 frequencies per head the long wavelengths would carry nothing here.
+    """
+    vision = dict(
+        depth=4, hidden_size=128, intermediate_size=256, num_heads=4, patch_size=PATCH_PX, spatial_merge_size=MERGE,
+        temporal_patch_size=TEMPORAL, window_size=64, fullatt_block_indexes=[1, 3], out_hidden_size=HIDDEN,
+    )
+    text = dict(
+        vocab_size=VOCABULARY, hidden_size=HIDDEN, intermediate_size=512, num_hidden_layers=6, num_attention_heads=4,
+        num_key_value_heads=4, max_position_embeddings=4096, rms_norm_eps=1e-6, tie_word_embeddings=False,
+        rope_parameters={"rope_type": "default", "rope_theta": 100.0, "mrope_section": [6, 9, 9]},
+        bos_token_id=token_ids["<|endoftext|>"], eos_token_id=token_ids["<|im_end|>"], pad_token_id=token_ids["<|endoftext|>"],
+    )
+    return Qwen2_5_VLConfig(
+        vision_config=vision, text_config=text, tie_word_embeddings=False,
+        image_token_id=token_ids["<|image_pad|>"], video_token_id=token_ids["<|video_pad|>"],
+        vision_start_token_id=token_ids["<|vision_start|>"], vision_end_token_id=token_ids["<|vision_end|>"],
+    )
+
+
+def build(token_ids: dict[str, int], seed: int) -> Qwen2_5_VLForConditionalGeneration:
+    """A freshly initialised model in fp32 under a fixed seed."""
+    torch.manual_seed(seed)
+    return Qwen2_5_VLForConditionalGeneration(config(token_ids)).float()
+
+
+def patches(pictures: np.ndarray) -> torch.Tensor:
+    """Pictures uint8 [n, side, side, 3] as the processor would hand them to the tower: [n * patches, 3*2*8*8] fp32."""
+    n, side = pictures.shape[0], pictures.shape[1]
+    x = (pictures.astype(np.float32) / 255 - np.array(IMAGE_MEAN, np.float32)) / np.array(IMAGE_STD, np.float32)
+    g = side // (PATCH_PX * MERGE)
+    x = x.reshape(n, g, MERGE, PATCH_PX, g, MERGE, PATCH_PX, 3)
+    x = x.transpose(0, 1, 4, 2, 5, 7, 3, 6)  # image, merged row, merged col, merge row, merge col, channel, y, x
+    x = np.repeat(x[:, :, :, :, :, :, None], TEMPORAL, axis=6)
+    return torch.from_numpy(np.ascontiguousarray(x.reshape(n * (g * MERGE) ** 2, -1)))
+
+
+@lru_cache(maxsize=64)
+def grid(n: int, side: int) -> torch.Tensor:
+    """image_grid_thw of n square pictures, int64 [n, 3], in patches."""
+    return torch.tensor([[1, side // PATCH_PX, side // PATCH_PX]] * n)
+
+
+def linear_patch_embedding(model: Qwen2_5_VLForConditionalGeneration) -> None:
+    """Compute the patch embedding as a matrix product instead of conv3d, in place: same numbers, much faster on CPU."""
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        weight = self.proj.weight
+        return torch.nn.functional.linear(hidden_states.to(weight.dtype), weight.view(weight.shape[0], -1))
+
+    embed = model.model.visual.patch_embed
+    embed.forward = types.MethodType(forward, embed)
+
+
+def see(model: Qwen2_5_VLForConditionalGeneration, pictures: np.ndarray) -> torch.Tensor:
+    """Merged vision tokens [n, tokens, HIDDEN] of n pictures of one size, raster order."""
+    n, side = pictures.shape[0], pictures.shape[1]
+    tokens = model.model.visual(patches(pictures), grid_thw=grid(n, side)).pooler_output
+    if isinstance(tokens, (tuple, list)):
+        tokens = torch.cat(list(tokens))
+    return tokens.reshape(n, -1, HIDDEN)
