@@ -1,0 +1,336 @@
+"""The sentences of a paper as predicates, judged on reported numbers and on regenerated ones.
+
+On reported numbers a claim is arithmetic: it holds or fails as printed, rounding allowed for. On regenerated numbers it
+holds when every difference it needs is shown by a paired test, fails when the opposite of one is shown (Holm-corrected
+within the claim, because any one of them would do), and is undetermined otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from enum import StrEnum
+
+from harness.spec.claims import (
+    BelowChance,
+    Best,
+    Claim,
+    Close,
+    Decreasing,
+    DeltaEquals,
+    Equals,
+    Greater,
+    Increasing,
+    Margin,
+    Unimodal,
+    Worst,
+)
+from harness.spec.reported import Reported
+from harness.stats import Comparison, Estimate, holm
+
+LEVEL = 0.05
+
+
+class Holds(StrEnum):
+    HOLDS = "holds"
+    FAILS = "fails"
+    UNDETERMINED = "undetermined"
+    NOT_JUDGED = "not judged"
+
+
+@dataclass(frozen=True)
+class Part:
+    """One column's share of a claim, with its arithmetic."""
+
+    column: str
+    outcome: Holds
+    text: str
+
+
+@dataclass(frozen=True)
+class ClaimResult:
+    """basis: "reported" or "regenerated at proxy scale" etc. The whole fails with any part, and holds with all of them."""
+
+    claim: Claim
+    basis: str
+    parts: tuple[Part, ...]
+
+    @property
+    def outcome(self) -> Holds:
+        found = {part.outcome for part in self.parts}
+        for outcome in (Holds.FAILS, Holds.UNDETERMINED, Holds.NOT_JUDGED):
+            if outcome in found:
+                return outcome
+        return Holds.HOLDS if self.parts else Holds.NOT_JUDGED
+
+    @property
+    def text(self) -> str:
+        return "; ".join(f"{part.column}: {part.text}" for part in self.parts)
+
+
+def describe(claim: Claim) -> str:
+    """The predicate in words."""
+    match claim:
+        case Best():
+            return f"{claim.best} is best"
+        case Worst():
+            return f"{claim.worst} is worst"
+        case Greater():
+            return f"{claim.greater} > {', '.join(claim.than)}"
+        case Margin():
+            return f"{claim.margin} leads {claim.over} by at least {claim.at_least}"
+        case DeltaEquals():
+            return f"{claim.delta_equals} - {claim.minus} = {claim.points:+}"
+        case Equals():
+            return f"{claim.equals} = {claim.points}"
+        case Unimodal():
+            return f"rises to {claim.peak}, falls after it"
+        case Increasing():
+            return "rises along " + ", ".join(claim.increasing)
+        case Decreasing():
+            return "falls along " + ", ".join(claim.decreasing)
+        case Close():
+            return f"{', '.join(claim.close)} within {claim.within} of each other"
+        case BelowChance():
+            return f"{claim.below_chance} is no better than guessing"
+    return claim.form
+
+
+def ordered_pairs(claim: Claim, rows: Sequence[str]) -> tuple[tuple[str, str], ...] | None:
+    """The (higher, lower) pairs of rows that an ordering claim needs; None when it is not about order alone."""
+    match claim:
+        case Best():
+            return tuple((claim.best, row) for row in claim.among or rows if row != claim.best)
+        case Worst():
+            return tuple((row, claim.worst) for row in claim.among or rows if row != claim.worst)
+        case Greater():
+            return tuple((claim.greater, row) for row in claim.than)
+        case Increasing():
+            return tuple((b, a) for a, b in zip(claim.increasing, claim.increasing[1:]))
+        case Decreasing():
+            return tuple(zip(claim.decreasing, claim.decreasing[1:]))
+        case Unimodal():
+            top = claim.unimodal.index(claim.peak)
+            steps = list(zip(claim.unimodal, claim.unimodal[1:]))
+            return tuple((b, a) if i < top else (a, b) for i, (a, b) in enumerate(steps))
+    return None
+
+
+def columns_of(claim: Claim, columns: Sequence[str]) -> tuple[str, ...]:
+    return tuple(columns) if claim.on == "all" else tuple(claim.on)
+
+
+# --- on the numbers as printed -------------------------------------------------------------------------------------
+
+
+def judge_reported(
+    claim: Claim,
+    values: Mapping[tuple[str, str], Reported],
+    rows: Sequence[str],
+    columns: Sequence[str],
+    chance: Mapping[str, float] | None = None,
+) -> ClaimResult:
+    """values: (row, column) -> as printed. chance: percent, for below_chance."""
+    parts = [_reported_part(claim, values, rows, column, chance or {}) for column in columns_of(claim, columns)]
+    return ClaimResult(claim, "reported", tuple(parts))
+
+
+def _reported_part(
+    claim: Claim,
+    values: Mapping[tuple[str, str], Reported],
+    rows: Sequence[str],
+    column: str,
+    chance: Mapping[str, float],
+) -> Part:
+    def number(row: str) -> Decimal:
+        found = values.get((row, column))
+        if found is None or found.value is None:
+            raise LookupError(f"no value is reported for {row}")
+        return found.value
+
+    try:
+        if (pairs := ordered_pairs(claim, rows)) is not None:
+            if isinstance(claim, Best | Worst) and claim.among is None:
+                pairs = tuple(p for p in pairs if all((r, column) in values and values[r, column].value is not None for r in p))
+            return _reported_order(column, [(a, number(a), b, number(b)) for a, b in pairs])
+        outcome, text = _reported_number(claim, number, values, column, chance)
+    except LookupError as missing:
+        return Part(column, Holds.NOT_JUDGED, str(missing.args[0]))
+    return Part(column, outcome, text)
+
+
+def _reported_order(column: str, pairs: Sequence[tuple[str, Decimal, str, Decimal]]) -> Part:
+    wrong = [f"{a} {x} < {b} {y}" for a, x, b, y in pairs if x < y]
+    tied = [f"{a} and {b} both {x}" for a, x, b, y in pairs if x == y]
+    if wrong:
+        return Part(column, Holds.FAILS, ", ".join(wrong))
+    if tied:
+        return Part(column, Holds.UNDETERMINED, ", ".join(tied) + " as printed")
+    closest = min(pairs, key=lambda pair: pair[1] - pair[3], default=None)
+    return Part(column, Holds.HOLDS, f"{closest[0]} {closest[1]} > {closest[2]} {closest[3]}" if closest else "no other row")
+
+
+def _unit(value: Decimal) -> Decimal:
+    """One in the last printed digit."""
+    return Decimal(1).scaleb(min(0, int(value.as_tuple().exponent)))
+
+
+def _reported_number(
+    claim: Claim,
+    number: Callable[[str], Decimal],
+    values: Mapping[tuple[str, str], Reported],
+    column: str,
+    chance: Mapping[str, float],
+) -> tuple[Holds, str]:
+    match claim:
+        case Margin():
+            a, b = number(claim.margin), number(claim.over)
+            return _if(a - b >= claim.at_least), f"{a} - {b} = {a - b:+}, claimed at least {claim.at_least:+}"
+        case DeltaEquals():
+            a, b = number(claim.delta_equals), number(claim.minus)
+            # Both values may be rounded by half a unit, and so may the claimed difference.
+            slack = (_unit(a) + _unit(b) + _unit(claim.points)) / 2
+            shown = f"{a} - {b} = {a - b:+}, claimed {claim.points:+}"
+            off = abs(a - b - claim.points)
+            return _if(off < slack), shown + (" (within rounding)" if 0 < off < slack else "")
+        case Equals():
+            a = number(claim.equals)
+            return _if(abs(a - claim.points) < (_unit(a) + _unit(claim.points)) / 2 or a == claim.points), (
+                f"the table has {values[claim.equals, column].text}, the text {claim.points}"
+            )
+        case Close():
+            found = [number(row) for row in claim.close]
+            gap = max(found) - min(found)
+            return _if(gap <= claim.within), f"{min(found)} to {max(found)} is {gap} apart, claimed within {claim.within}"
+        case BelowChance():
+            a = number(claim.below_chance)
+            if column not in chance:
+                return Holds.NOT_JUDGED, "the level of guessing is unknown"
+            return _if(float(a) <= chance[column]), f"{a} against {chance[column]:.1f} by guessing"
+    return Holds.NOT_JUDGED, f"no rule for claims of the form {claim.form}"
+
+
+def _if(condition: bool) -> Holds:
+    return Holds.HOLDS if condition else Holds.FAILS
+
+
+# --- on regenerated numbers ----------------------------------------------------------------------------------------
+
+Pair = Callable[[str, str, str], Comparison | None]
+"""(row, row, column) -> paired comparison; None where one of the two has no value."""
+
+
+def judge_measured(
+    claim: Claim,
+    pair: Pair,
+    value: Callable[[str, str], Estimate | None],
+    rows: Sequence[str],
+    columns: Sequence[str],
+    *,
+    proxy: bool,
+    delta: float,
+    chance: Mapping[str, float] | None = None,
+) -> ClaimResult:
+    """delta: points within which values count as the same. rows: those that were run, for best and worst."""
+    wanted = columns_of(claim, columns)
+    basis = "regenerated at proxy scale" if proxy else "regenerated"
+    pairs = ordered_pairs(claim, rows)
+    if pairs is not None:
+        parts = tuple(_measured_order(pairs, pair, wanted))
+    else:
+        parts = tuple(
+            Part(column, *_measured_number(claim, pair, value, column, proxy, delta, chance or {})) for column in wanted
+        )
+    return ClaimResult(claim, basis, parts)
+
+
+def _measured_order(pairs: Sequence[tuple[str, str]], pair: Pair, columns: Sequence[str]) -> Iterator[Part]:
+    tested = {(column, a, b): pair(a, b, column) for column in columns for a, b in pairs}
+    known = {key: comparison for key, comparison in tested.items() if comparison is not None}
+    adjusted = dict(zip(known, holm([comparison.p for comparison in known.values()])))
+    for column in columns:
+        mine = [(a, b, tested[column, a, b]) for a, b in pairs]
+        missing = [f"{a} or {b}" for a, b, comparison in mine if comparison is None]
+        opposed = [
+            (a, b, c) for a, b, c in mine if c is not None and c.difference < 0 and adjusted[column, a, b] <= LEVEL
+        ]
+        open_ = [(a, b, c) for a, b, c in mine if c is not None and not (c.difference > 0 and c.p <= LEVEL)]
+        if opposed:
+            yield Part(column, Holds.FAILS, ", ".join(f"{a} - {b} = {points(c)}" for a, b, c in opposed))
+        elif missing:
+            yield Part(column, Holds.NOT_JUDGED, "no value for " + ", ".join(missing))
+        elif open_:
+            yield Part(column, Holds.UNDETERMINED, ", ".join(f"{a} - {b} = {points(c)}" for a, b, c in open_))
+        else:
+            yield Part(column, Holds.HOLDS, ", ".join(f"{a} - {b} = {points(c)}" for a, b, c in mine))
+
+
+def points(comparison: Comparison) -> str:
+    """The difference with its interval, in points."""
+    low, high = 100 * comparison.interval.low, 100 * comparison.interval.high
+    return f"{100 * comparison.difference:+.1f} [{low:+.1f}, {high:+.1f}]"
+
+
+def _measured_number(
+    claim: Claim,
+    pair: Pair,
+    value: Callable[[str, str], Estimate | None],
+    column: str,
+    proxy: bool,
+    delta: float,
+    chance: Mapping[str, float],
+) -> tuple[Holds, str]:
+    match claim:
+        case Margin() | DeltaEquals():
+            first, second = (
+                (claim.margin, claim.over) if isinstance(claim, Margin) else (claim.delta_equals, claim.minus)
+            )
+            comparison = pair(first, second, column)
+            if comparison is None:
+                return Holds.NOT_JUDGED, f"no value for {first} or {second}"
+            low, high = 100 * comparison.interval.low, 100 * comparison.interval.high
+            shown = f"{first} - {second} = {points(comparison)}"
+            if isinstance(claim, Margin):
+                least = float(claim.at_least)
+                return _from_interval(low >= least, high < least), shown
+            wanted = float(claim.points)
+            if proxy:
+                shown += "; judged by direction only, the number itself is not comparable"
+                return _from_interval(low > 0, high < 0) if wanted > 0 else _from_interval(high < 0, low > 0), shown
+            return _from_interval(wanted - delta <= low and high <= wanted + delta, not low <= wanted <= high), shown
+        case Equals():
+            found = value(claim.equals, column)
+            if proxy or found is None:
+                return Holds.NOT_JUDGED, "a value of the paper is not comparable at proxy scale" if proxy else "no value"
+            low, high = 100 * found.interval.low, 100 * found.interval.high
+            wanted, shown = float(claim.points), f"{100 * found.mean:.1f} [{low:.1f}, {high:.1f}]"
+            return _from_interval(wanted - delta <= low and high <= wanted + delta, not low <= wanted <= high), shown
+        case Close():
+            within, worst, outcomes = float(claim.within), "", []
+            for i, first in enumerate(claim.close):
+                for second in claim.close[i + 1 :]:
+                    comparison = pair(first, second, column)
+                    if comparison is None:
+                        return Holds.NOT_JUDGED, f"no value for {first} or {second}"
+                    low, high = 100 * comparison.interval.low, 100 * comparison.interval.high
+                    outcomes.append(_from_interval(-within <= low and high <= within, low > within or high < -within))
+                    if outcomes[-1] is not Holds.HOLDS or not worst:
+                        worst = f"{first} - {second} = {points(comparison)}"
+            for outcome in (Holds.FAILS, Holds.UNDETERMINED):
+                if outcome in outcomes:
+                    return outcome, worst
+            return Holds.HOLDS, worst
+        case BelowChance():
+            found = value(claim.below_chance, column)
+            if found is None or column not in chance:
+                return Holds.NOT_JUDGED, "no value" if found is None else "the level of guessing is unknown"
+            low, high, level = 100 * found.interval.low, 100 * found.interval.high, chance[column]
+            shown = f"{100 * found.mean:.1f} [{low:.1f}, {high:.1f}] against {level:.1f} by guessing"
+            # "No better than guessing" is shown by an interval that ends at or below it, refuted by one that starts above.
+            return _from_interval(high <= level, low > level), shown
+    return Holds.NOT_JUDGED, f"no rule for claims of the form {claim.form}"
+
+
+def _from_interval(holds: bool, fails: bool) -> Holds:
+    return Holds.HOLDS if holds else Holds.FAILS if fails else Holds.UNDETERMINED

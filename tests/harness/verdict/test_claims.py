@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+from decimal import Decimal
+
+import numpy as np
+import pytest
+
+from harness.spec import claims as spec
+from harness.spec.reported import parse
+from harness.stats import Answers, compare, estimate
+from harness.verdict import Holds, judge_measured, judge_reported
+from harness.verdict.claims import describe
+
+ROWS, COLUMNS = ("one", "two", "both"), ("mmvp", "blink")
+PRINTED = {
+    ("one", "mmvp"): parse("70.9"), ("one", "blink"): parse("54.2"),
+    ("two", "mmvp"): parse("68.4"), ("two", "blink"): parse("52.9"),
+    ("both", "mmvp"): parse("72.3"), ("both", "blink"): parse("56.4"),
+}
+
+
+def on_paper(claim):
+    return judge_reported(claim, PRINTED, ROWS, COLUMNS, {"mmvp": 50.0})
+
+
+@pytest.mark.parametrize(
+    "claim, outcome",
+    [
+        (spec.Best(best="both"), "holds"),
+        (spec.Best(best="one"), "fails"),
+        (spec.Worst(worst="two"), "holds"),
+        (spec.Greater(greater="one", than="two"), "holds"),
+        (spec.Margin(margin="both", over="one", at_least=Decimal(2)), "fails"),
+        (spec.DeltaEquals(delta_equals="both", minus="one", points=Decimal("1.4"), on=("mmvp",)), "holds"),
+        (spec.DeltaEquals(delta_equals="both", minus="one", points=Decimal("2.8"), on=("mmvp",)), "fails"),
+        (spec.DeltaEquals(delta_equals="both", minus="one", points=Decimal("1.5"), on=("mmvp",)), "holds"),
+        (spec.Equals(equals="both", points=Decimal("72.3"), on=("mmvp",)), "holds"),
+        (spec.Unimodal(unimodal=("two", "one", "both"), peak="both"), "holds"),
+        (spec.Increasing(increasing=("one", "two")), "fails"),
+        (spec.Decreasing(decreasing=("one", "two")), "holds"),
+        (spec.Close(close=("one", "two"), within=Decimal(3)), "holds"),
+        (spec.BelowChance(below_chance="two", on=("mmvp",)), "fails"),
+        (spec.Greater(greater="one", than="absent"), "not judged"),
+    ],
+)
+def test_claims_about_printed_numbers_are_arithmetic(claim, outcome):
+    result = on_paper(claim)
+    assert result.outcome == outcome, result.text
+    assert result.text and describe(claim)
+
+
+def test_a_failed_claim_shows_its_sum():
+    result = on_paper(spec.DeltaEquals(delta_equals="both", minus="one", points=Decimal("2.8"), on=("mmvp",)))
+    assert result.text == "mmvp: 72.3 - 70.9 = +1.4, claimed +2.8"
+
+
+def test_values_equal_as_printed_leave_an_order_open():
+    values = {("a", "x"): parse("70.0"), ("b", "x"): parse("70.0")}
+    assert judge_reported(spec.Best(best="a"), values, ("a", "b"), ("x",)).outcome is Holds.UNDETERMINED
+
+
+def world(right: dict[str, int], n: int = 400):
+    runs = {
+        row: Answers(tuple(range(n)), tuple(range(n)), np.array([1.0] * k + [0.0] * (n - k))) for row, k in right.items()
+    }
+
+    def pair(first, second, column):
+        return compare(runs[first], runs[second]) if first in runs and second in runs else None
+
+    return pair, lambda row, column: estimate(runs[row]) if row in runs else None
+
+
+def measured(claim, right, proxy=True):
+    pair, value = world(right)
+    return judge_measured(claim, pair, value, tuple(right), ("x",), proxy=proxy, delta=2.0, chance={"x": 50.0})
+
+
+def test_a_shown_order_holds_its_opposite_fails_and_a_close_race_is_open():
+    claim = spec.Best(best="both")
+    assert measured(claim, {"both": 300, "one": 250, "two": 200}).outcome is Holds.HOLDS
+    assert measured(claim, {"both": 200, "one": 250, "two": 300}).outcome is Holds.FAILS
+    assert measured(claim, {"both": 252, "one": 250, "two": 200}).outcome is Holds.UNDETERMINED
+
+
+def test_the_basis_says_proxy():
+    assert measured(spec.Best(best="both"), {"both": 300, "one": 200}).basis == "regenerated at proxy scale"
+
+
+def test_at_proxy_scale_a_number_of_the_paper_is_judged_by_direction_only():
+    claim = spec.DeltaEquals(delta_equals="both", minus="one", points=Decimal("2.8"))
+    result = measured(claim, {"both": 300, "one": 200})
+    assert result.outcome is Holds.HOLDS and "direction only" in result.text
+    assert measured(claim, {"both": 300, "one": 200}, proxy=False).outcome is Holds.FAILS
+    value = spec.Equals(equals="both", points=Decimal("72.3"))
+    assert measured(value, {"both": 300, "one": 200}).outcome is Holds.NOT_JUDGED
+
+
+def test_a_row_without_a_value_leaves_the_claim_unjudged():
+    pair, value = world({"both": 300})
+    result = judge_measured(
+        spec.Greater(greater="both", than="gone"), pair, value, ("both",), ("x",), proxy=True, delta=2.0
+    )
+    assert result.outcome is Holds.NOT_JUDGED and "gone" in result.text
+
+
+@pytest.mark.parametrize("right, outcome", [(120, "holds"), (205, "undetermined"), (300, "fails")])
+def test_no_better_than_guessing_is_an_interval_against_chance(right, outcome):
+    assert measured(spec.BelowChance(below_chance="a"), {"a": right}).outcome == outcome
