@@ -1,0 +1,131 @@
+"""Reading the authors' format: what is accepted, what is rejected with which reason, what is an error."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from models.training import data as data_module
+from models.training.data import DataError, read_samples
+
+
+def entry(**changes) -> dict:
+    base = {
+        "dataset": "toy",
+        "image": ["a.png"],
+        "conversations": [
+            {"from": "human", "value": "<image>\nWhat is it?"},
+            {"from": "gpt", "value": "<lvr>\n<answer> a cup </answer>"},
+        ],
+        "bboxes": [[0.1, 0.2, 0.5, 0.6]],
+    }
+    return base | changes
+
+
+def write(folder: Path, entries: list, text: str | None = None) -> Path:
+    (folder / "images").mkdir(exist_ok=True)
+    Image.new("RGB", (8, 8)).save(folder / "images" / "a.png")
+    (folder / "annotations.json").write_text(json.dumps(entries) if text is None else text)
+    meta = [{"ds_name": "toy", "data_path": "annotations.json", "image_folder": "images", "ds_type": "Q_A"}]
+    (folder / "meta.json").write_text(json.dumps(meta))
+    return folder
+
+
+def test_an_entry_becomes_a_sample(tmp_path):
+    samples = read_samples(write(tmp_path, [entry(), entry(image="a.png")]))
+    assert len(samples) == 2
+    sample = samples[1]
+    assert sample.id == samples.name(1) == "toy:1"
+    assert sample.images[0].key == "toy/a.png" and sample.images[0].path.is_file()
+    assert sample.turns[0] == ("user", "<image>\nWhat is it?")
+    assert sample.boxes == ((0.1, 0.2, 0.5, 0.6),) and sample.box_image == (0,)
+
+
+def test_several_images_and_boxes_keep_their_image(tmp_path):
+    conversations = [
+        {"from": "human", "value": "<image>\n<image>\nCompare."},
+        {"from": "gpt", "value": "<lvr> and <lvr>\n<answer> same </answer>"},
+    ]
+    two = entry(image=["a.png", "a.png"], conversations=conversations, bboxes=[[0, 0, 1, 1], [-0.1, 0, 0.5, 1.2]], bbox_images=[1, 0])
+    samples = read_samples(write(tmp_path, [two]))
+    assert samples[0].box_image == (1, 0)
+    assert samples[0].boxes[1] == (0.0, 0.0, 0.5, 1.0)
+    assert samples.summary.clamped_boxes == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"image": ["b.png"]}, "missing image"),
+        ({"bboxes": [[0.5, 0.2, 0.1, 0.6]]}, "bad box"),
+        ({"bboxes": [[0.5, 0.2, 0.5, 0.6]]}, "bad box"),
+        ({"bboxes": [[0.5, 0.2, 0.6]]}, "bad box"),
+        ({"bboxes": [[1.1, 0.2, 1.6, 0.4]]}, "bad box"),
+        ({"bboxes": []}, "box count"),
+        ({"bbox_images": [1]}, "bad box image"),
+        ({"image": []}, "image count"),
+        ({"conversations": [{"from": "gpt", "value": "<lvr>"}, {"from": "human", "value": "<image>"}]}, "bad roles"),
+        ({"conversations": [{"from": "bot", "value": "<image>"}]}, "bad roles"),
+        ({"conversations": "hello"}, "malformed entry"),
+        ({"bboxes": {"a": 1}}, "malformed entry"),
+    ],
+)
+def test_a_bad_sample_is_rejected_by_name_and_reason(tmp_path, changes, reason):
+    report = tmp_path / "report"
+    samples = read_samples(write(tmp_path, [entry(), entry(**changes), entry()]), report=report)
+    assert len(samples) == 2 and [samples.name(i) for i in range(2)] == ["toy:0", "toy:2"]
+    assert samples.summary.rejected == {reason: 1}
+    line = json.loads((report / "rejected.jsonl").read_text())
+    assert (line["id"], line["reason"]) == ("toy:1", reason) and line["detail"]
+    assert json.loads((report / "reading.json").read_text())["rejected"] == {reason: 1}
+
+
+def test_a_missing_meta_file_is_named(tmp_path):
+    with pytest.raises(DataError, match=r"meta\.json: no such file; give a meta JSON"):
+        read_samples(tmp_path)
+
+
+def test_a_missing_annotation_file_names_the_meta_entry_and_field(tmp_path):
+    write(tmp_path, [entry()])
+    (tmp_path / "annotations.json").unlink()
+    with pytest.raises(DataError, match=r"meta\.json: entry 0, field 'data_path': 'annotations\.json' does not exist"):
+        read_samples(tmp_path)
+
+
+def test_an_unknown_kind_lists_the_choices(tmp_path):
+    write(tmp_path, [entry()])
+    meta = json.loads((tmp_path / "meta.json").read_text())
+    (tmp_path / "meta.json").write_text(json.dumps([meta[0] | {"ds_type": "Q_IMG"}]))
+    with pytest.raises(DataError, match=r"field 'ds_type': 'Q_IMG' is not known; choices: Q_A"):
+        read_samples(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "entry_number"),
+    [("{}", 0), ("[{}, {]", 1), ('[{"a": 1}, {"b": ', 1), ('[{"a": 1}', 1), ('[{"a": "x', 0), ("", 0)],
+)
+def test_broken_json_names_file_and_entry(tmp_path, text, entry_number):
+    with pytest.raises(DataError, match=rf"annotations\.json: entry {entry_number}, near byte \d+: "):
+        read_samples(write(tmp_path, [], text))
+
+
+def test_nothing_usable_is_an_error_with_the_first_reason(tmp_path):
+    with pytest.raises(DataError, match=r"no usable sample of 1 .*toy:0: box count: 0 boxes for 1 <lvr>"):
+        read_samples(write(tmp_path, [entry(bboxes=[])]))
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 64, 1000])
+def test_streaming_gives_the_same_entries_whatever_the_chunk(tmp_path, monkeypatch, chunk):
+    monkeypatch.setattr(data_module, "_CHUNK_BYTES", chunk)
+    texts = ["plain", 'quote " and \\ slash', "naïve 漢字 🙂", "[{,}]", ""]
+    rows = [entry(dataset=text) for text in texts]
+    for text in (json.dumps(rows), json.dumps(rows, ensure_ascii=False, indent=2)):
+        write(tmp_path, [], text)
+        raw = (tmp_path / "annotations.json").read_bytes()
+        found = list(data_module.entries(tmp_path / "annotations.json"))
+        assert [value for _, _, value in found] == rows
+        assert [json.loads(raw[start : start + size]) for start, size, _ in found] == rows
+        assert read_samples(tmp_path)[2].id == "toy:2"
