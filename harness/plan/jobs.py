@@ -1,0 +1,125 @@
+"""From one resolved row to jobs: data, mirrors, features, a chain of trainings, evaluations.
+
+The only place that knows which job needs which. Knows nothing about tables: rows come in, jobs go out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from harness.jobs import Job, Source
+from harness.plan.payload import payload
+from harness.spec.files import Loaded
+from harness.spec.profile import Profile
+from harness.spec.resolve import ResolvedRow
+from models.config import DecodeSpec, EvaluateSpec, ExternalTraining, ProxyMirror, TrainSpec
+
+Checkpoint = Job | Source
+TaskDigests = Callable[[str, str], dict[str, str]]
+
+
+@dataclass
+class JobMaker:
+    """Makes the jobs of rows under one profile. tasks: (benchmark, protocol) → lmms-eval task name → digest."""
+
+    profile: Loaded[Profile]
+    base: Source
+    tasks: TaskDigests
+    _made: dict[str, Job] = field(default_factory=dict)
+
+    def data(self) -> Job:
+        """The training set."""
+        spec = self.profile.value.data
+        slug = "training-set" if isinstance(spec, ExternalTraining) else f"scenes-{spec.n}"
+        return self._once(Job("data", payload(spec), {}, slug))
+
+    def mirror(self, benchmark: str) -> Job:
+        """The questions of one benchmark. Raises SpecError when the profile has none."""
+        specs = self.profile.value.benchmarks
+        if benchmark not in specs:
+            raise self.profile.error(f"has no entry for {benchmark}; add one (it has {', '.join(specs)})", "benchmarks")
+        spec = specs[benchmark]
+        slug = f"{benchmark}-{spec.split}" if isinstance(spec, ProxyMirror) else benchmark
+        return self._once(Job("mirror", payload(spec), {}, slug))
+
+    def features(self, row: ResolvedRow) -> Job:
+        """The frozen tower's features of every training image."""
+        images = payload(row.options.images)
+        return self._once(
+            Job("features", {"images": images} if images else {}, {"data": self.data(), "base": self.base}, "features")
+        )
+
+    def checkpoint(self, row: ResolvedRow, seed: int) -> Checkpoint:
+        """What the row's last stage leaves; the base model for a row without stages."""
+        done: dict[str, Checkpoint] = {}
+        current: Checkpoint = self.base
+        for name in row.row.stages or ():
+            current = done[name] = self._train(row, name, seed, current, done)
+        return current
+
+    def _train(self, row: ResolvedRow, name: str, seed: int, init: Checkpoint, done: dict[str, Checkpoint]) -> Job:
+        options, profile = row.options, self.profile.value
+        stage = getattr(options, name)
+        spec = TrainSpec(
+            stage=stage,
+            seed=seed,
+            images=options.images,
+            vision=profile.vision,
+            max_tokens=options.max_tokens,
+            packing=options.packing,
+            **({} if name == "sft" else {"latent_steps": options.latent_steps}),  # vanilla SFT has no latent segment
+        )
+        inputs: dict[str, Job | Source] = {"data": self.data()}
+        if profile.vision == "cached":
+            inputs["features"] = self.features(row)
+        inputs["init"] = init
+        if name == "stage2" and stage.teacher in done:
+            inputs["teacher"] = done[stage.teacher]
+        return self._once(Job("train", payload(spec), inputs, f"{_slug(row, name)}-seed{seed}"))
+
+    def evaluate(self, row: ResolvedRow, seed: int, benchmark: str, protocol: str, latents: str) -> Job:
+        """One checkpoint on one benchmark under one protocol and one latents mode."""
+        options = row.options
+        checkpoint, mirror = self.checkpoint(row, seed), self.mirror(benchmark)
+        steps = options.decode.latent_steps
+        spec = EvaluateSpec(
+            benchmark=benchmark,
+            protocol=protocol,
+            tasks=self.tasks(benchmark, protocol),
+            decode=DecodeSpec(
+                latent_steps=options.latent_steps if steps is None else steps,
+                latents=latents,
+                start=options.decode.start,
+                max_new_tokens=options.decode.max_new_tokens,
+                count_latents=options.decode.count_latents,
+            ),
+            images=options.images,
+            precision=options.decode.precision,
+        )
+        of = checkpoint.slug if isinstance(checkpoint, Job) else "base"
+        slug = "-".join([of, benchmark, protocol] + [latents] * (latents != "own"))
+        return self._once(Job("evaluate", payload(spec), {"checkpoint": checkpoint, "mirror": mirror}, slug))
+
+    def _once(self, job: Job) -> Job:
+        """The first job with this key: later rows share it, name and all."""
+        return self._made.setdefault(job.key, job)
+
+
+def has_latents(row: ResolvedRow) -> bool:
+    """Whether the row's model opens a latent segment at all, so that zeroed or oracle latents mean something."""
+    steps = row.options.decode.latent_steps
+    decoded = row.options.latent_steps if steps is None else steps
+    return decoded > 0 and any(stage != "sft" for stage in row.row.stages or ())
+
+
+def _slug(row: ResolvedRow, stage: str) -> str:
+    """The stage and what the row sets in it: "stage2-teacher-random"."""
+    parts = [stage]
+    for name, value in row.changed().items():
+        section, _, option = name.partition(".")
+        if section == stage or (name == "latent_steps" and stage != "sft"):
+            text = str(value.unscaled if value.unscaled is not None else value.value)
+            parts += [(option or name).replace("_", "-"), text]
+    text = "-".join(parts).lower()
+    return "".join(c if c.isalnum() or c in "-." else "-" for c in text)[:60]

@@ -1,0 +1,31 @@
+"""What of a spec enters a job's identity: the fields that differ from the schema's own defaults, and the tags."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel
+
+TAGS = frozenset({"kind", "source"})
+"""Fields that say which schema the others belong to: kept although they are at their default."""
+
+
+def payload(spec: BaseModel) -> dict[str, Any]:
+    """JSON-ready; `type(spec).model_validate(payload(spec)) == spec`. A new field at its default changes no payload."""
+    result: dict[str, Any] = {}
+    for name, field in type(spec).model_fields.items():
+        value = getattr(spec, name)
+        if name not in TAGS and not field.is_required() and value == field.default:
+            continue
+        result[name] = _plain(value)
+    return result
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return payload(value)
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return value

@@ -1,0 +1,235 @@
+"""An experiment under a profile: rows × columns × protocols × latents modes × seeds as cells, cells as one graph of jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from harness.jobs import Graph, Job, Source
+from harness.plan.jobs import Checkpoint, JobMaker, TaskDigests, has_latents
+from harness.plan.sources import backbone
+from harness.spec.benchmark import Benchmark
+from harness.spec.errors import SpecError, unknown
+from harness.spec.experiment import Column, Row
+from harness.spec.files import Loaded, LoadedExperiment, load_benchmark, load_experiment, load_profile, load_recipe
+from harness.spec.profile import Profile
+from harness.spec.resolve import ResolvedRow, base, resolve
+from harness.spec.text import Document
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One number of a table, and the evaluations it is made of.
+
+    jobs: (seed, latents mode) → evaluate job. not_run: why there are none (an external system, a row that the recipe
+    cannot express, a row of differences).
+    """
+
+    row: str
+    column: Column
+    protocol: str
+    jobs: Mapping[tuple[int, str], Job]
+    not_run: str = ""
+
+    @property
+    def name(self) -> str:
+        """What a person calls it: "Stage 1 Only / mmvp"; the protocol is added when it is not the paper's."""
+        return f"{self.row} / {self.column.name}" + (f" ({self.protocol})" if self.protocol != "paper" else "")
+
+    def by_seed(self, latents: str = "own") -> dict[int, Job]:
+        """Seed → evaluate job, of one latents mode."""
+        return {seed: job for (seed, mode), job in self.jobs.items() if mode == latents}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """rows, columns: those selected, in the table's order. overrides: the `--set` texts. own_recipe: whether the recipe
+    is the experiment's. checkpoints: row label → seed → last training, or the base model."""
+
+    experiment: LoadedExperiment
+    profile: Loaded[Profile]
+    recipe: Document
+    rows: tuple[ResolvedRow, ...]
+    columns: tuple[Column, ...]
+    benchmarks: Mapping[str, Loaded[Benchmark]]
+    seeds: tuple[int, ...]
+    protocols: tuple[str, ...]
+    cells: tuple[Cell, ...]
+    graph: Graph
+    checkpoints: Mapping[str, Mapping[int, Checkpoint]]
+    overrides: tuple[str, ...] = ()
+    own_recipe: bool = True
+
+    @property
+    def name(self) -> str:
+        """The stem of the report's files: "table3c"; an overridden plan never takes the paper's table's name."""
+        return self.experiment.value.slug + ("-overridden" if self.overridden else "")
+
+    @property
+    def overridden(self) -> bool:
+        """Whether the command line changed what the rows mean."""
+        return bool(self.overrides) or not self.own_recipe
+
+    @property
+    def partial(self) -> bool:
+        """Whether rows or columns were left out."""
+        spec = self.experiment.value
+        return len(self.rows) < len(spec.rows) or len(self.columns) < len(spec.columns)
+
+    def cell(self, row: str, column: str, protocol: str = "paper") -> Cell:
+        """By row label and column name. KeyError when there is none."""
+        return self._by_name[row, column, protocol]
+
+    def jobs_of(self, cell: Cell) -> tuple[Job, ...]:
+        """Every job the cell needs, parents first."""
+        return tuple(Graph(cell.jobs.values()))
+
+    def users(self, job: Job) -> tuple[Cell, ...]:
+        """The cells that need the job, directly or through others."""
+        return self._users.get(job.key, ())
+
+    def rows_of(self, job: Job) -> tuple[str, ...]:
+        """Labels of the rows that need the job."""
+        return tuple(dict.fromkeys(cell.row for cell in self.users(job)))
+
+    def same_run(self) -> list[tuple[str, ...]]:
+        """Groups of rows that are one run under several labels."""
+        groups: dict[tuple[str, ...], list[str]] = {}
+        for label, by_seed in self.checkpoints.items():
+            decoded = sorted(job.key for cell in self.cells if cell.row == label for job in cell.jobs.values())
+            groups.setdefault((*(c.key for c in by_seed.values()), *decoded), []).append(label)
+        return [tuple(labels) for labels in groups.values() if len(labels) > 1]
+
+    @cached_property
+    def _by_name(self) -> dict[tuple[str, str, str], Cell]:
+        return {(cell.row, cell.column.name, cell.protocol): cell for cell in self.cells}
+
+    @cached_property
+    def _users(self) -> dict[str, tuple[Cell, ...]]:
+        found: dict[str, dict[int, Cell]] = {}
+
+        def visit(job: Job, index: int, cell: Cell) -> None:
+            if index not in (mine := found.setdefault(job.key, {})):
+                mine[index] = cell
+                for parent in job.parents:
+                    visit(parent, index, cell)
+
+        for index, cell in enumerate(self.cells):
+            for job in cell.jobs.values():
+                visit(job, index, cell)
+        return {key: tuple(cells.values()) for key, cells in found.items()}
+
+
+def plan_experiment(
+    experiment: Path | str | LoadedExperiment,
+    profile: str | Loaded[Profile] = "proxy",
+    *,
+    recipe: str | None = None,
+    rows: Sequence[str] = (),
+    columns: Sequence[str] = (),
+    seeds: int | None = None,
+    protocols: Sequence[str] = (),
+    latents: Sequence[str] = (),
+    overrides: Iterable[str] = (),
+    digests: Path | None = None,
+    tasks: TaskDigests | None = None,
+) -> Plan:
+    """Plan one experiment. Raises SpecError, one line for each mistake, before anything is computed.
+
+    recipe: another than the experiment's own. rows, columns: only these, by name or a unique part of one. seeds,
+    protocols, latents: instead of the profile's. overrides: "stage1.p=0.3". digests: cache file for checkpoints'
+    digests. tasks: where task digests come from (default: `models.evaluation.tasks.digest`).
+    """
+    if not isinstance(experiment, LoadedExperiment):
+        experiment = load_experiment(Path(experiment))
+    folder, spec = experiment.document.path.parent, experiment.value
+    if isinstance(profile, str):
+        profile = load_profile(profile, folder)
+    try:
+        written = load_recipe(recipe or spec.recipe, folder)
+    except SpecError as error:
+        raise SpecError(f"--recipe: {error}") if recipe else experiment.error(str(error), "recipe") from None
+    overrides = tuple(overrides)
+    own = recipe is None or recipe == spec.recipe
+    start = base(written, profile, overrides, own)
+    chosen_columns = _select([c.name for c in spec.columns], columns, "--columns", "columns")
+    chosen_rows = _select([r.label for r in spec.rows], rows, "--rows", "rows")
+    benchmarks = _benchmarks(experiment, folder)
+    if tasks is None:
+        from models.evaluation.tasks import digest as tasks
+    maker = JobMaker(profile, backbone(profile, digests), tasks)
+    used_seeds = tuple(range(seeds or profile.value.seeds))
+    used_protocols = tuple(protocols) or profile.value.protocols
+    modes = tuple(latents) or profile.value.latents
+    resolved = [resolve(experiment, i, start) for i, row in enumerate(spec.rows) if row.label in chosen_rows]
+    selected = tuple(column for column in spec.columns if column.name in chosen_columns)
+    cells: list[Cell] = []
+    checkpoints: dict[str, dict[int, Checkpoint]] = {}
+    for row in resolved:
+        reason = row.undefined or _not_run(row.row)
+        if not reason:
+            checkpoints[row.label] = {seed: maker.checkpoint(row, seed) for seed in used_seeds}
+        for column in selected:
+            for protocol in (p for p in used_protocols if p in benchmarks[column.benchmark].value.protocols):
+                jobs = {} if reason else _evaluations(maker, row, column, protocol, used_seeds, modes)
+                cells.append(Cell(row.label, column, protocol, jobs, reason))
+    graph = Graph(job for cell in cells for job in cell.jobs.values())
+    return Plan(
+        experiment, profile, written, tuple(resolved), selected, benchmarks, used_seeds, used_protocols, tuple(cells),
+        graph, checkpoints, overrides, own,
+    )  # fmt: skip
+
+
+def merged(plans: Iterable[Plan]) -> Graph:
+    """One graph of several experiments: a job that two tables need is there once."""
+    return Graph(job for plan in plans for job in plan.graph)
+
+
+def _evaluations(
+    maker: JobMaker, row: ResolvedRow, column: Column, protocol: str, seeds: Sequence[int], modes: Sequence[str]
+) -> dict[tuple[int, str], Job]:
+    wanted = modes if protocol == "paper" and has_latents(row) else ("own",)
+    return {
+        (seed, mode): maker.evaluate(row, seed, column.benchmark, protocol, mode) for seed in seeds for mode in wanted
+    }
+
+
+def _not_run(row: Row) -> str:
+    if row.delta is not None:
+        return f"{row.delta.of} minus {row.delta.over}"
+    if row.external is not None:
+        return row.external.not_run or "external systems are not evaluated yet"
+    return ""
+
+
+def _select(known: list[str], wanted: Sequence[str], flag: str, noun: str) -> list[str]:
+    """The known names that are meant: exact, else the one that contains the text, whatever its case."""
+    chosen: list[str] = []
+    for text in wanted:
+        found = [name for name in known if name == text] or [n for n in known if text.lower() in n.lower()]
+        if len(found) != 1:
+            if found:
+                raise SpecError(f'{flag}: "{text}" fits {" and ".join(found)}; write more of the name')
+            raise SpecError(f"{flag}: " + unknown(f'no {noun[:-1]} "{text}"', text, known, noun))
+        chosen += found
+    return chosen or known
+
+
+def _benchmarks(experiment: LoadedExperiment, folder: Path) -> dict[str, Loaded[Benchmark]]:
+    """Every column's benchmark, loaded. Raises SpecError at the column."""
+    loaded: dict[str, Loaded[Benchmark]] = {}
+    for i, column in enumerate(experiment.value.columns):
+        if column.benchmark not in loaded:
+            try:
+                loaded[column.benchmark] = load_benchmark(column.benchmark, folder)
+            except SpecError as error:
+                if "no such" not in str(error).split(";")[0]:
+                    raise
+                raise experiment.error(str(error), "columns", i) from None
+        scores = loaded[column.benchmark].value.scores
+        if column.score not in scores:
+            what = f'{column.benchmark} has no score "{column.score}"'
+            raise experiment.error(unknown(what, column.score, list(scores), "scores"), "columns", i)
+    return loaded

@@ -1,0 +1,97 @@
+"""The base checkpoint as a `Source`: where it lies, and the digest by which it is known.
+
+A folder is known by the content of the files that make a model; a hub checkpoint by its pinned revision.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+from harness.jobs import Source
+from harness.spec.errors import SpecError
+from harness.spec.files import REPOSITORY, Loaded
+from harness.spec.profile import LocalBackbone, Profile
+from harness.spec.text import shown
+
+_MODEL_FILES = (
+    "config.json",
+    "generation_config.json",
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "preprocessor_config.json",
+    "video_preprocessor_config.json",
+    "processor_config.json",
+    "chat_template.jinja",
+    "chat_template.json",
+)
+
+
+def backbone(profile: Loaded[Profile], cache: Path | None = None) -> Source:
+    """The profile's base checkpoint. cache: a JSON file of digests by path, size and time; written where it can be.
+
+    Raises SpecError when the folder is not a checkpoint.
+    """
+    wanted = profile.value.backbone
+    if not isinstance(wanted, LocalBackbone):
+        return Source(f"hub:{wanted.repo}@{wanted.revision}", f"{wanted.repo}@{wanted.revision}")
+    candidates = [profile.document.path.parent / wanted.path, REPOSITORY / wanted.path]
+    folder = next((c for c in candidates if c.is_dir()), None)
+    if folder is None:
+        raise profile.error(f"no such folder {wanted.path}; name a checkpoint folder", "backbone", "path")
+    files = model_files(folder)
+    for needed in ("config.json", ".safetensors"):
+        if not any(f.name.endswith(needed) for f in files):
+            raise profile.error(
+                f"{shown(folder)} is no checkpoint: it has no {needed.lstrip('.')} file; make or fetch it first",
+                "backbone", "path",
+            )
+    return Source(str(folder.resolve()), folder_digest(folder, files, cache))
+
+
+def model_files(folder: Path) -> list[Path]:
+    """The files that make the model, by name; cards, curves and logs are not among them."""
+    return sorted({file for pattern in _MODEL_FILES for file in folder.glob(pattern) if file.is_file()})
+
+
+def folder_digest(folder: Path, files: list[Path], cache: Path | None) -> str:
+    """sha256 over names and contents."""
+    stats = [file.stat() for file in files]
+    state = [[f.name, s.st_size, s.st_mtime_ns, s.st_ino] for f, s in zip(files, stats, strict=True)]
+    known = _read(cache)
+    entry = known.get(str(folder.resolve()))
+    if entry and entry["state"] == state:
+        return entry["digest"]
+    digest = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as content:
+            digest.update(f"{file.name}\0{hashlib.file_digest(content, 'sha256').hexdigest()}\n".encode())
+    _write(cache, {**known, str(folder.resolve()): {"state": state, "digest": digest.hexdigest()}})
+    return digest.hexdigest()
+
+
+def _read(cache: Path | None) -> dict:
+    try:
+        return json.loads(cache.read_text()) if cache else {}
+    except (OSError, ValueError):
+        return {}
+
+
+def _write(cache: Path | None, known: dict) -> None:
+    """Only into a folder that exists: planning creates nothing else. A cache that cannot be written is no error."""
+    if cache is None or not cache.parent.is_dir():
+        return
+    temporary = cache.with_name(f"{cache.name}.{os.getpid()}")
+    try:
+        temporary.write_text(json.dumps(known))
+        temporary.replace(cache)
+    except OSError:
+        temporary.unlink(missing_ok=True)

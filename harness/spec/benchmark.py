@@ -1,0 +1,56 @@
+"""A benchmark: how many questions, what guessing gives, which scores are read from its per-sample rows.
+
+The task code is lmms-eval's or `models.evaluation`'s; here stands only what a table needs to know.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from models.config import Count, Frozen
+
+Protocol = Literal["paper", "stock"]
+Percentage = Annotated[float, Field(ge=0, le=100)]
+
+
+class Score(Frozen):
+    """One number of a benchmark, recomputed from its samples; a column shows one score.
+
+    where: keep only samples whose `groups` have these values; `task` matches the end of the task's name, so that one
+    entry serves both protocols. aggregate: micro = correct/n; mean = the unweighted mean over the values of the group
+    `over`; all = a value of the group `over` counts when all its questions are right (MMVP pairs).
+    n: what the real benchmark has of what is counted. chance: what guessing gives, in percent.
+    """
+
+    title: str = ""
+    where: dict[str, str] = {}
+    aggregate: Literal["micro", "mean", "all"] = "micro"
+    over: str | None = None
+    n: Count
+    chance: Percentage
+
+    def keeps(self, sample: dict[str, Any]) -> bool:
+        """Whether a row of samples.jsonl counts in this score."""
+        return all(
+            sample["task"].endswith(value) if name == "task" else sample["groups"].get(name) == value
+            for name, value in self.where.items()
+        )
+
+
+class Benchmark(Frozen):
+    """title: as in the paper. scores: by name; `overall` is what a column without a score name shows.
+
+    protocols: protocol → what it is, in words for a footnote.
+    """
+
+    title: str
+    source: str = ""
+    protocols: dict[Protocol, str]
+    scores: dict[str, Score]
+
+    @property
+    def n(self) -> int:
+        """Questions of the real benchmark."""
+        return self.scores["overall"].n

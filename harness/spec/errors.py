@@ -1,0 +1,156 @@
+"""What a person reads when a spec is wrong: one line with file, line, field, what was wrong and what to do.
+
+Turns pydantic's errors into such lines. Knows how models nest, not what they mean.
+"""
+
+from __future__ import annotations
+
+import difflib
+import types
+from collections.abc import Callable, Iterable, Sequence
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+
+Path = tuple[str | int, ...]
+
+
+class SpecError(Exception):
+    """A mistake in something a person wrote. `str()` is one line for each mistake."""
+
+
+def nearest(word: str, choices: Iterable[str]) -> str:
+    """`did you mean "x"? (fields: …)` without the noun: the closest choice, or nothing when none is close."""
+    close = difflib.get_close_matches(str(word), list(choices), n=1, cutoff=0.6)
+    return f'; did you mean "{close[0]}"?' if close else ""
+
+
+def unknown(what: str, word: str, choices: Sequence[str], noun: str) -> str:
+    """`no such recipe "x"; did you mean "y"? (recipes: y, z)`."""
+    listed = ", ".join(choices) if choices else "none"
+    return f"{what}{nearest(word, choices)} ({noun}: {listed})"
+
+
+def dotted(path: Sequence[str | int]) -> str:
+    """("rows", 1, "set") → "rows[1].set"."""
+    text = ""
+    for part in path:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
+    return text
+
+
+def validate(model: type[BaseModel], data: Any, place: Callable[[Path], str]) -> Any:
+    """`model.model_validate(data)`; errors become a SpecError, one line for each mistake.
+
+    place: how the line begins for a path inside `data`: file, line and field.
+    """
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        lines: dict[Path, str] = {}
+        for item in error.errors(include_url=False):
+            path = _written(item["loc"], data)
+            lines.setdefault(path, f"{place(path)}: {explain(model, item)}")
+        raise SpecError("\n".join(lines.values())) from None
+
+
+def _written(loc: Path, data: Any) -> Path:
+    """pydantic's location without the union tags that no person wrote."""
+    path: list[str | int] = []
+    for part in loc:
+        if isinstance(data, dict) and part in data:
+            data = data[part]
+        elif isinstance(data, list) and isinstance(part, int) and part < len(data):
+            data = data[part]
+        elif part is not loc[-1] or _is_tag(part, data):
+            continue
+        path.append(part)
+    return tuple(path)
+
+
+def _is_tag(part: str | int, data: Any) -> bool:
+    return isinstance(data, dict) and part in (data.get("kind"), data.get("source"))
+
+
+def explain(model: type[BaseModel], item: Any) -> str:
+    """What was wrong and what to do, for one of pydantic's errors."""
+    kind, value, context = item["type"], item["input"], item.get("ctx", {})
+    name = str(item["loc"][-1]) if item["loc"] else ""
+    if kind == "extra_forbidden":
+        return unknown("no such field", name, fields_at(model, item["loc"][:-1]), "fields")
+    if kind == "missing":
+        return "is missing; add it"
+    if kind == "literal_error":
+        choices = [str(c) for c in choices_at(model, item["loc"])] or [context["expected"]]
+        return unknown(f"{show(value)} is no choice", str(value), choices, "choices")
+    if kind == "union_tag_invalid":
+        choices = [c.strip(" '") for c in context["expected_tags"].split(",")]
+        return unknown(f"{context['discriminator'].strip(chr(39))}: {show(context['tag'])} is no choice", context["tag"], choices, "choices")
+    if kind == "union_tag_not_found":
+        return f"needs {context['discriminator'].strip(chr(39))}: to say which kind it is"
+    bound = {"greater_than": ">", "greater_than_equal": "at least", "less_than": "<", "less_than_equal": "at most"}.get(kind)
+    if bound:
+        limit = next(v for k, v in context.items() if k in ("gt", "ge", "lt", "le"))
+        return f"{show(value)} is out of range: must be {bound} {show(limit)}"
+    wanted = {"int": "a whole number", "float": "a number", "bool": "true or false", "string": "text", "list": "a list",
+              "tuple": "a list", "dict": "a mapping", "model": "a mapping of fields"}.get(kind.split("_")[0])
+    if wanted and kind.split("_", 1)[-1] in ("type", "parsing", "from_float", "parsing_size", "attributes_type"):
+        return f"must be {wanted}, not {show(value)}"
+    if kind == "value_error":
+        return str(context["error"])
+    return item["msg"][0].lower() + item["msg"][1:]
+
+
+def show(value: Any) -> str:
+    """A value as a person would write it, short."""
+    if isinstance(value, bool) or value is None:
+        return {True: "true", False: "false", None: "nothing"}[value]
+    if isinstance(value, dict):
+        return "a mapping"
+    text = f'"{value}"' if isinstance(value, str) else f"{value:g}" if isinstance(value, float) else str(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def fields_at(model: type[BaseModel], loc: Path) -> list[str]:
+    """The field names of the model that stands at `loc` inside `model`."""
+    return [n for found in _models(_walk(model, loc)) for n in names(found)]
+
+
+def choices_at(model: type[BaseModel], loc: Path) -> list[Any]:
+    """The choices of the Literal that stands at `loc`."""
+    return [choice for kind in _walk(model, loc) for choice in (get_args(kind) if get_origin(kind) is Literal else ())]
+
+
+def names(model: type[BaseModel]) -> list[str]:
+    """A model's field names as written in YAML: tags that the file's own place already tells are left out."""
+    return [f.alias or n for n, f in model.model_fields.items()]
+
+
+def _walk(annotation: Any, loc: Path) -> list[Any]:
+    """The annotations that may stand at `loc`."""
+    here = _options(annotation)
+    for part in loc:
+        below: list[Any] = []
+        for option in here:
+            if isinstance(option, type) and issubclass(option, BaseModel):
+                tag = next((f.default for n, f in option.model_fields.items() if n in ("kind", "source")), None)
+                if part == tag:
+                    below.append(option)
+                elif part in (found := {f.alias or n: f for n, f in option.model_fields.items()}):
+                    below += _options(found[part].annotation)
+            elif get_origin(option) in (list, dict, tuple):
+                below += _options(get_args(option)[-1] if get_args(option)[-1] is not ... else get_args(option)[0])
+        here = below
+    return here
+
+
+def _options(annotation: Any) -> list[Any]:
+    if get_origin(annotation) is Annotated:
+        return _options(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, types.UnionType):
+        return [o for a in get_args(annotation) for o in _options(a)]
+    return [annotation]
+
+
+def _models(annotations: Iterable[Any]) -> list[type[BaseModel]]:
+    return [a for a in annotations if isinstance(a, type) and issubclass(a, BaseModel)]

@@ -1,0 +1,147 @@
+"""One table or figure of a paper, as a person writes it: columns, rows, what was reported, what the text claims."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from harness.spec.benchmark import Protocol
+from harness.spec.claims import Claim
+from harness.spec.recipe import StageName
+from harness.spec.reported import ReportedValue
+from models.config import Frozen, NonNegative
+
+
+class Column(Frozen):
+    """One score of one benchmark. Written `blink` or `blink.counting`, or as a mapping with a title of its own."""
+
+    benchmark: str
+    score: str = "overall"
+    title: str = ""
+
+    @property
+    def name(self) -> str:
+        """As written: `blink`, `blink.counting`."""
+        return self.benchmark if self.score == "overall" else f"{self.benchmark}.{self.score}"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        benchmark, _, score = value.partition(".")
+        return {"benchmark": benchmark, "score": score or "overall"}
+
+
+class External(Frozen):
+    """A system that this project does not train.
+
+    repo, revision: its checkpoint on the hub; adapter: the lmms-eval model that runs it. endpoint: an OpenAI-compatible
+    address's environment variable, model: the name asked for there. not_run: why it cannot be evaluated at all.
+    """
+
+    repo: str | None = None
+    revision: str | None = None
+    adapter: str | None = None
+    endpoint: str | None = None
+    model: str | None = None
+    not_run: str | None = None
+
+
+class Delta(Frozen):
+    """A row of differences that a table prints: `of` minus `over`."""
+
+    of: str
+    over: str
+
+
+class Row(Frozen):
+    """stages: what is trained, in order, from the base model; [] is the base model itself. set: what differs from the
+    recipe. reported: one value for each column, in the table's order. x: the row's place on a figure's axis."""
+
+    label: str
+    stages: tuple[StageName, ...] | None = None
+    set: dict[str, Any] = {}
+    external: External | None = None
+    delta: Delta | None = None
+    reported: tuple[ReportedValue, ...] = ()
+    group: str = ""
+    """The heading under which the table lists the row."""
+    cells: dict[str, str] = {}
+    """What the table prints in further, descriptive columns ("BCM": "✓")."""
+    x: float | None = None
+    note: str = ""
+
+    @field_validator("stages")
+    @classmethod
+    def _once(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if value and len(frozenset(value)) != len(value):
+            raise ValueError(f"a stage stands there twice: {', '.join(value)}")
+        return value
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> "Row":
+        given = [name for name in ("stages", "external", "delta") if getattr(self, name) is not None]
+        if len(given) != 1:
+            have = f"has {' and '.join(given)}" if given else "has none"
+            raise ValueError(f"needs one of stages, external, delta; it {have} (stages: [] is the base model)")
+        if self.set and self.stages is None:
+            raise ValueError(f"set: belongs to a row that we train (stages: …), not to {given[0]}:")
+        return self
+
+
+class Plot(Frozen):
+    """A line plot over the rows' `x`. log: the axis's scale."""
+
+    x: str
+    log: bool = False
+
+
+class Experiment(Frozen):
+    """table, figure, controls: one of them names the experiment ("3c").
+
+    source: where in the paper. protocol: whose scores the table shows. equivalence: ±points within which a measured and
+    a reported value count as consistent. cells: headings of the rows' descriptive columns.
+    """
+
+    table: str | None = None
+    figure: str | None = None
+    controls: str | None = None
+    title: str
+    source: str = ""
+    recipe: str = "vreflection"
+    protocol: Protocol = "paper"
+    equivalence: NonNegative = 2.0
+    columns: tuple[Column, ...] = Field(min_length=1)
+    rows: tuple[Row, ...] = Field(min_length=1)
+    cells: tuple[str, ...] = ()
+    claims: tuple[Claim, ...] = ()
+    plot: Plot | None = None
+    notes: tuple[str, ...] = ()
+    footnotes: dict[str, str] = {}
+    """Footnote sign → its text."""
+
+    @model_validator(mode="after")
+    def _named(self) -> "Experiment":
+        given = [kind for kind in ("table", "figure", "controls") if getattr(self, kind)]
+        if len(given) != 1:
+            raise ValueError('needs one of table, figure, controls to name it, as in table: "3c"')
+        return self
+
+    @property
+    def kind(self) -> Literal["table", "figure", "controls"]:
+        return "table" if self.table else "figure" if self.figure else "controls"
+
+    @property
+    def name(self) -> str:
+        """ "3c". """
+        return self.table or self.figure or self.controls or ""
+
+    @property
+    def slug(self) -> str:
+        """ "table3c": the stem of its reports' file names."""
+        return self.kind + self.name.replace(" ", "-")
+
+    def row(self, label: str) -> Row:
+        return next(row for row in self.rows if row.label == label)

@@ -1,0 +1,176 @@
+"""Finding and reading spec files. A recipe, profile or benchmark is named by its file's stem, or by a path.
+
+Names are looked up beside the experiment first (`recipes/`, `profiles/`, `benchmarks/` in its folder), then among the
+project's own.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, Literal, TypeVar
+
+from harness.spec.benchmark import Benchmark
+from harness.spec.claims import form_of
+from harness.spec.errors import SpecError, dotted, unknown, validate
+from harness.spec.experiment import Experiment
+from harness.spec.profile import Profile
+from harness.spec.text import Document, read, shown
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+EXPERIMENTS = REPOSITORY / "experiments"
+
+Model = TypeVar("Model")
+Shelf = Literal["recipes", "profiles", "benchmarks"]
+
+
+@dataclass(frozen=True)
+class Loaded(Generic[Model]):
+    """A validated file, with its text's lines for later errors."""
+
+    value: Model
+    document: Document
+
+    @property
+    def name(self) -> str:
+        return self.document.path.stem
+
+    def error(self, message: str, *path: str | int) -> SpecError:
+        """`file:line: path: message`."""
+        field = dotted(path)
+        return SpecError(f"{self.where(*path)}: {field + ': ' if field else ''}{message}")
+
+    def where(self, *path: str | int) -> str:
+        return self.document.where(*path)
+
+
+@dataclass(frozen=True)
+class LoadedExperiment(Loaded[Experiment]):
+    """An experiment; row paths skip the label under which a row's body is written."""
+
+    def where(self, *path: str | int) -> str:
+        return self.document.where(*_through_label(self.document.data, path))
+
+
+def find(name: str, shelf: Shelf, beside: Path | None = None) -> Path:
+    """The file of a recipe, profile or benchmark. Raises SpecError with the known names."""
+    if name.endswith((".yaml", ".yml")) or os.sep in name:
+        path = Path(name)
+        candidates = [path] if path.is_absolute() or beside is None else [beside / path, path]
+        found = next((c for c in candidates if c.is_file()), None)
+        if found is None:
+            raise SpecError(f"no such file {name}")
+        return found
+    folders = [f / shelf for f in ([beside] if beside else []) + [EXPERIMENTS]]
+    for folder in folders:
+        if (folder / f"{name}.yaml").is_file():
+            return folder / f"{name}.yaml"
+    known = sorted({p.stem for folder in folders if folder.is_dir() for p in folder.glob("*.yaml")})
+    raise SpecError(unknown(f'no such {shelf[:-1]} "{name}"', name, known, shelf))
+
+
+def load_recipe(name: str, beside: Path | None = None) -> Document:
+    """A recipe's text; its options are validated together with the rows that change them (`harness.spec.resolve`)."""
+    return read(find(name, "recipes", beside))
+
+
+def load_profile(name: str, beside: Path | None = None) -> Loaded[Profile]:
+    """A profile by name or path."""
+    document = read(find(name, "profiles", beside))
+    return Loaded(validate(Profile, document.data, document.place), document)
+
+
+def load_benchmark(name: str, beside: Path | None = None) -> Loaded[Benchmark]:
+    """A benchmark by name or path."""
+    document = read(find(name, "benchmarks", beside))
+    loaded = Loaded(validate(Benchmark, document.data, document.place), document)
+    if "overall" not in loaded.value.scores:
+        raise loaded.error("needs a score named overall: what a column shows when it names none", "scores")
+    return loaded
+
+
+def load_experiment(path: Path) -> LoadedExperiment:
+    """An experiment file, with all that can be checked from its own text checked. Raises SpecError."""
+    if path.is_dir():
+        raise SpecError(f"{shown(path)}: is a folder; name its files, as in {shown(path)}/*.yaml")
+    if not path.exists():
+        known = sorted(shown(p) for p in EXPERIMENTS.glob("*.yaml"))
+        raise SpecError(unknown(f'no such experiment "{path}"', str(path), known, "experiments"))
+    document = read(path)
+    if not isinstance(document.data, dict):
+        raise SpecError(f"{document.where()}: an experiment is a mapping (table:, title:, columns:, rows:)")
+    data = {**document.data}
+    data["rows"] = _rows(document, data.get("rows"))
+    data["claims"] = _claims(document, data.get("claims"))
+
+    def place(at: tuple[str | int, ...]) -> str:
+        return f"{document.where(*_through_label(document.data, at))}: {dotted(at)}"
+
+    loaded = LoadedExperiment(validate(Experiment, data, place), document)
+    _check_names(loaded)
+    return loaded
+
+
+def _rows(document: Document, written: Any) -> Any:
+    if not isinstance(written, list):
+        raise SpecError(f"{document.where('rows')}: rows: must be a list of `- Label: {{stages: […], reported: […]}}`")
+    rows = []
+    for i, row in enumerate(written):
+        if not isinstance(row, dict) or len(row) != 1 or not isinstance(next(iter(row.values())), dict):
+            raise SpecError(
+                f"{document.where('rows', i)}: rows[{i}]: a row is written `- Label: {{stages: […], reported: […]}}`"
+            )
+        label, body = next(iter(row.items()))
+        rows.append({"label": label, **body})
+    return rows
+
+
+def _claims(document: Document, written: Any) -> Any:
+    if written is None:
+        return []
+    if not isinstance(written, list):
+        raise SpecError(f"{document.where('claims')}: claims: must be a list")
+    claims = []
+    for i, claim in enumerate(written):
+        try:
+            form = form_of(claim)
+        except ValueError as error:
+            raise SpecError(f"{document.where('claims', i)}: claims[{i}]: {error}") from None
+        claims.append(validate(form, claim, lambda at, i=i: document.place(("claims", i, *at))))
+    return claims
+
+
+def _check_names(loaded: LoadedExperiment) -> None:
+    """Labels are unique, and every name a claim or a delta speaks of exists; one value for each column."""
+    spec = loaded.value
+    labels = [row.label for row in spec.rows]
+    columns = [column.name for column in spec.columns]
+    for i, row in enumerate(spec.rows):
+        if row.label in labels[:i]:
+            raise loaded.error(f'a second row "{row.label}" (the first is rows[{labels.index(row.label)}])', "rows", i)
+        if row.reported and len(row.reported) != len(columns):
+            raise loaded.error(
+                f"{len(row.reported)} value{'s' * (len(row.reported) != 1)} for {len(columns)} columns "
+                f"({', '.join(columns)}); write - for one that the paper does not print", "rows", i, "reported",
+            )
+        for name in row.cells:
+            if name not in spec.cells:
+                raise loaded.error(unknown("no such heading", name, spec.cells, "cells"), "rows", i, "cells", name)
+        for role in ("of", "over") if row.delta else ():
+            if (name := getattr(row.delta, role)) not in labels:
+                raise loaded.error(unknown(f'no such row "{name}"', name, labels, "rows"), "rows", i, "delta", role)
+    for i, claim in enumerate(spec.claims):
+        for name in claim.rows:
+            if name not in labels:
+                raise loaded.error(unknown(f'no such row "{name}"', name, labels, "rows"), "claims", i)
+        for name in claim.on if claim.on != "all" else ():
+            if name not in columns:
+                raise loaded.error(unknown(f'no such column "{name}"', name, columns, "columns"), "claims", i, "on")
+
+
+def _through_label(data: Any, path: tuple[str | int, ...]) -> tuple[str | int, ...]:
+    """("rows", 1, "set") → ("rows", 1, "Stage 2 Only", "set")."""
+    if len(path) > 2 and path[0] == "rows" and isinstance(path[1], int):
+        return (*path[:2], next(iter(data["rows"][path[1]])), *path[2:])
+    return path

@@ -1,0 +1,120 @@
+"""A profile: the same graph at another scale. Which backbone, data and steps (in the key), which resources (not in it)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Union
+
+from pydantic import Field, field_validator
+
+from harness.spec.benchmark import Protocol
+from models.config import BenchmarkData, Count, Frozen, Latents, Positive, TrainingData
+
+Kind = Literal["data", "mirror", "features", "train", "evaluate"]
+
+
+class LocalBackbone(Frozen):
+    """A checkpoint folder; identified by its files' content, wherever it lies. A relative path starts at the profile's
+    own folder or, failing that, at the repository."""
+
+    source: Literal["local"] = "local"
+    path: str
+
+
+class HubBackbone(Frozen):
+    """A checkpoint on the Hugging Face hub at a pinned revision."""
+
+    source: Literal["hub"] = "hub"
+    repo: str
+    revision: str
+
+
+Backbone = Annotated[Union[LocalBackbone, HubBackbone], Field(discriminator="source")]
+
+
+class Resources(Frozen):
+    """What one job of a kind is given. Never part of a key.
+
+    cpus: per process, also the number of torch threads. processes: ranks of a training. minutes: the time limit.
+    micro_batch: sequences per forward (training). batch_size: questions decoded at once (evaluation).
+    """
+
+    cpus: Count = 1
+    gpus: Annotated[int, Field(ge=0)] = 0
+    processes: Count = 1
+    memory_gb: Positive = 4
+    minutes: Count = 60
+    micro_batch: Count = 1
+    batch_size: Count = 1
+    shards: Count = 1
+    """Array tasks that share one evaluation."""
+    attention: Literal["eager", "sdpa", "flash_attention_2"] = "sdpa"
+    gradient_checkpointing: bool = False
+    deepspeed: Literal["zero1", "zero2", "zero3"] | None = None
+
+
+class LocalDispatch(Frozen):
+    """slots: jobs at once on this host; null = one for each CPU."""
+
+    kind: Literal["local"] = "local"
+    slots: Count | None = None
+
+
+class SlurmDispatch(Frozen):
+    """What every sbatch request of the run shares."""
+
+    kind: Literal["slurm"] = "slurm"
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    constraint: str | None = None
+    throttle: Count | None = None
+    """Array tasks running at once; null = no limit."""
+    sbatch: dict[str, str | int | bool] = {}
+    """Further sbatch options, as {option: value}."""
+    setup: tuple[str, ...] = ()
+    """Shell lines run before Python: module load …"""
+
+
+Dispatch = Annotated[Union[LocalDispatch, SlurmDispatch], Field(discriminator="kind")]
+
+
+class Profile(Frozen):
+    """proxy: the results are no estimate of the paper's, so no cell gets a verdict against it.
+
+    set: options that every row has here, by name as in a recipe. scale: factors on the recipe's and rows' own values,
+    the same for all arms: a row keeps its relation to the baseline.
+    """
+
+    title: str
+    proxy: bool = False
+    backbone: Backbone
+    data: TrainingData
+    benchmarks: dict[str, BenchmarkData]
+    set: dict[str, Any] = {}
+    scale: dict[str, Positive] = {}
+    vision: Literal["live", "cached"] = "live"
+    seeds: Count = 1
+    protocols: tuple[Protocol, ...] = ("paper",)
+    latents: tuple[Latents, ...] = ("own",)
+    """Modes in which arms with a latent path are decoded under protocol `paper`; `own` is the table's."""
+    resources: dict[Kind, Resources] = {}
+    dispatch: Dispatch = LocalDispatch()
+
+    @field_validator("benchmarks", mode="before")
+    @classmethod
+    def _named_by_key(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        return {k: {**v, "benchmark": v.get("benchmark", k)} if isinstance(v, dict) else v for k, v in value.items()}
+
+    @field_validator("protocols", "latents")
+    @classmethod
+    def _main_first(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        main = "own" if "own" in value else "paper"
+        if main not in value:
+            raise ValueError('must hold "paper" (protocols) or "own" (latents): the table shows it')
+        return tuple(sorted(dict.fromkeys(value), key=lambda name: name != main))
+
+    def resources_of(self, kind: Kind) -> Resources:
+        """What a job of this kind is given."""
+        return self.resources.get(kind, Resources())

@@ -1,0 +1,88 @@
+"""A recipe: every option of the method with a value, each with its source. `models.config` says what the options mean.
+
+The language of names, used by recipes, profiles, rows and `--set` alike: `stage1.p` is one option of one stage; a bare
+`p` is that option in every section that has it; `latent_steps` and other recipe-wide options stand alone.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from harness.spec.errors import unknown
+from models.config import Count, Frozen, Images, Joint, Sft, Stage1, Stage2
+
+StageName = Literal["sft", "stage1", "stage2", "joint"]
+STAGES: dict[str, type[Frozen]] = {"sft": Sft, "stage1": Stage1, "stage2": Stage2, "joint": Joint}
+
+
+class Decoding(Frozen):
+    """How checkpoints are decoded; the part of a `DecodeSpec` that a recipe chooses."""
+
+    latent_steps: Annotated[int, Field(ge=0)] | None = None
+    """Of decoding; null = those of training."""
+    start: Literal["emitted", "forced"] = "emitted"
+    max_new_tokens: Count = 512
+    count_latents: bool = False
+    precision: Literal["bf16", "fp32"] = "bf16"
+
+
+class Recipe(Frozen):
+    """The resolved options of one row: what training and evaluation jobs are made of."""
+
+    latent_steps: Annotated[int, Field(ge=0)] = 8
+    max_tokens: Count = 16384
+    packing: Literal["packed", "padded"] = "packed"
+    extract: Literal["strict", "release"] = "strict"
+    """Which reading of an answer a cell counts; both are made from the same outputs and stored."""
+    sft: Sft = Sft()
+    stage1: Stage1 = Stage1()
+    stage2: Stage2 = Stage2()
+    joint: Joint = Joint()
+    decode: Decoding = Decoding()
+    images: Images = Images()
+
+
+SECTIONS: dict[str, type[Frozen]] = {**STAGES, "decode": Decoding, "images": Images}
+GLOBAL = tuple(name for name in Recipe.model_fields if name not in SECTIONS)
+HEADER = ("title", "source", "shared", "assumed")
+"""Keys of a recipe file that are no options. `shared` holds options of several stages; `assumed` lists options on which
+the paper is silent, so that the value is ours."""
+
+
+def options(section: str) -> tuple[str, ...]:
+    """The option names of a section, without the tag that names the stage itself."""
+    return tuple(name for name in SECTIONS[section].model_fields if name != "kind")
+
+
+OPTIONS: dict[str, tuple[str, ...]] = {section: options(section) for section in SECTIONS}
+
+
+def expand(name: str) -> tuple[str, ...]:
+    """The dotted names that `name` stands for. Raises ValueError (`no such field; did you mean …`)."""
+    section, dot, option = name.partition(".")
+    if dot:
+        if section not in SECTIONS:
+            raise ValueError(unknown(f'no such section "{section}"', section, list(SECTIONS), "sections"))
+        if option not in OPTIONS[section]:
+            raise ValueError(unknown("no such field", option, OPTIONS[section], "fields"))
+        return (name,)
+    if name in GLOBAL:
+        return (name,)
+    found = tuple(f"{s}.{name}" for s, names in OPTIONS.items() if name in names)
+    if not found:
+        every = dict.fromkeys([*GLOBAL, *SECTIONS, *(o for names in OPTIONS.values() for o in names)])
+        raise ValueError(unknown("no such field", name, list(every), "fields"))
+    return found
+
+
+def leaves(data: dict[str, Any], prefix: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], Any]]:
+    """(path, value) of a mapping whose nested mappings are sections: {stage2: {p: 1}} and {stage2.p: 1} alike."""
+    found: list[tuple[tuple[str, ...], Any]] = []
+    for key, value in data.items():
+        if isinstance(value, dict):
+            found += leaves(value, (*prefix, key))
+        else:
+            found.append(((*prefix, key), value))
+    return found

@@ -1,0 +1,56 @@
+"""A number as a paper prints it: decimals kept, and the marks around it ("~15", "70.0 †", "-", "+1.45 %")."""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator
+
+from models.config import Frozen
+
+MISSING = frozenset({"", "-", "–", "—", "null", "~"})
+
+_NUMBER = re.compile(r"(?P<about>[~≈]\s*)?(?P<sign>[-+−±]?)(?P<digits>[0-9]+(?:\.[0-9]+)?)\s*(?P<percent>%?)\s*(?P<marks>[†‡*§¶]*)")
+
+
+class Reported(Frozen):
+    """text: as printed. value: the number, None where the paper prints none. approximate: "~15".
+
+    marks: footnote signs. A text that is no number ("Coconut-style") keeps its text and has no value.
+    """
+
+    text: str
+    value: Decimal | None = None
+    approximate: bool = False
+    marks: str = ""
+
+    @property
+    def missing(self) -> bool:
+        """Nothing is printed in this cell."""
+        return self.value is None and self.text in MISSING
+
+    @property
+    def decimals(self) -> int:
+        """Digits after the point, as printed."""
+        return max(0, -int(self.value.as_tuple().exponent)) if self.value is not None else 0
+
+
+def parse(written: Any) -> Any:
+    """A `Reported` from what stands in a spec."""
+    if written is None:
+        return Reported(text="-")
+    if not isinstance(written, (str, int, float)) or isinstance(written, bool):
+        return written
+    text = str(written).strip()
+    match = _NUMBER.fullmatch(text)
+    if match is None:
+        return Reported(text="-" if text in MISSING else text)
+    sign = "-" if match["sign"] in ("-", "−") else ""
+    return Reported(
+        text=text, value=Decimal(sign + match["digits"]), approximate=bool(match["about"]), marks=match["marks"]
+    )
+
+
+ReportedValue = Annotated[Reported, BeforeValidator(parse)]

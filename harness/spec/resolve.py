@@ -1,0 +1,277 @@
+"""From recipe, profile, row and command line to the options of one row, each value with where it came from.
+
+Order: schema default, recipe, profile `set`, row `set`; then the profile's `scale` on what recipe and row say; then
+`--set`, taken as it stands. So a row is written in the paper's units, and its relation to the baseline survives scaling.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+from typing import Any, Literal
+
+from harness.spec.errors import SpecError, unknown, validate
+from harness.spec.experiment import Row
+from harness.spec.files import Loaded, LoadedExperiment
+from harness.spec.profile import Profile
+from harness.spec.recipe import GLOBAL, HEADER, OPTIONS, SECTIONS, STAGES, Recipe, expand, leaves
+from harness.spec.text import Document, parse
+
+Origin = Literal["schema", "recipe", "profile", "row", "--set"]
+
+
+@dataclass(frozen=True)
+class Value:
+    """One option's value. place: how an error about it begins (file, line, field). unscaled: before the profile's factor."""
+
+    value: Any
+    origin: Origin
+    place: str
+    assumed: bool = False
+    unscaled: Any = None
+    factor: float | None = None
+
+    @property
+    def where(self) -> str:
+        """`file:line`, or what was typed."""
+        return self.place.split(": ")[0]
+
+
+class NotDefined(SpecError):
+    """A row sets an option that its other options never read: under this recipe the row has no meaning."""
+
+
+@dataclass(frozen=True)
+class ResolvedRow:
+    """A row with every option decided. undefined: why the row cannot be expressed under a recipe not its own."""
+
+    index: int
+    row: Row
+    options: Recipe
+    values: Mapping[str, Value]
+    undefined: str = ""
+
+    @property
+    def label(self) -> str:
+        return self.row.label
+
+    def changed(self) -> dict[str, Value]:
+        """What the row or the command line sets."""
+        return {name: value for name, value in self.values.items() if value.origin in ("row", "--set")}
+
+
+@dataclass(frozen=True)
+class Base:
+    """What all rows of an experiment start from: recipe and profile, read once."""
+
+    recipe: Document
+    values: dict[str, Value]
+    scale: dict[str, float]
+    overrides: dict[str, Value] = field(default_factory=dict)
+    own_recipe: bool = True
+    """False when the command line chose another recipe than the experiment's."""
+
+
+def read_recipe(document: Document) -> dict[str, Value]:
+    """Every option's value by dotted name, from schema and recipe. Raises SpecError for names that are no options."""
+    if not isinstance(document.data, dict):
+        raise SpecError(f"{document.where()}: a recipe is a mapping of options")
+    values = _schema()
+    sections = {k: v for k, v in document.data.items() if k not in HEADER}
+    for path, value in _written(document, document.data.get("shared"), ("shared",)):
+        for name in _names(document, path, ".".join(map(str, path[1:]))):
+            values[name] = Value(value, "recipe", document.place(path))
+    for key, block in sections.items():
+        if key not in SECTIONS and key not in GLOBAL:
+            raise SpecError(f"{document.place((key,))}: {unknown('no such field', key, [*HEADER, *GLOBAL, *SECTIONS], 'fields')}")
+        for path, value in _written(document, block, (key,)) if key in SECTIONS else [((key,), block)]:
+            for name in _names(document, path, ".".join(map(str, path))):
+                values[name] = Value(value, "recipe", document.place(path))
+    for i, assumed in enumerate(document.data.get("assumed") or []):
+        for name in _names(document, ("assumed", i), str(assumed)):
+            values[name] = replace(values[name], assumed=True)
+    return values
+
+
+def base(
+    recipe: Document, profile: Loaded[Profile], overrides: Iterable[str] = (), own_recipe: bool = True
+) -> Base:
+    """Recipe under a profile. overrides: `--set` texts such as "stage1.p=0.3"."""
+    values = read_recipe(recipe)
+    _validated(values, recipe)
+    where = profile.document
+    fixed: set[str] = set()
+    for path, value in leaves(profile.value.set, ("set",)):
+        for name in _names(where, path, ".".join(path[1:])):
+            values[name] = Value(value, "profile", where.place(path), unscaled=values[name].value)
+            fixed.add(name)
+    scale: dict[str, float] = {}
+    for written in sorted(profile.value.scale, key=lambda name: "." in name):
+        for name in _names(where, ("scale", written), written):
+            if name in fixed:
+                raise profile.error(f"{name} is in set: too; keep one", "scale", written)
+            if isinstance(values[name].value, bool) or not isinstance(values[name].value, (int, float)):
+                raise profile.error(f"{name} is no number to scale", "scale", written)
+            scale[name] = profile.value.scale[written]
+    typed: dict[str, Value] = {}
+    for text in overrides:
+        for name, value in override(text).items():
+            typed[name] = value
+    return Base(recipe, values, scale, typed, own_recipe)
+
+
+def override(text: str) -> dict[str, Value]:
+    """`stage1.p=0.3` as values by dotted name. Raises SpecError."""
+    name, equals, written = text.partition("=")
+    place = f"--set {text}"
+    if not equals or not name.strip() or not written.strip():
+        raise SpecError(f"{place}: is written NAME=VALUE, as in --set stage1.p=0.3")
+    from pathlib import Path
+
+    value = parse(written, Path("--set")).data
+    try:
+        return {dotted_name: Value(value, "--set", place) for dotted_name in expand(name.strip())}
+    except ValueError as error:
+        raise SpecError(f"{place}: {error}") from None
+
+
+def resolve(experiment: LoadedExperiment, index: int, start: Base) -> ResolvedRow:
+    """The options of one row. Raises SpecError, naming file and line of the value that is wrong."""
+    row = experiment.value.rows[index]
+    values = dict(start.values)
+    own: list[str] = []
+    for path, value in leaves(row.set, ("rows", index, "set")):
+        place = f"{experiment.where(*path)}: rows[{index}].set.{'.'.join(map(str, path[3:]))}"
+        for name in _row_names(row, ".".join(map(str, path[3:])), place):
+            values[name] = Value(value, "row", place)
+            own.append(name)
+    for name, factor in start.scale.items():
+        if values[name].origin != "profile":
+            values[name] = _scaled(values[name], factor)
+    for name, value in start.overrides.items():
+        values[name] = value
+        if name.split(".")[0] in (row.stages or ()):
+            own.append(name)
+    options = _validated(values, start.recipe)
+    resolved = ResolvedRow(index, row, options, values)
+    try:
+        _check(experiment, resolved, own)
+    except NotDefined as error:
+        if start.own_recipe:
+            raise
+        return replace(resolved, undefined=f"not defined under {start.recipe.path.stem}: {str(error).split(': ', 2)[-1]}")
+    return resolved
+
+
+def _schema() -> dict[str, Value]:
+    values = {name: Value(Recipe.model_fields[name].default, "schema", "schema") for name in GLOBAL}
+    for section, names in OPTIONS.items():
+        for name in names:
+            values[f"{section}.{name}"] = Value(SECTIONS[section].model_fields[name].default, "schema", "schema")
+    return values
+
+
+def _written(document: Document, block: Any, path: tuple[str | int, ...]) -> list[tuple[tuple[str | int, ...], Any]]:
+    if block is None:
+        return []
+    if not isinstance(block, dict):
+        raise SpecError(f"{document.place(path)}: must be a mapping of options")
+    return [((*path, key), value) for key, value in block.items()]
+
+
+def _names(document: Document, path: tuple[str | int, ...], name: str) -> tuple[str, ...]:
+    try:
+        return expand(name)
+    except ValueError as error:
+        raise SpecError(f"{document.place(path)}: {error}") from None
+
+
+def _row_names(row: Row, name: str, place: str) -> tuple[str, ...]:
+    """The options a row's `set` reaches: those of its own stages, of decoding and images."""
+    try:
+        found = expand(name)
+    except ValueError as error:
+        raise SpecError(f"{place}: {error}") from None
+    stages = row.stages or ()
+    reached = tuple(n for n in found if n.split(".")[0] not in STAGES or n.split(".")[0] in stages)
+    if not reached:
+        section = found[0].split(".")[0] if len(found) == 1 else "a stage with it"
+        raise SpecError(f"{place}: the row has no {section} (stages: [{', '.join(stages)}]); add it to stages or drop this")
+    return reached
+
+
+def _scaled(value: Value, factor: float) -> Value:
+    """Decimal arithmetic, so that 1e-5 × 60 is 0.0006 in every key; counts are rounded and stay at least 1."""
+    exact = Decimal(str(value.value)) * Decimal(str(factor))
+    scaled = max(1, int(exact.to_integral_value())) if isinstance(value.value, int) else float(exact)
+    return replace(value, value=scaled, unscaled=value.value, factor=factor)
+
+
+def _validated(values: Mapping[str, Value], recipe: Document) -> Recipe:
+    data: dict[str, Any] = {section: {} for section in SECTIONS}
+    for name, value in values.items():
+        section, dot, option = name.partition(".")
+        if dot:
+            data[section][option] = value.value
+        else:
+            data[name] = value.value
+
+    def place(path: tuple[str | int, ...]) -> str:
+        name = ".".join(str(part) for part in path[:2])
+        if name in values:
+            return values[name].place
+        inside = [value for key, value in values.items() if key.startswith(f"{name}.")]
+        written = [value for value in inside if value.origin in ("row", "--set", "profile")]
+        return written[-1].place if written else recipe.place((path[0],) if path else ())
+
+    return validate(Recipe, data, place)
+
+
+def _check(experiment: LoadedExperiment, resolved: ResolvedRow, own: list[str]) -> None:
+    """What a row's options demand of each other and of its stages."""
+    stages, options, values = resolved.row.stages or (), resolved.options, resolved.values
+    if stages and options.latent_steps == 0 and experiment.value.kind != "controls":
+        raise SpecError(
+            f"{values['latent_steps'].place}: 0 leaves no latent state to align; use 1 or more "
+            "(0 is a control: allowed in a file with controls: instead of table:)"
+        )
+    if "stage2" in stages:
+        teacher, before = options.stage2.teacher, stages[: stages.index("stage2")]
+        if teacher in ("stage1", "joint") and teacher not in before:
+            instead = next((f"set stage2.teacher: {s}" for s in ("joint", "stage1") if s in before), "")
+            raise SpecError(
+                f"{experiment.where('rows', resolved.index)}: rows[{resolved.index}]: stage2.teacher is {teacher} but "
+                f"the row has no {teacher} before stage2: add {teacher}, or {instead or 'set stage2.teacher: random'}"
+            )
+    for name in own:
+        section, _, option = name.partition(".")
+        if section in stages and (reason := _unread(getattr(options, section), section, option, values)):
+            raise NotDefined(f"{values[name].place}: is never read: {reason}")
+
+
+def _unread(stage: Any, section: str, option: str, values: Mapping[str, Value]) -> str:
+    """Why a stage never reads the option, or nothing."""
+
+    def because(other: str, remedy: str) -> str:
+        value = values[f"{section}.{other}"]
+        return f"{section}.{other} is {value.value} ({value.where}); {remedy}, or drop this"
+
+    has = type(stage).model_fields
+    if "align" in has and option in ("p", "granularity") and stage.align != "bernoulli":
+        return because("align", f"set {section}.align: bernoulli too")
+    if option in ("align", "p", "granularity", "bcm_distance", "clamp") and "lambda_bcm" in has and stage.lambda_bcm == 0:
+        return because("lambda_bcm", "give it a value above 0")
+    if option == "roi_bins" and stage.region != "roi_align":
+        return because("region", f"set {section}.region: roi_align too")
+    if option == "rollout" and stage.slot_fill == "teacher" and stage.self_fed == 0:
+        return because("slot_fill", f"set {section}.slot_fill: student or hidden too")
+    if "teacher" in has:
+        target = ("lambda_feat", "lambda_attn", "dac_distance", "tau", "epsilon", "epsilon_in")
+        if option in (*target, "lambda_dac") and stage.teacher == "none":
+            return because("teacher", f"set {section}.teacher to one that gives a target")
+        if option in target and stage.lambda_dac == 0:
+            return because("lambda_dac", "give it a value above 0")
+        if option in ("query_source", "query_shift") and stage.teacher == "none" and stage.slot_fill != "student":
+            return because("teacher", f"set {section}.slot_fill: student too")
+    return ""
