@@ -1,0 +1,76 @@
+"""How long things will take: of one job from its own progress, of all from simulating the queue. Pure arithmetic."""
+
+from __future__ import annotations
+
+import heapq
+import time
+from collections.abc import Callable, Mapping
+
+from harness.jobs import Graph, Job
+
+DEFAULT_SECONDS = {"data": 15.0, "mirror": 10.0, "features": 30.0, "train": 120.0, "evaluate": 15.0}
+"""Where nobody knows better; only their ratios matter, for the order of jobs."""
+
+Forecast = Callable[[Job], float | None]
+
+
+def seconds_of(graph: Graph, forecast: Forecast | None) -> dict[str, float]:
+    found = {}
+    for job in graph:
+        known = forecast(job) if forecast else None
+        found[job.key] = known if known is not None else DEFAULT_SECONDS.get(job.kind, 1.0)
+    return found
+
+
+def ranks(graph: Graph, seconds: Mapping[str, float]) -> dict[str, float]:
+    """By key: seconds from a job's beginning to the end of the longest chain that hangs on it (the critical path)."""
+    longest: dict[str, float] = {job.key: 0.0 for job in graph}
+    found: dict[str, float] = {}
+    for job in reversed(list(graph)):
+        found[job.key] = seconds[job.key] + longest[job.key]
+        for parent in job.parents:
+            longest[parent.key] = max(longest[parent.key], found[job.key])
+    return found
+
+
+def left_of_running(progress: Mapping[str, float] | None, begun: float, forecast: float) -> float:
+    """Seconds that a running job still needs: by its own pace once it has one, else what remains of the forecast."""
+    now = time.time()
+    if progress and progress["step"] and progress["total"]:
+        pace = (progress["time"] - begun) / progress["step"]
+        return max(0.0, pace * (progress["total"] - progress["step"]) - (now - progress["time"]))
+    return max(1.0, forecast - (now - begun))
+
+
+def left_of_all(order: list[Job], remaining: Mapping[str, float], running: set[str], slots: int) -> float:
+    """Seconds until all is done, if `slots` workers take jobs in this order as their parents end.
+
+    remaining: seconds by key for every unfinished job; a job that is not in it is done.
+    """
+    ends: dict[str, float] = {}
+    free: list[float] = [remaining[key] for key in running][: max(slots, len(running))]
+    ends.update({key: remaining[key] for key in running})
+    free += [0.0] * (slots - len(free))
+    heapq.heapify(free)
+    waiting = [job for job in order if job.key in remaining and job.key not in running]
+    while waiting:
+        now = heapq.heappop(free)
+        able = [job for job in waiting if all(p.key in ends or p.key not in remaining for p in job.parents)]
+        if not able:
+            break
+        first = min(able, key=lambda job: max([ends.get(p.key, 0.0) for p in job.parents] + [now]))
+        begin = max([ends.get(parent.key, 0.0) for parent in first.parents] + [now])
+        ends[first.key] = begin + remaining[first.key]
+        heapq.heappush(free, ends[first.key])
+        waiting.remove(first)
+    return max(ends.values(), default=0.0)
+
+
+def spoken(seconds: float) -> str:
+    """40 s · 3 min 20 s · 2 h 5 min"""
+    seconds = int(seconds)
+    if seconds < 60:
+        return f"{seconds} s"
+    if seconds < 3600:
+        return f"{seconds // 60} min {seconds % 60:02d} s"
+    return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"

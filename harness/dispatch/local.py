@@ -1,0 +1,135 @@
+"""Worker processes on this host, through submitit's local executor.
+
+submitit starts and watches processes; it has no queue and cannot find a process again after its driver died. The queue
+is the driver's, and processes are found again through their leases.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.store import Owner, Store, files
+from harness.store.leases import Lease
+
+if TYPE_CHECKING:
+    from submitit.local.local import LocalJob
+
+TIMEOUT_MINUTES = 60 * 24 * 30
+"""submitit's own limit on a worker process. A worker runs many jobs, so it says nothing about any of them."""
+
+
+def host_gpus() -> tuple[int, ...]:
+    """Device numbers that this process may use."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return tuple(int(name) for name in visible.split(",") if name.strip().isdigit())
+    return tuple(range(len(list(Path("/proc/driver/nvidia/gpus").glob("*")))))
+
+
+@contextmanager
+def _terminal_signals_blocked() -> Iterator[None]:
+    """A process started meanwhile does not hear the terminal's Ctrl-C or hang-up; ours are delivered afterwards."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT, signal.SIGHUP])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _environment(changes: Mapping[str, str]) -> Iterator[None]:
+    before = dict(os.environ)
+    os.environ.update(changes)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+@dataclass
+class LocalBackend:
+    """folder: for submitit's files, one fresh folder for each worker."""
+
+    store: Store
+    folder: Path
+    _jobs: dict[str, LocalJob[Any]] = field(default_factory=dict)
+
+    def launch(self, lease: Lease, *, threads: int) -> tuple[Owner, Path]:
+        """Start the worker of `lease`; who watches it, and the file that its own output goes to."""
+        from submitit.local.local import LocalExecutor
+
+        from harness.worker import work
+
+        home = self.folder / lease.id
+        with files.writing(home), _terminal_signals_blocked(), _environment(worker_environment(threads)):
+            executor = LocalExecutor(home)
+            executor.update_parameters(
+                timeout_min=TIMEOUT_MINUTES,
+                gpus_per_node=len(lease.gpus),
+                visible_gpus=lease.gpus,
+                stderr_to_stdout=True,
+            )
+            job = executor.submit(work, str(self.store.root), lease.id)
+        self._jobs[lease.id] = job
+        return Owner.here(int(job.job_id)), job.paths.stdout
+
+    def poll(self) -> dict[str, bool]:
+        """By lease, for the workers started here: whether the process is still there. Also buries the dead."""
+        return {lease_id: job.state == "RUNNING" for lease_id, job in self._jobs.items()}
+
+    def left_well(self, lease_id: str) -> bool:
+        """Whether an ended worker came to the end of its work, instead of being killed or failing to start."""
+        return self._jobs[lease_id].paths.result_pickle.exists()
+
+    def log(self, lease_id: str) -> Path:
+        return self._jobs[lease_id].paths.stdout
+
+    def forget(self, lease_id: str) -> None:
+        job = self._jobs.pop(lease_id, None)
+        if job is not None and job.paths.result_pickle.exists():
+            shutil.rmtree(self.folder / lease_id, ignore_errors=True)
+
+    @staticmethod
+    def ask_to_stop(lease: Lease) -> None:
+        """Let the worker write a checkpoint and leave."""
+        if lease.owner.alive():
+            _send(lease.owner.pid, signal.SIGTERM)
+
+    @staticmethod
+    def kill(lease: Lease) -> None:
+        """The worker and the processes it started, at once."""
+        if lease.owner.alive():
+            try:
+                os.killpg(lease.owner.pid, signal.SIGKILL)  # a worker leads a group of its own
+            except (ProcessLookupError, PermissionError):
+                _send(lease.owner.pid, signal.SIGKILL)
+
+
+def _send(pid: int, number: signal.Signals) -> None:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        pass
+
+
+def worker_environment(threads: int) -> dict[str, str]:
+    """What must be set before Python starts: thread counts, and where our packages lie."""
+    packages = str(Path(__file__).resolve().parents[2])
+    paths = [
+        packages,
+        *[path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path and path != packages],
+    ]
+    return {
+        "PYTHONPATH": os.pathsep.join(paths),
+        "PYTHONUNBUFFERED": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        **{name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")},
+    }

@@ -1,0 +1,128 @@
+"""What a person sees while a graph is worked on: a live table on a terminal, else one line for each change."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, TextIO
+
+from harness.dispatch.forecast import spoken
+from harness.jobs import Job
+from harness.store import Attempt, State, Status
+
+
+@dataclass(frozen=True)
+class Running:
+    """left: seconds."""
+
+    job: Job
+    step: int
+    total: int
+    left: float
+    attempt: Attempt
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """changed: jobs whose state is new since the last snapshot. left: seconds until all is done, forecast."""
+
+    statuses: Mapping[str, Status]
+    running: list[Running]
+    changed: list[tuple[Job, Status]]
+    left: float
+    stopping: bool = False
+
+    def summary(self) -> str:
+        """12 of 80 done · 2 running · about 9 min left"""
+        counts = Counter(status.state for status in self.statuses.values())
+        parts = [f"{counts[State.DONE]} of {len(self.statuses)} done"]
+        parts += [
+            f"{counts[state]} {state}" for state in State if counts[state] and state not in (State.DONE, State.MISSING)
+        ]
+        parts.append("stopping" if self.stopping else f"about {spoken(self.left)} left")
+        return " · ".join(parts)
+
+
+class Display(Protocol):
+    def show(self, snapshot: Snapshot) -> None: ...
+
+    def say(self, text: str) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def display_for(stream: TextIO | None = None) -> Display:
+    """Live on a terminal, plain lines elsewhere."""
+    stream = stream or sys.stderr
+    return LiveDisplay(stream) if stream.isatty() else PlainDisplay(stream)
+
+
+class Silent:
+    def show(self, snapshot: Snapshot) -> None:
+        pass
+
+    def say(self, text: str) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+class PlainDisplay:
+    """One line for each change, for logs and pipes."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+
+    def show(self, snapshot: Snapshot) -> None:
+        for job, status in snapshot.changed:
+            if status.state in (State.READY, State.MISSING):
+                continue
+            log = f"  [log {status.attempt.log}]" if status.attempt and status.state is not State.DONE else ""
+            reason = "" if status.state in (State.RUNNING, State.DONE) or not status.reason else f": {status.reason}"
+            self.say(f"{job.kind} {job.name} {status.state}{reason} ({snapshot.summary()}){log}")
+
+    def say(self, text: str) -> None:
+        print(time.strftime("%H:%M:%S"), text, file=self.stream, flush=True)
+
+    def close(self) -> None:
+        pass
+
+
+class LiveDisplay:
+    """A few lines that are redrawn: what runs, how far it is, where its log is; what ended scrolls by above."""
+
+    def __init__(self, stream: TextIO) -> None:
+        from rich.console import Console
+        from rich.live import Live
+
+        self.console = Console(file=stream)
+        self.live: Any = Live(console=self.console, refresh_per_second=4, transient=True)
+        self.live.start()
+
+    def show(self, snapshot: Snapshot) -> None:
+        from rich.console import Group
+        from rich.table import Table
+        from rich.text import Text
+
+        for job, status in snapshot.changed:
+            if status.state is State.DONE:
+                self.say(f"done         {job.kind} {job.name}")
+            elif status.state in (State.FAILED, State.INTERRUPTED, State.BLOCKED):
+                self.say(f"{status.state:<12} {job.kind} {job.name}: {status.reason}")
+        table = Table.grid(padding=(0, 2))
+        for item in snapshot.running:
+            share = f"{item.step}/{item.total}" if item.total else "starting"
+            table.add_row(f"{item.job.kind} {item.job.name}", share, spoken(item.left) + " left", str(item.attempt.log))
+        self.live.update(Group(table, Text(snapshot.summary(), style="bold")))
+
+    def say(self, text: str) -> None:
+        from rich.text import Text
+
+        self.console.print(Text(text), soft_wrap=True)
+
+    def close(self) -> None:
+        self.live.stop()

@@ -1,0 +1,83 @@
+"""What may be tried again, and how often. Pure bookkeeping over what the store says.
+
+An interruption (killed, preempted, stopped) is free as long as it brought a job further; code that raised is never tried
+again in the same run; running out of memory is tried again with half the micro-batch; a disk that refused, a few times.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+from harness.jobs import Job
+from harness.store import Failure, State, Status, Store
+
+FRUITLESS_INTERRUPTIONS = 3
+"""In a row, without a new checkpoint, before a job counts as one that cannot be run here."""
+TRIES = {"oom": 4, "storage": 5, "timeout": 1, "code": 0, "input": 0}
+"""How often a job is begun again in one run after a failure of each cause."""
+STORAGE_PAUSE_SECONDS = 5.0
+
+
+@dataclass
+class History:
+    """One job in one run. seen: attempts that are accounted for."""
+
+    seen: int = 0
+    furthest: int = -1
+    fruitless: int = 0
+    tries: dict[str, int] = field(default_factory=dict)
+    not_before: float = 0.0
+    given_up: str = ""
+
+
+class Retries:
+    """Grants attempt numbers. What failed before this run began gets a fresh chance: a person asked for it."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self._histories: dict[str, History] = {}
+
+    def grant(self, job: Job, status: Status) -> int:
+        """The number of the attempt that may be begun now; 0 for none."""
+        state, newest = status.state, status.attempt.number if status.attempt else 0
+        history = self._histories.get(job.key)
+        if history is None:
+            history = self._histories[job.key] = History()
+            if not state.in_flight:
+                history.seen = newest
+                history.furthest = self._furthest(job) if newest else -1
+        if state is State.DONE or state.in_flight:
+            return 0
+        if newest > history.seen:
+            history.seen = newest
+            self._account(job, status, history)
+        if history.given_up or time.monotonic() < history.not_before:
+            return 0
+        return newest + 1
+
+    def given_up(self, job: Job) -> str:
+        """Why the job is not begun again in this run; "" while it may be."""
+        history = self._histories.get(job.key)
+        return history.given_up if history else ""
+
+    def _account(self, job: Job, status: Status, history: History) -> None:
+        failure: Failure | None = status.attempt.failure if status.attempt else None
+        if failure is None or failure.cause == "interrupted":
+            furthest = self._furthest(job)
+            history.fruitless = 0 if furthest > history.furthest else history.fruitless + 1
+            history.furthest = max(furthest, history.furthest)
+            if history.fruitless >= FRUITLESS_INTERRUPTIONS:
+                history.given_up = f"interrupted {history.fruitless} times without progress: {status.reason}"
+            return
+        history.tries[failure.cause] = tried = history.tries.get(failure.cause, 0) + 1
+        if tried > TRIES.get(failure.cause, 0) or (failure.cause == "oom" and (failure.micro_batch or 1) <= 1):
+            history.given_up = str(failure)
+        elif failure.cause == "storage":
+            history.not_before = time.monotonic() + STORAGE_PAUSE_SECONDS
+
+    def _furthest(self, job: Job) -> int:
+        """The step of the newest complete checkpoint, or -1."""
+        return max(
+            (step for attempt in self.store.attempts(job) for step, _ in attempt.complete_checkpoints()), default=-1
+        )

@@ -1,0 +1,258 @@
+"""What the scheduler says about jobs: one squeue for all of them, then one sacct for those it has forgotten.
+
+Knows nothing about the store. A scheduler id alone names nothing: ids begin again after a cluster's state is lost, so a
+job is known by id *and* name, and names are unique to a submission. Silence of the scheduler is never read as an end.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from harness.store import Owner
+
+Command = Callable[[list[str]], str]
+"""Runs a scheduler's command and returns its output. Raises SchedulerSilent when the scheduler gives no answer."""
+
+POLL_SECONDS = 2.0
+"""How long an answer of squeue is good for."""
+PROVISIONAL_SECONDS = 30.0
+"""NODE_FAIL and PREEMPTED are believed after this: a job that is queued again shows them on its way."""
+LOST_SECONDS = 30.0
+"""A job that the scheduler does not know is given up after this."""
+SETTLE_SECONDS = 2.0
+"""From the scheduler's end of a job until its last files are taken to be visible here."""
+
+PROVISIONAL = frozenset({"NODE_FAIL", "PREEMPTED", "BOOT_FAIL", "REVOKED"})
+ENDED = frozenset({"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "OUT_OF_MEMORY", "DEADLINE"})
+WAITING = frozenset({"PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "RESV_DEL_HOLD"})
+"""Everything else that squeue may say (RUNNING, COMPLETING, SUSPENDED, ...) means that the job holds resources."""
+
+STUCK = {
+    "DependencyNeverSatisfied": "a job it needs failed",
+    "JobHeldUser": "held by its user (scontrol release)",
+    "JobHeldAdmin": "held by an administrator",
+    "job_requeued_in_held_state": "requeued and held (scontrol release)",
+    "PartitionNodeLimit": "asks for more nodes than the partition allows",
+    "PartitionTimeLimit": "asks for more time than the partition allows",
+    "PartitionDown": "its partition is down",
+    "PartitionInactive": "its partition is inactive",
+    "BadConstraints": "no node meets its constraints",
+    "AssocGrpGRES": "the account's GPUs are used up",
+    "InvalidAccount": "the account is not valid",
+    "InvalidQOS": "the QOS is not valid",
+    "QOSMaxWallDurationPerJobLimit": "asks for more time than the QOS allows",
+}
+"""Reasons of a waiting job that will not go away by waiting, in words."""
+
+
+class SchedulerSilent(RuntimeError):
+    """The scheduler gave no answer: it is down, restarting or unreachable."""
+
+
+class Phase(StrEnum):
+    WAITING = "waiting"
+    RUNNING = "running"
+    ENDED = "ended"
+    LOST = "lost"
+    """The scheduler answers, and has not known the job for a while."""
+    UNKNOWN = "unknown"
+    """Nobody can tell now."""
+
+    @property
+    def over(self) -> bool:
+        return self in (Phase.ENDED, Phase.LOST)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of squeue or sacct. id: "123" or "123_4"."""
+
+    id: str
+    state: str
+    restarts: int = 0
+    reason: str = ""
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where a scheduler job stands. state: the scheduler's word. reason: for people, "" when there is none."""
+
+    phase: Phase
+    state: str = ""
+    reason: str = ""
+    restarts: int = 0
+
+
+@dataclass
+class SlurmQueue:
+    """The newest picture of the queue. Every question is answered from it; `look` renews it, at most every
+    `poll_seconds`, with one squeue and, for jobs that squeue has forgotten, one sacct."""
+
+    command: Command = field(default=lambda words: run_command(words))
+    clock: Callable[[], float] = time.time
+    poll_seconds: float = POLL_SECONDS
+    provisional_seconds: float = PROVISIONAL_SECONDS
+    lost_seconds: float = LOST_SECONDS
+    settle_seconds: float = SETTLE_SECONDS
+    silent_since: float | None = None
+    """When the scheduler stopped answering; None while it answers."""
+    calls: dict[str, int] = field(default_factory=dict)
+    """Command → how often it was run."""
+
+    _entries: dict[str, Entry] = field(default_factory=dict)
+    _looked: float = 0.0
+    _asked: dict[tuple[str, str], bool] = field(default_factory=dict)
+    _past: dict[tuple[str, str], Entry] = field(default_factory=dict)
+    _first_seen: dict[tuple[str, str, str], float] = field(default_factory=dict)
+    _sacct_again: float = 0.0
+
+    def look(self, force: bool = False) -> None:
+        """Renew the picture when it is older than `poll_seconds`."""
+        now = self.clock()
+        if not force and now - self._looked < self.poll_seconds:
+            return
+        self._looked = now
+        try:
+            text = self._run("squeue", "--noheader", "--array", "--states=all", f"--user={os.getuid()}", SQUEUE_FORMAT)
+        except SchedulerSilent:
+            self.silent_since = self.silent_since or now
+            return
+        self.silent_since = None
+        self._entries = {entry.id: entry for entry in parse_squeue(text)}
+        self._ask_accounting(now)
+
+    def standing(self, scheduler_id: str, name: str, submitted: float = 0.0) -> Standing:
+        """Where the job stands by the newest picture. submitted: Unix seconds; a job is not lost when it is this new."""
+        self._asked.setdefault((scheduler_id, name), True)
+        if self.silent_since is not None or not self._looked:
+            return Standing(Phase.UNKNOWN, "", "the scheduler does not answer")
+        entry = self._entries.get(scheduler_id)
+        if entry is None or entry.name != name:
+            entry = self._past.get((scheduler_id, name))
+        if entry is None:
+            return self._absent(scheduler_id, name, submitted)
+        self._first_seen.pop((scheduler_id, name, "absent"), None)
+        reason = STUCK.get(entry.reason, "") if entry.state in WAITING else ""
+        if entry.state in WAITING:
+            return Standing(Phase.WAITING, entry.state, reason, entry.restarts)
+        if entry.state in PROVISIONAL or entry.state in ENDED:
+            patience = self.provisional_seconds if entry.state in PROVISIONAL else self.settle_seconds
+            over = self._age(scheduler_id, name, f"{entry.state} {entry.restarts}") >= patience
+            return Standing(Phase.ENDED if over else Phase.RUNNING, entry.state, entry.reason, entry.restarts)
+        return Standing(Phase.RUNNING, entry.state, "", entry.restarts)
+
+    def alive(self, owner: Owner) -> bool | None:
+        """For `Store.schedulers`: whether an owner's job is still in the scheduler's hands; looks when it is time."""
+        self.look()
+        standing = self.standing(owner.scheduler_id, owner.scheduler_name)
+        if standing.phase is Phase.UNKNOWN:
+            return None
+        if standing.phase.over:
+            return False
+        return not owner.pid or standing.restarts <= owner.restart  # a process of an earlier start is gone
+
+    def _absent(self, scheduler_id: str, name: str, submitted: float) -> Standing:
+        new = self.clock() - submitted < self.lost_seconds
+        if new or self._age(scheduler_id, name, "absent") < self.lost_seconds:
+            return Standing(Phase.RUNNING, "", "the scheduler does not know it (yet)")
+        return Standing(Phase.LOST, "", "the scheduler has forgotten it")
+
+    def _age(self, scheduler_id: str, name: str, what: str) -> float:
+        now = self.clock()
+        return now - self._first_seen.setdefault((scheduler_id, name, what), now)
+
+    def _ask_accounting(self, now: float) -> None:
+        """One sacct for every job that was asked about and that squeue has forgotten; ends are remembered."""
+        forgotten = [
+            (id_, name)
+            for id_, name in self._asked
+            if (id_, name) not in self._past and (id_ not in self._entries or self._entries[id_].name != name)
+        ]
+        if not forgotten or now < self._sacct_again:
+            return
+        ids = sorted({id_.partition("_")[0] for id_, _ in forgotten})
+        try:
+            text = self._run("sacct", "-X", "-n", "-P", "-o", "JobID,State,JobName", "-j", ",".join(ids))
+        except SchedulerSilent:
+            self._sacct_again = now + 300  # no accounting here, or it is down: files and squeue are enough
+            return
+        self._sacct_again = now + 5
+        for entry in parse_sacct(text):
+            if (entry.id, entry.name) in self._asked and entry.state in ENDED | PROVISIONAL:
+                self._past[entry.id, entry.name] = entry
+
+    def _run(self, *words: str) -> str:
+        self.calls[words[0]] = self.calls.get(words[0], 0) + 1
+        return self.command(list(words))
+
+
+SQUEUE_FORMAT = "--Format=JobArrayID:|,State:|,RestartCnt:|,Reason:|,Name:|"
+
+
+def parse_squeue(text: str) -> Iterator[Entry]:
+    """Lines "id|state|restarts|reason|name|". Lines of another form are passed over."""
+    for line in text.splitlines():
+        words = [word.strip() for word in line.split("|")]
+        if len(words) >= 5 and words[0]:
+            yield Entry(words[0], words[1].split()[0], int(words[2] or 0), words[3], words[4])
+
+
+def parse_sacct(text: str) -> Iterator[Entry]:
+    """Lines "id|state|name"; array elements that never began come as one line, "12_[3-5,8%2]"."""
+    for line in text.splitlines():
+        words = line.strip().split("|")
+        if len(words) >= 3 and words[1]:
+            for id_ in expand(words[0]):
+                yield Entry(id_, words[1].split()[0].rstrip("+"), 0, "", words[2])
+
+
+def expand(scheduler_id: str) -> list[str]:
+    """["12_3", "12_4", "12_5", "12_8"] for "12_[3-5,8%2]"."""
+    main, bracket, rest = scheduler_id.partition("_[")
+    if not bracket:
+        return [scheduler_id]
+    found = []
+    for part in rest.rstrip("]").partition("%")[0].split(","):
+        first, _, last = part.partition("-")
+        if first.isdigit():
+            found += [f"{main}_{index}" for index in range(int(first), int(last or first) + 1)]
+    return found
+
+
+def run_command(words: list[str], seconds: float = 30.0) -> str:
+    """Standard output. Raises SchedulerSilent, with what the command said, on failure and after `seconds`."""
+    try:
+        done = subprocess.run(words, check=False, capture_output=True, text=True, timeout=seconds)
+    except subprocess.TimeoutExpired:
+        raise SchedulerSilent(f"{words[0]}: no answer in {seconds:.0f} s") from None
+    except FileNotFoundError:
+        raise SchedulerSilent(f"{words[0]}: no such command; is this a login node of a SLURM cluster?") from None
+    if done.returncode:
+        raise SchedulerSilent(f"{words[0]}: {(done.stderr or done.stdout).strip()[-500:]}")
+    return done.stdout
+
+
+def cancel(scheduler_ids: Iterable[str], command: Command = run_command, chunk: int = 500) -> None:
+    """scancel, many ids a call. Ids that have ended are no error. Raises SchedulerSilent."""
+    ids = list(scheduler_ids)
+    for start in range(0, len(ids), chunk):
+        try:
+            command(["scancel", "--quiet", *compressed(ids[start : start + chunk])])
+        except SchedulerSilent as error:
+            if "Invalid job id" not in str(error):
+                raise
+
+
+def compressed(scheduler_ids: Collection[str]) -> list[str]:
+    """["12_[0,3]", "15"] for 12_0, 12_3 and 15."""
+    arrays: dict[str, list[str]] = {}
+    for id_ in scheduler_ids:
+        main, _, index = id_.partition("_")
+        arrays.setdefault(main, []).extend([index] if index else [])
+    return [f"{main}_[{','.join(indices)}]" if indices else main for main, indices in arrays.items()]

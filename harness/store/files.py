@@ -1,0 +1,167 @@
+"""Writing files so that nobody ever reads half of one, and reading files that somebody may be writing.
+
+Knows nothing about jobs. Every JSON text is written to a temporary name, synced and renamed; a publication that must
+happen once is a hard link, which fails when the name is taken.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import json
+import os
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+PASSING_ERRORS = {errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.ENOLCK}
+"""What a file system may say for a while and then stop saying: full, read-only, a server that went away."""
+
+
+class StoreError(RuntimeError):
+    """The store cannot be used as asked. The message is one line that says where and what to do."""
+
+
+@contextmanager
+def writing(where: Path) -> Iterator[None]:
+    """Turns the file system's refusals inside the block into a StoreError about `where`."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(explain(error, where)) from error
+
+
+def explain(error: OSError, where: Path) -> str:
+    """One line for a person: what the file system refused, where, and the remedy."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return f"{where}: no space left to write ({error.strerror}); free some or choose another results folder, then run the same command again"
+    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        return f"{where}: cannot be written ({error.strerror}); make it writable or choose another results folder"
+    return f"{where}: {error.strerror or error}"
+
+
+def patiently(action: Callable[[], T], seconds: float = 30.0) -> T:
+    """`action`, repeated for up to `seconds` while the file system refuses for a reason that may pass."""
+    give_up, pause = time.monotonic() + seconds, 0.1
+    while True:
+        try:
+            return action()
+        except OSError as error:
+            if error.errno not in PASSING_ERRORS or time.monotonic() + pause > give_up:
+                raise
+        time.sleep(pause)
+        pause = min(2 * pause, 5.0)
+
+
+def dumps(value: Any) -> str:
+    return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _write_synced(path: Path, text: str) -> None:
+    try:
+        with path.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        path.unlink(missing_ok=True)
+        raise
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Replace `path` by `value`: a reader sees the old text or the new one. Raises OSError."""
+    temporary = _beside(path)
+    _write_synced(temporary, dumps(value))
+    temporary.rename(path)
+    sync_folder(path.parent)
+
+
+def link_json(path: Path, value: Any) -> bool:
+    """Create `path` with `value`; False when it exists already. Exactly one of any number of callers gets True."""
+    temporary = _beside(path)
+    _write_synced(temporary, dumps(value))
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        return False
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync_folder(path.parent)
+    return True
+
+
+def read_json(path: Path) -> Any:
+    """The value, or None when there is no such file. Raises StoreError for text that is not JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except ValueError as error:
+        raise StoreError(f"{path}: not a JSON text ({error}); it was not written by this program") from error
+
+
+def read_lines(path: Path, offset: int = 0) -> tuple[list[dict[str, Any]], int]:
+    """The JSON lines from byte `offset` on, and the offset after the last whole one.
+
+    A last line without its newline is still being written (or was torn by a kill): it is left for the next call. A torn
+    line in the middle (a killed writer's last, where another went on appending) is passed over.
+    """
+    try:
+        with path.open("rb") as file:
+            file.seek(offset)
+            data = file.read()
+    except FileNotFoundError:
+        return [], offset
+    whole = data.rfind(b"\n") + 1
+    rows = []
+    for line in data[:whole].splitlines():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict):
+            rows.append(row)
+    return rows, offset + whole
+
+
+def last_line(path: Path, span: int = 8192) -> dict[str, Any] | None:
+    """The last whole JSON line, read from the last `span` bytes only."""
+    try:
+        size = path.stat().st_size
+    except FileNotFoundError:
+        return None
+    rows, _ = read_lines(path, max(0, size - span))
+    return rows[-1] if rows else None
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in `folder` survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EROFS):
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def sync_file_system(folder: Path) -> None:
+    """Write back everything on the file system of `folder`: one call instead of an fsync for each of many files."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        if libc.syncfs(descriptor) != 0:
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code), str(folder))
+    finally:
+        os.close(descriptor)

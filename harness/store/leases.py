@@ -1,0 +1,106 @@
+"""Which worker process has which jobs in hand, and which places of a host it fills.
+
+A lease saves duplicate work; it decides nothing about results: a job belongs to whoever owns its newest attempt. A lease
+whose owner is gone counts for nothing, so nobody has to clean up after a kill.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.store import files
+from harness.store.owners import Owner, Scheduler
+
+if TYPE_CHECKING:
+    from harness.store.store import Store
+
+
+@dataclass(frozen=True)
+class Lease:
+    """owner: the worker (until it reports, whoever launched it). driver: who steers it. plan: the driver's plan file.
+
+    remaining: keys promised to it alone. current: the key it works on. shape: what kind of process it is, see Order.
+    gpus: the devices it was given. code: the version it was started with. log: where its own output goes.
+    """
+
+    id: str
+    owner: Owner
+    driver: Owner | None
+    plan: str
+    remaining: tuple[str, ...] = ()
+    gpus: tuple[int, ...] = ()
+    current: str = ""
+    shape: str = ""
+    code: str = ""
+    log: str = ""
+    started: float = field(default_factory=time.time)
+
+    def alive(self, schedulers: Mapping[str, Scheduler] | None = None) -> bool:
+        """Whether its owner is there, as far as anybody can tell."""
+        return self.owner.alive(schedulers) is not False
+
+    def record(self) -> dict[str, Any]:
+        return {
+            **{name: getattr(self, name) for name in ("id", "plan", "current", "shape", "code", "log", "started")},
+            "remaining": list(self.remaining),
+            "gpus": list(self.gpus),
+            "owner": self.owner.record(),
+            "driver": self.driver.record() if self.driver else None,
+        }
+
+    @classmethod
+    def read(cls, record: Mapping[str, Any]) -> Lease:
+        driver = record["driver"]
+        return cls(
+            **{name: record[name] for name in ("id", "plan", "current", "shape", "code", "log", "started")},
+            remaining=tuple(record["remaining"]),
+            gpus=tuple(record["gpus"]),
+            owner=Owner.read(record["owner"]),
+            driver=Owner.read(driver) if driver else None,
+        )
+
+
+def home(store: Store) -> Path:
+    return store.root / ".leases"
+
+
+def path_of(store: Store, lease_id: str) -> Path:
+    return home(store) / f"{lease_id}.json"
+
+
+def leases(store: Store) -> list[Lease]:
+    """All that lie there, those of dead owners too."""
+    found = []
+    for path in sorted(home(store).glob("*.json")):
+        record = files.read_json(path)
+        if record is not None:
+            found.append(Lease.read(record))
+    return found
+
+
+def read(store: Store, lease_id: str) -> Lease | None:
+    record = files.read_json(path_of(store, lease_id))
+    return Lease.read(record) if record is not None else None
+
+
+def write(store: Store, lease: Lease) -> Lease:
+    """Put down a lease that nobody else knows yet."""
+    with files.writing(home(store)):
+        home(store).mkdir(parents=True, exist_ok=True)
+        files.write_json(path_of(store, lease.id), lease.record())
+    return lease
+
+
+def update(store: Store, lease_id: str, **changes: Any) -> Lease | None:
+    """Change some fields; worker and driver may both do it. None when the lease is gone."""
+    with store.lock("leases"):
+        lease = read(store, lease_id)
+        return write(store, replace(lease, **changes)) if lease is not None else None
+
+
+def drop(store: Store, lease_id: str) -> None:
+    path_of(store, lease_id).unlink(missing_ok=True)

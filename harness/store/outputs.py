@@ -1,0 +1,36 @@
+"""What an attempt left behind, as digests: one entry for each file or folder directly under out/."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+
+def file_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def describe(out: Path) -> dict[str, dict[str, Any]]:
+    """{"name": {"sha256", "bytes"}} for files, {"name/": {"sha256", "bytes", "files"}} for folders.
+
+    A folder's sha256 is that of its sorted "relative path, digest" lines, so thousands of images are one entry.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for entry in sorted(os.scandir(out), key=lambda entry: entry.name):
+        path = Path(entry.path)
+        if not entry.is_dir():
+            found[entry.name] = {"sha256": file_digest(path), "bytes": path.stat().st_size}
+            continue
+        members = sorted(member for member in path.rglob("*") if member.is_file())
+        tree = hashlib.sha256()
+        for member in members:
+            tree.update(f"{member.relative_to(path)} {file_digest(member)}\n".encode())
+        found[f"{entry.name}/"] = {
+            "sha256": tree.hexdigest(),
+            "bytes": sum(member.stat().st_size for member in members),
+            "files": len(members),
+        }
+    return found

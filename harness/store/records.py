@@ -1,0 +1,67 @@
+"""What spec.json says about a job: enough to run it without the spec file or the planner."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.jobs import KIND_VERSIONS, Job, Source
+from harness.store import files
+
+
+@dataclass(frozen=True)
+class Upstream:
+    """A job to be found in the store by kind and key, or a source (kind "") that lies at `location`."""
+
+    key: str
+    kind: str = ""
+    location: str = ""
+
+
+@dataclass(frozen=True)
+class Record:
+    key: str
+    kind: str
+    version: int
+    payload: Mapping[str, Any]
+    inputs: Mapping[str, Upstream]
+    slug: str
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    @classmethod
+    def read(cls, folder: Path) -> Record:
+        """Raises StoreError when the folder holds no spec.json."""
+        text = files.read_json(folder / "spec.json")
+        if text is None:
+            raise files.StoreError(f"{folder}: no spec.json; this is not a job's folder")
+        inputs = {
+            role: Upstream(
+                entry.get("job") or f"source:{entry['digest']}", entry.get("kind", ""), entry.get("location", "")
+            )
+            for role, entry in text["inputs"].items()
+        }
+        return cls(text["key"], text["kind"], text["version"], text["payload"], inputs, text["slug"], folder)
+
+
+def record_of(job: Job) -> dict[str, Any]:
+    """The content of the job's spec.json."""
+    inputs = {}
+    for role, upstream in job.inputs.items():
+        if isinstance(upstream, Source):
+            inputs[role] = {"location": str(upstream.location), "digest": upstream.digest}
+        else:
+            inputs[role] = {"job": upstream.key, "kind": upstream.kind, "name": upstream.name}
+    return {
+        "key": job.key,
+        "kind": job.kind,
+        "version": KIND_VERSIONS[job.kind],
+        "slug": job.slug,
+        "payload": dict(job.payload),
+        "inputs": inputs,
+    }

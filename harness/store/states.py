@@ -1,0 +1,39 @@
+"""The words for where a job stands."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from harness.store.attempts import Attempt
+
+
+class State(StrEnum):
+    MISSING = "missing"
+    """Nothing there yet; its parents come first."""
+    BLOCKED = "blocked"
+    """A parent failed, so it cannot run."""
+    READY = "ready"
+    SUBMITTED = "submitted"
+    """In the hands of a worker or a scheduler, not begun."""
+    RUNNING = "running"
+    INTERRUPTED = "interrupted"
+    """Stopped or killed; another attempt resumes from the newest checkpoint."""
+    FAILED = "failed"
+    DONE = "done"
+
+    @property
+    def in_flight(self) -> bool:
+        return self in (State.SUBMITTED, State.RUNNING)
+
+
+@dataclass(frozen=True)
+class Status:
+    """reason: one line for people. attempt: the newest one, or the one that won. stale: code changed since (advice)."""
+
+    state: State
+    reason: str = ""
+    attempt: Attempt | None = None
+
+    def __str__(self) -> str:
+        return f"{self.state} ({self.reason})" if self.reason else str(self.state)

@@ -1,0 +1,313 @@
+"""The store: finds jobs by key, tells where each stands, begins attempts, publishes results exactly once."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from harness.jobs import Job
+from harness.store import files, outputs
+from harness.store.attempts import Attempt, attempts_of, create_attempt
+from harness.store.files import StoreError
+from harness.store.owners import Owner, Scheduler
+from harness.store.records import Record, record_of
+from harness.store.states import State, Status
+
+
+class Held(StoreError):
+    """Somebody else has the job."""
+
+
+class AlreadyDone(StoreError):
+    """The job is done; there is nothing to begin."""
+
+
+class Store:
+    """A results folder. Reading creates nothing; the folder appears with the first job.
+
+    schedulers: for each scheduler's name, a function that says whether it still knows an owner.
+    """
+
+    def __init__(self, root: Path | str, schedulers: Mapping[str, Scheduler] | None = None) -> None:
+        self.root = Path(root).absolute()
+        self.schedulers: dict[str, Scheduler] = dict(schedulers or {})
+        self._folders: dict[tuple[str, str], Path] = {}
+
+    # Finding
+
+    def folder(self, job: Job) -> Path:
+        """Where the job lives or would live. Two slugs of one key share the folder of whoever came first."""
+        return self._find(job.kind, job.key) or self.root / job.kind / job.name
+
+    def _find(self, kind: str, key: str) -> Path | None:
+        known = self._folders.get((kind, key[:12]))
+        if known is None:
+            self._list(kind)
+            known = self._folders.get((kind, key[:12]))
+        return known
+
+    def _list(self, kind: str) -> None:
+        try:
+            entries = list(os.scandir(self.root / kind))
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        for entry in entries:
+            if not entry.name.startswith("."):
+                self._folders[kind, entry.name.rpartition("-")[2]] = self.root / kind / entry.name
+
+    def refresh(self, kinds: Iterable[str]) -> None:
+        """Look for folders that others made since the last look."""
+        for kind in set(kinds):
+            self._list(kind)
+
+    def ensure(self, job: Job) -> Path:
+        """The job's folder, with its spec.json. Raises StoreError when it cannot be written or belongs to another key."""
+        folder = self._find(job.kind, job.key)
+        if folder is None:
+            with files.writing(self.root):
+                self.root.mkdir(parents=True, exist_ok=True)
+                with self.lock("folders"):
+                    self._list(job.kind)
+                    folder = self._folders.get((job.kind, job.key12)) or self.root / job.kind / job.name
+                    folder.mkdir(parents=True, exist_ok=True)
+            self._folders[job.kind, job.key12] = folder
+        record = record_of(job)
+        there = files.read_json(folder / "spec.json")
+        if there is None:
+            with files.writing(folder):
+                files.write_json(folder / "spec.json", record)
+        elif there["key"] != job.key:
+            raise StoreError(
+                f"{folder}: holds another job ({there['key']}), not {job.key}; choose another results folder"
+            )
+        elif there["inputs"] != record["inputs"] and not (folder / "DONE.json").exists():
+            with files.writing(folder):  # the same content may lie elsewhere now
+                files.write_json(folder / "spec.json", {**record, "slug": there["slug"]})
+        return folder
+
+    def ensure_writable(self) -> None:
+        """Raises StoreError, in one line, when results could not be written: before any compute is spent."""
+        with files.writing(self.root):
+            self.root.mkdir(parents=True, exist_ok=True)
+            probe = self.root / f".probe-{os.getpid()}"
+            files.write_json(probe, {"time": time.time()})
+            probe.unlink()
+
+    def record(self, key: str, kind: str | None = None) -> Record:
+        """By key or any unique beginning of at least four digits. Raises StoreError that says what was found instead."""
+        found = []
+        for home in [self.root / kind] if kind else sorted(self.root.glob("[!.]*/")):
+            for entry in os.scandir(home) if home.is_dir() else ():
+                digits = entry.name.rpartition("-")[2]
+                if len(key) >= 4 and (digits.startswith(key[:12]) or entry.name == key):
+                    found.append(Path(entry.path))
+        if len(found) != 1:
+            what = "several jobs begin with it: " + ", ".join(path.name for path in found) if found else "no such job"
+            raise StoreError(f"{self.root}: {key}: {what}")
+        return Record.read(found[0])
+
+    def records(self) -> Iterator[Record]:
+        """Every job that the store has a folder for."""
+        for spec in sorted(self.root.glob("[!.]*/*/spec.json")):
+            yield Record.read(spec.parent)
+
+    # Where a job stands
+
+    def is_done(self, job: Job | Record) -> bool:
+        return os.path.exists(os.path.join(self._home(job), "DONE.json"))
+
+    def done(self, job: Job | Record) -> dict[str, Any] | None:
+        """The content of DONE.json: attempt, fence, outputs, seconds, finished, versions, code; None when not done."""
+        return files.read_json(self._home(job) / "DONE.json")
+
+    def outputs(self, job: Job | Record) -> Path:
+        """The out/ folder of the attempt that won. Raises StoreError when the job is not done."""
+        done = self.done(job)
+        if done is None:
+            raise StoreError(f"{self._home(job)}: not done, so it has no outputs")
+        return self._home(job) / "attempts" / str(done["attempt"]) / "out"
+
+    def attempts(self, job: Job | Record) -> list[Attempt]:
+        """Oldest first."""
+        return attempts_of(self._home(job))
+
+    def winner(self, job: Job | Record) -> Attempt | None:
+        done = self.done(job)
+        return Attempt(self._home(job) / "attempts" / str(done["attempt"])) if done else None
+
+    def _home(self, job: Job | Record) -> Path:
+        return job.folder if isinstance(job, Record) else self.folder(job)
+
+    def status(self, job: Job) -> Status:
+        return self.statuses([job])[job.key]
+
+    def state(self, job: Job) -> State:
+        return self.status(job).state
+
+    def statuses(self, jobs: Iterable[Job]) -> dict[str, Status]:
+        """Where every job stands, parents included; by key."""
+        jobs = list(jobs)
+        self.refresh(job.kind for job in jobs)
+        found: dict[str, Status] = {}
+        in_hand: set[str] | None = None
+        for job in jobs:
+            self._status(job, found)
+            if found[job.key].state in (State.READY, State.INTERRUPTED):
+                if in_hand is None:
+                    in_hand = self._keys_in_hand()
+                if job.key in in_hand:
+                    found[job.key] = Status(State.SUBMITTED, "a worker has it on its list", found[job.key].attempt)
+        return found
+
+    def _status(self, job: Job, found: dict[str, Status]) -> Status:
+        if job.key not in found:
+            if self.is_done(job):
+                found[job.key] = Status(State.DONE)
+            else:
+                parents = [(parent, self._status(parent, found)) for parent in job.parents]
+                found[job.key] = self._unfinished(job, parents)
+        return found[job.key]
+
+    def _unfinished(self, job: Job, parents: list[tuple[Job, Status]]) -> Status:
+        newest = next(reversed(self.attempts(job)), None)
+        alive = newest.alive(self.schedulers) if newest else False
+        if newest and alive:
+            return Status(State.RUNNING, str(newest.owner), newest)
+        if newest and alive is None:
+            return Status(State.RUNNING, self._unseen(newest, job.key12), newest)
+        if self.is_done(job):  # published while we looked
+            return Status(State.DONE)
+        failure = newest.failure if newest else None
+        if failure and failure.cause != "interrupted":
+            return Status(State.FAILED, str(failure), newest)
+        for parent, status in parents:
+            if status.state in (State.FAILED, State.BLOCKED):
+                return Status(State.BLOCKED, f"parent {parent.name} {status.state}", newest)
+        if any(status.state is not State.DONE for _, status in parents):
+            return Status(
+                State.MISSING, "waits for " + ", ".join(p.name for p, s in parents if s.state is not State.DONE)
+            )
+        if newest:
+            reason = str(failure) if failure else f"{newest.owner} is gone" if "owner" in newest.claim else "no owner"
+            return Status(State.INTERRUPTED, reason, newest)
+        return Status(State.READY)
+
+    @staticmethod
+    def _unseen(attempt: Attempt, key12: str) -> str:
+        minutes = (time.time() - attempt.last_beat) / 60
+        return f"{attempt.owner}, which cannot be seen from here; last sign of life {minutes:.0f} min ago" + (
+            f"; if it is gone: run.py release {key12}" if minutes > 2 else ""
+        )
+
+    def _keys_in_hand(self) -> set[str]:
+        from harness.store.leases import leases
+
+        return {key for lease in leases(self) for key in lease.remaining if lease.alive(self.schedulers)}
+
+    # Working
+
+    def begin_attempt(
+        self, job: Job | Record, owner: Owner | None = None, *, number: int | None = None, **facts: Any
+    ) -> Attempt:
+        """Own the job. number: refuse unless this is exactly the next attempt. facts: stored in the claim.
+
+        Raises AlreadyDone or Held, and StoreError when the folder cannot be written.
+        """
+        home = self._home(job)
+        if self.is_done(job):
+            raise AlreadyDone(f"{home}: already done")
+        newest = next(reversed(attempts_of(home)), None)
+        if newest is not None and newest.alive(self.schedulers) is not False:
+            raise Held(f"{home}: held by {newest.owner}")
+        following = newest.number + 1 if newest else 1
+        if number is not None and number != following:
+            raise Held(f"{home}: attempt {number} was asked for, but {following} comes next")
+        with files.writing(home):
+            attempt = create_attempt(home, following, owner or Owner.here(), **facts)
+        if attempt is None:
+            raise Held(f"{home}: somebody else began attempt {following}")
+        if self.is_done(job):  # a twin published between our look and our claim
+            shutil.rmtree(attempt.path, ignore_errors=True)
+            raise AlreadyDone(f"{home}: already done")
+        return attempt
+
+    def superseded(self, attempt: Attempt) -> bool:
+        """Whether another attempt came after this one: then its results no longer count."""
+        return attempt.released or attempts_of(attempt.job_folder)[-1].number > attempt.number
+
+    def publish(self, attempt: Attempt, *, seconds: float, **facts: Any) -> bool:
+        """Make the attempt's out/ the job's result. False when another attempt came after it or won: a late twin.
+
+        Whatever is in out/ is on the disk before DONE.json appears. facts: versions and code, stored in DONE.json.
+        """
+        home = attempt.job_folder
+        with files.writing(home):
+            files.patiently(lambda: files.sync_file_system(attempt.out))
+            record = {
+                "attempt": attempt.number,
+                "fence": [attempt.number, attempt.claim["owner"].get("restart", 0)],
+                "outputs": outputs.describe(attempt.out),
+                "seconds": round(seconds, 3),
+                "finished": time.time(),
+                **facts,
+            }
+            if self.superseded(attempt) or not files.patiently(lambda: files.link_json(home / "DONE.json", record)):
+                return False
+        self._tidy(attempt)
+        return True
+
+    def _tidy(self, winner: Attempt) -> None:
+        """After DONE: the link for people, and no more checkpoints, losers' outputs or leavings of killed processes."""
+        home = winner.job_folder
+        link = home / f".out-{os.getpid()}"
+        try:
+            link.unlink(missing_ok=True)
+            link.symlink_to(winner.out.relative_to(home))
+            link.rename(home / "out")
+        except OSError:
+            link.unlink(missing_ok=True)
+        for attempt in attempts_of(home):
+            shutil.rmtree(attempt.checkpoints, ignore_errors=True)
+            if attempt.number != winner.number:
+                shutil.rmtree(attempt.out, ignore_errors=True)
+        for leaving in home.glob("attempts/.new-*"):
+            shutil.rmtree(leaving, ignore_errors=True)
+        for leaving in home.glob(".DONE.json.*"):
+            leaving.unlink(missing_ok=True)
+
+    def resume_point(self, job: Job | Record) -> Path | None:
+        """The newest complete checkpoint over all attempts: of the highest step, and of the latest attempt among equals."""
+        found = [
+            (step, attempt.number, path)
+            for attempt in self.attempts(job)
+            for step, path in attempt.complete_checkpoints()
+        ]
+        return max(found)[2] if found else None
+
+    def release(self, job: Job | Record) -> Attempt:
+        """Declare the owner of the newest attempt gone, after a person looked. Raises StoreError when it is alive here."""
+        newest = next(reversed(self.attempts(job)), None)
+        if newest is None:
+            raise StoreError(f"{self._home(job)}: nobody holds it")
+        if newest.alive(self.schedulers):
+            raise StoreError(f"{self._home(job)}: {newest.owner} is alive; stop it first, nothing was released")
+        with files.writing(self._home(job)):
+            files.write_json(newest.path / "released.json", {"time": time.time(), "by": Owner.here().record()})
+        return newest
+
+    @contextmanager
+    def lock(self, name: str) -> Iterator[None]:
+        """Alone among the processes that use this name; the kernel releases it with its holder."""
+        home = self.root / ".locks"
+        with files.writing(home):
+            home.mkdir(parents=True, exist_ok=True)
+            file = (home / name).open("a")
+        with file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield

@@ -1,0 +1,209 @@
+"""One job in this process: from its claim to DONE.json or failure.json."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness.store import Attempt, Record, Store
+from harness.worker.causes import cause_of, one_line
+from models.run import Interrupted
+
+HEARTBEAT_SECONDS = 15.0
+
+
+@dataclass
+class Stop:
+    """Set by the process's signal handlers."""
+
+    requested: bool = False
+    signal: str = ""
+
+
+@dataclass
+class AttemptRun:
+    """`models.run.Run` over an attempt's folder."""
+
+    attempt: Attempt
+    resume_from: Path | None
+    threads: int
+    device: str
+    stop: Stop
+    _unwritten: list[str] = field(default_factory=list)
+
+    @property
+    def out(self) -> Path:
+        return self.attempt.out
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.attempt.checkpoints
+
+    def log(self, step: int, total: int, **values: float) -> None:
+        """One line of metrics.jsonl. While the disk refuses, lines are kept and written with a later one."""
+        row = {"time": time.time(), "step": int(step), "total": int(total), "values": values}
+        self._unwritten.append(json.dumps(row, default=float) + "\n")
+        try:
+            with self.attempt.metrics.open("a") as file:
+                file.write("".join(self._unwritten))
+            self._unwritten.clear()
+        except OSError as error:
+            print(f"{self.attempt.metrics}: {error}; the line is kept in memory", file=sys.stderr)
+
+    def should_stop(self) -> bool:
+        return self.stop.requested
+
+    def progress(self, step: int, total: int) -> None:
+        """For functions that only report progress: logs it, and ends them when a stop is asked for."""
+        self.log(step, total)
+        if self.stop.requested:
+            raise Interrupted(f"stopped by {self.stop.signal}")
+
+
+@dataclass
+class Context:
+    """What the function of a kind gets. inputs: role -> folder. kept: survives between jobs of this process."""
+
+    run: AttemptRun
+    record: Record
+    inputs: Mapping[str, Path]
+    resources: Mapping[str, Any]
+    kept: dict[str, Any]
+    micro_batch: int | None = None
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How one job ended in this process. outcome: done, twin (somebody else's result counts) or a failure's cause."""
+
+    outcome: str
+    message: str = ""
+
+    @property
+    def well(self) -> bool:
+        return self.outcome in ("done", "twin")
+
+
+def run_attempt(
+    store: Store,
+    record: Record,
+    attempt: Attempt,
+    *,
+    resources: Mapping[str, Any],
+    kept: dict[str, Any],
+    stop: Stop,
+    provenance: Mapping[str, Any],
+) -> Ending:
+    """Run the job's function and publish its outputs, or record why not. Never raises for what the function did."""
+    from harness.worker.kinds import function_of
+
+    started = time.monotonic()
+    with _captured(attempt.log), _heartbeat(attempt):
+        print(f"[{_clock()}] {record.kind} {record.name}, attempt {attempt.number}, {attempt.owner}", flush=True)
+        micro_batch = attempt.claim.get("micro_batch")
+        try:
+            resume = store.resume_point(record)
+            if resume is not None:
+                print(f"[{_clock()}] resumes from {resume}", flush=True)
+            run = AttemptRun(
+                attempt, resume, int(resources.get("threads") or 1), str(resources.get("device") or "cpu"), stop
+            )
+            inputs = resolve_inputs(store, record)
+            function_of(record.kind)(Context(run, record, inputs, resources, kept, micro_batch))
+            seconds = time.monotonic() - started
+            won = store.publish(attempt, seconds=seconds, **provenance)
+        except BaseException as error:  # noqa: BLE001 - every ending is recorded; signals only set a flag
+            if store.superseded(attempt):
+                print(
+                    f"[{_clock()}] another attempt took over; this one's ending does not count: {error!r}", flush=True
+                )
+                return Ending("twin", one_line(error))
+            cause, text = cause_of(error), "".join(traceback.format_exception(error))
+            print(text, file=sys.stderr, flush=True)
+            attempt.fail(cause, type(error).__name__, one_line(error), text, micro_batch)
+            return Ending(cause, one_line(error))
+        print(
+            f"[{_clock()}] {'done' if won else 'discarded: another attempt counts'} after {seconds:.1f} s", flush=True
+        )
+        return Ending("done" if won else "twin")
+
+
+def resolve_inputs(store: Store, record: Record) -> dict[str, Path]:
+    """Role -> the folder of a parent's outputs, or a source's location. Raises StoreError when one is not there."""
+    found = {}
+    for role, upstream in record.inputs.items():
+        if upstream.kind:
+            found[role] = store.outputs(store.record(upstream.key, upstream.kind))
+        elif Path(upstream.location).exists():
+            found[role] = Path(upstream.location)
+        else:
+            found[role] = _from_hub(upstream.location, upstream.key.removeprefix("source:"))
+    return found
+
+
+def _from_hub(repository: str, revision: str) -> Path:
+    """The local copy of a hub repository at a pinned revision; downloads it where the network is allowed."""
+    if repository.startswith((".", "/")) or repository.count("/") != 1:
+        raise FileNotFoundError(f"{repository}: no such folder, and not the name of a hub repository")
+    from huggingface_hub import snapshot_download
+
+    return Path(snapshot_download(repository, revision=revision))
+
+
+def _clock() -> str:
+    return time.strftime("%H:%M:%S")
+
+
+@contextmanager
+def _captured(log: Path) -> Iterator[None]:
+    """Everything that this process and its children print goes to `log` meanwhile. A log that cannot be is no reason to fail."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    kept = os.dup(1), os.dup(2)
+    try:
+        descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    except OSError:
+        descriptor = os.dup(1)
+    try:
+        os.dup2(descriptor, 1)
+        os.dup2(descriptor, 2)
+        os.close(descriptor)
+        yield
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            try:
+                stream.flush()
+            except OSError:
+                pass
+        for target, descriptor in enumerate(kept, start=1):
+            os.dup2(descriptor, target)
+            os.close(descriptor)
+
+
+@contextmanager
+def _heartbeat(attempt: Attempt) -> Iterator[None]:
+    over = threading.Event()
+
+    def beat() -> None:
+        while not over.wait(HEARTBEAT_SECONDS):
+            try:
+                attempt.beat()
+            except OSError:
+                pass  # a sign of life that could not be given; the process table still knows
+
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()

@@ -1,0 +1,36 @@
+"""Why an attempt ended, as far as retrying is concerned."""
+
+from __future__ import annotations
+
+import errno
+
+from models.run import Interrupted
+
+STORAGE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.EFBIG}
+INPUT = (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory")
+
+
+def cause_of(error: BaseException) -> str:
+    """code, oom, interrupted, input or storage. What raised `error` counts too: an OSError wrapped by a library."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, (Interrupted, KeyboardInterrupt)):
+            return "interrupted"
+        if isinstance(seen, MemoryError) or type(seen).__name__ == "OutOfMemoryError":
+            return "oom"
+        if isinstance(seen, RuntimeError) and any(words in str(seen).lower() for words in OUT_OF_MEMORY):
+            return "oom"
+        if isinstance(seen, OSError) and seen.errno in STORAGE:
+            return "storage"
+        if seen is error and (isinstance(seen, INPUT) or type(seen).__name__ == "ValidationError"):
+            return "input"
+        seen = seen.__cause__ or (None if seen.__suppress_context__ else seen.__context__)
+    return "code"
+
+
+def one_line(error: BaseException) -> str:
+    """The message's first line that says something, at most 300 characters."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = " ".join(lines[:4]) if type(error).__name__ == "ValidationError" else (lines[0] if lines else repr(error))
+    return text if len(text) <= 300 else text[:297] + "..."

@@ -1,0 +1,118 @@
+"""What each kind of job does: validates the payload, then calls `models` with plain arguments.
+
+`models` is imported inside the functions, so this module costs nothing until a job runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from harness.worker.attempt import Context
+
+Function = Callable[[Context], Any]
+
+FUNCTIONS: dict[str, Function] = {}
+
+
+def register(kind: str) -> Callable[[Function], Function]:
+    """Decorator: the function of a kind."""
+
+    def keep(function: Function) -> Function:
+        FUNCTIONS[kind] = function
+        return function
+
+    return keep
+
+
+def function_of(kind: str) -> Function:
+    if kind not in FUNCTIONS:
+        raise LookupError(f"no function for jobs of kind {kind!r}; there are {', '.join(sorted(FUNCTIONS))}")
+    return FUNCTIONS[kind]
+
+
+def _threads(count: int) -> None:
+    import torch
+
+    torch.set_num_threads(count)
+
+
+@register("data")
+def data(context: Context) -> Any:
+    from models.config import ExternalTraining, ProxyTraining
+
+    if context.record.payload.get("source", "proxy") == "external":
+        from models.training.external import link_training_set
+
+        return link_training_set(context.run.out, ExternalTraining.model_validate(context.record.payload))
+    spec = ProxyTraining.model_validate(context.record.payload)
+    from models.proxy.data import write_training_set
+
+    return write_training_set(context.run.out, n=spec.n, seed=spec.seed, progress=context.run.progress)
+
+
+@register("mirror")
+def mirror(context: Context) -> Any:
+    from models.config import ExternalMirror, ProxyMirror
+
+    if context.record.payload.get("source", "proxy") == "external":
+        from models.evaluation.external import link_mirror
+
+        return link_mirror(context.run.out, ExternalMirror.model_validate(context.record.payload))
+    spec = ProxyMirror.model_validate(context.record.payload)
+    from models.proxy.mirrors import write_mirror
+
+    return write_mirror(
+        context.run.out, spec.benchmark, n=spec.n, seed=spec.seed, split=spec.split, progress=context.run.progress
+    )
+
+
+@register("features")
+def features(context: Context) -> Any:
+    from models.training.features import cache_features
+
+    from models.config import Images
+
+    _threads(context.run.threads)
+    images = Images.model_validate(context.record.payload.get("images", {}))
+    return cache_features(context.run, checkpoint=context.inputs["base"], data=context.inputs["data"], images=images)
+
+
+@register("train")
+def train(context: Context) -> Any:
+    from models.config import TrainSpec
+    from models.training import train as run_training
+
+    _threads(context.run.threads)
+    return run_training(
+        context.run,
+        TrainSpec.model_validate(context.record.payload),
+        init=context.inputs["init"],
+        data=context.inputs["data"],
+        features=context.inputs.get("features"),
+        teacher=context.inputs.get("teacher"),
+        micro_batch=context.micro_batch or int(context.resources["micro_batch"]),
+        deepspeed=context.resources.get("deepspeed"),
+    )
+
+
+@register("evaluate")
+def evaluate(context: Context) -> Any:
+    from models.config import EvaluateSpec
+    from models.evaluation import Session
+
+    _threads(context.run.threads)
+    checkpoint: Path = context.inputs["checkpoint"]
+    session = context.kept.get("session")
+    if session is None or context.kept.get("session of") != checkpoint:
+        context.kept.pop("session", None)  # before the next one is loaded: one model in memory at a time
+        session = None
+        session = context.kept["session"] = Session(checkpoint)
+        context.kept["session of"] = checkpoint
+    return session.evaluate(
+        context.run,
+        EvaluateSpec.model_validate(context.record.payload),
+        mirror=context.inputs["mirror"],
+        batch_size=context.micro_batch or int(context.resources["batch_size"]),
+    )

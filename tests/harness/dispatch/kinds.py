@@ -1,0 +1,82 @@
+"""Kinds of job for tests: real work in real processes, small enough to wait for.
+
+Imported by workers as a plugin (see `dispatch.run(plugins=...)`) and by tests for the kinds' versions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from typing import Any
+
+from harness.jobs import KIND_VERSIONS
+from harness.worker.attempt import Context
+from harness.worker.kinds import register
+from models.run import Interrupted
+
+PLUGIN = __name__
+for kind in ("count", "digest", "raise", "starve", "linger"):
+    KIND_VERSIONS.setdefault(kind, 1)
+
+
+def _save(context: Context, state: dict[str, Any]) -> None:
+    folder = context.run.checkpoints / f"checkpoint-{state['step']}"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "state.json").write_text(json.dumps(state))
+    (folder / "COMPLETE").touch()
+
+
+@register("count")
+def count(context: Context) -> None:
+    """A chain of digests, a step each `pause` seconds, with a checkpoint after every step: resumable exactly."""
+    steps, pause = context.record.payload["steps"], context.record.payload.get("pause", 0.02)
+    state = {"step": 0, "digest": "".join(_read(path) for path in context.inputs.values())}
+    if context.run.resume_from is not None:
+        state = json.loads((context.run.resume_from / "state.json").read_text())
+        print(f"resumed at step {state['step']}")
+    while state["step"] < steps:
+        time.sleep(pause)
+        state = {
+            "step": state["step"] + 1,
+            "digest": hashlib.sha256(f"{state['digest']}{context.record.key}{state['step']}".encode()).hexdigest(),
+        }
+        context.run.log(state["step"], steps, loss=1.0 / state["step"])
+        _save(context, state)
+        if context.run.should_stop():
+            raise Interrupted(f"at step {state['step']}")
+    (context.run.out / "result.json").write_text(json.dumps(state))
+    with open(context.run.out / "log of ends", "a") as file:
+        file.write(f"{os.getpid()}\n")
+
+
+@register("digest")
+def digest(context: Context) -> None:
+    """One quick step over the inputs."""
+    text = "".join(_read(path) for path in context.inputs.values()) + context.record.key
+    (context.run.out / "result.json").write_text(json.dumps({"digest": hashlib.sha256(text.encode()).hexdigest()}))
+
+
+@register("raise")
+def raises(context: Context) -> None:
+    raise ZeroDivisionError("the arm divides by zero")
+
+
+@register("starve")
+def starve(context: Context) -> None:
+    """Runs out of memory until the micro-batch is small enough."""
+    size = context.micro_batch or 0
+    if size > context.record.payload["fits"]:
+        raise MemoryError(f"{size} sequences do not fit")
+    (context.run.out / "result.json").write_text(json.dumps({"micro_batch": size}))
+
+
+@register("linger")
+def linger(context: Context) -> None:
+    """Deaf to polite stops."""
+    time.sleep(context.record.payload["seconds"])
+
+
+def _read(folder: Any) -> str:
+    return (folder / "result.json").read_text()
