@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import json
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import Qwen2_5_VLConfig
+from transformers.utils import logging
 
 from models.vreflection.model import VReflection
 
 HEADS = {"bcm": "box_feature_resampler", "dac": "student_resampler", "static": "vreflection"}
-"""Our name of a head -> the prefix of its keys. `static`: the learned queries of `query_source: static`."""
+"""Our name of a head -> the prefix of its keys (the authors'). `static`: the learned queries of `query_source: static`."""
+
+OLD_NAMES = {
+    r"^visual": "model.visual",
+    r"^model(?!\.(language_model|visual))": "model.language_model",
+}
+"""Key names before transformers 4.52 (the hub's Qwen2.5-VL-7B-Instruct) -> today's. transformers knows them by its own
+class names only, so a subclass must bring them."""
+
+FACTS = "vreflection.json"
 
 
 def load(
@@ -21,11 +34,86 @@ def load(
     dtype: torch.dtype,
     attn_implementation: str = "sdpa",
     seed: int = 0,
+    **options: Any,
 ) -> VReflection:
-    """The model with `heads` (of `HEADS`) from a checkpoint folder; a head the files do not hold starts fresh under `seed`."""
-    raise NotImplementedError
+    """The model with `heads` (names of `HEADS`) from a checkpoint folder or a hub name.
+
+    A head that the files do not hold at all starts fresh under `seed` and is named in `model.fresh_heads`; heads that are
+    there but not asked for are left out. Any other missing or unexpected key, and any other shape, is an error that names
+    it. options: further arguments of `from_pretrained`, such as `revision` or `device_map`.
+    """
+    if unknown := sorted(set(heads) - set(HEADS)):
+        raise ValueError(f"unknown heads {', '.join(unknown)}; there are {', '.join(HEADS)}")
+    config = Qwen2_5_VLConfig.from_pretrained(path, **{k: v for k, v in options.items() if k == "revision"})
+    with torch.random.fork_rng(), _quiet():
+        torch.manual_seed(seed)
+        model, found = VReflection.from_pretrained(
+            path,
+            config=config,
+            heads=frozenset(heads),
+            latent_steps=latent_steps,
+            dtype=dtype,
+            attn_implementation=attn_implementation,
+            key_mapping=OLD_NAMES,
+            ignore_mismatched_sizes=True,  # reported below, by name and with both shapes
+            output_loading_info=True,
+            **options,
+        )
+    model.fresh_heads = _check(model, path, set(heads), found)
+    return model.eval()
 
 
-def save(model: VReflection, path: Path | str, facts: dict[str, Any], state_dict: dict[str, torch.Tensor] | None = None) -> None:
-    """Write config, weights and vreflection.json (`facts`); plain transformers opens the language model from the folder."""
-    raise NotImplementedError
+def save(
+    model: VReflection, path: Path | str, facts: dict[str, Any], state_dict: dict[str, torch.Tensor] | None = None
+) -> None:
+    """Write config, weights (sharded if large) and vreflection.json (`facts`). Plain transformers opens the language model.
+
+    state_dict: gathered weights, where the model's own are sharded over ranks.
+    """
+    path = Path(path)
+    with _quiet():
+        model.save_pretrained(path, state_dict=state_dict, save_original_format=False)
+    written = json.loads((path / "config.json").read_text())
+    written["architectures"] = ["Qwen2_5_VLForConditionalGeneration"]
+    (path / "config.json").write_text(json.dumps(written, indent=2, sort_keys=True) + "\n")
+    (path / FACTS).write_text(json.dumps(facts, indent=2, sort_keys=True) + "\n")
+
+
+def facts(path: Path | str) -> dict[str, Any]:
+    """What `save` wrote beside the weights; empty for a base checkpoint."""
+    file = Path(path) / FACTS
+    return json.loads(file.read_text()) if file.exists() else {}
+
+
+def _check(model: VReflection, path: Path | str, heads: set[str], found: dict[str, Any]) -> frozenset[str]:
+    """Names of fresh heads, or an error about the first keys that do not fit."""
+    prefixes = tuple(f"{prefix}." for prefix in HEADS.values())
+    missing, unexpected = set(found["missing_keys"]), set(found["unexpected_keys"])
+    fresh = set()
+    for head in heads:
+        own = {name for name, _ in model.named_parameters() if name.startswith(f"{HEADS[head]}.")}
+        if own <= missing:
+            fresh.add(head)
+            missing -= own
+    asked = tuple(f"{HEADS[head]}." for head in heads)
+    unexpected = {key for key in unexpected if not key.startswith(prefixes) or (asked and key.startswith(asked))}
+    wrong = [f"{key} has shape {tuple(held)}, expected {tuple(want)}" for key, held, want in found["mismatched_keys"]]
+    wrong += [f"{key} is missing" for key in sorted(missing)] + [f"{key} is unexpected" for key in sorted(unexpected)]
+    if wrong:
+        more = f" (and {len(wrong) - 5} more)" if len(wrong) > 5 else ""
+        raise ValueError(f"{path}: {'; '.join(wrong[:5])}{more}")
+    return frozenset(fresh)
+
+
+@contextmanager
+def _quiet():
+    """transformers prints a table of missing keys; ours are reported by `_check`."""
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()

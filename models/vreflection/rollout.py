@@ -1,0 +1,184 @@
+"""Filling the slots one by one: the language model in chunks over a functional KV cache, with gradients through all of it.
+
+transformers drops the cache of a layer that is gradient-checkpointed; here every chunk of every layer is a pure
+function of its input and the keys and values so far, so checkpointing and caching go together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLTextModel
+
+NextInput = Callable[[int, Tensor, Tensor], Tensor]
+"""(slot i, segments [b], their states at the position before slot i [b, D]) -> input embeddings of slot i [b, D]."""
+
+
+@dataclass(eq=False)
+class Layout:
+    """Rows cut into chunks [text | S slots | text | ...], so that slot i of every row stands in the same column.
+
+    Text before slots is padded on its left, the rest on its right. C columns in all.
+    """
+
+    columns: Tensor
+    """[R, C]: column of the original row; 0 where `valid` is False."""
+    valid: Tensor
+    """[R, C] bool"""
+    back: Tensor
+    """[R, L]: column of this layout for every original column (any, for padding)."""
+    chunks: list[tuple[int, int, Tensor | None]]
+    """(begin, end, None) for text; (begin, end, segments [R], -1 where the row has none) for slots."""
+
+    @classmethod
+    def of(cls, mask: Tensor, segment_row: Tensor, segment_start: Tensor, slots: int) -> Layout:
+        """mask [R, L] of real tokens (right-padded or not); segments [B]."""
+        rows, length = mask.shape
+        device = mask.device
+        order = (segment_row * (length + 1) + segment_start).argsort()
+        row_of, start_of = segment_row[order], segment_start[order]
+        per_row = torch.bincount(segment_row, minlength=rows)
+        rank = torch.arange(len(order), device=device) - (per_row.cumsum(0) - per_row)[row_of]
+        columns, chunks, begin = [], [], 0
+        done = torch.zeros(rows, dtype=torch.long, device=device)
+        for ordinal in range(int(per_row.max()) if rows else 0):
+            segments = torch.full((rows,), -1, dtype=torch.long, device=device)
+            here = rank == ordinal
+            segments[row_of[here]] = order[here]
+            has = segments >= 0
+            start = torch.where(has, segment_start[segments.clamp(min=0)], done)
+            width = int((start - done).max())
+            text = start[:, None] - width + torch.arange(width, device=device)
+            columns.append(torch.where(text >= done[:, None], text, -1))
+            chunks.append((begin, begin + width, None))
+            slot = start[:, None] + torch.arange(slots, device=device)
+            columns.append(torch.where(has[:, None], slot, -1))
+            chunks.append((begin + width, begin + width + slots, segments))
+            begin += width + slots
+            done = torch.where(has, start + slots, done)
+        width = int((length - done).max())
+        rest = done[:, None] + torch.arange(width, device=device)
+        columns.append(torch.where(rest < length, rest, -1))
+        chunks.append((begin, begin + width, None))
+        table = torch.cat(columns, 1)
+        real = table >= 0
+        safe = table.clamp(min=0)
+        back = torch.zeros(rows, length + 1, dtype=torch.long, device=device)
+        here = torch.arange(table.shape[1], device=device).expand_as(table)
+        back.scatter_(1, torch.where(real, safe, length), here)
+        return cls(safe, real & mask.gather(1, safe), back[:, :length], [c for c in chunks if c[0] < c[1]])
+
+
+class _Window:
+    """What one layer's attention sees as its cache during one chunk: the past is concatenated, the new is handed out."""
+
+    def __init__(self, past: tuple[Tensor, ...]) -> None:
+        self.past = past
+
+    def update(self, key: Tensor, value: Tensor, layer_idx: int, *args, **kwargs) -> tuple[Tensor, Tensor]:
+        self.key, self.value = key, value
+        if not self.past:
+            return key, value
+        half = len(self.past) // 2
+        return torch.cat([*self.past[:half], key], 2), torch.cat([*self.past[half:], value], 2)
+
+
+class Extender:
+    """Runs a text model over consecutive chunks of the same rows; the last hidden state is after the final RMSNorm."""
+
+    def __init__(self, language_model: Qwen2_5_VLTextModel, position_ids: Tensor, valid: Tensor) -> None:
+        """position_ids [3, R, C] and valid [R, C] of the whole sequence."""
+        implementation = language_model.config._attn_implementation
+        if implementation not in ("sdpa", "eager"):
+            raise ValueError(f"a sequential rollout needs attn_implementation sdpa or eager, not {implementation}")
+        if language_model.has_sliding_layers:
+            raise ValueError("a sequential rollout needs full attention; this configuration has sliding-window layers")
+        self.additive = implementation == "eager"
+        self.model, self.valid, self.position_ids = language_model, valid, position_ids
+        self.past: list[tuple[list[Tensor], list[Tensor]]] = [([], []) for _ in language_model.layers]
+        self.seen = 0
+        self.rotary: tuple[Tensor, Tensor] | None = None
+        self.checkpointed = language_model.training and torch.is_grad_enabled() and any(
+            layer.gradient_checkpointing for layer in language_model.layers
+        )
+
+    def __call__(self, embeds: Tensor) -> Tensor:
+        """Embeddings [R, c, D] of the next c columns -> hidden states [R, c, D]."""
+        begin, end = self.seen, self.seen + embeds.shape[1]
+        if self.rotary is None:
+            self.rotary = self.model.rotary_emb(embeds, self.position_ids)
+        cos, sin = (part[:, begin:end] for part in self.rotary)
+        mask = self._mask(begin, end, embeds.dtype)
+        hidden = embeds
+        for layer, (keys, values) in zip(self.model.layers, self.past):
+            arguments = (layer, hidden, cos, sin, mask, *keys, *values)
+            if self.checkpointed:
+                hidden, key, value = checkpoint(_layer_chunk, *arguments, use_reentrant=False)
+            else:
+                hidden, key, value = _layer_chunk(*arguments)
+            keys.append(key)
+            values.append(value)
+        self.seen = end
+        return self.model.norm(hidden)
+
+    def _mask(self, begin: int, end: int, dtype: torch.dtype) -> Tensor:
+        """[R, 1, c, end]: causal and real; every query also sees itself, so that padding stays finite."""
+        at = torch.arange(end, device=self.valid.device)
+        queries = at[begin:, None]
+        seen = ((at <= queries) & self.valid[:, None, :end]) | (at == queries)
+        seen = seen[:, None]
+        return torch.zeros_like(seen, dtype=dtype).masked_fill(~seen, torch.finfo(dtype).min) if self.additive else seen
+
+
+def _layer_chunk(layer: nn.Module, hidden: Tensor, cos: Tensor, sin: Tensor, mask: Tensor, *past: Tensor):
+    window = _Window(past)
+    own_checkpointing, layer.gradient_checkpointing = layer.gradient_checkpointing, False
+    try:
+        hidden = layer(
+            hidden, attention_mask=mask, position_embeddings=(cos, sin), past_key_values=window, use_cache=True
+        )
+    finally:
+        layer.gradient_checkpointing = own_checkpointing
+    return hidden, window.key, window.value
+
+
+def sequential(
+    language_model: Qwen2_5_VLTextModel,
+    embeds: Tensor,
+    position_ids: Tensor,
+    mask: Tensor,
+    segment_row: Tensor,
+    segment_start: Tensor,
+    slots: int,
+    next_input: NextInput,
+) -> Tensor:
+    """Hidden states [R, L, D] of padded rows whose slots are filled one after another by `next_input`.
+
+    embeds [R, L, D] (whatever stands in the slots is not used), position_ids [4 or 3, R, L], mask [R, L] bool.
+    """
+    layout = Layout.of(mask, segment_row, segment_start, slots)
+    wide = layout.columns[..., None].expand(-1, -1, embeds.shape[-1])
+    arranged = embeds.gather(1, wide)
+    positions = position_ids[-3:].gather(2, layout.columns.expand(3, -1, -1))
+    extend = Extender(language_model, positions, layout.valid)
+    states: list[Tensor] = []
+    for begin, end, segments in layout.chunks:
+        if segments is None:
+            states.append(extend(arranged[:, begin:end]))
+            continue
+        rows = (segments >= 0).nonzero()[:, 0]
+        everywhere = len(rows) == len(segments)
+        for slot in range(slots):
+            previous = states[-1][:, -1]
+            if everywhere:
+                filled = next_input(slot, segments, previous).to(embeds.dtype)
+            else:
+                some = next_input(slot, segments[rows], previous[rows]).to(embeds.dtype)
+                filled = torch.zeros_like(previous, dtype=embeds.dtype).index_copy(0, rows, some)
+            states.append(extend(filled[:, None]))
+    hidden = torch.cat(states, 1)
+    return hidden.gather(1, layout.back[..., None].expand(-1, -1, hidden.shape[-1]))
