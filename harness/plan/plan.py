@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from harness.jobs import Graph, Job, Source
+from harness.jobs import Graph, Job
 from harness.plan.jobs import Checkpoint, JobMaker, TaskDigests, has_latents
 from harness.plan.sources import backbone
 from harness.spec.benchmark import Benchmark

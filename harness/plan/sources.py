@@ -11,7 +11,6 @@ import os
 from pathlib import Path
 
 from harness.jobs import Source
-from harness.spec.errors import SpecError
 from harness.spec.files import REPOSITORY, Loaded
 from harness.spec.profile import LocalBackbone, Profile
 from harness.spec.text import shown
@@ -52,7 +51,8 @@ def backbone(profile: Loaded[Profile], cache: Path | None = None) -> Source:
         if not any(f.name.endswith(needed) for f in files):
             raise profile.error(
                 f"{shown(folder)} is no checkpoint: it has no {needed.lstrip('.')} file; make or fetch it first",
-                "backbone", "path",
+                "backbone",
+                "path",
             )
     return Source(str(folder.resolve()), folder_digest(folder, files, cache))
 

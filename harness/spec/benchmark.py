@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from models.config import Count, Frozen
+from models.config import Count, Frozen, Positive
 
 Protocol = Literal["paper", "stock"]
 Percentage = Annotated[float, Field(ge=0, le=100)]
@@ -20,16 +20,18 @@ class Score(Frozen):
 
     where: keep only samples whose `groups` have these values; `task` matches the end of the task's name, so that one
     entry serves both protocols. aggregate: micro = correct/n; mean = the unweighted mean over the values of the group
-    `over`; all = a value of the group `over` counts when all its questions are right (MMVP pairs).
+    `over`; cluster = a cluster counts when all its questions are right (MMVP pairs).
     n: what the real benchmark has of what is counted. chance: what guessing gives, in percent.
+    metric: the same number among the task's own aggregates, by protocol; left out where the task does not give it.
     """
 
     title: str = ""
     where: dict[str, str] = {}
-    aggregate: Literal["micro", "mean", "all"] = "micro"
+    aggregate: Literal["micro", "mean", "cluster"] = "micro"
     over: str | None = None
     n: Count
     chance: Percentage
+    metric: dict[Protocol, str] = {}
 
     def keeps(self, sample: dict[str, Any]) -> bool:
         """Whether a row of samples.jsonl counts in this score."""
@@ -42,12 +44,13 @@ class Score(Frozen):
 class Benchmark(Frozen):
     """title: as in the paper. scores: by name; `overall` is what a column without a score name shows.
 
-    protocols: protocol → what it is, in words for a footnote.
+    protocols: protocol → what it is, in words for a footnote. scale: what brings the task's own aggregates to percent, by protocol.
     """
 
     title: str
     source: str = ""
     protocols: dict[Protocol, str]
+    scale: dict[Protocol, Positive] = {}
     scores: dict[str, Score]
 
     @property

@@ -40,8 +40,24 @@ class Claim(Frozen):
     def rows(self) -> tuple[str, ...]:
         """Every row label that the claim speaks of."""
         named: list[str] = []
-        for name in ("best", "worst", "among", "greater", "than", "margin", "over", "delta_equals", "minus", "equals",
-                     "unimodal", "peak", "increasing", "decreasing", "close", "below_chance"):
+        for name in (
+            "best",
+            "worst",
+            "among",
+            "greater",
+            "than",
+            "margin",
+            "over",
+            "delta_equals",
+            "minus",
+            "equals",
+            "unimodal",
+            "peak",
+            "increasing",
+            "decreasing",
+            "close",
+            "below_chance",
+        ):
             value = getattr(self, name, None)
             named += [value] if isinstance(value, str) else list(value or ())
         return tuple(dict.fromkeys(named))
@@ -141,6 +157,7 @@ FORMS: dict[str, type[Claim]] = {
     "close": Close,
     "below_chance": BelowChance,
 }
+
 
 def form_of(written: Any) -> type[Claim]:
     """The form whose key is present. Raises ValueError naming the forms."""

@@ -58,9 +58,13 @@ def _written(loc: Path, data: Any) -> Path:
     """pydantic's location without the union tags that no person wrote."""
     path: list[str | int] = []
     for part in loc:
-        if isinstance(data, dict) and part in data:
-            data = data[part]
-        elif isinstance(data, list) and isinstance(part, int) and part < len(data):
+        if (
+            isinstance(data, dict)
+            and part in data
+            or isinstance(data, list)
+            and isinstance(part, int)
+            and part < len(data)
+        ):
             data = data[part]
         elif part is not loc[-1] or _is_tag(part, data):
             continue
@@ -85,15 +89,30 @@ def explain(model: type[BaseModel], item: Any) -> str:
         return unknown(f"{show(value)} is no choice", str(value), choices, "choices")
     if kind == "union_tag_invalid":
         choices = [c.strip(" '") for c in context["expected_tags"].split(",")]
-        return unknown(f"{context['discriminator'].strip(chr(39))}: {show(context['tag'])} is no choice", context["tag"], choices, "choices")
+        return unknown(
+            f"{context['discriminator'].strip(chr(39))}: {show(context['tag'])} is no choice",
+            context["tag"],
+            choices,
+            "choices",
+        )
     if kind == "union_tag_not_found":
         return f"needs {context['discriminator'].strip(chr(39))}: to say which kind it is"
-    bound = {"greater_than": ">", "greater_than_equal": "at least", "less_than": "<", "less_than_equal": "at most"}.get(kind)
+    bound = {"greater_than": ">", "greater_than_equal": "at least", "less_than": "<", "less_than_equal": "at most"}.get(
+        kind
+    )
     if bound:
         limit = next(v for k, v in context.items() if k in ("gt", "ge", "lt", "le"))
         return f"{show(value)} is out of range: must be {bound} {show(limit)}"
-    wanted = {"int": "a whole number", "float": "a number", "bool": "true or false", "string": "text", "list": "a list",
-              "tuple": "a list", "dict": "a mapping", "model": "a mapping of fields"}.get(kind.split("_")[0])
+    wanted = {
+        "int": "a whole number",
+        "float": "a number",
+        "bool": "true or false",
+        "string": "text",
+        "list": "a list",
+        "tuple": "a list",
+        "dict": "a mapping",
+        "model": "a mapping of fields",
+    }.get(kind.split("_")[0])
     if wanted and kind.split("_", 1)[-1] in ("type", "parsing", "from_float", "parsing_size", "attributes_type"):
         return f"must be {wanted}, not {show(value)}"
     if kind == "value_error":

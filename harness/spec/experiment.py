@@ -81,7 +81,7 @@ class Row(Frozen):
         return value
 
     @model_validator(mode="after")
-    def _one_kind(self) -> "Row":
+    def _one_kind(self) -> Row:
         given = [name for name in ("stages", "external", "delta") if getattr(self, name) is not None]
         if len(given) != 1:
             have = f"has {' and '.join(given)}" if given else "has none"
@@ -123,7 +123,7 @@ class Experiment(Frozen):
     """Footnote sign → its text."""
 
     @model_validator(mode="after")
-    def _named(self) -> "Experiment":
+    def _named(self) -> Experiment:
         given = [kind for kind in ("table", "figure", "controls") if getattr(self, kind)]
         if len(given) != 1:
             raise ValueError('needs one of table, figure, controls to name it, as in table: "3c"')
@@ -135,7 +135,7 @@ class Experiment(Frozen):
 
     @property
     def name(self) -> str:
-        """ "3c". """
+        """ "3c"."""
         return self.table or self.figure or self.controls or ""
 
     @property

@@ -152,7 +152,10 @@ def _check_names(loaded: LoadedExperiment) -> None:
         if row.reported and len(row.reported) != len(columns):
             raise loaded.error(
                 f"{len(row.reported)} value{'s' * (len(row.reported) != 1)} for {len(columns)} columns "
-                f"({', '.join(columns)}); write - for one that the paper does not print", "rows", i, "reported",
+                f"({', '.join(columns)}); write - for one that the paper does not print",
+                "rows",
+                i,
+                "reported",
             )
         for name in row.cells:
             if name not in spec.cells:

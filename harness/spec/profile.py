@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Union
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
@@ -28,7 +28,7 @@ class HubBackbone(Frozen):
     revision: str
 
 
-Backbone = Annotated[Union[LocalBackbone, HubBackbone], Field(discriminator="source")]
+Backbone = Annotated[LocalBackbone | HubBackbone, Field(discriminator="source")]
 
 
 class Resources(Frozen):
@@ -75,7 +75,7 @@ class SlurmDispatch(Frozen):
     """Shell lines run before Python: module load …"""
 
 
-Dispatch = Annotated[Union[LocalDispatch, SlurmDispatch], Field(discriminator="kind")]
+Dispatch = Annotated[LocalDispatch | SlurmDispatch, Field(discriminator="kind")]
 
 
 class Profile(Frozen):

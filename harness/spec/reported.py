@@ -12,7 +12,9 @@ from models.config import Frozen
 
 MISSING = frozenset({"", "-", "–", "—", "null", "~"})
 
-_NUMBER = re.compile(r"(?P<about>[~≈]\s*)?(?P<sign>[-+−±]?)(?P<digits>[0-9]+(?:\.[0-9]+)?)\s*(?P<percent>%?)\s*(?P<marks>[†‡*§¶]*)")
+_NUMBER = re.compile(
+    r"(?P<about>[~≈]\s*)?(?P<sign>[-+−±]?)(?P<digits>[0-9]+(?:\.[0-9]+)?)\s*(?P<percent>%?)\s*(?P<marks>[†‡*§¶]*)"
+)
 
 
 class Reported(Frozen):

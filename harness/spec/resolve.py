@@ -84,7 +84,9 @@ def read_recipe(document: Document) -> dict[str, Value]:
             values[name] = Value(value, "recipe", document.place(path))
     for key, block in sections.items():
         if key not in SECTIONS and key not in GLOBAL:
-            raise SpecError(f"{document.place((key,))}: {unknown('no such field', key, [*HEADER, *GLOBAL, *SECTIONS], 'fields')}")
+            raise SpecError(
+                f"{document.place((key,))}: {unknown('no such field', key, [*HEADER, *GLOBAL, *SECTIONS], 'fields')}"
+            )
         for path, value in _written(document, block, (key,)) if key in SECTIONS else [((key,), block)]:
             for name in _names(document, path, ".".join(map(str, path))):
                 values[name] = Value(value, "recipe", document.place(path))
@@ -94,9 +96,7 @@ def read_recipe(document: Document) -> dict[str, Value]:
     return values
 
 
-def base(
-    recipe: Document, profile: Loaded[Profile], overrides: Iterable[str] = (), own_recipe: bool = True
-) -> Base:
+def base(recipe: Document, profile: Loaded[Profile], overrides: Iterable[str] = (), own_recipe: bool = True) -> Base:
     """Recipe under a profile. overrides: `--set` texts such as "stage1.p=0.3"."""
     values = read_recipe(recipe)
     _validated(values, recipe)
@@ -160,7 +160,9 @@ def resolve(experiment: LoadedExperiment, index: int, start: Base) -> ResolvedRo
     except NotDefined as error:
         if start.own_recipe:
             raise
-        return replace(resolved, undefined=f"not defined under {start.recipe.path.stem}: {str(error).split(': ', 2)[-1]}")
+        return replace(
+            resolved, undefined=f"not defined under {start.recipe.path.stem}: {str(error).split(': ', 2)[-1]}"
+        )
     return resolved
 
 
@@ -197,7 +199,9 @@ def _row_names(row: Row, name: str, place: str) -> tuple[str, ...]:
     reached = tuple(n for n in found if n.split(".")[0] not in STAGES or n.split(".")[0] in stages)
     if not reached:
         section = found[0].split(".")[0] if len(found) == 1 else "a stage with it"
-        raise SpecError(f"{place}: the row has no {section} (stages: [{', '.join(stages)}]); add it to stages or drop this")
+        raise SpecError(
+            f"{place}: the row has no {section} (stages: [{', '.join(stages)}]); add it to stages or drop this"
+        )
     return reached
 
 
@@ -260,7 +264,11 @@ def _unread(stage: Any, section: str, option: str, values: Mapping[str, Value]) 
     has = type(stage).model_fields
     if "align" in has and option in ("p", "granularity") and stage.align != "bernoulli":
         return because("align", f"set {section}.align: bernoulli too")
-    if option in ("align", "p", "granularity", "bcm_distance", "clamp") and "lambda_bcm" in has and stage.lambda_bcm == 0:
+    if (
+        option in ("align", "p", "granularity", "bcm_distance", "clamp")
+        and "lambda_bcm" in has
+        and stage.lambda_bcm == 0
+    ):
         return because("lambda_bcm", "give it a value above 0")
     if option == "roi_bins" and stage.region != "roi_align":
         return because("region", f"set {section}.region: roi_align too")
