@@ -1,0 +1,241 @@
+"""A loaded checkpoint that answers questions: prompts in, decoded texts out. Knows nothing of lmms-eval or benchmarks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from models.config import DecodeSpec, Images
+from models.evaluation.vision import FeatureCache, content_hash, encode, image_processor, merged_grid
+from models.vreflection import checkpoint as checkpoints
+from models.vreflection.decoding import Decoded, Prompt, decode
+from models.vreflection.tokens import ADDED, SpecialTokens, add_tokens
+
+PRECISIONS = {"bf16": torch.bfloat16, "fp32": torch.float32}
+Message = dict[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Question:
+    """One prompt, ready to be decoded any number of times."""
+
+    input_ids: Tensor
+    """[L] int64, image tokens expanded."""
+    images: tuple[str, ...]
+    """Content hashes, in prompt order."""
+    grids: Tensor
+    """[I, 2] merged height and width."""
+    reload: Callable[[], list[Image.Image]]
+    """Gives the pictures again, should their features have been forgotten."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One decoded response. new_tokens leaves latent steps out."""
+
+    response: str
+    latent_started: bool
+    latent_steps: int
+    truncated: bool
+    new_tokens: int
+
+
+class Engine:
+    """Model, tokenizer, image processors and the feature cache of one checkpoint folder.
+
+    checkpoint: any Qwen2.5-VL folder; heads and latent tokens are optional (without them decoding is plain).
+    """
+
+    def __init__(
+        self,
+        checkpoint: Path | str,
+        *,
+        device: str = "cpu",
+        threads: int = 1,
+        precision: str = "bf16",
+        feature_cache_bytes: int = 4 << 30,
+    ) -> None:
+        from transformers import AutoProcessor
+
+        torch.set_num_threads(threads)
+        self.checkpoint = Path(checkpoint)
+        self.device = device
+        self.precision = precision
+        facts = self.checkpoint / "vreflection.json"
+        self.facts: dict[str, Any] = json.loads(facts.read_text()) if facts.is_file() else {}
+        self.has_bcm = _holds(self.checkpoint, "box_feature_resampler.")
+        self.model = checkpoints.load(
+            self.checkpoint,
+            heads=frozenset({"bcm"}) if self.has_bcm else frozenset(),
+            latent_steps=self.facts.get("latent_steps", 8),
+            dtype=PRECISIONS[precision],
+        )
+        self.model.to(device).eval()
+        processor = AutoProcessor.from_pretrained(self.checkpoint)
+        self.tokenizer = processor.tokenizer
+        self.chat_template = processor.chat_template or self.tokenizer.chat_template
+        if any(token not in self.tokenizer.get_vocab() for token in ADDED):
+            add_tokens(self.tokenizer)  # a plain Qwen2.5-VL: its embedding has spare rows, and it never emits them
+        self.tokens = SpecialTokens.of(self.tokenizer)
+        self.eos = _end_tokens(self.model, self.tokenizer)
+        self.features = FeatureCache(feature_cache_bytes)
+        self._processor = lru_cache(maxsize=4)(lambda images: image_processor(self.checkpoint, images))
+
+    def prepare(
+        self, conversations: Sequence[list[Message]], images: Images, reload: Sequence[Callable]
+    ) -> list[Question]:
+        """Tokenise conversations and encode their new pictures, while the feature cache has room for them.
+
+        A conversation is a list of {"role", "content"}; content is a list of {"type": "text", "text"} and
+        {"type": "image", "url": picture} (lmms-eval's form). reload[i] gives the pictures of conversation i again.
+        The ids equal those of the checkpoint's own processor.
+        """
+        processor = self._processor(images)
+        pictures = [[_rgb(part["url"]) for part in _parts(c, "image")] for c in conversations]
+        hashes = [tuple(content_hash(p) for p in own) for own in pictures]
+        grids = [[merged_grid(processor, p) for p in own] for own in pictures]
+        texts = self.tokenizer.apply_chat_template(
+            [_without_pictures(c) for c in conversations],
+            chat_template=self.chat_template,
+            tokenize=False,
+            add_generation_prompt=True,
+        )
+        rows = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
+        self._remember(processor, images, zip(_flat(hashes), _flat(pictures), _flat(grids), strict=True))
+        return [
+            Question(
+                input_ids=torch.tensor(self._expanded(ids, own_grids)),
+                images=own_hashes,
+                grids=torch.tensor(own_grids, dtype=torch.long).reshape(-1, 2),
+                reload=again,
+            )
+            for ids, own_hashes, own_grids, again in zip(rows, hashes, grids, reload, strict=True)
+        ]
+
+    def answer(
+        self,
+        questions: Sequence[Question],
+        spec: DecodeSpec,
+        images: Images,
+        *,
+        boxes: Sequence[tuple[Tensor, Tensor] | None] | None = None,
+        seeds: Sequence[int] | None = None,
+    ) -> list[Answer]:
+        """Decode one batch. boxes: per question ([b, 4] float64, [b] image indices), for oracle latents.
+
+        ValueError if the decode asks for what this checkpoint or these questions lack.
+        """
+        if spec.latents == "oracle" and not self.has_bcm:
+            raise ValueError(f"latents: oracle needs a BCM, and {self.checkpoint.name} holds none")
+        held = self._features(questions, images)
+        prompts = []
+        for index, question in enumerate(questions):
+            own = boxes[index] if boxes else None
+            features = [held[key] for key in question.images]
+            prompts.append(
+                Prompt(
+                    input_ids=question.input_ids.to(self.device),
+                    image_grids=question.grids.to(self.device),
+                    image_embeds=torch.cat(features).to(self.device) if features else None,
+                    boxes=own[0] if own else None,
+                    box_image=own[1] if own else None,
+                    seed=seeds[index] if seeds else None,
+                )
+            )
+        with torch.inference_mode():
+            decoded = decode(self.model, prompts, spec, tokens=self.tokens, eos=self.eos)
+        return [self._read(d) for d in decoded]
+
+    def _read(self, decoded: Decoded) -> Answer:
+        return Answer(
+            response=self.tokenizer.decode(decoded.token_ids, skip_special_tokens=False),
+            latent_started=decoded.latent_started,
+            latent_steps=decoded.latent_steps,
+            truncated=decoded.truncated,
+            new_tokens=len(decoded.token_ids) - decoded.latent_steps,
+        )
+
+    def _expanded(self, ids: list[int], grids: list[tuple[int, int]]) -> list[int]:
+        """Each image token repeated once per merged token of its picture."""
+        sizes = iter(height * width for height, width in grids)
+        out: list[int] = []
+        for token in ids:
+            out.extend([token] * next(sizes) if token == self.tokens.image else [token])
+        return out
+
+    def _remember(
+        self, processor: Any, images: Images, pictures: Iterable[tuple[str, Image.Image, tuple[int, int]]]
+    ) -> None:
+        """Encode pictures not yet cached as long as nothing would have to be forgotten for them."""
+        per_token = self.model.config.get_text_config().hidden_size * PRECISIONS[self.precision].itemsize
+        new: dict[str, Image.Image] = {}
+        planned = 0
+        for key, picture, (height, width) in pictures:
+            size = height * width * per_token
+            if (key, images) in self.features or key in new or not self.features.has_room(planned + size):
+                continue
+            new[key], planned = picture, planned + size
+        for key, features in zip(new, encode(self.model, processor, list(new.values())), strict=True):
+            self.features.put((key, images), features)
+
+    def _features(self, questions: Sequence[Question], images: Images) -> dict[str, Tensor]:
+        """The features of every picture of a batch, encoded again where the cache has forgotten or never held them."""
+        held: dict[str, Tensor] = {}
+        missing: dict[str, Image.Image] = {}
+        for question in questions:
+            absent = [key for key in question.images if (key, images) not in self.features and key not in missing]
+            if absent:
+                missing |= dict(zip(question.images, map(_rgb, question.reload()), strict=True))
+            held |= {key: self.features.get((key, images)) for key in question.images if (key, images) in self.features}
+        missing = {key: picture for key, picture in missing.items() if key not in held}
+        encoded = encode(self.model, self._processor(images), list(missing.values()))
+        for key, features in zip(missing, encoded, strict=True):
+            held[key] = features
+            self.features.put((key, images), features)
+        return held
+
+
+def _parts(conversation: list[Message], kind: str) -> list[dict[str, Any]]:
+    return [part for message in conversation for part in message["content"] if part["type"] == kind]
+
+
+def _without_pictures(conversation: list[Message]) -> list[Message]:
+    return [
+        {**m, "content": [{"type": "image"} if part["type"] == "image" else part for part in m["content"]]}
+        for m in conversation
+    ]
+
+
+def _rgb(picture: Image.Image) -> Image.Image:
+    return picture if picture.mode == "RGB" else picture.convert("RGB")
+
+
+def _flat(nested: Iterable[Iterable[Any]]) -> list[Any]:
+    return [item for inner in nested for item in inner]
+
+
+def _holds(folder: Path, prefix: str) -> bool:
+    """Whether the weight files of a checkpoint hold a key with this prefix."""
+    from safetensors import safe_open
+
+    for file in sorted(folder.glob("*.safetensors")):
+        with safe_open(file, framework="pt") as weights:
+            keys = weights.keys()
+        if any(key.startswith(prefix) for key in keys):
+            return True
+    return False
+
+
+def _end_tokens(model: Any, tokenizer: Any) -> set[int]:
+    """Every id that ends a response: generation_config's and the tokenizer's."""
+    configured = getattr(model.generation_config, "eos_token_id", None)
+    ids = configured if isinstance(configured, (list, tuple)) else [configured]
+    return {i for i in (*ids, tokenizer.eos_token_id) if i is not None}

@@ -1,0 +1,183 @@
+"""The lmms-eval chat model `vreflection`: batched latent decoding behind lmms-eval's interface.
+
+Requests are sorted by prompt length and decoded in batches; prepared prompts and picture features are kept, so that a
+second decoding of the same questions starts at once. Whatever a task's YAML says of sampling, decoding is greedy.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from lmms_eval.api.instance import Instance
+from lmms_eval.api.model import lmms
+
+from models.config import DecodeSpec, Images
+from models.evaluation.engine import Answer, Engine, Question
+from models.evaluation.extract import last_answer
+from models.evaluation.tasks import TASKS
+
+Key = tuple[str, int]
+"""Task name, doc_id."""
+Boxes = Mapping[Key, tuple[torch.Tensor, torch.Tensor]]
+"""Of a question: boxes [b, 4] float64 (normalised x0, y0, x1, y1) and the image index of each, [b]."""
+
+_PAPER_TASKS = {task for protocols in TASKS.values() for task in protocols["paper"]}
+_DOCUMENTS_AT_ONCE = 16
+_STOCK_MAX_NEW_TOKENS = 128
+"""What lmms-eval's own Qwen2.5-VL chat model takes when a task names no limit (HR-Bench)."""
+_SPECIAL = re.compile(r"<\|[^|<>]*\|>")
+
+
+def stock_text(response: str) -> str:
+    """What a stock task is handed: the content of the last `<answer>` block, else the response without special tokens.
+
+    Stock parsers were written for bare answers. Given "<answer> B </answer>" some of them read the A of "answer", which
+    would measure the template instead of the model; a model that writes no block is judged on its whole text.
+    """
+    block = last_answer(response)
+    return _SPECIAL.sub("", response).strip() if block is None else block
+
+
+class VReflection(lmms):
+    """One checkpoint under one decoding.
+
+    checkpoint: a folder, or an Engine that is already loaded. The other arguments are the fields of DecodeSpec and Images;
+    strings are accepted, as lmms-eval's command line gives them. A paper task (`vr_*`) gets the full response and
+    `max_new_tokens`; any other task gets `stock_text` and the limit of its own YAML.
+    """
+
+    is_simple = False
+
+    def __init__(
+        self,
+        checkpoint: str | Path | Engine,
+        *,
+        device: str | None = None,
+        batch_size: int | str | None = 16,
+        max_batch_size: int | None = None,
+        precision: str = "bf16",
+        threads: int = 1,
+        seed: int = 0,
+        decode: DecodeSpec | None = None,
+        images: Images | None = None,
+        boxes: Boxes | None = None,
+        **fields: Any,
+    ) -> None:
+        super().__init__()
+        del max_batch_size  # lmms-eval passes it; batches are never larger than batch_size
+        loaded = isinstance(checkpoint, Engine)
+        self.engine = (
+            checkpoint if loaded else Engine(checkpoint, device=device or "cpu", threads=threads, precision=precision)
+        )
+        of_decode = {name: fields.pop(name) for name in DecodeSpec.model_fields if name in fields}
+        of_images = {name: fields.pop(name) for name in Images.model_fields if name in fields}
+        if fields:
+            choices = ", ".join([*DecodeSpec.model_fields, *Images.model_fields])
+            raise ValueError(f"unknown model argument {', '.join(fields)}; choose from {choices}")
+        self.decode = decode or DecodeSpec.model_validate(of_decode)
+        self.images = images or Images.model_validate(of_images)
+        self.boxes: Boxes = boxes or {}
+        self.seed = int(seed)
+        self.batch_size = int(batch_size or 16)
+        self.accelerator = None  # one process, one device: nothing for lmms-eval to gather
+        self.prepared: dict[Key, Question] = {}
+        self.answers: dict[Key, Answer] = {}
+        self.after_batch: Callable[[], None] = lambda: None
+
+    @property
+    def device(self) -> str:
+        return self.engine.device
+
+    def clean(self) -> None:
+        """lmms-eval would delete the model after generating; a session goes on with it."""
+
+    def generate_until(self, requests: list[Instance]) -> list[str]:
+        """Answer every request. `answers` fills up batch by batch; what it already holds is not decoded again."""
+        self._prepare(requests)
+        limits = {_key(r): self._max_new_tokens(r) for r in requests}
+        waiting = sorted(limits, key=lambda key: (limits[key], len(self.prepared[key].input_ids), key))
+        for batch in self._batches(waiting, limits):
+            self._decode(batch, self.decode.model_copy(update={"max_new_tokens": limits[batch[0]]}))
+            self.after_batch()
+        return [self._handed_over(_key(r)) for r in requests]
+
+    def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
+        raise NotImplementedError("latent decoding generates text; tasks scored by likelihood are not supported")
+
+    def generate_until_multi_round(self, requests: list[Instance]) -> list[str]:
+        raise NotImplementedError("only single-round tasks are supported")
+
+    def _max_new_tokens(self, request: Instance) -> int:
+        if request.task_name in _PAPER_TASKS:
+            return self.decode.max_new_tokens
+        return int(request.args[2].get("max_new_tokens") or _STOCK_MAX_NEW_TOKENS)
+
+    def _batches(self, keys: list[Key], limits: Mapping[Key, int]) -> list[list[Key]]:
+        """Runs of one token limit, at most batch_size long, in order; a batch whose answers are all known is left out."""
+        batches: list[list[Key]] = []
+        for key in keys:
+            if batches and len(batches[-1]) < self.batch_size and limits[batches[-1][0]] == limits[key]:
+                batches[-1].append(key)
+            else:
+                batches.append([key])
+        return [batch for batch in batches if any(key not in self.answers for key in batch)]
+
+    def _prepare(self, requests: Sequence[Instance]) -> None:
+        new = [r for r in requests if _key(r) not in self.prepared]
+        for start in range(0, len(new), _DOCUMENTS_AT_ONCE):
+            part = new[start : start + _DOCUMENTS_AT_ONCE]
+            conversations = [_messages(r, doc) for r, doc in zip(part, self._documents(part), strict=True)]
+            reload = [partial(self._pictures, request) for request in part]
+            questions = self.engine.prepare(conversations, self.images, reload)
+            self.prepared |= dict(zip(map(_key, part), questions, strict=True))
+
+    def _documents(self, requests: Sequence[Instance]) -> list[dict[str, Any]]:
+        """The requests' rows; consecutive rows of one split are read at once."""
+        task, split = requests[0].args[4:6]
+        ids = [r.doc_id for r in requests]
+        same = all(r.args[4:6] == (task, split) for r in requests)
+        if not (same and ids == list(range(ids[0], ids[0] + len(ids)))):
+            return [self.task_dict[r.args[4]][r.args[5]][r.doc_id] for r in requests]
+        columns = self.task_dict[task][split][ids[0] : ids[-1] + 1]
+        return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+
+    def _pictures(self, request: Instance) -> list[Any]:
+        conversation = _messages(request, self._documents([request])[0])
+        return [part["url"] for message in conversation for part in message["content"] if part["type"] == "image"]
+
+    def _decode(self, batch: list[Key], spec: DecodeSpec) -> None:
+        boxes = None
+        if spec.latents == "oracle":
+            if without := [f"{task} {doc}" for task, doc in batch if (task, doc) not in self.boxes]:
+                raise ValueError(f"latents: oracle needs a box for every question; none for {', '.join(without[:3])}")
+            boxes = [self.boxes[key] for key in batch]
+        answers = self.engine.answer(
+            [self.prepared[key] for key in batch],
+            spec,
+            self.images,
+            boxes=boxes,
+            seeds=[self._seed_of(k) for k in batch],
+        )
+        self.answers |= dict(zip(batch, answers, strict=True))
+
+    def _seed_of(self, key: Key) -> int:
+        """A question's own seed: its noise does not depend on the batch it stands in."""
+        return int.from_bytes(hashlib.blake2b(f"{self.seed}/{key[0]}/{key[1]}".encode(), digest_size=7).digest())
+
+    def _handed_over(self, key: Key) -> str:
+        response = self.answers[key].response
+        return response if key[0] in _PAPER_TASKS else stock_text(response)
+
+
+def _key(request: Instance) -> Key:
+    return request.task_name, request.doc_id
+
+
+def _messages(request: Instance, doc: dict[str, Any]) -> list[dict[str, Any]]:
+    return request.args[1](doc)

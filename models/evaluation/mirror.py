@@ -1,0 +1,39 @@
+"""A benchmark's data as a folder: the lmms-eval tasks that read it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from datasets import Value
+from lmms_eval.api.task import ConfigurableMessagesTask, ConfigurableTask
+from lmms_eval.utils import load_yaml_config
+
+from models.evaluation.tasks import yaml_path
+
+_ENCODED_PICTURES = ("image", "bytes")
+"""Columns that hold a picture as base64 text in HR-Bench and MME-RealWorld."""
+
+
+class MirrorTask(ConfigurableMessagesTask):
+    """An lmms-eval chat task over a local folder.
+
+    lmms-eval repeats a failed load or score five times and reports a RetryError; here nothing can change between
+    attempts, so the first error is raised as it is. Base64 pictures are left out where lmms-eval leaves pictures out.
+    """
+
+    process_results = ConfigurableTask.process_results.__wrapped__
+
+    def download(self, dataset_kwargs: dict[str, Any] | None = None) -> None:
+        ConfigurableTask.download.__wrapped__(self, dataset_kwargs)
+        for split, docs in self.dataset_no_image.items():
+            encoded = [c for c in _ENCODED_PICTURES if isinstance(docs.features.get(c), Value)]
+            self.dataset_no_image[split] = docs.remove_columns(encoded)
+
+
+def load_task(name: str, mirror: Path) -> MirrorTask:
+    """The task as its YAML describes it, over the data set in `mirror`. FileNotFoundError if there is no such folder."""
+    if not mirror.is_dir():
+        raise FileNotFoundError(f"{name}: no data set folder {mirror}")
+    config = load_yaml_config(str(yaml_path(name)))
+    return MirrorTask(config={**config, "dataset_path": str(mirror)}, model_name="vreflection")

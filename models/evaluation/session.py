@@ -1,0 +1,199 @@
+"""Evaluations of one checkpoint in one process: the model, its caches and lmms-eval are loaded once.
+
+Each evaluation leaves `samples.jsonl` (one row a question) and `result.json` in the run's folder. Finished answers are
+kept as resumable checkpoints, so an interrupted evaluation goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from dataclasses import asdict
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+# Data are local folders: neither datasets nor the hub client may ask the network. Read when they are imported, below.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
+
+import datasets
+import lmms_eval.evaluator
+import torch
+import transformers
+from lmms_eval.tasks import TaskManager
+
+from models.config import EvaluateSpec
+from models.evaluation import extract, scores
+from models.evaluation.boxes import read_boxes
+from models.evaluation.engine import Answer, Engine, Question
+from models.evaluation.lmms_model import Key, VReflection
+from models.evaluation.mirror import MirrorTask, load_task
+from models.evaluation.rows import rows_of
+from models.evaluation.tasks import YAML_FOLDER, digest, tasks_for
+from models.run import Interrupted, Run
+
+_CHECKPOINT_SECONDS = 300.0
+
+
+class Session:
+    """One checkpoint, ready for any number of `evaluate` calls.
+
+    checkpoint: a Qwen2.5-VL folder, with heads or without. device: "cpu" or "cuda". threads: torch's.
+    precision: "bf16" or "fp32"; a spec of another precision is refused.
+    """
+
+    def __init__(self, checkpoint: Path | str, device: str = "cpu", threads: int = 1, precision: str = "bf16") -> None:
+        self.engine = Engine(checkpoint, device=device, threads=threads, precision=precision)
+        self._manager = TaskManager(include_defaults=False, include_path=str(YAML_FOLDER))
+        self._tasks: dict[tuple[str, Path], MirrorTask] = {}
+        self._prepared: dict[tuple[str, Path, Any], dict[Key, Question]] = {}
+
+    def evaluate(self, run: Run, spec: EvaluateSpec, *, mirror: Path, batch_size: int) -> dict[str, Any]:
+        """Answer and score one benchmark; returns what result.json holds.
+
+        Raises ValueError if the spec does not fit this session or the installed tasks, scores.Mismatch if lmms-eval's
+        aggregates and the samples disagree, Interrupted (after writing a checkpoint) when the run is asked to stop.
+        """
+        mirror = Path(mirror).resolve()
+        started = time.perf_counter()
+        self._check(spec)
+        names = tasks_for(spec.benchmark, spec.protocol)
+        tasks = {name: self._task(name, mirror) for name in names}
+        oracle = spec.decode.latents == "oracle"
+        model = VReflection(
+            self.engine,
+            batch_size=batch_size,
+            seed=spec.seed,
+            decode=spec.decode,
+            images=spec.images,
+            boxes={
+                key: box for name in names for key, box in read_boxes(mirror, name, tasks[name].DATASET_NAME).items()
+            }
+            if oracle
+            else None,
+        )
+        progress = _Progress(run, model, total=sum(len(task.eval_docs) for task in tasks.values()))
+        model.answers |= progress.resumed()
+        model.after_batch = progress.after_batch
+        rows: list[scores.Row] = []
+        by_task: dict[str, dict[str, float]] = {}
+        run.out.mkdir(parents=True, exist_ok=True)
+        with (run.out / "samples.jsonl").open("w") as samples:
+            for name, task in tasks.items():
+                model.prepared = self._prepared.setdefault((name, mirror, spec.images), {})
+                by_task[name], logged = self._simple_evaluate(model, task, name)
+                pictures = {doc: question.images for (_, doc), question in model.prepared.items()}
+                own = rows_of(name, spec.benchmark, task.eval_docs_no_media, logged, model.answers, pictures)
+                scores.compare(scores.task_scores(name, own), by_task[name])
+                samples.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in own)
+                samples.flush()
+                rows += own
+        seconds = time.perf_counter() - started
+        sizes = {name: sum(row["task"] == name for row in rows) for name in names}
+        result = {
+            "benchmark": spec.benchmark,
+            "protocol": spec.protocol,
+            "n": len(rows),
+            "aggregates": scores.flatten(by_task, sizes),
+            "started": _share(row["latent_started"] for row in rows),
+            "truncated": _share(row["truncated"] for row in rows),
+            "unparsed": _share(row["prediction"] is None for row in rows),
+            "seconds": seconds,
+            "questions_per_second": len(rows) / seconds,
+            "versions": _versions(),
+        }
+        (run.out / "result.json").write_text(json.dumps(result, indent=2) + "\n")
+        return result
+
+    def _check(self, spec: EvaluateSpec) -> None:
+        if spec.precision != self.engine.precision:
+            raise ValueError(
+                f"precision: the spec says {spec.precision}, this session was loaded in {self.engine.precision}"
+            )
+        installed = digest(spec.benchmark, spec.protocol)
+        if spec.tasks != installed:
+            differing = sorted(
+                task for task in spec.tasks.keys() | installed.keys() if spec.tasks.get(task) != installed.get(task)
+            )
+            raise ValueError(
+                f"tasks: {', '.join(differing)} changed since this evaluation was planned (task files, extractor or "
+                "lmms-eval's version); plan it again"
+            )
+
+    def _task(self, name: str, mirror: Path) -> MirrorTask:
+        if (name, mirror) not in self._tasks:
+            self._tasks[name, mirror] = load_task(name, mirror)
+        return self._tasks[name, mirror]
+
+    def _simple_evaluate(self, model: VReflection, task: MirrorTask, name: str) -> tuple[dict[str, float], list[Any]]:
+        """lmms-eval's own run of one task: (metric -> aggregate, its logged samples)."""
+        results = lmms_eval.evaluator.simple_evaluate(
+            model,
+            tasks=[task],
+            task_manager=self._manager,
+            bootstrap_iters=0,
+            process_docs_parallel=1,
+            cli_args=SimpleNamespace(process_with_media=False),
+        )
+        metrics = [metric.name for metric in scores.metrics_of(name)]
+        found = results["results"][name]
+        return {m: float(found[f"{m},none"]) for m in metrics if f"{m},none" in found}, results["samples"][name]
+
+
+class _Progress:
+    """Reports, stops and keeps answers while a model generates."""
+
+    def __init__(self, run: Run, model: VReflection, total: int) -> None:
+        self.run, self.model, self.total = run, model, total
+        self.started = self.saved = time.monotonic()
+        self.before = 0
+
+    def resumed(self) -> dict[Key, Answer]:
+        """Answers of an earlier attempt."""
+        if self.run.resume_from is None:
+            return {}
+        lines = (self.run.resume_from / "answers.jsonl").read_text().splitlines()
+        kept = [json.loads(line) for line in lines]
+        self.before = len(kept)
+        return {(row.pop("task"), row.pop("doc_id")): Answer(**row) for row in kept}
+
+    def after_batch(self) -> None:
+        """One metrics line; a checkpoint every few minutes and before stopping."""
+        now, done = time.monotonic(), len(self.model.answers)
+        rate = (done - self.before) / max(now - self.started, 1e-9)
+        self.run.log(done, self.total, questions_per_second=rate)
+        stop = self.run.should_stop() and done < self.total
+        if stop or now - self.saved > _CHECKPOINT_SECONDS:
+            self._save(done)
+            self.saved = now
+        if stop:
+            raise Interrupted(f"{done} of {self.total} questions answered")
+
+    def _save(self, done: int) -> None:
+        folder = self.run.checkpoints / f"checkpoint-{done}"
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / "answers.jsonl").open("w") as lines:
+            for (task, doc), answer in self.model.answers.items():
+                lines.write(json.dumps({"task": task, "doc_id": doc, **asdict(answer)}, ensure_ascii=False) + "\n")
+            lines.flush()
+            os.fsync(lines.fileno())
+        (folder / "COMPLETE").touch()
+
+
+def _share(flags: Any) -> float:
+    flags = list(flags)
+    return sum(flags) / len(flags)
+
+
+def _versions() -> dict[str, Any]:
+    from importlib.metadata import version
+
+    return {
+        "lmms-eval": version("lmms-eval"),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "datasets": datasets.__version__,
+        "extractor": extract.VERSION,
+    }

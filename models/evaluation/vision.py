@@ -1,0 +1,91 @@
+"""Pictures on their way to the language model: hashed, turned into patches, encoded once, kept.
+
+The vision tower is frozen, so a picture's features depend on nothing but its pixels and the resizing limits. They are
+cached by content, across questions, decodings and jobs of one process.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from models.config import Images
+from models.training.images import encode_images, patches_of
+
+
+def image_processor(checkpoint: Path, images: Images) -> Any:
+    """The checkpoint's image processor with the wanted backend and limits; RuntimeError if that backend is missing."""
+    from transformers import AutoImageProcessor
+
+    processor = AutoImageProcessor.from_pretrained(
+        checkpoint, backend=images.processor, min_pixels=images.min_pixels, max_pixels=images.max_pixels
+    )
+    backend = "pil" if type(processor).__name__.endswith("Pil") else "torchvision"
+    if backend != images.processor:  # transformers falls back silently; the backends' pixels differ
+        raise RuntimeError(f"images.processor: {images.processor} is not available here, only {backend}")
+    return processor
+
+
+def content_hash(image: Image.Image) -> str:
+    """A picture's identity: its size and RGB pixels."""
+    state = hashlib.blake2b(f"{image.size}".encode(), digest_size=16)
+    state.update(image.tobytes())
+    return state.hexdigest()
+
+
+class FeatureCache:
+    """Least-recently-used features by picture, bounded in bytes; kept in main memory."""
+
+    def __init__(self, capacity_bytes: int) -> None:
+        self.capacity_bytes = capacity_bytes
+        self.bytes = 0
+        self._kept: OrderedDict[Any, Tensor] = OrderedDict()
+
+    def __contains__(self, key: Any) -> bool:
+        return key in self._kept
+
+    def get(self, key: Any) -> Tensor:
+        """The features, now the most recently used; KeyError if absent."""
+        self._kept.move_to_end(key)
+        return self._kept[key]
+
+    def has_room(self, size_bytes: int) -> bool:
+        """Whether so much fits without forgetting anything."""
+        return self.bytes + size_bytes <= self.capacity_bytes
+
+    def put(self, key: Any, features: Tensor) -> None:
+        """Keep features, forgetting the longest unused ones."""
+        if key in self._kept:
+            self.bytes -= self._kept.pop(key).nbytes
+        self._kept[key] = features
+        self.bytes += features.nbytes
+        while self.bytes > self.capacity_bytes and len(self._kept) > 1:
+            self.bytes -= self._kept.popitem(last=False)[1].nbytes
+
+
+def encode(model: Any, processor: Any, images: Sequence[Image.Image]) -> list[Tensor]:
+    """Merged features [T_i, D] of every picture, in raster order, in main memory."""
+    if not images:
+        return []
+    patches, grids = patches_of(processor, list(images))
+    with torch.inference_mode():
+        return [features.to("cpu") for features in encode_images(model, patches, grids)]
+
+
+def merged_grid(processor: Any, image: Image.Image) -> tuple[int, int]:
+    """Height and width of a picture in merged tokens, without making its patches."""
+    from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
+
+    cell = processor.patch_size * processor.merge_size
+    size = processor.size
+    height, width = smart_resize(
+        image.height, image.width, cell, min_pixels=size["shortest_edge"], max_pixels=size["longest_edge"]
+    )
+    return height // cell, width // cell
