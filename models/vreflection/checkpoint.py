@@ -60,6 +60,8 @@ def load(
             **options,
         )
     model.fresh_heads = _check(model, path, set(heads), found)
+    recorded = facts(path)
+    model.teacher_region = recorded.get("region", "roi_align"), recorded.get("roi_bins", 8)
     return model.eval()
 
 

@@ -1,20 +1,32 @@
-"""Batched latent decoding (Coconut-style): after `<|lvr_start|>`, S forwards are fed a state instead of a token."""
+"""Batched latent decoding (Coconut-style): after `<|lvr_start|>`, exactly S forwards are fed a state instead of a token.
+
+Greedy, with a KV cache and explicit positions. Rows are left-padded, enter latent steps at different times and leave the
+batch when they end; the answers are those of one prompt at a time. Knows nothing of texts or benchmarks.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
+from transformers.cache_utils import Cache
 
 from models.config import DecodeSpec
+from models.vreflection.boxes import Cells, box_cells
+from models.vreflection.cache import BufferLayer
 from models.vreflection.model import VReflection
+from models.vreflection.template import positions
 from models.vreflection.tokens import SpecialTokens
+
+COMPACT_BELOW = 0.75
+"""Rows still running, as a share of the batch, at which dropping the others is worth copying the cache."""
 
 
 @dataclass(eq=False)
 class Prompt:
-    """One question, tokenised, image tokens already expanded. One or several images."""
+    """One question, tokenised, image tokens already expanded. No, one or several images."""
 
     input_ids: Tensor
     """[L] int64"""
@@ -25,7 +37,7 @@ class Prompt:
     pixel_values: Tensor | None = None
     image_grid_thw: Tensor | None = None
     boxes: Tensor | None = None
-    """[b, 4] float64, for `latents: oracle`."""
+    """[b, 4] float64, for `latents: oracle`; the k-th latent segment looks at box k, later ones at the last."""
     box_image: Tensor | None = None
     """[b]: image of every box; None is the first."""
     seed: int | None = None
@@ -37,7 +49,7 @@ class Decoded:
     """What one prompt gave."""
 
     token_ids: list[int]
-    """Generated ids, special tokens included; every latent step stands as one `<|lvr|>`."""
+    """Generated ids, special tokens included; every latent step stands as one `<|lvr|>`. Ends with the end token, if one came."""
     latent_started: bool
     latent_steps: int
     truncated: bool
@@ -46,6 +58,37 @@ class Decoded:
     """[steps, D]: what was fed, with keep_latents."""
     hidden: Tensor | None = None
     """[steps, D]: the model's own state before each latent step (at slot i - 1), with keep_latents."""
+
+
+@dataclass(eq=False)
+class Step:
+    """One forward of the rows still in the batch, for `on_step`."""
+
+    rows: list[int]
+    """[r]: the prompt of every row."""
+    inputs: Tensor
+    """[r, D]: the last input embedding."""
+    hidden: Tensor
+    """[r, D]: the last hidden state."""
+    positions: Tensor
+    """[r, 4]: (text, t, h, w) of the last input."""
+
+
+class _Row:
+    """The Python side of one running prompt."""
+
+    def __init__(self, prompt: int) -> None:
+        self.prompt = prompt
+        self.ids: list[int] = []
+        self.counted = 0
+        """Tokens that count against max_new_tokens."""
+        self.left = 0
+        """Latent steps still to be taken in this segment; > 0 is latent mode."""
+        self.segment = -1
+        self.steps = 0
+        self.done = self.truncated = False
+        self.latents: list[Tensor] = []
+        self.states: list[Tensor] = []
 
 
 def decode(
@@ -57,6 +100,313 @@ def decode(
     eos: set[int],
     generator: torch.Generator | None = None,
     keep_latents: bool = False,
+    on_step: Callable[[Step], None] | None = None,
 ) -> list[Decoded]:
-    """Greedy answers to `prompts`, in order."""
-    raise NotImplementedError
+    """Greedy answers to `prompts`, in order.
+
+    The model emits `<|lvr_start|>` itself, or it is forced as the first token (and stands in token_ids). The state of that
+    token is the first latent input; after S of them the model decodes normally again, and may start another segment.
+    End tokens cannot come while latent. Latent steps count against max_new_tokens only with `count_latents`.
+
+    latents: own; zeroed; noise (normal, with the norm of the own latent); shuffled (each row is fed another row's own
+    latents: own ones are decoded first; a donor that starts none is forced to); oracle (Z_T of the true box, by the BCM).
+    generator (CPU): of the noise and the derangement. on_step sees every forward of the last pass.
+    """
+    if not prompts:
+        return []
+    _check(model, prompts, spec)
+    options = dict(tokens=tokens, eos=eos, on_step=on_step)
+    with torch.inference_mode():
+        if spec.latents == "shuffled" and spec.latent_steps:
+            return _shuffled(model, prompts, spec, generator, keep_latents, options)
+        feed = _feed(model, prompts, spec, generator)
+        return _Decoder(model, prompts, spec, feed, keep_latents, **options).run()
+
+
+def _check(model: VReflection, prompts: list[Prompt], spec: DecodeSpec) -> None:
+    if model.training:
+        raise ValueError("decode needs model.eval()")
+    if spec.latents == "oracle" and spec.latent_steps:
+        if model.box_feature_resampler is None:
+            raise ValueError("latents: oracle needs the BCM; load the model with heads including 'bcm'")
+        held = model.box_feature_resampler.queries.shape[1]
+        if held != spec.latent_steps:
+            raise ValueError(f"latents: oracle takes the BCM's {held} queries, but latent_steps is {spec.latent_steps}")
+        for at, prompt in enumerate(prompts):
+            if prompt.boxes is None or not len(prompt.boxes):
+                raise ValueError(f"latents: oracle needs the true box of every question; prompt {at} has none")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A latent step about to be taken."""
+
+    prompt: int
+    segment: int
+    step: int
+
+
+Feed = Callable[[list[Asked], Tensor], Tensor]
+"""(latent steps of k rows, their own latents [k, D]) -> what is fed [k, D]."""
+
+
+def _own(asked: list[Asked], states: Tensor) -> Tensor:
+    return states
+
+
+def _zeroed(asked: list[Asked], states: Tensor) -> Tensor:
+    return torch.zeros_like(states)
+
+
+def _feed(model: VReflection, prompts: list[Prompt], spec: DecodeSpec, generator: torch.Generator | None) -> Feed:
+    if spec.latents == "zeroed":
+        return _zeroed
+    if spec.latents == "noise":
+        return _Noise(prompts, generator)
+    if spec.latents == "oracle" and spec.latent_steps:
+        return _Given([_oracle(model, prompt) for prompt in prompts])
+    return _own
+
+
+class _Noise:
+    """N(0, 1) scaled to the own latent's norm; a stream of its own per prompt, so that batches do not matter."""
+
+    def __init__(self, prompts: list[Prompt], generator: torch.Generator | None) -> None:
+        drawn = torch.randint(2**62, (len(prompts),), generator=generator).tolist()
+        seeds = [seed if prompt.seed is None else prompt.seed for prompt, seed in zip(prompts, drawn)]
+        self.streams = [torch.Generator().manual_seed(seed) for seed in seeds]
+
+    def __call__(self, asked: list[Asked], states: Tensor) -> Tensor:
+        width = states.shape[-1]
+        noise = torch.stack([torch.randn(width, generator=self.streams[a.prompt]) for a in asked]).to(states.device)
+        scale = states.float().norm(dim=-1, keepdim=True) / noise.norm(dim=-1, keepdim=True)
+        return (noise * scale).to(states.dtype)
+
+
+class _Given:
+    """Latents [segments, S, D] known beforehand, one tensor per prompt; later segments take the last."""
+
+    def __init__(self, latents: list[Tensor]) -> None:
+        self.latents = latents
+
+    def __call__(self, asked: list[Asked], states: Tensor) -> Tensor:
+        given = [self.latents[a.prompt] for a in asked]
+        return torch.stack([g[min(a.segment, len(g) - 1), a.step] for g, a in zip(given, asked)]).to(states.dtype)
+
+
+def _oracle(model: VReflection, prompt: Prompt) -> Tensor:
+    """[b, S, D]: Z_T of the true boxes."""
+    device = model.device
+    features, grids = _vision(model, [prompt])
+    images = torch.zeros(len(prompt.boxes), dtype=torch.long) if prompt.box_image is None else prompt.box_image
+    cells = Cells.of(grids.to(device), images.to(device))
+    boxes = prompt.boxes.to(device=device, dtype=torch.float64)
+    region = model.region(features, cells, boxes, box_cells(boxes, cells), *model.teacher_region)
+    return model.teacher(region)[0]
+
+
+def _shuffled(model, prompts: list[Prompt], spec: DecodeSpec, generator, keep_latents: bool, options) -> list[Decoded]:
+    if len(prompts) < 2:
+        raise ValueError("latents: shuffled feeds another question's latents; it needs at least two prompts in a batch")
+    quiet = options | {"on_step": None}
+    own_spec = spec.model_copy(update={"latents": "own"})
+    own = _Decoder(model, prompts, own_spec, _own, True, **quiet).run()
+    donors = derangement(len(prompts), generator)
+    first = {at: answer.latents[: spec.latent_steps] for at, answer in enumerate(own) if _complete(answer, spec)}
+    wanted = sorted({donors[at] for at, answer in enumerate(own) if answer.latent_started} - set(first))
+    if wanted:
+        forced = own_spec.model_copy(update={"start": "forced", "max_new_tokens": 2, "count_latents": False})
+        given = _Decoder(model, [prompts[at] for at in wanted], forced, _own, True, **quiet).run()
+        first |= {at: answer.latents[: spec.latent_steps] for at, answer in zip(wanted, given)}
+    receivers = [at for at, answer in enumerate(own) if answer.latent_started]
+    if not receivers:
+        return own if keep_latents else [replace(answer, latents=None, hidden=None) for answer in own]
+    feed = _Given([first[donors[at]][None] for at in receivers])
+    again = _Decoder(model, [prompts[at] for at in receivers], spec, feed, keep_latents, **options).run()
+    answers = dict(zip(receivers, again))
+    return [answers.get(at, replace(answer, latents=None, hidden=None)) for at, answer in enumerate(own)]
+
+
+def _complete(answer: Decoded, spec: DecodeSpec) -> bool:
+    return answer.latent_started and answer.latent_steps >= spec.latent_steps
+
+
+def derangement(n: int, generator: torch.Generator | None) -> list[int]:
+    """A random cyclic permutation of 0..n-1 (n >= 2): nobody stays in place (Sattolo)."""
+    order = list(range(n))
+    for at in range(n - 1, 0, -1):
+        other = int(torch.randint(at, (1,), generator=generator))
+        order[at], order[other] = order[other], order[at]
+    return order
+
+
+def _vision(model: VReflection, prompts: list[Prompt]) -> tuple[Tensor | None, Tensor]:
+    """(features [T, D] of all images in order or None, merged grids [I, 2])."""
+    merge = model.model.visual.spatial_merge_size
+    features, grids = [], []
+    live = [p for p in prompts if p.image_embeds is None and p.pixel_values is not None]
+    seen: dict[int, Tensor] = {}
+    if live:
+        grid_thw = torch.cat([p.image_grid_thw for p in live]).to(model.device)
+        pixels = torch.cat([p.pixel_values for p in live]).to(device=model.device, dtype=model.model.visual.dtype)
+        merged = model.model.visual(pixels, grid_thw).pooler_output
+        sizes = [int(p.image_grid_thw.prod(1).sum()) // merge**2 for p in live]
+        seen = {id(p): part for p, part in zip(live, merged.split(sizes))}
+    for prompt in prompts:
+        if prompt.image_embeds is None and prompt.pixel_values is None:
+            continue
+        features.append(seen[id(prompt)] if id(prompt) in seen else prompt.image_embeds.to(model.device))
+        grids.append(_grids(prompt, merge))
+    if not features:
+        return None, torch.zeros(0, 2, dtype=torch.long)
+    return torch.cat(features), torch.cat(grids)
+
+
+def _grids(prompt: Prompt, merge: int) -> Tensor:
+    if prompt.image_grids is not None:
+        return prompt.image_grids.cpu()
+    if prompt.image_grid_thw is not None:
+        return prompt.image_grid_thw[:, 1:].cpu() // merge
+    return torch.zeros(0, 2, dtype=torch.long)
+
+
+def _following(place: Tensor) -> Tensor:
+    """[4, 1]: the position after those of a prompt [4, L]."""
+    return torch.stack([place[0, -1:] + 1, *(3 * [place[1:].max()[None] + 1])])
+
+
+@dataclass(eq=False)
+class _Decoder:
+    """One pass over a batch of prompts."""
+
+    model: VReflection
+    prompts: list[Prompt]
+    spec: DecodeSpec
+    feed: Feed
+    keep: bool
+    tokens: SpecialTokens
+    eos: set[int]
+    on_step: Callable[[Step], None] | None = None
+    rows: list[_Row] = field(default_factory=list)
+
+    def run(self) -> list[Decoded]:
+        every = self.rows = [_Row(at) for at in range(len(self.prompts))]
+        hidden = self._prefill()
+        while True:
+            inputs = self._advance(hidden)
+            if inputs is None:
+                break
+            hidden = self._forward(*self._compact(inputs))
+        return [self._result(row) for row in every]
+
+    def _prefill(self) -> Tensor:
+        """Run the prompts, left-padded; returns the last hidden states [r, D]."""
+        model, forced = self.model, self.spec.start == "forced"
+        prompt_ids = [prompt.input_ids.cpu() for prompt in self.prompts]
+        merge = model.model.visual.spatial_merge_size
+        placed = [positions(i, _grids(p, merge), self.tokens.image) for i, p in zip(prompt_ids, self.prompts)]
+        if forced:
+            start = torch.tensor([self.tokens.lvr_start])
+            prompt_ids = [torch.cat([ids, start]) for ids in prompt_ids]
+            placed = [torch.cat([place, _following(place)], 1) for place in placed]
+        longest = max(len(ids) for ids in prompt_ids)
+        shape = (len(prompt_ids), longest)
+        input_ids = torch.zeros(shape, dtype=torch.long)
+        mask = torch.zeros(shape, dtype=torch.bool)
+        place = torch.zeros(4, *shape, dtype=torch.long)
+        for at, (ids, own) in enumerate(zip(prompt_ids, placed)):
+            input_ids[at, longest - len(ids) :] = ids
+            mask[at, longest - len(ids) :] = True
+            place[:, at, longest - len(ids) :] = own
+        self.mask = mask.to(model.device)
+        self.next_position = torch.stack([place[0, :, -1], *(3 * [place[1:].amax((0, 2))])]).to(model.device)
+        features, _ = _vision(model, self.prompts)
+        embeds = model.embed(input_ids.to(model.device), features)
+        self.cache = Cache(layers=[BufferLayer() for _ in model.model.language_model.layers])
+        for row in self.rows:
+            if forced:
+                self._emit(row, self.tokens.lvr_start)
+        return self._language(embeds, place.to(model.device))
+
+    def _forward(self, inputs: Tensor) -> Tensor:
+        """One more input [r, D] per row."""
+        self.mask = torch.cat([self.mask, self.mask.new_ones(len(inputs), 1)], 1)
+        self.next_position = self.next_position + 1
+        return self._language(inputs[:, None], self.next_position[..., None])
+
+    def _language(self, embeds: Tensor, place: Tensor) -> Tensor:
+        hidden = self.model.model.language_model(
+            inputs_embeds=embeds, attention_mask=self.mask, position_ids=place, past_key_values=self.cache, use_cache=True
+        ).last_hidden_state[:, -1]
+        if self.on_step is not None:
+            rows = [row.prompt for row in self.rows]
+            self.on_step(Step(rows, embeds[:, -1], hidden, place[..., -1].T))
+        return hidden
+
+    def _advance(self, hidden: Tensor) -> Tensor | None:
+        """Take the states [r, D] of the last inputs; returns the next inputs [r, D], or None when every row has ended."""
+        latent = [at for at, row in enumerate(self.rows) if not row.done and row.left]
+        speaking = [at for at, row in enumerate(self.rows) if not row.done and not row.left]
+        if speaking:
+            chosen = self.model.lm_head(hidden[speaking]).argmax(-1).tolist()
+            for at, token in zip(speaking, chosen):
+                self._emit(self.rows[at], token)
+        if not latent and all(row.done for row in self.rows):
+            return None
+        # A row that has just emitted `<|lvr_start|>` is fed that token now; its latent steps follow.
+        last = torch.tensor([row.ids[-1] for row in self.rows], device=hidden.device)
+        inputs = self.model.get_input_embeddings()(last)
+        if latent:
+            rows, states = [self.rows[at] for at in latent], hidden[latent]
+            asked = [Asked(row.prompt, row.segment, self.spec.latent_steps - row.left) for row in rows]
+            fed = self.feed(asked, states)
+            inputs[latent] = fed.to(inputs.dtype)
+            for at, row in enumerate(rows):
+                self._take(row, fed[at], states[at])
+        return None if all(row.done for row in self.rows) else inputs
+
+    def _emit(self, row: _Row, token: int) -> None:
+        row.ids.append(token)
+        row.counted += 1
+        if token in self.eos:
+            row.done = True
+        elif row.counted >= self.spec.max_new_tokens:
+            row.done = row.truncated = True
+        elif token == self.tokens.lvr_start and self.spec.latent_steps:
+            row.left = self.spec.latent_steps
+            row.segment += 1
+
+    def _take(self, row: _Row, fed: Tensor, state: Tensor) -> None:
+        """Book one latent step."""
+        row.left -= 1
+        row.steps += 1
+        row.ids.append(self.tokens.lvr)
+        if self.keep:
+            row.latents.append(fed)
+            row.states.append(state)
+        if self.spec.count_latents:
+            row.counted += 1
+            if row.counted >= self.spec.max_new_tokens:
+                row.done = row.truncated = True
+
+    def _compact(self, inputs: Tensor) -> tuple[Tensor]:
+        """Drop ended rows once enough have ended."""
+        running = [at for at, row in enumerate(self.rows) if not row.done]
+        if len(running) > COMPACT_BELOW * len(self.rows):
+            return (inputs,)
+        keep = torch.tensor(running, device=inputs.device)
+        self.rows = [self.rows[at] for at in running]
+        self.mask, self.next_position = self.mask[keep], self.next_position[:, keep]
+        self.cache.batch_select_indices(keep)
+        return (inputs[keep],)
+
+    def _result(self, row: _Row) -> Decoded:
+        kept = self.keep and row.latents
+        return Decoded(
+            row.ids,
+            row.segment >= 0,
+            row.steps,
+            row.truncated,
+            torch.stack(row.latents) if kept else None,
+            torch.stack(row.states) if kept else None,
+        )

@@ -83,6 +83,10 @@ class VReflection(Qwen2_5_VLForConditionalGeneration):
         self.box_feature_resampler = BoxResampler(width, latent_steps) if "bcm" in heads else None
         self.student_resampler = StudentResampler(width) if "dac" in heads else None
         self.vreflection = OwnParameters(width, latent_steps) if "static" in heads else None
+        self.teacher_region: tuple[str, int] = ("roi_align", 8)
+        """(region, roi_bins) that the BCM was trained with; `checkpoint.load` sets it for oracle latents."""
+        self.fresh_heads: frozenset[str] = frozenset()
+        """Heads that `checkpoint.load` did not find in the files."""
         self.post_init()
 
     def _init_weights(self, module: torch.nn.Module) -> None:
