@@ -15,7 +15,7 @@ from harness.spec.errors import SpecError, unknown
 from harness.spec.experiment import Column, Row
 from harness.spec.files import Loaded, LoadedExperiment, load_benchmark, load_experiment, load_profile, load_recipe
 from harness.spec.profile import Profile
-from harness.spec.resolve import ResolvedRow, base, resolve
+from harness.spec.resolve import ResolvedRow, base, resolve, resolve_base
 from harness.spec.text import Document
 
 
@@ -46,7 +46,8 @@ class Cell:
 @dataclass(frozen=True)
 class Plan:
     """rows, columns: those selected, in the table's order. overrides: the `--set` texts. own_recipe: whether the recipe
-    is the experiment's. checkpoints: row label → seed → last training, or the base model."""
+    is the experiment's. checkpoints: row label → seed → last training, or the base model. reference: benchmark → the base
+    model's own evaluation, under a proxy profile: whether its benchmarks leave room below and above."""
 
     experiment: LoadedExperiment
     profile: Loaded[Profile]
@@ -59,6 +60,7 @@ class Plan:
     cells: tuple[Cell, ...]
     graph: Graph
     checkpoints: Mapping[str, Mapping[int, Checkpoint]]
+    reference: Mapping[str, Job]
     overrides: tuple[str, ...] = ()
     own_recipe: bool = True
 
@@ -175,10 +177,14 @@ def plan_experiment(
             for protocol in (p for p in used_protocols if p in benchmarks[column.benchmark].value.protocols):
                 jobs = {} if reason else _evaluations(maker, row, column, protocol, used_seeds, modes)
                 cells.append(Cell(row.label, column, protocol, jobs, reason))
-    graph = Graph(job for cell in cells for job in cell.jobs.values())
+    reference = {}
+    if profile.value.proxy and checkpoints:
+        untrained = resolve_base(start)
+        reference = {c.benchmark: maker.evaluate(untrained, 0, c.benchmark, "paper", "own") for c in selected}
+    graph = Graph([*(job for cell in cells for job in cell.jobs.values()), *reference.values()])
     return Plan(
         experiment, profile, written, tuple(resolved), selected, benchmarks, used_seeds, used_protocols, tuple(cells),
-        graph, checkpoints, overrides, own,
+        graph, checkpoints, reference, overrides, own,
     )  # fmt: skip
 
 

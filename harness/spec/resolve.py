@@ -166,6 +166,16 @@ def resolve(experiment: LoadedExperiment, index: int, start: Base) -> ResolvedRo
     return resolved
 
 
+def resolve_base(start: Base) -> ResolvedRow:
+    """The base model itself as a row: no stages, nothing set."""
+    values = dict(start.values)
+    for name, factor in start.scale.items():
+        if values[name].origin != "profile":
+            values[name] = _scaled(values[name], factor)
+    values.update(start.overrides)
+    return ResolvedRow(-1, Row(label="base model", stages=()), _validated(values, start.recipe), values)
+
+
 def _schema() -> dict[str, Value]:
     values = {name: Value(Recipe.model_fields[name].default, "schema", "schema") for name in GLOBAL}
     for section, names in OPTIONS.items():

@@ -1,0 +1,151 @@
+"""Parsing, choosing the verb, and turning expected errors into one line."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import gc
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+VERBS = {
+    "run": "run what the experiments still need, and write their reports (the default verb)",
+    "plan": "show the jobs, what is shared, what is done, and what the rest will cost",
+    "diff": "show how two recipes or rows differ",
+    "status": "show where jobs stand",
+    "logs": "show a job's log",
+    "why": "show what a cell still needs and what it costs",
+    "report": "write the reports again from what is stored",
+    "cancel": "stop jobs that run or wait",
+    "retry": "let a failed job run again",
+    "release": "take a job from an owner that is gone",
+    "audit": "check the arithmetic of reported tables",
+    "doctor": "check this machine: interpreter, packages, disk, results folder",
+}
+"""Verb → help. The verb's module in this folder has `add_arguments(parser)` and `main(options) -> int`."""
+
+_EXPECTED = (
+    ("harness.spec.errors", "SpecError"),
+    ("harness.store.files", "StoreError"),
+    ("harness.dispatch", "DispatchError"),
+    ("harness.tracking", "TrackingError"),
+    ("harness.report", "ReportError"),
+)
+"""Errors that are about the user's input or machine, by the module that defines them: shown as a line, not a traceback."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command line; returns the exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    gc.disable()  # a short-lived command allocates little and collects nothing; `run` turns it on again
+    try:
+        options = _parse(arguments)
+        return _verb(options.verb).main(options)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        line = _expected(error)
+        if line is None:
+            raise
+        print(line, file=sys.stderr)
+        return 2
+
+
+def _parse(arguments: list[str]) -> argparse.Namespace:
+    if arguments and not arguments[0].startswith("-") and arguments[0] not in VERBS:
+        word = arguments[0]
+        if "." not in word and os.sep not in word and not os.path.exists(word):
+            from harness.spec.errors import SpecError, unknown
+
+            raise SpecError(unknown(f'no such verb or file "{word}"', word, list(VERBS), "verbs"))
+        arguments.insert(0, "run")
+    elif arguments and arguments[0].startswith("-") and arguments[0] not in ("-h", "--help"):
+        arguments.insert(0, "run")
+    parser = argparse.ArgumentParser(
+        prog="run.py",
+        description="V-Reflection, measured: every table cell a spec, every result a stored job.",
+        usage="run.py FILE… [options]  |  run.py VERB …",
+        epilog="run.py VERB --help explains a verb. Example: run.py experiments/table3c.yaml",
+        allow_abbrev=False,
+    )
+    chosen = arguments[0] if arguments and arguments[0] in VERBS else None
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", title="verbs", required=True, prog="run.py")
+    for verb, text in VERBS.items():
+        sub = verbs.add_parser(verb, help=text, description=text[0].upper() + text[1:] + ".", allow_abbrev=False)
+        if verb == chosen:
+            _verb(verb).add_arguments(sub)
+    return parser.parse_args(arguments)
+
+
+def _verb(name: str):
+    return importlib.import_module(f"harness.cli.{name}")
+
+
+def _expected(error: Exception) -> str | None:
+    """The line for an error that a person can act on; None for a defect of ours."""
+    for module, name in _EXPECTED:
+        kind = getattr(sys.modules.get(module), name, None)
+        if kind is not None and isinstance(error, kind):
+            return str(error)
+    if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EPERM):
+        remedy = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "choose a folder you may write"
+        return f"{error.filename or 'a file'}: {error.strerror}; {remedy} (--results DIR, --reports DIR)"
+    return None
+
+
+def add_selection(parser: argparse.ArgumentParser, several: bool = True) -> None:
+    """Arguments of the verbs that plan: files, profile, selection, overrides."""
+    parser.add_argument("files", nargs="+" if several else 1, metavar="FILE", help="experiments/*.yaml, or a folder of them")
+    parser.add_argument("--profile", default="proxy", metavar="P", help="profile's name or file (default: proxy)")
+    parser.add_argument("--recipe", metavar="R", help="another recipe than the experiment's own")
+    parser.add_argument("--rows", nargs="+", default=[], metavar="ROW", help="only these rows")
+    parser.add_argument("--columns", nargs="+", default=[], metavar="COLUMN", help="only these columns")
+    parser.add_argument("--seeds", type=_count, metavar="N", help="number of seeds (default: the profile's)")
+    parser.add_argument("--protocols", nargs="+", default=[], choices=("paper", "stock"), help="default: the profile's")
+    parser.add_argument(
+        "--latents", nargs="+", default=[], choices=("own", "zeroed", "noise", "shuffled", "oracle"),
+        help="latents modes of the evaluations (default: the profile's)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--set", action="append", default=[], dest="overrides", metavar="NAME=VALUE",
+        help="override an option in every row, as in stage1.p=0.3; such results never enter the paper's table",
+    )  # fmt: skip
+    add_results(parser)
+
+
+def add_results(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="the store (default: results)")
+
+
+def _count(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is no number of seeds; use 1 or more")
+    return int(text)
+
+
+def plans(options: argparse.Namespace) -> list:
+    """The plans of the files that were named, in order."""
+    from harness.plan import plan_experiment
+
+    return [
+        plan_experiment(
+            file, options.profile, recipe=options.recipe, rows=options.rows, columns=options.columns,
+            seeds=options.seeds, protocols=options.protocols, latents=options.latents, overrides=options.overrides,
+            digests=options.results / ".digests.json",
+        )
+        for file in experiment_files(options.files)
+    ]  # fmt: skip
+
+
+def experiment_files(named: Sequence[str]) -> list[Path]:
+    """Folders are replaced by the experiments in them."""
+    found: list[Path] = []
+    for name in map(Path, named):
+        found += sorted(name.glob("*.yaml")) if name.is_dir() else [name]
+    return found

@@ -1,0 +1,205 @@
+"""`run.py plan FILE…`: which jobs, why each must run, which cells share it, what the rest will cost."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from harness.cli.main import add_selection, plans
+from harness.cli.stored import history, open_store
+from harness.cli.words import columns, duration, listed, plural
+from harness.jobs import Graph, Job, Source
+
+if TYPE_CHECKING:
+    from harness.plan import Plan
+    from harness.store import Status
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_selection(parser)
+    parser.add_argument("--explain", metavar="ROW", help="print a row's options, each with where it came from")
+    parser.add_argument("--json", action="store_true", help="everything, for programs")
+
+
+def main(options: argparse.Namespace) -> int:
+    from harness.plan import merged
+    from harness.plan.cost import makespan, seconds_of
+
+    made = plans(options)
+    if options.explain:
+        from harness.cli.explain import explain
+
+        print(explain(made, options.explain))
+        return 0
+    graph = merged(made)
+    store = open_store(options.results)
+    statuses = store.statuses(graph)
+    todo = [job for job in graph if statuses[job.key].state != "done"]
+    known = history(store) if todo else {}
+    costs = {job.key: seconds_of(job, known) for job in todo}
+    if options.json:
+        print(json.dumps(as_json(made, graph, statuses, costs), indent=1, ensure_ascii=False))
+        return 0
+    for plan in made:
+        print(heading(plan))
+    print()
+    print(table(made, graph, statuses, costs))
+    print()
+    unknown = sum(cost is None for cost in costs.values())
+    slots = getattr(made[0].profile.value.dispatch, "slots", None) or os.cpu_count() or 1
+    total = makespan(graph, {key: cost for key, cost in costs.items() if cost is not None}, slots)
+    forecast = f"about {duration(total)} on {plural(slots, 'slot')}" if len(costs) > unknown else ""
+    if unknown:
+        forecast += (", and " if forecast else "") + f"{plural(unknown, 'job')} of unknown cost (no finished job of their shape)"
+    done = len(graph) - len(todo)
+    print(f"{plural(len(graph), 'job')}: {done} done, {len(todo)} to run" + (f"; {forecast}" if todo else ""))
+    return 0
+
+
+def heading(plan: Plan) -> str:
+    """Two or three lines: what, under which profile, on what."""
+    spec, profile = plan.experiment.value, plan.profile.value
+    base = next((u for job in plan.graph for u in job.inputs.values() if isinstance(u, Source)), None)
+    lines = [
+        f"{spec.kind.capitalize()} {spec.name} · {spec.title} · {plan.experiment.document.name}",
+        f"  profile {plan.profile.name}: {profile.title}; recipe {plan.recipe.path.stem}; {plural(len(plan.seeds), 'seed')}"
+        + (f"; base {base.digest[:12]}" if base else ""),
+        f"  {plural(len(plan.rows), 'row')} × {plural(len(plan.columns), 'column')} × "
+        f"{' and '.join(plan.protocols)} = {plural(len(plan.cells), 'cell')}",
+    ]
+    if plan.overridden:
+        changed = [f"--set {text}" for text in plan.overrides] + ([] if plan.own_recipe else [f"--recipe {plan.recipe.path.stem}"])
+        lines.append(f"  overridden by {', '.join(changed)}: these results never enter the paper's table")
+    lines += [f"  one run under several labels: {' = '.join(labels)}" for labels in plan.same_run()]
+    absent = {cell.row: cell.not_run for cell in plan.cells if cell.not_run}
+    lines += [f"  not run: {row} ({reason})" for row, reason in absent.items()]
+    return "\n".join(lines)
+
+
+def table(
+    made: list[Plan], graph: Graph, statuses: Mapping[str, Status], costs: Mapping[str, float | None]
+) -> str:
+    """Jobs by kind, parents first; evaluations of one checkpoint on one line for each benchmark."""
+    lines: list[str] = []
+    for kind in dict.fromkeys(job.kind for job in sorted(graph, key=_order)):
+        jobs = [job for job in graph if job.kind == kind]
+        lines.append(f"{kind}  ({plural(len(jobs), 'job')})")
+        groups = _evaluations(jobs) if kind == "evaluate" else [[job] for job in jobs]
+        lines.append(
+            columns(
+                [_name(group), _state(group, statuses), _cost(group, costs), _why(group, statuses), _users(made, group[0])]
+                for group in groups
+            )
+        )
+    return "\n".join(lines)
+
+
+def as_json(
+    made: list[Plan], graph: Graph, statuses: Mapping[str, Status], costs: Mapping[str, float | None]
+) -> dict[str, Any]:
+    """Jobs, cells and states in plain data."""
+    return {
+        "experiments": [
+            {
+                "name": plan.name,
+                "file": plan.experiment.document.name,
+                "profile": plan.profile.name,
+                "recipe": plan.recipe.path.stem,
+                "overrides": list(plan.overrides),
+                "seeds": list(plan.seeds),
+                "cells": [
+                    {
+                        "row": cell.row, "column": cell.column.name, "protocol": cell.protocol, "not_run": cell.not_run,
+                        "jobs": [{"seed": s, "latents": m, "key": job.key} for (s, m), job in cell.jobs.items()],
+                    }
+                    for cell in plan.cells
+                ],
+            }
+            for plan in made
+        ],
+        "jobs": [
+            {
+                "key": job.key, "kind": job.kind, "name": job.name, "payload": job.payload,
+                "inputs": {role: upstream.key for role, upstream in job.inputs.items()},
+                "state": str(statuses[job.key].state), "reason": statuses[job.key].reason,
+                "forecast_seconds": costs.get(job.key),
+                "rows": {plan.name: list(plan.rows_of(job)) for plan in made if plan.users(job)},
+            }
+            for job in graph
+        ],
+    }  # fmt: skip
+
+
+def _order(job: Job) -> int:
+    kinds = ("data", "mirror", "features", "train", "evaluate")
+    return kinds.index(job.kind) if job.kind in kinds else len(kinds)
+
+
+def _evaluations(jobs: list[Job]) -> list[list[Job]]:
+    """The evaluations of one checkpoint, together."""
+    groups: dict[str, list[Job]] = {}
+    for job in jobs:
+        groups.setdefault(job.inputs["checkpoint"].key, []).append(job)
+    return list(groups.values())
+
+
+def _name(group: list[Job]) -> str:
+    """A job's name with what it starts from; or, of evaluations, "stage1-seed0-12ab: 3 × paper (own zeroed), 3 × stock (own)"."""
+    first = group[0]
+    if first.kind == "train":
+        before = dict.fromkeys(u.name if isinstance(u, Job) else "base" for r, u in first.inputs.items() if r in ("init", "teacher"))
+        return f"{first.name}  from {' and '.join(before)}"
+    if first.kind != "evaluate":
+        return first.name
+    modes: dict[tuple[str, str], list[str]] = {}
+    for job in group:
+        modes.setdefault((job.payload.get("protocol", "paper"), job.payload["benchmark"]), []).append(
+            job.payload.get("decode", {}).get("latents", "own")
+        )
+    shared: dict[tuple[str, str], list[str]] = {}
+    for (protocol, benchmark), latents in modes.items():
+        shared.setdefault((protocol, " ".join(latents)), []).append(benchmark)
+    checkpoint = first.inputs["checkpoint"]
+    how = "; ".join(f"{' '.join(names)}: {protocol} ({latents})" for (protocol, latents), names in shared.items())
+    return f"{checkpoint.name if isinstance(checkpoint, Job) else 'base model'}  {plural(len(group), 'job')}: {how}"
+
+
+def _state(group: list[Job], statuses: Mapping[str, Status]) -> str:
+    states = [str(statuses[job.key].state) for job in group]
+    names = {"missing": "to run", "ready": "to run"}
+    counts: dict[str, int] = {}
+    for state in states:
+        counts[names.get(state, state)] = counts.get(names.get(state, state), 0) + 1
+    return ", ".join(name if len(counts) == 1 else f"{n} {name}" for name, n in counts.items())
+
+
+def _cost(group: list[Job], costs: Mapping[str, float | None]) -> str:
+    found = [costs[job.key] for job in group if job.key in costs]
+    if not found:
+        return ""
+    return "?" if None in found else "~" + duration(sum(c for c in found if c is not None))
+
+
+def _why(group: list[Job], statuses: Mapping[str, Status]) -> str:
+    """Why jobs must run, in a few words; nothing for those that are done."""
+    reasons = dict.fromkeys(
+        "no result yet" if status.state in ("ready", "missing") else status.reason
+        for status in (statuses[job.key] for job in group)
+        if status.state != "done"
+    )
+    return "; ".join(reason for reason in reasons if reason)
+
+
+def _users(made: list[Plan], job: Job) -> str:
+    """Which rows need the job: "for all rows" or their labels."""
+    texts = []
+    for plan in made:
+        rows = plan.rows_of(job)
+        if not rows:
+            continue
+        every = len(rows) == len(plan.checkpoints) > 1
+        texts.append((f"{plan.experiment.value.name}: " if len(made) > 1 else "") + ("all rows" if every else listed(rows)))
+    return "for " + "; ".join(texts) if texts else "for reference"

@@ -1,0 +1,56 @@
+"""What verbs ask the store: states of planned jobs, costs of finished ones, jobs rebuilt from their folders."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.jobs import Job, Source
+
+if TYPE_CHECKING:
+    from harness.store import Record, Store
+
+
+def open_store(results: Path) -> Store:
+    """The store of a results folder, whether or not it exists yet."""
+    from harness.store import Store
+
+    return Store(results)
+
+
+def history(store: Store) -> dict[str, float]:
+    """Seconds per unit of work by shape, from every finished job of the store."""
+    from harness.plan.cost import learn
+
+    finished = []
+    for record in store.records():
+        done = store.done(record)
+        if done is not None:
+            keys = {role: upstream.key for role, upstream in record.inputs.items()}
+            finished.append((record.kind, record.payload, keys, done["seconds"]))
+    return learn(finished)
+
+
+def rebuilt(store: Store, records: Iterable[Record] | None = None) -> list[Job]:
+    """The store's jobs, with their parents, from what their spec.json says."""
+    known = {record.key: record for record in (records or store.records())}
+    made: dict[str, Job] = {}
+
+    def job(record: Record) -> Job:
+        if record.key not in made:
+            inputs: dict[str, Job | Source] = {}
+            for role, upstream in record.inputs.items():
+                if upstream.kind:
+                    inputs[role] = job(known.get(upstream.key) or store.record(upstream.key, upstream.kind))
+                else:
+                    inputs[role] = Source(upstream.location, upstream.key.removeprefix("source:"))
+            made[record.key] = Job(record.kind, record.payload, inputs, record.slug)
+        return made[record.key]
+
+    return [job(record) for record in known.values()]
+
+
+def selected(store: Store, keys: Iterable[str]) -> list[Job]:
+    """Jobs by key or beginning of a key. Raises StoreError when there is none or several."""
+    return rebuilt(store, [store.record(key) for key in keys])

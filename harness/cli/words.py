@@ -1,0 +1,37 @@
+"""Small texts that several verbs print."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+
+def duration(seconds: float | None) -> str:
+    """40 s · 3 min 20 s · 2 h 05 min · unknown"""
+    if seconds is None:
+        return "unknown"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def plural(n: int, noun: str) -> str:
+    """1 job · 2 jobs"""
+    return f"{n} {noun}" + ("s" if n != 1 else "")
+
+
+def columns(rows: Iterable[Sequence[str]], indent: str = "  ") -> str:
+    """Rows of cells as aligned text; the last column is not padded."""
+    table = [list(row) for row in rows]
+    if not table:
+        return ""
+    widths = [max(len(row[i]) for row in table if i < len(row)) for i in range(max(map(len, table)))]
+    return "\n".join(indent + "  ".join(c.ljust(w) for c, w in zip(row, widths)).rstrip() for row in table)
+
+
+def listed(names: Sequence[str], most: int = 3) -> str:
+    """The names, or the first few and how many more."""
+    shown = ", ".join(names[:most])
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"

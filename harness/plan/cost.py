@@ -1,0 +1,64 @@
+"""What a job costs: learned from finished jobs of the same shape, said to be unknown where there is none.
+
+Knows payloads, not the store: finished jobs are handed in as (kind, payload, input keys, seconds).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from statistics import median
+from typing import Any
+
+from harness.jobs import Graph, Job
+
+History = Mapping[str, float]
+"""Shape → seconds per unit of work."""
+
+Finished = tuple[str, Mapping[str, Any], Mapping[str, str], float]
+"""kind, payload, role → key of the input, seconds."""
+
+_STAGE_SHAPE = ("kind", "global_batch", "precision", "slot_fill", "rollout", "self_fed")
+
+
+def shape(kind: str, payload: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
+    """Jobs of one shape cost the same for each unit: a step of training, or the whole of a job that has no steps."""
+    parts: list[Any] = [kind]
+    if kind == "train":
+        stage = payload["stage"]
+        parts += [stage.get(name) for name in _STAGE_SHAPE]
+        parts += [payload.get(name) for name in ("latent_steps", "vision", "packing", "images")] + [inputs.get("data")]
+    elif kind == "evaluate":
+        decode = payload.get("decode", {})
+        parts += [payload["benchmark"], payload.get("protocol"), decode.get("latent_steps"), inputs.get("mirror")]
+    else:
+        parts += [sorted(payload.items(), key=str), *sorted(inputs.values())]
+    return repr(parts)
+
+
+def units(kind: str, payload: Mapping[str, Any]) -> int:
+    """Steps of a training; 1 for anything else."""
+    return payload["stage"].get("steps", 2500) if kind == "train" else 1
+
+
+def learn(finished: Iterable[Finished]) -> dict[str, float]:
+    """Median seconds per unit, by shape."""
+    seen: dict[str, list[float]] = {}
+    for kind, payload, inputs, seconds in finished:
+        seen.setdefault(shape(kind, payload, inputs), []).append(seconds / units(kind, payload))
+    return {name: median(values) for name, values in seen.items()}
+
+
+def seconds_of(job: Job, history: History) -> float | None:
+    """Forecast of one job; None = unknown."""
+    keys = {role: upstream.key for role, upstream in job.inputs.items()}
+    rate = history.get(shape(job.kind, job.payload, keys))
+    return None if rate is None else rate * units(job.kind, job.payload)
+
+
+def makespan(graph: Graph, todo: Mapping[str, float], slots: int) -> float:
+    """Seconds until all of `todo` (key → seconds) is done with `slots` jobs at once: the larger of load and longest chain."""
+    finish: dict[str, float] = {}
+    for job in graph:
+        before = max((finish[parent.key] for parent in job.parents), default=0.0)
+        finish[job.key] = before + todo.get(job.key, 0.0)
+    return max(sum(todo.values()) / max(slots, 1), max(finish.values(), default=0.0))
