@@ -128,8 +128,11 @@ class Engine:
         *,
         boxes: Sequence[tuple[Tensor, Tensor] | None] | None = None,
         seeds: Sequence[int] | None = None,
+        shuffle_seed: int = 0,
     ) -> list[Answer]:
         """Decode one batch. boxes: per question ([b, 4] float64, [b] image indices), for oracle latents.
+
+        seeds: of every question's noise. shuffle_seed: of who is fed whose latents, with `latents: shuffled`.
 
         ValueError if the decode asks for what this checkpoint or these questions lack.
         """
@@ -142,16 +145,16 @@ class Engine:
             features = [held[key] for key in question.images]
             prompts.append(
                 Prompt(
-                    input_ids=question.input_ids.to(self.device),
-                    image_grids=question.grids.to(self.device),
+                    input_ids=question.input_ids,
+                    image_grids=question.grids,
                     image_embeds=torch.cat(features).to(self.device) if features else None,
                     boxes=own[0] if own else None,
                     box_image=own[1] if own else None,
                     seed=seeds[index] if seeds else None,
                 )
             )
-        with torch.inference_mode():
-            decoded = decode(self.model, prompts, spec, tokens=self.tokens, eos=self.eos)
+        generator = torch.Generator().manual_seed(shuffle_seed)
+        decoded = decode(self.model, prompts, spec, tokens=self.tokens, eos=self.eos, generator=generator)
         return [self._read(d) for d in decoded]
 
     def _read(self, decoded: Decoded) -> Answer:

@@ -29,6 +29,8 @@ Boxes = Mapping[Key, tuple[torch.Tensor, torch.Tensor]]
 
 _PAPER_TASKS = {task for protocols in TASKS.values() for task in protocols["paper"]}
 _DOCUMENTS_AT_ONCE = 16
+_SHUFFLED_TOGETHER = 16
+"""Questions that exchange latents; not the batch size, which may not change a result."""
 _STOCK_MAX_NEW_TOKENS = 128
 """What lmms-eval's own Qwen2.5-VL chat model takes when a task names no limit (HR-Bench)."""
 _SPECIAL = re.compile(r"<\|[^|<>]*\|>")
@@ -119,14 +121,42 @@ class VReflection(lmms):
         return int(request.args[2].get("max_new_tokens") or _STOCK_MAX_NEW_TOKENS)
 
     def _batches(self, keys: list[Key], limits: Mapping[Key, int]) -> list[list[Key]]:
-        """Runs of one token limit, at most batch_size long, in order; a batch whose answers are all known is left out."""
+        """Batches of one token limit, in the order of `keys`; those whose answers are all known are left out.
+
+        `shuffled` feeds a question another one's latents out of its batch. There, batches have a size of their own (so that
+        batch_size cannot change a result) and no two questions on one picture (whose latents would be no other's).
+        """
+        shuffled = self.decode.latents == "shuffled" and self.decode.latent_steps > 0
+        size = _SHUFFLED_TOGETHER if shuffled else self.batch_size
         batches: list[list[Key]] = []
+        open_batches: list[list[Key]] = []
         for key in keys:
-            if batches and len(batches[-1]) < self.batch_size and limits[batches[-1][0]] == limits[key]:
-                batches[-1].append(key)
-            else:
-                batches.append([key])
+            fitting = (b for b in open_batches if limits[b[0]] == limits[key] and not (shuffled and self._shares_picture(key, b)))
+            batch = next(fitting, None)
+            if batch is None:
+                batch = []
+                batches.append(batch)
+                open_batches.append(batch)
+            batch.append(key)
+            if len(batch) == size:
+                open_batches.remove(batch)
+        if shuffled:
+            batches = self._no_lonely(batches)
         return [batch for batch in batches if any(key not in self.answers for key in batch)]
+
+    def _no_lonely(self, batches: list[list[Key]]) -> list[list[Key]]:
+        """Questions left alone join a batch without their picture. ValueError if there is none."""
+        together = [batch for batch in batches if len(batch) > 1]
+        for (key,) in (batch for batch in batches if len(batch) == 1):
+            host = next((batch for batch in reversed(together) if not self._shares_picture(key, batch)), None)
+            if host is None:
+                raise ValueError(f"latents: shuffled needs questions on different pictures; {key[0]} {key[1]} finds no other")
+            host.append(key)
+        return together
+
+    def _shares_picture(self, key: Key, batch: list[Key]) -> bool:
+        own = set(self.prepared[key].images)
+        return any(own.intersection(self.prepared[other].images) for other in batch)
 
     def _prepare(self, requests: Sequence[Instance]) -> None:
         new = [r for r in requests if _key(r) not in self.prepared]
