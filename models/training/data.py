@@ -32,7 +32,7 @@ import numpy as np
 
 META_FIELDS = ("ds_name", "data_path", "image_folder", "ds_type")
 DATASET_TYPES = ("Q_A",)
-ROLES = {"human": "user", "gpt": "assistant"}
+ROLES = ("human", "gpt")
 REASONS = ("malformed entry", "bad roles", "image count", "missing image", "box count", "bad box", "bad box image")
 """Why a sample is rejected, in the order of checking."""
 
@@ -78,8 +78,8 @@ class Sample:
     id: str
     """`<ds_name>:<entry>`, entries counted from 0."""
     images: tuple[ImageFile, ...]
-    turns: tuple[tuple[str, str], ...]
-    """("user" | "assistant", text) in turn; `<image>` and `<lvr>` still stand in the text."""
+    conversations: tuple[dict[str, str], ...]
+    """{"from": "human" | "gpt", "value": text} in turn; `<image>` and `<lvr>` still stand in the text."""
     boxes: tuple[tuple[float, float, float, float], ...]
     """Normalised x0, y0, x1, y1, clamped to 0..1; the k-th belongs to the k-th `<lvr>`."""
     box_image: tuple[int, ...]
@@ -244,7 +244,7 @@ def parse(entry: Any, source: Source, number: int, *, check_images: bool = True)
         raise Rejected("malformed entry", "field 'image' is not a list of file names")
 
     turns = _turns(entry["conversations"])
-    placeholders = sum(text.count("<image>") for _, text in turns)
+    placeholders = sum(turn["value"].count("<image>") for turn in turns[::2])
     if placeholders != len(names):
         raise Rejected("image count", f"{placeholders} <image> for {len(names)} images")
     files = tuple(ImageFile(f"{source.name}/{name}", source.images / name) for name in names)
@@ -256,7 +256,7 @@ def parse(entry: Any, source: Source, number: int, *, check_images: bool = True)
     boxes = entry["bboxes"]
     if not isinstance(boxes, list):
         raise Rejected("malformed entry", "field 'bboxes' is not a list")
-    slots = sum(text.count("<lvr>") for role, text in turns if role == "assistant")
+    slots = sum(turn["value"].count("<lvr>") for turn in turns[1::2])
     if slots != len(boxes):
         raise Rejected("box count", f"{len(boxes)} boxes for {slots} <lvr>")
     checked = tuple(_box(box, k) for k, box in enumerate(boxes))
@@ -266,20 +266,18 @@ def parse(entry: Any, source: Source, number: int, *, check_images: bool = True)
     return Sample(f"{source.name}:{number}", files, turns, checked, tuple(indices))
 
 
-def _turns(conversations: Any) -> tuple[tuple[str, str], ...]:
+def _turns(conversations: Any) -> tuple[dict[str, str], ...]:
     if not isinstance(conversations, list) or not conversations:
         raise Rejected("malformed entry", "field 'conversations' is not a list of turns")
-    turns = []
     for turn in conversations:
         if not isinstance(turn, dict) or not isinstance(turn.get("value"), str):
             raise Rejected("malformed entry", "a turn is not {from, value}")
         if turn.get("from") not in ROLES:
             raise Rejected("bad roles", f"{turn.get('from')!r}; choices: {', '.join(ROLES)}")
-        turns.append((ROLES[turn["from"]], turn["value"]))
-    roles = [role for role, _ in turns]
-    if len(roles) % 2 or roles != ["user", "assistant"] * (len(roles) // 2):
-        raise Rejected("bad roles", f"{' '.join(t['from'] for t in conversations)}; turns must be human, gpt, human, gpt, …")
-    return tuple(turns)
+    roles = [turn["from"] for turn in conversations]
+    if len(roles) % 2 or roles != list(ROLES) * (len(roles) // 2):
+        raise Rejected("bad roles", f"{' '.join(roles)}; turns must be human, gpt, human, gpt, …")
+    return tuple({"from": turn["from"], "value": turn["value"]} for turn in conversations)
 
 
 def _box(box: Any, number: int) -> tuple[float, float, float, float]:

@@ -40,7 +40,7 @@ def test_an_entry_becomes_a_sample(tmp_path):
     sample = samples[1]
     assert sample.id == samples.name(1) == "toy:1"
     assert sample.images[0].key == "toy/a.png" and sample.images[0].path.is_file()
-    assert sample.turns[0] == ("user", "<image>\nWhat is it?")
+    assert sample.conversations[0] == {"from": "human", "value": "<image>\nWhat is it?"}
     assert sample.boxes == ((0.1, 0.2, 0.5, 0.6),) and sample.box_image == (0,)
 
 

@@ -1,0 +1,230 @@
+"""From samples to a `Batch`: tokens, labels, positions, latent segments and vision features, packed or padded.
+
+Knows no order of samples and no model; the template's strings live in `models.vreflection.template`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from models.training.data import ImageFile, Sample
+from models.training.features import FeatureStore
+from models.training.images import open_image, patches_of
+from models.training.packing import first_fit
+from models.vreflection import template
+from models.vreflection.batch import Batch
+from models.vreflection.losses import IGNORED
+from models.vreflection.template import Grid
+from models.vreflection.tokens import SpecialTokens
+
+
+class Pixels(Protocol):
+    """Where the vision side of a batch comes from."""
+
+    def __call__(self, images: Sequence[ImageFile]) -> tuple[list[Tensor], list[Grid], Tensor | None]:
+        """One tensor per image, merged grids, and image_grid_thw [I, 3] if the tensors are patches, not features."""
+        ...
+
+
+@dataclass
+class Cached:
+    """Features from a store."""
+
+    store: FeatureStore
+
+    def __call__(self, images: Sequence[ImageFile]) -> tuple[list[Tensor], list[Grid], None]:
+        return [self.store[i.key] for i in images], [self.store.grid(i.key) for i in images], None
+
+
+@dataclass
+class Live:
+    """Patches of the image files, for the tower in the model."""
+
+    processor: Any
+    """As from `load_image_processor`."""
+
+    def __call__(self, images: Sequence[ImageFile]) -> tuple[list[Tensor], list[Grid], Tensor | None]:
+        if not images:
+            return [], [], None
+        patches, grids = patches_of(self.processor, [open_image(i.path) for i in images])
+        merge = self.processor.merge_size
+        return patches, [(h // merge, w // merge) for _, h, w in grids.tolist()], grids
+
+
+@dataclass
+class Collated:
+    """A batch and what error messages and logs need to know of it."""
+
+    batch: Batch
+    ids: list[str]
+    """Sample ids, in the order in which the samples came."""
+    supervised: int
+    """Supervised tokens as the loss counts them (shifted by one; slots count only if `ce_on_slots`)."""
+    tokens: int
+    """Tokens without padding."""
+
+
+class Collator:
+    """Turns samples into a `Collated` batch.
+
+    latent_steps: S, or None for the template without latent segments. slot_targets: whether slots are supervised, for
+    counting only. packing "packed": several samples share a row of at most max_tokens, first-fit; "padded": one a row.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        pixels: Pixels,
+        *,
+        latent_steps: int | None,
+        packing: Literal["packed", "padded"] = "packed",
+        max_tokens: int = 16384,
+        slot_targets: bool = False,
+    ) -> None:
+        self.tokens = SpecialTokens.of(tokenizer)
+        self.pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+        self.encoder = Encoder(tokenizer)
+        self.positions = Positions(self.tokens.image)
+        self.pixels, self.latent_steps = pixels, latent_steps
+        self.packing, self.max_tokens, self.slot_targets = packing, max_tokens, slot_targets
+
+    def __call__(self, samples: Sequence[Sample]) -> Collated:
+        vision, grids, grid_thw = self.pixels([image for sample in samples for image in sample.images])
+        first = _offsets([len(sample.images) for sample in samples])
+        built = [
+            template.build(
+                self.encoder,
+                self.tokens,
+                sample.conversations,
+                grids[first[k] : first[k + 1]],
+                sample.boxes,
+                latent_steps=self.latent_steps,
+                box_images=sample.box_image,
+                name=f"sample {sample.id}",
+            )
+            for k, sample in enumerate(samples)
+        ]
+        for sample, one in zip(samples, built):
+            if len(one) > self.max_tokens:
+                raise ValueError(
+                    f"sample {sample.id} has {len(one)} tokens, more than max_tokens {self.max_tokens}; "
+                    "raise max_tokens, lower images.max_pixels, or take the sample out"
+                )
+        packed = self.packing == "packed"
+        rows = first_fit([len(one) for one in built], self.max_tokens) if packed else [[k] for k in range(len(built))]
+        text = self._rows(built, rows, packed)
+        order = [first[k] + i for row in rows for k in row for i in range(len(samples[k].images))]
+        pictures = torch.cat([vision[i] for i in order]) if order else None
+        batch = Batch(
+            **text,
+            image_grids=torch.tensor([grids[i] for i in order], dtype=torch.long).reshape(-1, 2),
+            samples=len(samples),
+            image_embeds=pictures if grid_thw is None else None,
+            pixel_values=None if grid_thw is None else pictures,
+            image_grid_thw=None if grid_thw is None else grid_thw[order],
+        )
+        return Collated(batch, [s.id for s in samples], self._supervised(built), sum(map(len, built)))
+
+    def _rows(self, built: Sequence[template.Sample], rows: list[list[int]], packed: bool) -> dict[str, Any]:
+        """Everything of the batch but the vision side."""
+        length = max(sum(len(built[k]) for k in row) for row in rows)
+        ids = torch.full((len(rows), length), self.pad)
+        labels = torch.full((len(rows), length), IGNORED)
+        positions = torch.arange(length).expand(4, len(rows), length).clone()
+        mask = torch.zeros((len(rows), length), dtype=torch.bool)
+        segments: list[tuple[int, int, int, int]] = []
+        boxes: list[tuple[float, ...]] = []
+        images = 0
+        for r, row in enumerate(rows):
+            at = 0
+            for k in row:
+                one = built[k]
+                span = slice(at, at + len(one))
+                ids[r, span] = torch.tensor(one.input_ids)
+                labels[r, span] = torch.tensor(one.labels)
+                positions[:, r, span] = self.positions(ids[r, span], one.grids)
+                mask[r, span] = True
+                segments += [(r, at + start, images + image, k) for start, image in zip(one.starts, one.images)]
+                boxes += one.boxes
+                images += len(one.grids)
+                at += len(one)
+            if packed:
+                positions[:, r, at:] -= at  # padding is a block of its own
+        row_start_image_sample = torch.tensor(segments, dtype=torch.long).reshape(-1, 4).unbind(1)
+        names = ("segment_row", "segment_start", "segment_image", "segment_sample")
+        return dict(zip(names, row_start_image_sample)) | dict(
+            input_ids=ids,
+            labels=labels,
+            position_ids=positions,
+            attention_mask=None if packed else mask,
+            boxes=torch.tensor(boxes, dtype=torch.float64).reshape(-1, 4),
+        )
+
+    def _supervised(self, built: Sequence[template.Sample]) -> int:
+        masked = 0 if self.slot_targets else self.latent_steps or 0
+        return sum(sum(label != IGNORED for label in one.labels[1:]) - masked * len(one.starts) for one in built)
+
+
+def _offsets(counts: Sequence[int]) -> list[int]:
+    offsets = [0]
+    for count in counts:
+        offsets.append(offsets[-1] + count)
+    return offsets
+
+
+class Encoder:
+    """Looks like a tokenizer to the template. A run of image tokens is encoded as one and repeated, and texts are remembered."""
+
+    def __init__(self, tokenizer: Any, image: str = "<|image_pad|>") -> None:
+        self._run, self._width = re.compile(f"(?:{re.escape(image)})+"), len(image)
+        self._image, self._id = image, tokenizer.convert_tokens_to_ids(image)
+        self._tokenizer = tokenizer
+        self._encode = lru_cache(maxsize=1 << 15)(self._encode_once)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in self.__dict__.items() if k != "_encode"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._encode = lru_cache(maxsize=1 << 15)(self._encode_once)
+
+    def _encode_once(self, text: str) -> tuple[int, ...]:
+        return tuple(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def __call__(self, text: str, add_special_tokens: bool = False) -> dict[str, list[int]]:
+        runs = [len(run.group()) // self._width for run in self._run.finditer(text)]
+        if not runs:
+            return {"input_ids": list(self._encode(text))}
+        ids: list[int] = []
+        for token in self._encode(self._run.sub(self._image, text)):
+            ids += [token] * (runs.pop(0) if token == self._id else 1)
+        return {"input_ids": ids}
+
+
+class Positions:
+    """`template.positions`, remembered by where the images stand, their grids and the length."""
+
+    def __init__(self, image: int, size: int = 256) -> None:
+        self._image, self._size = image, size
+        self._known: OrderedDict[tuple, Tensor] = OrderedDict()
+
+    def __call__(self, ids: Tensor, grids: Sequence[Grid]) -> Tensor:
+        places = (ids == self._image).nonzero()[:, 0]
+        starts, at = [], 0
+        for height, width in grids:
+            starts.append(int(places[at]) if at < len(places) else -1)
+            at += height * width
+        key = (len(ids), len(places), tuple(starts), tuple(map(tuple, grids)))
+        if key not in self._known:
+            self._known[key] = template.positions(ids, grids, self._image)
+            if len(self._known) > self._size:
+                self._known.popitem(last=False)
+        return self._known[key]
