@@ -63,6 +63,8 @@ def run(
 
 
 class Driver:
+    look_seconds = LOOK_SECONDS
+
     def __init__(
         self,
         graph: Graph,
@@ -148,7 +150,7 @@ class Driver:
                 if changed or time.monotonic() - shown > SHOW_SECONDS:
                     self.display.show(self.snapshot(statuses, changed))
                     shown, before = time.monotonic(), statuses
-                time.sleep(LOOK_SECONDS)
+                time.sleep(self.look_seconds)
                 statuses = self.look()
             changed = [job for job in self.graph if statuses[job.key].state is not before[job.key].state]
             self.display.show(self.snapshot(statuses, changed))
@@ -258,7 +260,7 @@ class Driver:
         """Live leases of this host, of any driver; those of the dead are cleared away."""
         alive = []
         for lease in leases.leases(self.store):
-            if lease.owner.host != self.me.host or lease.owner.scheduler:
+            if lease.owner.host != self.me.host:
                 continue
             if lease.owner.alive() is False:
                 leases.drop(self.store, lease.id)

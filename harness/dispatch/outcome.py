@@ -37,6 +37,8 @@ class Outcome:
     interrupted: bool = False
     seconds: float = 0.0
     notes: tuple[str, ...] = field(default=())
+    detached: bool = False
+    """The driver left on purpose; a scheduler goes on."""
 
     @property
     def complete(self) -> bool:
@@ -44,8 +46,8 @@ class Outcome:
 
     @property
     def exit_code(self) -> int:
-        """0 all done, 1 something failed, 130 stopped by Ctrl-C."""
-        return 130 if self.interrupted else 0 if self.complete else 1
+        """0 all done or handed over, 1 something failed, 130 stopped by Ctrl-C."""
+        return 130 if self.interrupted else 0 if self.complete or (self.detached and not self.problems) else 1
 
 
 def outcome_of(graph: Graph, statuses: Mapping[str, Status], **facts: object) -> Outcome:

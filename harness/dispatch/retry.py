@@ -14,7 +14,7 @@ from harness.store import Failure, State, Status, Store
 
 FRUITLESS_INTERRUPTIONS = 3
 """In a row, without a new checkpoint, before a job counts as one that cannot be run here."""
-TRIES = {"oom": 4, "storage": 5, "timeout": 1, "code": 0, "input": 0}
+TRIES = {"oom": 4, "storage": 5, "timeout": 1, "memory": 1, "code": 0, "input": 0}
 """How often a job is begun again in one run after a failure of each cause."""
 STORAGE_PAUSE_SECONDS = 5.0
 
@@ -55,6 +55,10 @@ class Retries:
         if history.given_up or time.monotonic() < history.not_before:
             return 0
         return newest + 1
+
+    def give_up(self, job: Job, reason: str) -> None:
+        """Not again in this run."""
+        self._histories.setdefault(job.key, History()).given_up = reason
 
     def given_up(self, job: Job) -> str:
         """Why the job is not begun again in this run; "" while it may be."""

@@ -25,7 +25,7 @@ COMPLETE = "COMPLETE"
 
 @dataclass(frozen=True)
 class Failure:
-    """cause: code, oom, timeout, interrupted, input or storage. message: one line. traceback: a file, or None."""
+    """cause: code, oom (of a device), memory (of the host), timeout, interrupted, input or storage. message: one line. traceback: a file, or None."""
 
     cause: str
     type: str

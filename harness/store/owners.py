@@ -56,7 +56,9 @@ class Owner:
     """A process on a host, or a scheduler's job.
 
     start_time: clock ticks since boot; tells a recycled pid from the process that was meant.
-    scheduler: "slurm" or "". restart: how often the scheduler started this job again.
+    scheduler: "slurm" or "". scheduler_name: the job's name there; ids are used again after a cluster lost its state, an
+    id with its name is not. restart: how often the scheduler started this job again. pid 0: the scheduler's job as such,
+    whatever process it runs.
     """
 
     host: str
@@ -65,6 +67,7 @@ class Owner:
     start_time: int
     scheduler: str = ""
     scheduler_id: str = ""
+    scheduler_name: str = ""
     restart: int = 0
 
     @classmethod
@@ -81,6 +84,7 @@ class Owner:
             started,
             scheduler="slurm" if "SLURM_JOB_ID" in os.environ and pid == os.getpid() else "",
             scheduler_id=_slurm_id() if pid == os.getpid() else "",
+            scheduler_name=os.environ.get("SLURM_JOB_NAME", "") if pid == os.getpid() else "",
             restart=int(os.environ.get("SLURM_RESTART_COUNT", "0")) if pid == os.getpid() else 0,
         )
 
@@ -103,7 +107,7 @@ class Owner:
 
     def __str__(self) -> str:
         if self.scheduler:
-            return f"{self.scheduler} job {self.scheduler_id} on {self.host}"
+            return f"{self.scheduler} job {self.scheduler_id}" + (f" on {self.host}" if self.host else "")
         return f"process {self.pid} on {self.host}"
 
 
