@@ -93,15 +93,21 @@ def _expected(error: Exception) -> str | None:
         kind = getattr(sys.modules.get(module), name, None)
         if kind is not None and isinstance(error, kind):
             return str(error)
-    if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EPERM):
+    if isinstance(error, OSError) and error.errno in (
+        errno.EACCES,
+        errno.EROFS,
+        errno.ENOSPC,
+        errno.EDQUOT,
+        errno.EPERM,
+    ):
         remedy = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "choose a folder you may write"
         return f"{error.filename or 'a file'}: {error.strerror}; {remedy} (--results DIR, --reports DIR)"
     return None
 
 
-def add_selection(parser: argparse.ArgumentParser, several: bool = True) -> None:
+def add_selection(parser: argparse.ArgumentParser, files: str = "+") -> None:
     """Arguments of the verbs that plan: files, profile, selection, overrides."""
-    parser.add_argument("files", nargs="+" if several else 1, metavar="FILE", help="experiments/*.yaml, or a folder of them")
+    parser.add_argument("files", nargs=files, metavar="FILE", help="experiments/*.yaml, or a folder of them")
     parser.add_argument("--profile", default="proxy", metavar="P", help="profile's name or file (default: proxy)")
     parser.add_argument("--recipe", metavar="R", help="another recipe than the experiment's own")
     parser.add_argument("--rows", nargs="+", default=[], metavar="ROW", help="only these rows")
@@ -120,7 +126,9 @@ def add_selection(parser: argparse.ArgumentParser, several: bool = True) -> None
 
 
 def add_results(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="the store (default: results)")
+    parser.add_argument(
+        "--results", type=Path, default=Path("results"), metavar="DIR", help="the store (default: results)"
+    )
 
 
 def _count(text: str) -> int:

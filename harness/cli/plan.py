@@ -53,7 +53,9 @@ def main(options: argparse.Namespace) -> int:
     total = makespan(graph, {key: cost for key, cost in costs.items() if cost is not None}, slots)
     forecast = f"about {duration(total)} on {plural(slots, 'slot')}" if len(costs) > unknown else ""
     if unknown:
-        forecast += (", and " if forecast else "") + f"{plural(unknown, 'job')} of unknown cost (no finished job of their shape)"
+        forecast += (
+            ", and " if forecast else ""
+        ) + f"{plural(unknown, 'job')} of unknown cost (no finished job of their shape)"
     done = len(graph) - len(todo)
     print(f"{plural(len(graph), 'job')}: {done} done, {len(todo)} to run" + (f"; {forecast}" if todo else ""))
     return 0
@@ -67,11 +69,13 @@ def heading(plan: Plan) -> str:
         f"{spec.kind.capitalize()} {spec.name} · {spec.title} · {plan.experiment.document.name}",
         f"  profile {plan.profile.name}: {profile.title}; recipe {plan.recipe.path.stem}; {plural(len(plan.seeds), 'seed')}"
         + (f"; base {base.digest[:12]}" if base else ""),
-        f"  {plural(len(plan.rows), 'row')} × {plural(len(plan.columns), 'column')} × "
-        f"{' and '.join(plan.protocols)} = {plural(len(plan.cells), 'cell')}",
+        f"  {plural(len(plan.rows), 'row')} × {plural(len(plan.columns), 'column')}, {' and '.join(plan.protocols)}:"
+        + f" {plural(len(plan.cells), 'cell')}",
     ]
     if plan.overridden:
-        changed = [f"--set {text}" for text in plan.overrides] + ([] if plan.own_recipe else [f"--recipe {plan.recipe.path.stem}"])
+        changed = [f"--set {text}" for text in plan.overrides] + (
+            [] if plan.own_recipe else [f"--recipe {plan.recipe.path.stem}"]
+        )
         lines.append(f"  overridden by {', '.join(changed)}: these results never enter the paper's table")
     lines += [f"  one run under several labels: {' = '.join(labels)}" for labels in plan.same_run()]
     absent = {cell.row: cell.not_run for cell in plan.cells if cell.not_run}
@@ -79,9 +83,7 @@ def heading(plan: Plan) -> str:
     return "\n".join(lines)
 
 
-def table(
-    made: list[Plan], graph: Graph, statuses: Mapping[str, Status], costs: Mapping[str, float | None]
-) -> str:
+def table(made: list[Plan], graph: Graph, statuses: Mapping[str, Status], costs: Mapping[str, float | None]) -> str:
     """Jobs by kind, parents first; evaluations of one checkpoint on one line for each benchmark."""
     lines: list[str] = []
     for kind in dict.fromkeys(job.kind for job in sorted(graph, key=_order)):
@@ -90,7 +92,13 @@ def table(
         groups = _evaluations(jobs) if kind == "evaluate" else [[job] for job in jobs]
         lines.append(
             columns(
-                [_name(group), _state(group, statuses), _cost(group, costs), _why(group, statuses), _users(made, group[0])]
+                [
+                    _name(group),
+                    _state(group, statuses),
+                    _cost(group, costs),
+                    _why(group, statuses),
+                    _users(made, group[0]),
+                ]
                 for group in groups
             )
         )
@@ -150,7 +158,9 @@ def _name(group: list[Job]) -> str:
     """A job's name with what it starts from; or, of evaluations, "stage1-seed0-12ab: 3 × paper (own zeroed), 3 × stock (own)"."""
     first = group[0]
     if first.kind == "train":
-        before = dict.fromkeys(u.name if isinstance(u, Job) else "base" for r, u in first.inputs.items() if r in ("init", "teacher"))
+        before = dict.fromkeys(
+            u.name if isinstance(u, Job) else "base" for r, u in first.inputs.items() if r in ("init", "teacher")
+        )
         return f"{first.name}  from {' and '.join(before)}"
     if first.kind != "evaluate":
         return first.name
@@ -201,5 +211,7 @@ def _users(made: list[Plan], job: Job) -> str:
         if not rows:
             continue
         every = len(rows) == len(plan.checkpoints) > 1
-        texts.append((f"{plan.experiment.value.name}: " if len(made) > 1 else "") + ("all rows" if every else listed(rows)))
+        texts.append(
+            (f"{plan.experiment.value.name}: " if len(made) > 1 else "") + ("all rows" if every else listed(rows))
+        )
     return "for " + "; ".join(texts) if texts else "for reference"

@@ -16,7 +16,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_selection(parser)
     parser.add_argument("--reports", type=Path, default=Path("reports"), metavar="DIR", help="default: reports")
     parser.add_argument("--detach", action="store_true", help="return at once; the work goes on by itself")
-    parser.add_argument("--no-tracking", action="store_true", help="do not mirror into MLflow (files are kept as always)")
+    parser.add_argument(
+        "--no-tracking", action="store_true", help="do not mirror into MLflow (files are kept as always)"
+    )
 
 
 def main(options: argparse.Namespace) -> int:
@@ -45,13 +47,10 @@ def main(options: argparse.Namespace) -> int:
         code = outcome.exit_code
     else:
         code = 0
-    if not options.no_tracking:
-        from harness.cli.tracking import mirror
-
-        mirror(made, store)
     from harness.cli.report import write
+    from harness.cli.tracking import tracker
 
-    write(made, store, options.reports)
+    write(made, store, options.reports, tracker(store))
     return code
 
 
@@ -73,7 +72,9 @@ def detach(options: argparse.Namespace) -> int:
     command = [sys.executable, *sys.orig_argv[1:]]
     command.remove("--detach")
     with log.open("w") as output:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True)
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+        )
     print(f"working on {plural(len(options.files), 'file')} as process {process.pid}; its output goes to {log}")
     print("run.py status shows where it stands; the same command without --detach attaches to it")
     return 0

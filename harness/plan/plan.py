@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from harness.identity import digest
 from harness.jobs import Graph, Job
 from harness.plan.jobs import Checkpoint, JobMaker, TaskDigests, has_latents
 from harness.plan.sources import backbone
@@ -46,8 +47,8 @@ class Cell:
 @dataclass(frozen=True)
 class Plan:
     """rows, columns: those selected, in the table's order. overrides: the `--set` texts. own_recipe: whether the recipe
-    is the experiment's. checkpoints: row label → seed → last training, or the base model. reference: benchmark → the base
-    model's own evaluation, under a proxy profile: whether its benchmarks leave room below and above."""
+    is the experiment's. checkpoints: row label → seed → last training, or the base model. base: benchmark → protocol → the
+    base model's own evaluation, under a proxy profile: whether its benchmarks leave room below and above it."""
 
     experiment: LoadedExperiment
     profile: Loaded[Profile]
@@ -60,14 +61,15 @@ class Plan:
     cells: tuple[Cell, ...]
     graph: Graph
     checkpoints: Mapping[str, Mapping[int, Checkpoint]]
-    reference: Mapping[str, Job]
+    base: Mapping[str, Mapping[str, Job]]
     overrides: tuple[str, ...] = ()
     own_recipe: bool = True
 
     @property
     def name(self) -> str:
         """The stem of the report's files: "table3c"; an overridden plan never takes the paper's table's name."""
-        return self.experiment.value.slug + ("-overridden" if self.overridden else "")
+        changed = [*sorted(self.overrides), *([] if self.own_recipe else [f"recipe {self.recipe.path.stem}"])]
+        return self.experiment.value.slug + (f"-overridden-{digest(changed)[:8]}" if changed else "")
 
     @property
     def overridden(self) -> bool:
@@ -154,8 +156,8 @@ def plan_experiment(
     except SpecError as error:
         raise SpecError(f"--recipe: {error}") if recipe else experiment.error(str(error), "recipe") from None
     overrides = tuple(overrides)
-    own = recipe is None or recipe == spec.recipe
-    start = base(written, profile, overrides, own)
+    own_recipe = recipe is None or recipe == spec.recipe
+    start = base(written, profile, overrides, own_recipe)
     chosen_columns = _select([c.name for c in spec.columns], columns, "--columns", "columns")
     chosen_rows = _select([r.label for r in spec.rows], rows, "--rows", "rows")
     benchmarks = _benchmarks(experiment, folder)
@@ -177,14 +179,16 @@ def plan_experiment(
             for protocol in (p for p in used_protocols if p in benchmarks[column.benchmark].value.protocols):
                 jobs = {} if reason else _evaluations(maker, row, column, protocol, used_seeds, modes)
                 cells.append(Cell(row.label, column, protocol, jobs, reason))
-    reference = {}
+    own: dict[str, dict[str, Job]] = {}
     if profile.value.proxy and checkpoints:
-        untrained = resolve_base(start)
-        reference = {c.benchmark: maker.evaluate(untrained, 0, c.benchmark, "paper", "own") for c in selected}
-    graph = Graph([*(job for cell in cells for job in cell.jobs.values()), *reference.values()])
+        for name, protocol in dict.fromkeys((cell.column.benchmark, cell.protocol) for cell in cells):
+            own.setdefault(name, {})[protocol] = maker.evaluate(resolve_base(start), 0, name, protocol, "own")
+    graph = Graph(
+        [job for cell in cells for job in cell.jobs.values()] + [job for jobs in own.values() for job in jobs.values()]
+    )
     return Plan(
         experiment, profile, written, tuple(resolved), selected, benchmarks, used_seeds, used_protocols, tuple(cells),
-        graph, checkpoints, reference, overrides, own,
+        graph, checkpoints, own, overrides, own_recipe,
     )  # fmt: skip
 
 

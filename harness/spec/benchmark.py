@@ -26,12 +26,12 @@ class Score(Frozen):
     """
 
     title: str = ""
-    where: dict[str, str] = {}
+    where: dict[str, str] = Field(default_factory=dict)
     aggregate: Literal["micro", "mean", "cluster"] = "micro"
     over: str | None = None
     n: Count
     chance: Percentage
-    metric: dict[Protocol, str] = {}
+    metric: dict[Protocol, str] = Field(default_factory=dict)
 
     def keeps(self, sample: dict[str, Any]) -> bool:
         """Whether a row of samples.jsonl counts in this score."""
@@ -50,7 +50,7 @@ class Benchmark(Frozen):
     title: str
     source: str = ""
     protocols: dict[Protocol, str]
-    scale: dict[Protocol, Positive] = {}
+    scale: dict[Protocol, Positive] = Field(default_factory=dict)
     scores: dict[str, Score]
 
     @property

@@ -162,7 +162,7 @@ FORMS: dict[str, type[Claim]] = {
 def form_of(written: Any) -> type[Claim]:
     """The form whose key is present. Raises ValueError naming the forms."""
     if not isinstance(written, dict):
-        raise ValueError("a claim is a mapping such as {best: ROW, on: all, quote: …}")
+        raise ValueError("a claim is a mapping such as {best: ROW, on: all, quote: …}")  # noqa: TRY004
     present = [name for name in FORMS if name in written]
     if len(present) == 1:
         return FORMS[present[0]]

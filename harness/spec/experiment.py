@@ -62,13 +62,13 @@ class Row(Frozen):
 
     label: str
     stages: tuple[StageName, ...] | None = None
-    set: dict[str, Any] = {}
+    set: dict[str, Any] = Field(default_factory=dict)
     external: External | None = None
     delta: Delta | None = None
     reported: tuple[ReportedValue, ...] = ()
     group: str = ""
     """The heading under which the table lists the row."""
-    cells: dict[str, str] = {}
+    cells: dict[str, str] = Field(default_factory=dict)
     """What the table prints in further, descriptive columns ("BCM": "✓")."""
     x: float | None = None
     note: str = ""
@@ -119,7 +119,7 @@ class Experiment(Frozen):
     claims: tuple[Claim, ...] = ()
     plot: Plot | None = None
     notes: tuple[str, ...] = ()
-    footnotes: dict[str, str] = {}
+    footnotes: dict[str, str] = Field(default_factory=dict)
     """Footnote sign → its text."""
 
     @model_validator(mode="after")

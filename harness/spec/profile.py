@@ -69,7 +69,7 @@ class SlurmDispatch(Frozen):
     constraint: str | None = None
     throttle: Count | None = None
     """Array tasks running at once; null = no limit."""
-    sbatch: dict[str, str | int | bool] = {}
+    sbatch: dict[str, str | int | bool] = Field(default_factory=dict)
     """Further sbatch options, as {option: value}."""
     setup: tuple[str, ...] = ()
     """Shell lines run before Python: module load …"""
@@ -90,14 +90,14 @@ class Profile(Frozen):
     backbone: Backbone
     data: TrainingData
     benchmarks: dict[str, BenchmarkData]
-    set: dict[str, Any] = {}
-    scale: dict[str, Positive] = {}
+    set: dict[str, Any] = Field(default_factory=dict)
+    scale: dict[str, Positive] = Field(default_factory=dict)
     vision: Literal["live", "cached"] = "live"
     seeds: Count = 1
     protocols: tuple[Protocol, ...] = ("paper",)
     latents: tuple[Latents, ...] = ("own",)
     """Modes in which arms with a latent path are decoded under protocol `paper`; `own` is the table's."""
-    resources: dict[Kind, Resources] = {}
+    resources: dict[Kind, Resources] = Field(default_factory=dict)
     dispatch: Dispatch = LocalDispatch()
 
     @field_validator("benchmarks", mode="before")

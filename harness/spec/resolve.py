@@ -72,6 +72,12 @@ class Base:
     own_recipe: bool = True
     """False when the command line chose another recipe than the experiment's."""
 
+    def scaled(self) -> dict[str, Value]:
+        """The options of a row that sets nothing."""
+        values = dict(self.values)
+        _scale(values, self)
+        return values
+
 
 def read_recipe(document: Document) -> dict[str, Value]:
     """Every option's value by dotted name, from schema and recipe. Raises SpecError for names that are no options."""
@@ -97,9 +103,16 @@ def read_recipe(document: Document) -> dict[str, Value]:
 
 
 def base(recipe: Document, profile: Loaded[Profile], overrides: Iterable[str] = (), own_recipe: bool = True) -> Base:
-    """Recipe under a profile. overrides: `--set` texts such as "stage1.p=0.3"."""
+    """Recipe under a profile; without one, at its own scale. overrides: `--set` texts such as "stage1.p=0.3"."""
     values = read_recipe(recipe)
     _validated(values, recipe)
+    scale = _under(values, profile) if profile else {}
+    typed = {name: value for text in overrides for name, value in override(text).items()}
+    return Base(recipe, values, scale, typed, own_recipe)
+
+
+def _under(values: dict[str, Value], profile: Loaded[Profile]) -> dict[str, float]:
+    """Puts the profile's `set` into values; returns its factors by dotted name."""
     where = profile.document
     fixed: set[str] = set()
     for path, value in leaves(profile.value.set, ("set",)):
@@ -114,11 +127,7 @@ def base(recipe: Document, profile: Loaded[Profile], overrides: Iterable[str] = 
             if isinstance(values[name].value, bool) or not isinstance(values[name].value, (int, float)):
                 raise profile.error(f"{name} is no number to scale", "scale", written)
             scale[name] = profile.value.scale[written]
-    typed: dict[str, Value] = {}
-    for text in overrides:
-        for name, value in override(text).items():
-            typed[name] = value
-    return Base(recipe, values, scale, typed, own_recipe)
+    return scale
 
 
 def override(text: str) -> dict[str, Value]:
@@ -146,9 +155,7 @@ def resolve(experiment: LoadedExperiment, index: int, start: Base) -> ResolvedRo
         for name in _row_names(row, ".".join(map(str, path[3:])), place):
             values[name] = Value(value, "row", place)
             own.append(name)
-    for name, factor in start.scale.items():
-        if values[name].origin != "profile":
-            values[name] = _scaled(values[name], factor)
+    _scale(values, start)
     for name, value in start.overrides.items():
         values[name] = value
         if name.split(".")[0] in (row.stages or ()):
@@ -168,11 +175,7 @@ def resolve(experiment: LoadedExperiment, index: int, start: Base) -> ResolvedRo
 
 def resolve_base(start: Base) -> ResolvedRow:
     """The base model itself as a row: no stages, nothing set."""
-    values = dict(start.values)
-    for name, factor in start.scale.items():
-        if values[name].origin != "profile":
-            values[name] = _scaled(values[name], factor)
-    values.update(start.overrides)
+    values = {**start.scaled(), **start.overrides}
     return ResolvedRow(-1, Row(label="base model", stages=()), _validated(values, start.recipe), values)
 
 
@@ -213,6 +216,13 @@ def _row_names(row: Row, name: str, place: str) -> tuple[str, ...]:
             f"{place}: the row has no {section} (stages: [{', '.join(stages)}]); add it to stages or drop this"
         )
     return reached
+
+
+def _scale(values: dict[str, Value], start: Base) -> None:
+    """The profile's factors on what recipe and row say; what the profile itself sets stays."""
+    for name, factor in start.scale.items():
+        if values[name].origin != "profile":
+            values[name] = _scaled(values[name], factor)
 
 
 def _scaled(value: Value, factor: float) -> Value:

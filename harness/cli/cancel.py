@@ -1,0 +1,43 @@
+"""`run.py cancel`: stop what runs; what was reached is kept, the same command continues it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+
+from harness.cli.main import add_results
+from harness.cli.stored import open_store
+from harness.cli.words import plural
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("keys", nargs="*", metavar="KEY", help="only the work that holds these jobs (default: all)")
+    parser.add_argument("--kill", action="store_true", help="at once, without a last checkpoint")
+    add_results(parser)
+
+
+def main(options: argparse.Namespace) -> int:
+    from harness.dispatch.local import LocalBackend
+    from harness.store import Owner
+    from harness.store.leases import leases
+
+    store = open_store(options.results)
+    wanted = {store.record(key).key for key in options.keys}
+    chosen = [
+        lease for lease in leases(store)
+        if lease.owner.host == Owner.here().host and lease.alive(store.schedulers)
+        and (not wanted or wanted & {lease.current, *lease.remaining})
+    ]  # fmt: skip
+    drivers = {lease.driver for lease in chosen if lease.driver is not None and lease.driver.alive()}
+    for driver in drivers:
+        os.kill(driver.pid, signal.SIGINT)
+    for lease in chosen:
+        (LocalBackend.kill if options.kill else LocalBackend.ask_to_stop)(lease)
+    if not chosen:
+        print("nothing of this store runs on this host")
+    else:
+        print(
+            f"asked {plural(len(chosen), 'worker')} and {plural(len(drivers), 'driver')} to stop; run.py status shows when they have"
+        )
+    return 0

@@ -1,0 +1,84 @@
+"""`run.py diff A B`: how two recipes or rows differ, option by option."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+
+from harness.cli.words import columns
+from harness.spec.errors import SpecError, unknown
+from harness.spec.files import load_experiment, load_profile, load_recipe
+from harness.spec.recipe import OPTIONS, STAGES
+from harness.spec.resolve import Value, base, resolve
+
+Side = tuple[str, Mapping[str, Value]]
+"""A name and the options."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    text = "a recipe (name or file), or a row as FILE:ROW, as in experiments/table3c.yaml:Joint"
+    parser.add_argument("a", metavar="A", help=text)
+    parser.add_argument("b", metavar="B", help="the same; a row of A's file may be written as :ROW")
+    parser.add_argument("--profile", metavar="P", help="under this profile (default: the paper's own scale)")
+
+
+def main(options: argparse.Namespace) -> int:
+    file = options.a.partition(".yaml:")[0] + ".yaml" if ".yaml:" in options.a else ""
+    second = file + options.b if options.b.startswith(":") else options.b
+    left, right = side(options.a, options.profile), side(second, options.profile)
+    print(difference(left, right))
+    return 0
+
+
+def side(text: str, profile: str | None) -> Side:
+    """A recipe's or a row's options. Raises SpecError."""
+    scale = load_profile(profile) if profile else None
+    path, is_row, label = text.partition(".yaml:")
+    if not is_row:
+        return text, base(load_recipe(text), scale).scaled()
+    experiment = load_experiment(Path(f"{path}.yaml"))
+    labels = [row.label for row in experiment.value.rows]
+    found = [name for name in labels if name == label] or [n for n in labels if label.lower() in n.lower()]
+    if len(found) != 1:
+        raise SpecError(f"{experiment.document.name}: " + unknown(f'no row "{label}"', label, labels, "rows"))
+    index = labels.index(found[0])
+    row = resolve(experiment, index, base(load_recipe(experiment.value.recipe, experiment.document.path.parent), scale))
+    stages = row.row.stages or ()
+    kept = {n: v for n, v in row.values.items() if n.split(".")[0] not in STAGES or n.split(".")[0] in stages}
+    return found[0], {"stages": Value(list(stages), "row", experiment.where("rows", index)), **kept}
+
+
+def difference(left: Side, right: Side) -> str:
+    """One line for each option that differs; one that differs alike in every stage is named once. Of rows with other
+    stages, only what both have is compared: `stages` says the rest."""
+    from harness.cli.explain import text
+
+    (a, ours), (b, theirs) = left, right
+    names = ["stages"] * ("stages" in ours) + [name for name in ours if name in theirs and name != "stages"]
+    pairs: dict[str, tuple[str, str]] = {}
+    for name in names:
+        one, other = (_shown(values.get(name), text) for values in (ours, theirs))
+        if one.rstrip("*") != other.rstrip("*"):
+            pairs[name] = (one, other)
+    for option in dict.fromkeys(name.partition(".")[2] for name in pairs if "." in name):
+        everywhere = [f"{section}.{option}" for section, options in OPTIONS.items() if option in options]
+        if len(everywhere) > 1 and len({pairs.get(name) for name in everywhere}) == 1 and everywhere[0] in pairs:
+            same = pairs[everywhere[0]]
+            pairs = {
+                (option if n == everywhere[0] else n): p
+                for n, p in pairs.items()
+                if n == everywhere[0] or n not in everywhere
+            }
+            pairs[option] = same
+    if not pairs:
+        return f"{a} and {b} do not differ"
+    table = columns([("", a, b), *((name, *values) for name, values in pairs.items())])
+    marked = any(cell.endswith("*") for values in pairs.values() for cell in values)
+    return table + ("\n  * assumed: the source is silent, the value is ours" if marked else "")
+
+
+def _shown(value: Value | None, text: object) -> str:
+    if value is None:
+        return "–"
+    return text(value.value) + ("*" if value.assumed and value.origin == "recipe" else "")  # type: ignore[operator]

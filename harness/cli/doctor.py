@@ -1,0 +1,139 @@
+"""`run.py doctor`: whether this machine can do what `run` asks of it, with the remedy for what it cannot."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+
+from harness.cli.main import add_results
+from harness.cli.words import columns
+
+Finding = tuple[str, str]
+"""("ok" | "note" | "bad", what was found and what to do)."""
+
+MATCHED = {"2.13": "0.28", "2.14": "0.29"}
+"""torch → the torchvision that was built for it."""
+NEEDED_GB = 8.0
+"""Free disk for the environment's caches and the results of a proxy table."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--reports", type=Path, default=Path("reports"), metavar="DIR", help="default: reports")
+    add_results(parser)
+
+
+def main(options: argparse.Namespace) -> int:
+    checks: list[tuple[str, Callable[[], Finding]]] = [
+        ("python", python),
+        ("uv", uv),
+        ("compiler", compiler),
+        ("torch", torch_pair),
+        ("packages", packages),
+        ("mlflow", mlflow),
+        ("results", lambda: writable(options.results)),
+        ("reports", lambda: writable(options.reports)),
+        ("disk", lambda: disk(options.results)),
+        ("memory", memory),
+        ("scheduler", scheduler),
+    ]
+    found = [(name, *check()) for name, check in checks]
+    print(columns((grade, name, text) for name, grade, text in found))
+    return 1 if any(grade == "bad" for _, grade, _ in found) else 0
+
+
+def python() -> Finding:
+    version = ".".join(map(str, sys.version_info[:3]))
+    if not (3, 11) <= sys.version_info[:2] < (3, 14):
+        return "bad", f"{version}; this project needs 3.11 to 3.13: uv run --python 3.12 run.py …"
+    return "ok", f"{version} ({sys.executable})"
+
+
+def uv() -> Finding:
+    path = shutil.which("uv")
+    return ("ok", path) if path else ("note", "not on the PATH; only needed to install: pipx install uv")
+
+
+def compiler() -> Finding:
+    path = shutil.which("g++") or shutil.which("c++")
+    return ("ok", path) if path else ("note", "no g++; DeepSpeed compiles a part of itself at first use: apt install g++")
+
+
+def torch_pair(version: Callable[[str], str] = metadata.version) -> Finding:
+    """A torch and a torchvision that were not built for each other fail at import of transformers, far from the cause."""
+    try:
+        torch, vision = version("torch"), version("torchvision")
+    except metadata.PackageNotFoundError as error:
+        return "bad", f"{error.name} is not installed: uv sync"
+    pair = f"torch {torch}, torchvision {vision}"
+    release, _, build = torch.partition("+")
+    vision_release, _, vision_build = vision.partition("+")
+    if (build == "cpu") != (vision_build == "cpu"):
+        return "bad", (
+            f"{pair}: built apart (fails with \"operator torchvision::nms does not exist\"); take both from one place: "
+            f"uv sync, or pip install --force-reinstall torch=={release} torchvision=={vision_release}"
+        )
+    wanted = MATCHED.get(".".join(release.split(".")[:2]))
+    if wanted and not vision_release.startswith(wanted + "."):
+        return "bad", f"{pair}: torch {release} goes with torchvision {wanted}: uv sync"
+    return "ok", pair
+
+
+def packages() -> Finding:
+    missing = [
+        name for name, module in (
+            ("transformers", "transformers"), ("lmms-eval", "lmms_eval"), ("datasets", "datasets"),
+            ("accelerate", "accelerate"), ("submitit", "submitit"), ("safetensors", "safetensors"),
+        )
+        if importlib.util.find_spec(module) is None
+    ]  # fmt: skip
+    if missing:
+        return "bad", f"not installed: {', '.join(missing)}: uv sync"
+    return "ok", f"transformers {metadata.version('transformers')}, lmms-eval {metadata.version('lmms-eval')}"
+
+
+def mlflow() -> Finding:
+    if importlib.util.find_spec("mlflow") is None:
+        return "bad", "mlflow is not installed: uv sync"
+    address = os.environ.get("MLFLOW_TRACKING_URI")
+    return "ok", f"{metadata.version('mlflow')}, tracking to {address or 'a database in the results folder'}"
+
+
+def writable(folder: Path) -> Finding:
+    """The folder, or the nearest parent that exists."""
+    there = folder.absolute()
+    while not there.exists():
+        there = there.parent
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            return "ok", f"{folder}" + ("" if there == folder.absolute() else " (will be made)")
+    except OSError as error:
+        flag = "--reports" if folder.name == "reports" else "--results"
+        return "bad", f"{there}: {error.strerror}; choose another with {flag} DIR"
+
+
+def disk(folder: Path) -> Finding:
+    there = folder.absolute()
+    while not there.exists():
+        there = there.parent
+    free = shutil.disk_usage(there).free / 1e9
+    text = f"{free:.0f} GB free on the disk of {folder}"
+    return ("ok", text) if free >= NEEDED_GB else ("note", f"{text}; a table takes up to {NEEDED_GB:.0f} GB with its caches")
+
+
+def memory() -> Finding:
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+    cpus = len(os.sched_getaffinity(0))
+    text = f"{total:.0f} GB, {cpus} CPUs"
+    return ("ok", text) if total >= 4 * cpus else ("note", f"{text}; a proxy job takes up to 4 GB: dispatch.slots: {max(1, int(total // 4))}")
+
+
+def scheduler() -> Finding:
+    sbatch = shutil.which("sbatch")
+    return "ok", f"SLURM ({sbatch})" if sbatch else "none; jobs run on this host"

@@ -1,0 +1,57 @@
+"""`run.py report FILE…`: write the reports again from what is stored; nothing is run."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.cli.main import add_selection, plans
+from harness.cli.stored import open_store
+
+if TYPE_CHECKING:
+    from harness.plan import Plan
+    from harness.store import Store
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_selection(parser)
+    parser.add_argument("--reports", type=Path, default=Path("reports"), metavar="DIR", help="default: reports")
+    parser.add_argument("--force", action="store_true", help="draw even what is up to date")
+
+
+def main(options: argparse.Namespace) -> int:
+    from harness.cli.run import ensure_writable
+    from harness.cli.tracking import tracker
+
+    ensure_writable(options.reports)
+    store = open_store(options.results)
+    write(plans(options), store, options.reports, tracker(store), force=options.force)
+    return 0
+
+
+def write(made: list[Plan], store: Store, reports: Path, tracking: Any = None, force: bool = False) -> None:
+    """Draws what is not up to date, and says where the reports are."""
+    from harness.report import paths, render, up_to_date
+
+    for plan in made:
+        current = not force and up_to_date(plan, store, reports)
+        if not current:
+            render(plan, store, reports, tracking)
+        files = paths(plan, reports)
+        print(summary(files["md"]))
+        names = ", ".join(str(path) if suffix == "md" else f".{suffix}" for suffix, path in files.items())
+        print(f"{'unchanged' if current else 'written'}: {names}\n")
+
+
+def summary(markdown: Path) -> str:
+    """A report down to the end of its first table: what a person wants to see at once."""
+    kept: list[str] = []
+    in_table = False
+    for line in markdown.read_text(encoding="utf-8").splitlines():
+        if in_table and not line.startswith("|"):
+            break
+        in_table = in_table or line.startswith("|")
+        if not line.startswith("<!--"):
+            kept.append(line)
+    return "\n".join(kept).strip()

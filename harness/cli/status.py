@@ -1,0 +1,77 @@
+"""`run.py status [FILE…]`: where jobs stand: counts, what runs and how far, what failed and why."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections import Counter
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from harness.cli.main import add_selection, plans
+from harness.cli.stored import open_store, rebuilt
+from harness.cli.words import columns, duration, plural
+from harness.jobs import Job
+
+if TYPE_CHECKING:
+    from harness.store import Attempt, Status, Store
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_selection(parser, files="*")
+    parser.add_argument("--all", action="store_true", help="list every job, also those that are done or wait")
+
+
+def main(options: argparse.Namespace) -> int:
+    from harness.plan import merged
+
+    store = open_store(options.results)
+    jobs = list(merged(plans(options))) if options.files else rebuilt(store)
+    statuses = store.statuses(jobs)
+    if not jobs:
+        print(f"{options.results}: no jobs yet")
+        return 0
+    counts = Counter(str(statuses[job.key].state) for job in jobs)
+    print(f"{plural(len(jobs), 'job')}: " + ", ".join(f"{n} {state}" for state, n in counts.most_common()))
+    quiet = () if options.all else ("done", "missing", "ready")
+    rows = [line(job, statuses[job.key]) for job in jobs if str(statuses[job.key].state) not in quiet]
+    if rows:
+        print(columns(rows))
+    if advice := other_code(store, jobs, statuses):
+        print(advice)
+    return 1 if counts["failed"] else 0
+
+
+def line(job: Job, status: Status) -> list[str]:
+    """State, name, how far or why, log."""
+    attempt = status.attempt
+    detail = progress(attempt) if attempt is not None and status.state == "running" else status.reason
+    log = str(attempt.log) if attempt is not None and attempt.log.exists() else ""
+    return [str(status.state), f"{job.kind} {job.name}", detail, log]
+
+
+def progress(attempt: Attempt) -> str:
+    """120/200, about 40 s left; attempt 2"""
+    last = attempt.progress()
+    number = f"attempt {attempt.number}" if attempt.number > 1 else ""
+    if not last or not last["step"]:
+        return "; ".join(filter(None, ["starting", number]))
+    begun = attempt.claim.get("started", last["time"])
+    pace = (last["time"] - begun) / last["step"]
+    left = max(0.0, pace * (last["total"] - last["step"]) - (time.time() - last["time"]))
+    return "; ".join(filter(None, [f"{last['step']}/{last['total']}, about {duration(left)} left", number]))
+
+
+def other_code(store: Store, jobs: list[Job], statuses: Mapping[str, Status]) -> str:
+    """Advice when finished jobs ran another version of the code than is checked out now."""
+    from harness.worker.provenance import code
+
+    now = code().get("commit")
+    done = [store.done(job) for job in jobs if statuses[job.key].state == "done"]
+    other = Counter(
+        str((d.get("code") or {}).get("commit"))[:12] for d in done if d and (d.get("code") or {}).get("commit") != now
+    )
+    if not now or not other:
+        return ""
+    listed = ", ".join(f"{n} at {commit}" for commit, n in other.most_common(3))
+    return f"code changed since: {plural(sum(other.values()), 'job')} ran other commits ({listed}); their results still count"

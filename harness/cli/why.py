@@ -1,0 +1,77 @@
+"""`run.py why CELL`: what one cell still needs, why, and what it costs."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from harness.cli.main import add_selection, plans
+from harness.cli.stored import history, open_store
+from harness.cli.words import columns, duration, plural
+from harness.spec.errors import SpecError, unknown
+from harness.spec.files import EXPERIMENTS
+
+if TYPE_CHECKING:
+    from harness.plan import Cell, Plan
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("cell", metavar="CELL", help='"ROW/COLUMN", as in "Two-stage (Ours)/mmvp"')
+    add_selection(parser, files="*")
+
+
+def main(options: argparse.Namespace) -> int:
+    from harness.plan.cost import seconds_of
+
+    options.files = options.files or [EXPERIMENTS]
+    store = open_store(options.results)
+    found = [(plan, cell) for plan in plans(options) for cell in named(plan, options.cell)]
+    if not found:
+        names = [
+            cell.name.replace(" / ", "/") for plan in plans(options) for cell in plan.cells if cell.protocol == "paper"
+        ]
+        raise SpecError(unknown(f'no cell "{options.cell}"', options.cell, names, "cells"))
+    known = history(store)
+    for plan, cell in found:
+        print(f"{plan.experiment.value.kind} {plan.experiment.value.name}: {cell.name}")
+        if cell.not_run:
+            print(f"  not run: {cell.not_run}")
+            continue
+        jobs = plan.jobs_of(cell)
+        statuses = store.statuses(jobs)
+        todo = [job for job in jobs if statuses[job.key].state != "done"]
+        costs = [seconds_of(job, known) for job in todo]
+        rows = [
+            [
+                job.kind,
+                job.name,
+                str(statuses[job.key].state),
+                "~" + duration(cost) if cost else "?",
+                statuses[job.key].reason,
+            ]
+            for job, cost in zip(todo, costs, strict=True)
+        ]
+        if not todo:
+            print(f"  complete: all {plural(len(jobs), 'job')} done")
+            continue
+        print(columns(rows))
+        sum_known = sum(cost for cost in costs if cost is not None)
+        missing = sum(cost is None for cost in costs)
+        parts = [f"about {duration(sum_known)} of work"] if sum_known else []
+        parts += [f"{plural(missing, 'job')} of unknown cost"] if missing else []
+        print(f"  {len(jobs) - len(todo)} of {plural(len(jobs), 'job')} done; left: {', '.join(parts)}")
+    return 0
+
+
+def named(plan: Plan, text: str) -> list[Cell]:
+    """Cells of protocol paper (or of the one in brackets) whose row and column fit."""
+    row, slash, column = text.rpartition("/")
+    if not slash:
+        row, column = text, ""
+    row, column = row.strip().lower(), column.strip().lower()
+    exact = [c for c in plan.cells if c.row.lower() == row]
+    return [
+        cell
+        for cell in exact or [c for c in plan.cells if row in c.row.lower()]
+        if column in ("", cell.column.name.lower()) and cell.protocol == plan.experiment.value.protocol
+    ]
