@@ -15,7 +15,7 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness.dispatch import forecast as forecasts
 from harness.dispatch.local import LocalBackend, host_gpus
@@ -23,9 +23,11 @@ from harness.dispatch.outcome import Outcome, outcome_of
 from harness.dispatch.progress import Display, Running, Snapshot, display_for
 from harness.dispatch.retry import Retries
 from harness.jobs import Graph, Job
-from harness.spec.profile import Resources
 from harness.store import Owner, State, Status, Store, StoreError, leases
 from harness.worker.orders import Order, Orders
+
+if TYPE_CHECKING:
+    from harness.spec.profile import Resources
 
 LOOK_SECONDS = 0.25
 SHOW_SECONDS = 1.0

@@ -61,10 +61,10 @@ class Owner:
     whatever process it runs.
     """
 
-    host: str
-    boot: str
-    pid: int
-    start_time: int
+    host: str = ""
+    boot: str = ""
+    pid: int = 0
+    start_time: int = 0
     scheduler: str = ""
     scheduler_id: str = ""
     scheduler_name: str = ""

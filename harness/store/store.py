@@ -155,14 +155,15 @@ class Store:
         jobs = list(jobs)
         self.refresh(job.kind for job in jobs)
         found: dict[str, Status] = {}
-        in_hand: set[str] | None = None
+        in_hand: dict[str, str] | None = None
         for job in jobs:
             self._status(job, found)
-            if found[job.key].state in (State.READY, State.INTERRUPTED):
+        for job in jobs:
+            if found[job.key].state not in (State.DONE, State.RUNNING):
                 if in_hand is None:
                     in_hand = self._keys_in_hand()
                 if job.key in in_hand:
-                    found[job.key] = Status(State.SUBMITTED, "a worker has it on its list", found[job.key].attempt)
+                    found[job.key] = Status(State.SUBMITTED, in_hand[job.key], found[job.key].attempt)
         return found
 
     def _status(self, job: Job, found: dict[str, Status]) -> Status:
@@ -205,10 +206,13 @@ class Store:
             f"; if it is gone: run.py release {key12}" if minutes > 2 else ""
         )
 
-    def _keys_in_hand(self) -> set[str]:
+    def _keys_in_hand(self) -> dict[str, str]:
+        """Keys that are promised to a live worker or wait in a scheduler's queue → which."""
         from harness.store.leases import leases
 
-        return {key for lease in leases(self) for key in lease.remaining if lease.alive(self.schedulers)}
+        return {
+            key: str(lease.owner) for lease in leases(self) if lease.alive(self.schedulers) for key in lease.remaining
+        }
 
     # Working
 

@@ -1,0 +1,401 @@
+"""The driver on a SLURM cluster: hands over the whole graph at once, then only watches; it may leave at any time.
+
+Every job that the scheduler has is a lease in the store, owned by its scheduler id, so that any other driver (or verb)
+finds it there and attaches instead of submitting it again. What is done is read from the store alone; the scheduler is
+asked only whether a job is still in its hands, once for all jobs a poll.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.dispatch import slurm_queue, slurm_submission
+from harness.dispatch.driver import Driver
+from harness.dispatch.forecast import Forecast
+from harness.dispatch.outcome import Outcome, outcome_of
+from harness.dispatch.progress import Display, display_for
+from harness.dispatch.slurm_queue import Phase, SlurmQueue, Standing
+from harness.dispatch.slurm_request import Scale, parameters, setup_lines
+from harness.dispatch.slurm_submission import Submission
+from harness.dispatch.slurm_task import Assignment, perform
+from harness.jobs import Graph, Job
+from harness.store import Owner, State, Status, Store, leases
+from harness.store.attempts import attempts_of
+from harness.store.leases import Lease
+from harness.store.owners import Scheduler
+
+if TYPE_CHECKING:
+    from harness.spec.profile import Resources, SlurmDispatch
+
+ARRAY_LARGEST = 1000
+"""Elements of one array; SLURM's own default limit (MaxArraySize) is 1001."""
+LATER = re.compile(
+    r"unable to contact|timed out|connection refused|socket|temporar|try again|submit limit|busy|not respond",
+    re.IGNORECASE,
+)
+"""What sbatch says when the same request may be accepted later."""
+OUT_OF_MEMORY = re.compile(r"oom.kill|out of memory", re.IGNORECASE)
+
+
+def available() -> bool:
+    """Whether this machine can submit to a SLURM cluster."""
+    return all(shutil.which(command) for command in ("sbatch", "srun", "squeue", "scancel"))
+
+
+def schedulers(queue: SlurmQueue | None = None) -> dict[str, Scheduler]:
+    """For `Store(root, schedulers())`: lets any verb see which jobs the scheduler still has."""
+    return {"slurm": (queue or SlurmQueue()).alive} if available() else {}
+
+
+def run(
+    graph: Graph,
+    store: Store,
+    *,
+    resources: Callable[[str], Resources],
+    dispatch: SlurmDispatch,
+    detach: bool = False,
+    forecast: Forecast | None = None,
+    plugins: Iterable[str] = (),
+    display: Display | None = None,
+    queue: SlurmQueue | None = None,
+) -> Outcome:
+    """Get every job of `graph` done on the cluster, or say why not; like `harness.dispatch.run`.
+
+    dispatch: the profile's block. detach: return once everything that can be submitted is. Ctrl-C leaves as well: what
+    was submitted stays in the queue, and the same command attaches to it. Raises StoreError when the store cannot be
+    written.
+    """
+    statuses = store.statuses(graph)
+    if all(status.state is State.DONE for status in statuses.values()):
+        return outcome_of(graph, statuses)
+    driver = SlurmDriver(
+        graph,
+        store,
+        resources,
+        dispatch,
+        detach,
+        forecast,
+        tuple(plugins),
+        display or display_for(),
+        queue or SlurmQueue(),
+    )
+    return driver.go()
+
+
+def cancel(store: Store, keys: Iterable[str]) -> list[str]:
+    """Take these jobs out of the scheduler's queue, running ones after their checkpoint. The keys that it had."""
+    wanted = set(keys)
+    found = [
+        lease for lease in leases.leases(store) if lease.owner.scheduler == "slurm" and wanted & set(lease.remaining)
+    ]
+    slurm_queue.cancel(lease.owner.scheduler_id for lease in found)
+    for lease in found:
+        if not any(
+            attempt.claim.get("lease") == lease.id for key in lease.remaining for attempt in _attempts(store, key)
+        ):
+            leases.drop(store, lease.id)
+    return [key for lease in found for key in lease.remaining if key in wanted]
+
+
+def _attempts(store: Store, key: str) -> list[Any]:
+    return attempts_of(store.record(key).folder)
+
+
+class SlurmDriver(Driver):
+    look_seconds = slurm_queue.POLL_SECONDS
+
+    def __init__(
+        self,
+        graph: Graph,
+        store: Store,
+        resources: Callable[[str], Resources],
+        dispatch: SlurmDispatch,
+        detach: bool,
+        forecast: Forecast | None,
+        plugins: tuple[str, ...],
+        display: Display,
+        queue: SlurmQueue,
+    ) -> None:
+        super().__init__(graph, store, resources, dispatch.throttle or ARRAY_LARGEST, forecast, plugins, display)
+        self.look_seconds = queue.poll_seconds
+        self.dispatch, self.detach, self.queue = dispatch, detach, queue
+        store.schedulers["slurm"] = queue.alive
+        self.jobs = {job.key: job for job in graph}
+        self.submission: Submission | None = None
+        self.submitted = 0
+        self.unsubmitted = 0
+        self.complained = ""
+
+    def go(self) -> Outcome:
+        with self.listening():
+            outcome = self.drive(time.monotonic())
+        in_queue = sum(status.state.in_flight for status in outcome.statuses.values())
+        problems = tuple(problem for problem in outcome.problems if not problem.state.in_flight)
+        left = self.detach and not outcome.interrupted and not self.problem and in_queue > 0
+        if in_queue and (left or outcome.interrupted):
+            self.display.say(f"{in_queue} jobs stay in the queue; the same command attaches to them")
+            problems = tuple(problem for problem in problems if problem.state is State.FAILED)
+        return replace(outcome, problems=problems, detached=left)
+
+    # What the loop of Driver asks
+
+    def look(self) -> dict[str, Status]:
+        self.queue.look()
+        self._tell_silence()
+        self._bury_all()
+        return super().look()
+
+    def _over(self, statuses: Mapping[str, Status]) -> bool:
+        if self.detach and not self.unsubmitted:
+            return True
+        return super()._over(statuses)
+
+    def _mine(self) -> list[Lease]:
+        return []  # nothing to wait for: the scheduler keeps what it has
+
+    def _stop_workers(self, hard: bool) -> None:
+        pass
+
+    def _leave(self) -> None:
+        slurm_submission.clear(self.store, leases.leases(self.store))
+        shutil.rmtree(self.home, ignore_errors=True)
+
+    def _tend(self, statuses: Mapping[str, Status]) -> None:
+        """Submit whatever nobody has yet, with dependencies on what is in the queue already."""
+        grants = {job.key: self.retries.grant(job, statuses[job.key]) for job in self.graph}
+        if not self._lacking(statuses, grants):
+            self.unsubmitted = 0
+            return
+        if self.queue.silent_since is not None:
+            self.unsubmitted = 1
+            return
+        with self.store.lock("slurm"):  # one driver at a time, or two would both find a job missing
+            statuses = self.store.statuses(self.graph)
+            in_queue = {
+                key: lease.owner.scheduler_id
+                for lease in leases.leases(self.store)
+                if lease.owner.scheduler == "slurm" and lease.alive(self.store.schedulers)
+                for key in lease.remaining
+            }
+            missing = self._lacking(statuses, grants)
+            self.unsubmitted = len(missing)
+            while missing and not self.problem:
+                wave = [job for job in missing if self._parents_known(job, statuses, in_queue)]
+                if not wave:
+                    break
+                for group in self._groups(wave, statuses, in_queue):
+                    ids = self._submit(group, statuses, in_queue)
+                    if ids is None:
+                        return
+                    in_queue.update(ids)
+                missing = [job for job in missing if job.key not in in_queue]
+
+    # Choosing
+
+    def _lacking(self, statuses: Mapping[str, Status], grants: Mapping[str, int]) -> list[Job]:
+        """Jobs that nobody has and that may be begun, now or after parents that are in the queue or in this list."""
+        found: dict[str, Job] = {}
+        for job in self.graph:
+            state = statuses[job.key].state
+            if state is State.DONE or state.in_flight or not grants[job.key]:
+                continue
+            if all(
+                statuses[parent.key].state is State.DONE or self._queued(statuses[parent.key]) or parent.key in found
+                for parent in job.parents
+            ):
+                found[job.key] = job
+        return [job for job in self.order if job.key in found]
+
+    @staticmethod
+    def _queued(status: Status) -> bool:
+        return status.state.in_flight and (
+            status.state is State.SUBMITTED or bool(status.attempt and status.attempt.owner.scheduler)
+        )
+
+    @staticmethod
+    def _parents_known(job: Job, statuses: Mapping[str, Status], in_queue: Mapping[str, str]) -> bool:
+        return all(statuses[parent.key].state is State.DONE or parent.key in in_queue for parent in job.parents)
+
+    def _groups(
+        self, wave: list[Job], statuses: Mapping[str, Status], in_queue: Mapping[str, str]
+    ) -> Iterable[list[Job]]:
+        """Jobs of the same shape behind the same parents: one array, or several when it would be too long."""
+        groups: dict[Any, list[Job]] = {}
+        for job in wave:
+            groups.setdefault((job.kind, self._needed(job, statuses, in_queue), self.scale(job)), []).append(job)
+        for group in groups.values():
+            for start in range(0, len(group), ARRAY_LARGEST):
+                yield group[start : start + ARRAY_LARGEST]
+
+    @staticmethod
+    def _needed(job: Job, statuses: Mapping[str, Status], in_queue: Mapping[str, str]) -> tuple[str, ...]:
+        waits = [parent for parent in job.parents if statuses[parent.key].state is not State.DONE]
+        return tuple(sorted({in_queue[parent.key] for parent in waits}))
+
+    def scale(self, job: Job) -> Scale:
+        """Twice what the last request was for each time the job ran out of it."""
+        causes = [attempt.failure.cause for attempt in self.store.attempts(job) if attempt.failure]
+        return Scale(2.0 ** min(2, causes.count("memory")), 2.0 ** min(2, causes.count("timeout")))
+
+    # Submitting
+
+    def _submit(
+        self, group: list[Job], statuses: Mapping[str, Status], in_queue: Mapping[str, str]
+    ) -> dict[str, str] | None:
+        """Hand one group to the scheduler: key → scheduler id. None when it refused; `problem` says so if for good."""
+        from submitit.core.utils import FailedJobError
+        from submitit.slurm.slurm import SlurmExecutor
+
+        if self.submission is None:
+            from harness.worker.provenance import code
+
+            self.provenance = code()
+            self.submission = Submission.create(self.store, driver=self.me.record(), code=self.provenance)
+        submission, kind = self.submission, group[0].kind
+        needs, name = self.resources[kind], f"vr-{submission.id}-{kind}"
+        chosen = parameters(needs, self.dispatch, name, self.scale(group[0]))
+        if ids := self._needed(group[0], statuses, in_queue):
+            chosen["dependency"] = "afterok:" + ":".join(ids)
+        plan = str(submission.folder.relative_to(self.store.root))
+        mine = [
+            Lease(
+                f"{submission.id}-{self.submitted + i}",
+                self.me,
+                None,
+                plan,
+                (job.key,),
+                shape=self.shape(kind),
+                code=self.code,
+            )
+            for i, job in enumerate(group)
+        ]
+        self.submitted += len(group)
+        for lease in mine:  # before the jobs begin, which look for them
+            leases.write(self.store, lease)
+        try:
+            executor = SlurmExecutor(submission.submitit)
+            executor._throttling = 0  # submitit waits 0.2 s between requests by default
+            executor.update_parameters(**chosen, setup=setup_lines(self.dispatch, submission.code, needs.cpus))
+            assignments = [self._assignment(job, lease, needs) for job, lease in zip(group, mine, strict=True)]
+            jobs = executor.map_array(perform, assignments)
+        except (FailedJobError, RuntimeError, ValueError) as error:
+            for lease in mine:
+                leases.drop(self.store, lease.id)
+            self._refused(kind, str(error))
+            return None
+        found = {}
+        for job, lease, submitted in zip(group, mine, jobs, strict=True):
+            owner = Owner(scheduler="slurm", scheduler_id=submitted.job_id, scheduler_name=name)
+            leases.update(self.store, lease.id, owner=owner, log=str(submitted.paths.stdout))
+            found[job.key] = submitted.job_id
+        return found
+
+    def _assignment(self, job: Job, lease: Lease, needs: Resources) -> Assignment:
+        return Assignment(
+            root=str(self.store.root),
+            folder=self.folders[job.key],
+            lease=lease.id,
+            submission=self.submission.id if self.submission else "",
+            settings={**self._settings(job.kind), "minutes": needs.minutes},
+            plugins=self.plugins,
+            code=self.provenance,
+            processes=needs.processes,
+        )
+
+    def _refused(self, kind: str, text: str) -> None:
+        lines = [line.strip() for line in text.splitlines() if "error" in line.lower()] or [text.strip()[-300:]]
+        message = f"sbatch refuses a {kind} job: {lines[0]}"
+        if LATER.search(text):
+            self._say_once(f"{message}; it is tried again")
+        else:
+            self.problem = f"{message}; see the profile's `dispatch` and `resources.{kind}`"
+
+    def _say_once(self, text: str) -> None:
+        if text != self.complained:
+            self.complained = text
+            self.display.say(text)
+
+    def _tell_silence(self) -> None:
+        if self.queue.silent_since is not None:
+            self._say_once("the scheduler does not answer; jobs go on without it, and files say what is done")
+        elif self.complained.startswith("the scheduler does not"):
+            self._say_once("the scheduler answers again")
+
+    # Jobs that the scheduler has ended
+
+    def _bury_all(self) -> None:
+        """What the store cannot know by itself: that a job was killed for its memory or its time, or never began."""
+        if self.queue.silent_since is not None:
+            return
+        for lease in leases.leases(self.store):
+            if not lease.remaining or not lease.plan.startswith(".slurm/"):
+                continue
+            if lease.owner.scheduler != "slurm":
+                if lease.owner.alive() is False:  # its driver died between writing it and submitting
+                    leases.drop(self.store, lease.id)
+                continue
+            owner = lease.owner
+            standing = self.queue.standing(owner.scheduler_id, owner.scheduler_name, lease.started)
+            if standing.phase.over:
+                with self.store.lock("slurm"):
+                    if leases.read(self.store, lease.id) is not None:
+                        self._bury_one(lease, standing)
+
+    def _bury_one(self, lease: Lease, standing: Standing) -> None:
+        key = lease.remaining[0]
+        record = self.store.record(key)
+        newest = next(reversed(self.store.attempts(record)), None)
+        begun = newest is not None and newest.claim.get("lease") == lease.id
+        unexplained = not self.store.is_done(record) and not (begun and newest.failure)
+        if unexplained and standing.phase is Phase.ENDED:
+            last = last_words(Path(lease.log))
+            cause, kind, message = why(standing.state, last, begun)
+            if cause:
+                attempt = newest if begun else self.store.begin_attempt(record, lease=lease.id)
+                attempt.fail(cause, kind, message)
+        by_hand = (
+            standing.state == "CANCELLED"
+            and key in self.jobs
+            and not (standing.reason == "DependencyNeverSatisfied" or self._parent_failed(key))
+        )
+        if by_hand and not self.store.is_done(record):
+            self.retries.give_up(self.jobs[key], f"cancelled in the scheduler (job {lease.owner.scheduler_id})")
+        leases.drop(self.store, lease.id)
+
+    def _parent_failed(self, key: str) -> bool:
+        statuses = self.store.statuses(self.jobs[key].parents)
+        return any(
+            status.state in (State.FAILED, State.BLOCKED, State.INTERRUPTED, State.READY, State.MISSING)
+            for status in statuses.values()
+        )
+
+
+def why(state: str, last: str, begun: bool) -> tuple[str, str, str]:
+    """(cause, type, message) of a job that ended without a word of its own; cause "" where trying again is free.
+
+    last: the end of its scheduler log: under srun an out-of-memory kill reads FAILED, and only the log tells.
+    """
+    if state == "OUT_OF_MEMORY" or (state == "FAILED" and OUT_OF_MEMORY.search(last)):
+        return "memory", "OutOfMemory", "killed by the scheduler for using more memory than it asked for"
+    if state in ("TIMEOUT", "DEADLINE"):
+        return "timeout", "TimeLimit", "killed at its time limit, before it could write a checkpoint"
+    if state == "FAILED" and not begun:
+        words = [line.strip() for line in last.splitlines() if line.strip()] or ["its log is empty"]
+        return "code", "JobNotBegun", f"the scheduler's job failed before it began: {words[-1][:300]}"
+    return "", "", ""
+
+
+def last_words(log: Path, size: int = 4000) -> str:
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - size))
+            return file.read().decode(errors="replace")
+    except OSError:
+        return ""

@@ -1,0 +1,106 @@
+"""What is asked of SLURM for a job of a kind: a profile's resources and dispatch block as sbatch options.
+
+Pure: nothing is submitted here, so that `plan` can show the requests of a cluster that this machine does not have.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from harness.spec.profile import Resources, SlurmDispatch
+
+SRUN_OPTIONS = ("--kill-on-bad-exit=1",)
+"""One rank that fails ends the others, which would wait for it until the time limit."""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Factors on what a profile asks for, after a job ran out of it."""
+
+    memory: float = 1.0
+    minutes: float = 1.0
+
+
+def signal_seconds(minutes: float) -> int:
+    """How long before the time limit a job is told to write its checkpoint: 5 % of it, within 30 s and 10 min."""
+    return int(min(600, max(30, 0.05 * minutes * 60)))
+
+
+def parameters(resources: Resources, dispatch: SlurmDispatch, name: str, scale: Scale = Scale()) -> dict[str, Any]:
+    """Keyword arguments of submitit's `SlurmExecutor.update_parameters`, dependencies and environment left out.
+
+    One node with a task for each process. `dispatch.sbatch` is laid over everything else.
+    """
+    minutes = max(1, round(resources.minutes * scale.minutes))
+    extra: dict[str, Any] = {"kill-on-invalid-dep": "yes", "requeue": True}
+    extra.update({option.lstrip("-").replace("_", "-"): value for option, value in dispatch.sbatch.items()})
+    chosen: dict[str, Any] = {
+        "job_name": name,
+        "time": minutes,
+        "nodes": 1,
+        "ntasks_per_node": resources.processes,
+        "cpus_per_task": resources.cpus,
+        "mem": f"{max(1, round(resources.memory_gb * scale.memory * 1024))}MB",
+        "gpus_per_node": resources.gpus or None,
+        "partition": dispatch.partition,
+        "account": dispatch.account,
+        "qos": dispatch.qos,
+        "constraint": dispatch.constraint,
+        "array_parallelism": dispatch.throttle or 10_000,
+        "signal_delay_s": signal_seconds(minutes),
+        "stderr_to_stdout": True,
+        "srun_args": [*SRUN_OPTIONS, f"--cpus-per-task={resources.cpus}"],
+        "additional_parameters": {option: value for option, value in extra.items() if value is not False},
+    }
+    return {option: value for option, value in chosen.items() if value is not None}
+
+
+def sbatch_words(resources: Resources, dispatch: SlurmDispatch, name: str = "", scale: Scale = Scale()) -> list[str]:
+    """The request as sbatch options, for people: ["--partition=a800", "--gpus-per-node=8", ...]."""
+    chosen = parameters(resources, dispatch, name, scale)
+    extra = chosen.pop("additional_parameters")
+    shown = {
+        "partition": chosen.get("partition"),
+        "account": chosen.get("account"),
+        "qos": chosen.get("qos"),
+        "constraint": chosen.get("constraint"),
+        "nodes": chosen["nodes"],
+        "ntasks-per-node": chosen["ntasks_per_node"],
+        "gpus-per-node": chosen.get("gpus_per_node"),
+        "cpus-per-task": chosen["cpus_per_task"],
+        "mem": chosen["mem"],
+        "time": chosen["time"],
+        "signal": f"USR2@{chosen['signal_delay_s']}",
+        **extra,
+    }
+    words = [
+        f"--{option}" if value is True else f"--{option}={shlex.quote(str(value))}"
+        for option, value in shown.items()
+        if value is not None
+    ]
+    return [f"--job-name={name}", *words] if name else words
+
+
+def setup_lines(
+    dispatch: SlurmDispatch, code: Path, cpus: int, inherited: Mapping[str, str] | None = None
+) -> list[str]:
+    """Shell lines before Python starts: the profile's own, then where our packages lie and how many threads to use.
+
+    code: a folder with the packages; it comes before everything else that Python would find them in.
+    """
+    from harness.dispatch.local import worker_environment
+
+    inherited = os.environ if inherited is None else inherited
+    own = Path(__file__).resolve().parents[2]
+    paths = [str(code), *[path for path in inherited.get("PYTHONPATH", "").split(os.pathsep) if path], str(own)]
+    wanted = worker_environment(cpus) | {
+        "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)),
+        "PYTHONSAFEPATH": "1",  # else the folder in which sbatch was called comes first
+    }
+    return [*dispatch.setup, *(f"export {name}={shlex.quote(value)}" for name, value in wanted.items())]

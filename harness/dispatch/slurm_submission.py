@@ -1,0 +1,87 @@
+"""A submission: the folder of what was handed to the scheduler in one go, with the code that its jobs run.
+
+A job may wait for days. It runs the code it was submitted with, even when the working tree has moved on, because the
+packages are copied here and its Python path begins here. The folder goes when no job of it is left.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+import uuid
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.store import Store, files
+from harness.store.leases import Lease
+
+PACKAGES = ("harness", "models")
+SUFFIXES = frozenset({".py", ".yaml", ".yml", ".json", ".jinja", ".txt", ".toml", ".typed"})
+LARGEST_BYTES = 2**20
+"""Larger files are data, not code: jobs find them where they always lie."""
+YOUNG_SECONDS = 60.0
+"""A submission this new may not have written its leases yet."""
+
+
+def home(store: Store) -> Path:
+    return store.root / ".slurm"
+
+
+@dataclass(frozen=True)
+class Submission:
+    id: str
+    folder: Path
+
+    @property
+    def code(self) -> Path:
+        """The copied packages; first on the jobs' Python path."""
+        return self.folder / "code"
+
+    @property
+    def submitit(self) -> Path:
+        """submitit's own files; new for each submission, because scheduler ids may begin again."""
+        return self.folder / "submitit"
+
+    @classmethod
+    def create(cls, store: Store, **facts: Any) -> Submission:
+        """A new folder with a copy of the code. Raises StoreError when it cannot be written."""
+        id_ = uuid.uuid4().hex[:8]
+        submission = cls(id_, home(store) / id_)
+        with files.writing(submission.folder):
+            submission.submitit.mkdir(parents=True)
+            files.write_json(submission.folder / "submission.json", {"id": id_, "created": time.time(), **facts})
+            copy_code(submission.code)
+        return submission
+
+
+def copy_code(target: Path, source: Path | None = None) -> None:
+    """Copy the packages' code files. source: the folder that holds them (default: of the running program)."""
+    source = source or Path(__file__).resolve().parents[2]
+    for package in PACKAGES:
+        for path in sorted((source / package).rglob("*")):
+            hidden = any(part == "__pycache__" or part.startswith(".") for part in path.relative_to(source).parts)
+            if hidden or path.suffix not in SUFFIXES or not path.is_file() or path.stat().st_size > LARGEST_BYTES:
+                continue
+            copy = target / path.relative_to(source)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, copy)
+
+
+def clear(store: Store, leases: Iterable[Lease]) -> list[str]:
+    """Remove the folders of submissions without any lease left; their ids."""
+    held = {lease.plan for lease in leases}
+    removed = []
+    try:
+        folders = list(home(store).iterdir())
+    except FileNotFoundError:
+        return []
+    for folder in folders:
+        if str(folder.relative_to(store.root)) in held:
+            continue
+        record = files.read_json(folder / "submission.json")
+        if record is None or time.time() - record["created"] > YOUNG_SECONDS:
+            shutil.rmtree(folder, ignore_errors=True)
+            removed.append(folder.name)
+    return removed
