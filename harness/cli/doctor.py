@@ -62,7 +62,9 @@ def uv() -> Finding:
 
 def compiler() -> Finding:
     path = shutil.which("g++") or shutil.which("c++")
-    return ("ok", path) if path else ("note", "no g++; DeepSpeed compiles a part of itself at first use: apt install g++")
+    return (
+        ("ok", path) if path else ("note", "no g++; DeepSpeed compiles a part of itself at first use: apt install g++")
+    )
 
 
 def torch_pair(version: Callable[[str], str] = metadata.version) -> Finding:
@@ -76,7 +78,7 @@ def torch_pair(version: Callable[[str], str] = metadata.version) -> Finding:
     vision_release, _, vision_build = vision.partition("+")
     if (build == "cpu") != (vision_build == "cpu"):
         return "bad", (
-            f"{pair}: built apart (fails with \"operator torchvision::nms does not exist\"); take both from one place: "
+            f'{pair}: built apart (fails with "operator torchvision::nms does not exist"); take both from one place: '
             f"uv sync, or pip install --force-reinstall torch=={release} torchvision=={vision_release}"
         )
     wanted = MATCHED.get(".".join(release.split(".")[:2]))
@@ -124,14 +126,22 @@ def disk(folder: Path) -> Finding:
         there = there.parent
     free = shutil.disk_usage(there).free / 1e9
     text = f"{free:.0f} GB free on the disk of {folder}"
-    return ("ok", text) if free >= NEEDED_GB else ("note", f"{text}; a table takes up to {NEEDED_GB:.0f} GB with its caches")
+    return (
+        ("ok", text)
+        if free >= NEEDED_GB
+        else ("note", f"{text}; a table takes up to {NEEDED_GB:.0f} GB with its caches")
+    )
 
 
 def memory() -> Finding:
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
     cpus = len(os.sched_getaffinity(0))
     text = f"{total:.0f} GB, {cpus} CPUs"
-    return ("ok", text) if total >= 4 * cpus else ("note", f"{text}; a proxy job takes up to 4 GB: dispatch.slots: {max(1, int(total // 4))}")
+    return (
+        ("ok", text)
+        if total >= 4 * cpus
+        else ("note", f"{text}; a proxy job takes up to 4 GB: dispatch.slots: {max(1, int(total // 4))}")
+    )
 
 
 def scheduler() -> Finding:

@@ -164,16 +164,18 @@ def _name(group: list[Job]) -> str:
         return f"{first.name}  from {' and '.join(before)}"
     if first.kind != "evaluate":
         return first.name
-    modes: dict[tuple[str, str], list[str]] = {}
+    modes: dict[tuple[str, Any], dict[str, list[str]]] = {}
     for job in group:
-        modes.setdefault((job.payload.get("protocol", "paper"), job.payload["benchmark"]), []).append(
-            job.payload.get("decode", {}).get("latents", "own")
-        )
-    shared: dict[tuple[str, str], list[str]] = {}
-    for (protocol, benchmark), latents in modes.items():
-        shared.setdefault((protocol, " ".join(latents)), []).append(benchmark)
+        decode = job.payload.get("decode", {})
+        way = modes.setdefault((job.payload["benchmark"], decode.get("latent_steps", 8)), {})
+        way.setdefault(job.payload.get("protocol", "paper"), []).append(decode.get("latents", "own"))
+    several = len({steps for _, steps in modes}) > 1
+    alike: dict[str, list[str]] = {}
+    for (benchmark, steps), way in modes.items():
+        text = ", ".join(f"{protocol} ({' '.join(latents)})" for protocol, latents in way.items())
+        alike.setdefault(text + (f", S = {steps}" if several else ""), []).append(benchmark)
     checkpoint = first.inputs["checkpoint"]
-    how = "; ".join(f"{' '.join(names)}: {protocol} ({latents})" for (protocol, latents), names in shared.items())
+    how = "; ".join(f"{' '.join(benchmarks)} × {way}" for way, benchmarks in alike.items())
     return f"{checkpoint.name if isinstance(checkpoint, Job) else 'base model'}  {plural(len(group), 'job')}: {how}"
 
 
@@ -204,14 +206,16 @@ def _why(group: list[Job], statuses: Mapping[str, Status]) -> str:
 
 
 def _users(made: list[Plan], job: Job) -> str:
-    """Which rows need the job: "for all rows" or their labels."""
+    """Which rows need the job; of many experiments, only their names."""
+    found = [(plan, rows) for plan in made if (rows := plan.rows_of(job))]
+    if not found:
+        return "for reference"
+    if len(found) > 2:
+        return "for " + ", ".join(plan.experiment.value.name for plan, _ in found)
     texts = []
-    for plan in made:
-        rows = plan.rows_of(job)
-        if not rows:
-            continue
+    for plan, rows in found:
         every = len(rows) == len(plan.checkpoints) > 1
         texts.append(
             (f"{plan.experiment.value.name}: " if len(made) > 1 else "") + ("all rows" if every else listed(rows))
         )
-    return "for " + "; ".join(texts) if texts else "for reference"
+    return "for " + "; ".join(texts)

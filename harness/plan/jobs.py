@@ -27,6 +27,8 @@ class JobMaker:
     base: Source
     tasks: TaskDigests
     _made: dict[str, Job] = field(default_factory=dict)
+    _mirrors: dict[str, Job] = field(default_factory=dict)
+    _checkpoints: dict[tuple[int, int], Checkpoint] = field(default_factory=dict)
 
     def data(self) -> Job:
         """The training set."""
@@ -36,12 +38,15 @@ class JobMaker:
 
     def mirror(self, benchmark: str) -> Job:
         """The questions of one benchmark. Raises SpecError when the profile has none."""
-        specs = self.profile.value.benchmarks
-        if benchmark not in specs:
-            raise self.profile.error(f"has no entry for {benchmark}; add one (it has {', '.join(specs)})", "benchmarks")
-        spec = specs[benchmark]
-        slug = f"{benchmark}-{spec.split}" if isinstance(spec, ProxyMirror) else benchmark
-        return self._once(Job("mirror", payload(spec), {}, slug))
+        if benchmark not in self._mirrors:
+            specs = self.profile.value.benchmarks
+            if benchmark not in specs:
+                has = ", ".join(specs)
+                raise self.profile.error(f"has no entry for {benchmark}; add one (it has {has})", "benchmarks")
+            spec = specs[benchmark]
+            slug = f"{benchmark}-{spec.split}" if isinstance(spec, ProxyMirror) else benchmark
+            self._mirrors[benchmark] = Job("mirror", payload(spec), {}, slug)
+        return self._mirrors[benchmark]
 
     def features(self, row: ResolvedRow) -> Job:
         """The frozen tower's features of every training image."""
@@ -52,11 +57,13 @@ class JobMaker:
 
     def checkpoint(self, row: ResolvedRow, seed: int) -> Checkpoint:
         """What the row's last stage leaves; the base model for a row without stages."""
-        done: dict[str, Checkpoint] = {}
-        current: Checkpoint = self.base
-        for name in row.row.stages or ():
-            current = done[name] = self._train(row, name, seed, current, done)
-        return current
+        if (row.index, seed) not in self._checkpoints:
+            done: dict[str, Checkpoint] = {}
+            current: Checkpoint = self.base
+            for name in row.row.stages or ():
+                current = done[name] = self._train(row, name, seed, current, done)
+            self._checkpoints[row.index, seed] = current
+        return self._checkpoints[row.index, seed]
 
     def _train(self, row: ResolvedRow, name: str, seed: int, init: Checkpoint, done: dict[str, Checkpoint]) -> Job:
         options, profile = row.options, self.profile.value

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ class Document:
     data: Any
     lines: dict[tuple[str | int, ...], int] = field(default_factory=dict, repr=False)
 
-    @property
+    @cached_property
     def name(self) -> str:
         """The file as a person would type it: relative when it lies below the working directory."""
         return shown(self.path)
@@ -61,12 +62,19 @@ def shown(path: Path) -> str:
 def read(path: Path) -> Document:
     """The file's data with lines. Raises SpecError for a missing file, YAML syntax, duplicate keys."""
     try:
-        text = path.read_text(encoding="utf-8")
+        stat = path.stat()
+        return _read(path, stat.st_mtime_ns, stat.st_size)
     except OSError as error:
         raise SpecError(f"{shown(path)}: cannot be read: {error.strerror}") from None
+
+
+@lru_cache(maxsize=256)
+def _read(path: Path, mtime_ns: int, size: int) -> Document:
+    """Once for each state of a file: several experiments share recipe, profile and benchmarks."""
+    try:
+        return parse(path.read_text(encoding="utf-8"), path)
     except UnicodeDecodeError as error:
         raise SpecError(f"{shown(path)}: is not UTF-8 text (byte {error.start})") from None
-    return parse(text, path)
 
 
 def parse(text: str, path: Path) -> Document:
