@@ -7,6 +7,7 @@ is the driver's, and processes are found again through their leases.
 from __future__ import annotations
 
 import os
+import pickle
 import shutil
 import signal
 from collections.abc import Iterator, Mapping
@@ -87,14 +88,19 @@ class LocalBackend:
 
     def left_well(self, lease_id: str) -> bool:
         """Whether an ended worker came to the end of its work, instead of being killed or failing to start."""
-        return self._jobs[lease_id].paths.result_pickle.exists()
+        try:
+            with self._jobs[lease_id].paths.result_pickle.open("rb") as file:
+                return pickle.load(file)[0] == "success"
+        except OSError:
+            return False
 
     def log(self, lease_id: str) -> Path:
         return self._jobs[lease_id].paths.stdout
 
     def forget(self, lease_id: str) -> None:
-        job = self._jobs.pop(lease_id, None)
-        if job is not None and job.paths.result_pickle.exists():
+        well = self.left_well(lease_id)
+        del self._jobs[lease_id]
+        if well:
             shutil.rmtree(self.folder / lease_id, ignore_errors=True)
 
     @staticmethod

@@ -22,7 +22,7 @@ from harness.dispatch.forecast import Forecast
 from harness.dispatch.outcome import Outcome, outcome_of
 from harness.dispatch.progress import Display, display_for
 from harness.dispatch.slurm_queue import Phase, SlurmQueue, Standing
-from harness.dispatch.slurm_request import Scale, parameters, setup_lines
+from harness.dispatch.slurm_request import Scale, parameters, scaled_minutes, setup_lines, stop_lead
 from harness.dispatch.slurm_submission import Submission
 from harness.dispatch.slurm_task import Assignment, perform
 from harness.jobs import Graph, Job
@@ -109,7 +109,8 @@ def _attempts(store: Store, key: str) -> list[Any]:
 
 
 class SlurmDriver(Driver):
-    look_seconds = slurm_queue.POLL_SECONDS
+    parent_seconds = 30.0
+    """How long a job waits for its parents' results to become visible on its node."""
 
     def __init__(
         self,
@@ -298,15 +299,17 @@ class SlurmDriver(Driver):
         return found
 
     def _assignment(self, job: Job, lease: Lease, needs: Resources) -> Assignment:
+        minutes = scaled_minutes(needs, self.scale(job))
         return Assignment(
             root=str(self.store.root),
             folder=self.folders[job.key],
             lease=lease.id,
             submission=self.submission.id if self.submission else "",
-            settings={**self._settings(job.kind), "minutes": needs.minutes},
+            settings={**self._settings(job.kind), "minutes": minutes, "stop_lead": stop_lead(self.dispatch, minutes)},
             plugins=self.plugins,
             code=self.provenance,
             processes=needs.processes,
+            parent_seconds=self.parent_seconds,
         )
 
     def _refused(self, kind: str, text: str) -> None:

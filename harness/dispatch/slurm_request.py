@@ -32,12 +32,22 @@ def signal_seconds(minutes: float) -> int:
     return int(min(600, max(30, 0.05 * minutes * 60)))
 
 
+def stop_lead(dispatch: SlurmDispatch, minutes: float) -> int:
+    """Seconds between the order to stop and the time limit, with the profile's own `signal` option if it has one."""
+    own = str(dispatch.sbatch.get("signal", "")).rpartition("@")[2]
+    return int(own) if own.isdigit() else signal_seconds(minutes)
+
+
+def scaled_minutes(resources: Resources, scale: Scale) -> int:
+    return max(1, round(resources.minutes * scale.minutes))
+
+
 def parameters(resources: Resources, dispatch: SlurmDispatch, name: str, scale: Scale = Scale()) -> dict[str, Any]:
     """Keyword arguments of submitit's `SlurmExecutor.update_parameters`, dependencies and environment left out.
 
     One node with a task for each process. `dispatch.sbatch` is laid over everything else.
     """
-    minutes = max(1, round(resources.minutes * scale.minutes))
+    minutes = scaled_minutes(resources, scale)
     extra: dict[str, Any] = {"kill-on-invalid-dep": "yes", "requeue": True}
     extra.update({option.lstrip("-").replace("_", "-"): value for option, value in dispatch.sbatch.items()})
     chosen: dict[str, Any] = {

@@ -146,7 +146,7 @@ def after_stop(
 ) -> None:
     """Back into the queue, or leave it to whoever stopped the job. Raises NotDone in any case."""
     job = os.environ.get("SLURM_JOB_ID", "")
-    what = what_next(stop.signal, own_facts(job), progressed)
+    what = what_next(stop.signal, own_facts(job), progressed, float(task.settings.get("stop_lead") or 0))
     if what == "timeout":
         message = f"stopped by the time limit of {task.settings.get('minutes')} min before it reached a new checkpoint"
         attempt.fail("timeout", "TimeLimit", message)
@@ -161,10 +161,11 @@ def after_stop(
     raise NotDone(f"{record.name}: interrupted by {stop.signal}")
 
 
-def what_next(signal: str, facts: Mapping[str, str], progressed: bool) -> str:
+def what_next(signal: str, facts: Mapping[str, str], progressed: bool, stop_lead: float) -> str:
     """requeue, leave or timeout.
 
-    facts: `scontrol show job` of the own job. While the scheduler itself ends the job (cancelled, requeued by hand,
+    facts: `scontrol show job` of the own job. stop_lead: seconds before the time limit at which SLURM signals; it may be
+    a minute early. While the scheduler itself ends the job (cancelled, requeued by hand,
     preempted without grace) it also decides what becomes of it. In a grace period, and before the time limit, ending
     by ourselves would count as the end: then we ask to be queued again.
     """
@@ -173,15 +174,15 @@ def what_next(signal: str, facts: Mapping[str, str], progressed: bool) -> str:
         return "leave"
     if facts.get("PreemptTime", "None") not in ("None", "Unknown", ""):
         return "requeue"
-    if signal == "SIGUSR2" and not progressed and _near(facts.get("RunTime"), facts.get("TimeLimit")):
+    if signal == "SIGUSR2" and not progressed and _near_end(facts, stop_lead + 65):
         return "timeout"
     return "requeue"
 
 
-def _near(run_time: str | None, limit: str | None) -> bool:
-    """Whether at least half of the time is over: then the signal was the time limit's, else somebody sent it by hand."""
-    ran, allowed = seconds_of(run_time), seconds_of(limit)
-    return ran is not None and allowed is not None and ran >= allowed / 2
+def _near_end(facts: Mapping[str, str], seconds: float) -> bool:
+    """Whether no more than `seconds` are left: then the signal was the time limit's, else somebody sent it by hand."""
+    ran, allowed = seconds_of(facts.get("RunTime")), seconds_of(facts.get("TimeLimit"))
+    return ran is not None and allowed is not None and allowed - ran <= seconds
 
 
 def seconds_of(text: str | None) -> float | None:

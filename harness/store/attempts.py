@@ -170,5 +170,4 @@ def create_attempt(folder: Path, number: int, owner: Owner, **facts: Any) -> Att
         if (home / str(number)).exists():
             return None
         raise
-    files.sync_folder(home)
     return Attempt(home / str(number))

@@ -62,12 +62,13 @@ def dumps(value: Any) -> str:
     return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def _write_synced(path: Path, text: str) -> None:
+def _write(path: Path, text: str, durable: bool) -> None:
     try:
         with path.open("w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
     except OSError:
         path.unlink(missing_ok=True)
         raise
@@ -77,18 +78,20 @@ def _beside(path: Path) -> Path:
     return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Replace `path` by `value`: a reader sees the old text or the new one. Raises OSError."""
+def write_json(path: Path, value: Any, *, durable: bool = True) -> None:
+    """Replace `path` by `value`: a reader sees the old text or the new one. Raises OSError.
+
+    durable: survives a power cut; False for what means nothing after one.
+    """
     temporary = _beside(path)
-    _write_synced(temporary, dumps(value))
+    _write(temporary, dumps(value), durable)
     temporary.rename(path)
-    sync_folder(path.parent)
 
 
 def link_json(path: Path, value: Any) -> bool:
     """Create `path` with `value`; False when it exists already. Exactly one of any number of callers gets True."""
     temporary = _beside(path)
-    _write_synced(temporary, dumps(value))
+    _write(temporary, dumps(value), durable=True)
     try:
         os.link(temporary, path)
     except FileExistsError:

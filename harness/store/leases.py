@@ -91,7 +91,7 @@ def write(store: Store, lease: Lease) -> Lease:
     """Put down a lease that nobody else knows yet."""
     with files.writing(home(store)):
         home(store).mkdir(parents=True, exist_ok=True)
-        files.write_json(path_of(store, lease.id), lease.record())
+        files.write_json(path_of(store, lease.id), lease.record(), durable=False)
     return lease
 
 

@@ -50,7 +50,7 @@ class Orders:
         }
         with files.writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            files.write_json(path, record)
+            files.write_json(path, record, durable=False)
 
     @classmethod
     def read(cls, path: Path) -> Orders | None:

@@ -1,0 +1,86 @@
+"""A small graph of real jobs, and a driver for it as a program of its own, so that tests can kill it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from harness import dispatch
+from harness.dispatch.progress import Silent
+from harness.jobs import Graph, Job
+from harness.spec.profile import Resources
+from harness.store import Store, leases
+from tests.harness.dispatch import kinds
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+
+
+def diamond(steps: int = 15, pause: float = 0.02) -> Graph:
+    """One long job, three that continue it, two quick ones on each."""
+    first = Job("count", {"steps": steps, "pause": pause}, slug="first")
+    middle = [Job("count", {"steps": steps, "pause": pause, "i": i}, {"x": first}, f"middle{i}") for i in range(3)]
+    last = [Job("digest", {"i": i}, {"x": parent}, f"last{i}") for parent in middle for i in range(2)]
+    return Graph(last)
+
+
+def resources(kind: str) -> Resources:
+    return Resources(cpus=1, micro_batch=8)
+
+
+def run(graph: Graph, root: Path, slots: int = 2) -> dispatch.Outcome:
+    return dispatch.run(
+        graph, Store(root), resources=resources, slots=slots, plugins=[kinds.PLUGIN], display=Silent()
+    )
+
+
+def results(graph: Graph, root: Path) -> dict[str, str]:
+    """What the jobs computed, by key."""
+    store = Store(root)
+    return {job.key: (store.outputs(job) / "result.json").read_text() for job in graph}
+
+
+def start_driver(root: Path, *, steps: int = 15, pause: float = 0.02, slots: int = 2) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.harness.dispatch.graphs", str(root), json.dumps([steps, pause, slots])],
+        cwd=REPOSITORY,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def live_workers(root: Path) -> list[leases.Lease]:
+    return [lease for lease in leases.leases(Store(root)) if lease.alive() and lease.owner.pid]
+
+
+def wait_until(condition, seconds: float = 90.0):
+    """The condition's first true value. Fails the test after `seconds`."""
+    give_up = time.monotonic() + seconds
+    while time.monotonic() < give_up:
+        value = condition()
+        if value:
+            return value
+        time.sleep(0.02)
+    raise AssertionError(f"nothing happened in {seconds} s")
+
+
+if __name__ == "__main__":
+    from harness.dispatch.progress import PlainDisplay
+
+    steps, pause, slots = json.loads(sys.argv[2])
+    outcome = dispatch.run(
+        diamond(steps, pause),
+        Store(sys.argv[1]),
+        resources=resources,
+        slots=slots,
+        plugins=[kinds.PLUGIN],
+        display=PlainDisplay(sys.stdout),
+    )
+    print(*outcome.problems, *outcome.notes, sep="\n")
+    sys.exit(outcome.exit_code)
