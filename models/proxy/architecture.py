@@ -19,6 +19,9 @@ HIDDEN = 192
 VOCABULARY = 1024
 """Rows of the embedding: the tokenizer's entries and room to spare, as in the full-size model."""
 
+TOKENS_IN_CONFIG = ("<|endoftext|>", "<|im_end|>", "<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>")
+"""Special tokens whose ids the configuration needs."""
+
 IMAGE_MEAN = (0.48145466, 0.4578275, 0.40821073)
 IMAGE_STD = (0.26862954, 0.26130258, 0.27577711)
 

@@ -43,6 +43,8 @@ class Question:
     box: Box
     things: tuple[Item | Marker, ...] = ()
     image: int = 0
+    names: tuple[str, ...] = ()
+    """The phrases in the text that name `things`, one each, where each names exactly its thing; else empty."""
 
     @property
     def answer_text(self) -> str:
@@ -62,6 +64,21 @@ def phrase(words: dict[str, str]) -> str:
     """'red striped circle' from attribute words; 'object' where no shape is given."""
     parts = [words.get("color"), words.get("fill"), words.get("shape", "object")]
     return " ".join(p for p in parts if p)
+
+
+def article(noun: str) -> str:
+    """'a red circle', 'an orange circle'."""
+    return ("an " if noun[0] in "aeiou" else "a ") + noun
+
+
+def plural(noun: str) -> str:
+    """'red circles', 'crosses'."""
+    return noun + ("es" if noun.endswith("s") else "s")
+
+
+def compare_text(asked: str, first: str, second: str) -> str:
+    """'Do the striped circle and the dotted square have the same color?'."""
+    return f"Do the {first} and the {second} have the same {'pattern' if asked == 'fill' else asked}?"
 
 
 def matching(scene: Scene, words: dict[str, str]) -> list[Item]:
@@ -101,7 +118,8 @@ def attribute_options(rng: np.random.Generator, scene: Scene, attribute: str, ri
     return shuffled(rng, right, wrong)
 
 
-def _any_item(rng: np.random.Generator, scene: Scene) -> Item:
+def any_item(rng: np.random.Generator, scene: Scene) -> Item:
+    """One of the scene's objects."""
     return scene.items[int(rng.integers(len(scene.items)))]
 
 
@@ -110,17 +128,18 @@ def _any_item(rng: np.random.Generator, scene: Scene) -> Item:
 
 def attribute(rng: np.random.Generator, scene: Scene, options: int | None = None) -> Question | None:
     """An attribute of the object that two others name: 'What color is the striped circle?'."""
-    item, asked = _any_item(rng, scene), str(pick(rng, list(ATTRIBUTES)))
+    item, asked = any_item(rng, scene), str(pick(rng, list(ATTRIBUTES)))
     words = {a: item.get(a) for a in ATTRIBUTES if a != asked}
     if len(matching(scene, words)) != 1:
         return None
     choices, answer = attribute_options(rng, scene, asked, item.get(asked), options or int(pick(rng, [2, 3, 4, 4])))
-    return Question("attribute", ASK[asked].format("the " + phrase(words)), choices, answer, scene.box(item), (item,))
+    return Question("attribute", ASK[asked].format("the " + phrase(words)), choices, answer, scene.box(item), (item,),
+                    names=(phrase(words),))
 
 
 def presence(rng: np.random.Generator, scene: Scene) -> Question | None:
     """'Is there a red circle in the image?'. Where there is none, the evidence is the object most like it."""
-    item = _any_item(rng, scene)
+    item = any_item(rng, scene)
     pair = list(combinations(ATTRIBUTES, 2))[int(rng.integers(3))]
     words = {a: item.get(a) for a in pair}
     if rng.random() < 0.5:
@@ -137,10 +156,12 @@ def presence(rng: np.random.Generator, scene: Scene) -> Question | None:
             return None
         right = "No"
     order = YES_NO if rng.random() < 0.5 else YES_NO[::-1]
-    return Question("presence", f"Is there a {phrase(words)} in the image?", order, order.index(right), scene.box(item), (item,))
+    return Question("presence", f"Is there {article(phrase(words))} in the image?", order, order.index(right), scene.box(item), (item,),
+                    names=(phrase(words),) if right == "Yes" else ())
 
 
-def _two_named(rng: np.random.Generator, scene: Scene) -> tuple[Item, Item, str, str] | None:
+def two_named(rng: np.random.Generator, scene: Scene) -> tuple[Item, Item, str, str] | None:
+    """Two objects and their names with 'the', or None where one cannot be named."""
     if len(scene.items) < 2:
         return None
     a, b = (scene.items[k] for k in rng.choice(len(scene.items), 2, replace=False))
@@ -152,7 +173,7 @@ def _two_named(rng: np.random.Generator, scene: Scene) -> tuple[Item, Item, str,
 
 def relation(rng: np.random.Generator, scene: Scene) -> Question | None:
     """'Is the red circle to the left of the dotted square?', at least two cells apart along the axis asked about."""
-    found = _two_named(rng, scene)
+    found = two_named(rng, scene)
     word = str(pick(rng, list(RELATIONS)))
     axis, sign = RELATIONS[word]
     if found is None or abs(getattr(found[0], axis) - getattr(found[1], axis)) < 2:
@@ -160,12 +181,13 @@ def relation(rng: np.random.Generator, scene: Scene) -> Question | None:
     a, b, name_a, name_b = found
     right = "Yes" if (getattr(a, axis) - getattr(b, axis)) * sign > 0 else "No"
     order = YES_NO if rng.random() < 0.5 else YES_NO[::-1]
-    return Question("relation", f"Is {name_a} {word} {name_b}?", order, order.index(right), scene.box(a, b), (a, b))
+    return Question("relation", f"Is {name_a} {word} {name_b}?", order, order.index(right), scene.box(a, b), (a, b),
+                    names=(name_a, name_b))
 
 
 def side(rng: np.random.Generator, scene: Scene) -> Question | None:
     """'Is the red circle in the left half or the right half of the image?'."""
-    item = _any_item(rng, scene)
+    item = any_item(rng, scene)
     words = name_of(rng, scene, item)
     if words is None:
         return None
@@ -174,12 +196,12 @@ def side(rng: np.random.Generator, scene: Scene) -> Question | None:
     right = first if getattr(item, axis) < scene.side_px // 32 else second
     choices, answer = shuffled(rng, right, [second if right == first else first])
     text = f"Is the {phrase(words)} in the {first} or the {second} of the image?"
-    return Question("side", text, choices, answer, scene.box(item), (item,))
+    return Question("side", text, choices, answer, scene.box(item), (item,), names=(phrase(words),))
 
 
 def direction(rng: np.random.Generator, scene: Scene, options: int = 4) -> Question | None:
     """'In which direction is the red circle from the dotted square?': four diagonals, two cells apart on both axes."""
-    found = _two_named(rng, scene)
+    found = two_named(rng, scene)
     if found is None:
         return None
     a, b, name_a, name_b = found
@@ -188,7 +210,8 @@ def direction(rng: np.random.Generator, scene: Scene, options: int = 4) -> Quest
     right = f"{'upper' if a.row < b.row else 'lower'} {'left' if a.col < b.col else 'right'}"
     wrong = [str(d) for d in rng.permutation([d for d in DIRECTIONS if d != right])][: options - 1]
     choices, answer = shuffled(rng, right, wrong)
-    return Question("direction", f"In which direction is {name_a} from {name_b}?", choices, answer, scene.box(a, b), (a, b))
+    return Question("direction", f"In which direction is {name_a} from {name_b}?", choices, answer, scene.box(a, b), (a, b),
+                    names=(name_a, name_b))
 
 
 def reflectance(rng: np.random.Generator, scene: Scene) -> Question | None:
@@ -206,15 +229,14 @@ def reflectance(rng: np.random.Generator, scene: Scene) -> Question | None:
 
 def count(rng: np.random.Generator, scene: Scene, options: int = 4) -> Question | None:
     """'How many striped objects are there in the image?', one to six."""
-    item, by = _any_item(rng, scene), str(pick(rng, list(ATTRIBUTES)))
+    item, by = any_item(rng, scene), str(pick(rng, list(ATTRIBUTES)))
     found = matching(scene, {by: item.get(by)})
     if len(found) > 6:
         return None
     near = [n for n in range(max(1, len(found) - 3), min(7, len(found) + 3) + 1) if n != len(found)]
     wrong = [str(n) for n in rng.permutation(near)][: options - 1]
     choices, answer = shuffled(rng, str(len(found)), wrong)
-    noun = phrase({by: item.get(by)}) + "s"
-    noun = noun.replace("crosss", "crosses")
+    noun = plural(phrase({by: item.get(by)}))
     return Question("count", f"How many {noun} are there in the image?", choices, answer, scene.box(*found), tuple(found))
 
 
@@ -237,7 +259,7 @@ def nearest(scene: Scene, anchor: Item) -> Item | None:
 
 def two_hop(rng: np.random.Generator, scene: Scene, options: int = 4) -> Question | None:
     """'What color is the object closest to the red circle?'. The box is the answer object's, not the anchor's."""
-    anchor, asked = _any_item(rng, scene), str(pick(rng, list(ATTRIBUTES)))
+    anchor, asked = any_item(rng, scene), str(pick(rng, list(ATTRIBUTES)))
     words, target = name_of(rng, scene, anchor), nearest(scene, anchor)
     if words is None or target is None:
         return None
@@ -251,7 +273,7 @@ def extreme(rng: np.random.Generator, scene: Scene, options: int = 4) -> Questio
     word = str(pick(rng, list(EXTREMES)))
     axis, sign = EXTREMES[word]
     by, asked = (str(a) for a in rng.choice(list(ATTRIBUTES), 2, replace=False))
-    value = _any_item(rng, scene).get(by)
+    value = any_item(rng, scene).get(by)
     ranked = sorted(matching(scene, {by: value}), key=lambda i: getattr(i, axis) * -sign)
     if len(ranked) < 2 or getattr(ranked[0], axis) == getattr(ranked[1], axis):
         return None
@@ -270,7 +292,7 @@ def compare(rng: np.random.Generator, scene: Scene) -> Question | None:
     same = a.get(asked) == b.get(asked)
     if names[0] is None or names[1] is None or (not same and rng.random() < 0.6):
         return None
-    text = f"Do the {phrase(names[0])} and the {phrase(names[1])} have the same {'pattern' if asked == 'fill' else asked}?"
+    text = compare_text(asked, phrase(names[0]), phrase(names[1]))
     order = YES_NO if rng.random() < 0.5 else YES_NO[::-1]
     return Question("compare", text, order, order.index("Yes" if same else "No"), scene.box(a, b), (a, b))
 

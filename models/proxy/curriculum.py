@@ -1,0 +1,119 @@
+"""What the base reads in pretraining: text-only lookups, then rows of questions about pictures, easy first.
+
+Held-out families and puzzles never occur here. Letter prompts are those of the protocols; a share of answers is open
+(no options), so that finding the answer and finding its letter are learned as two steps.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from models.proxy import prompts, questions
+from models.proxy.questions import Question
+from models.proxy.rows import Row, Slots, Tokens, cells_of
+from models.proxy.scenes import ATTRIBUTES, DENSE, EASY, USUAL, Scene, SceneStyle, sample_scene
+from models.proxy.splits import draw
+
+_FAMILY_WEIGHTS = {"attribute": 0.40, "presence": 0.14, "relation": 0.14, "side": 0.08, "direction": 0.09, "reflectance": 0.15}
+_PROMPT_WEIGHTS = {"paper": 0.5, "mmvp": 0.14, "hrbench": 0.14, "blink": 0.14, "mme_realworld": 0.08}
+_WORDS = [w for values in ATTRIBUTES.values() for w in values]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """The mixture at one moment of phase B."""
+
+    easy: float
+    """Share of scenes with few objects."""
+    open_ended: float
+    """Share of answers without options."""
+    slots: float
+    """Share of turns with latent slots between question and answer."""
+    turns: int = 5
+    """Questions per picture."""
+
+
+def letter_prompt(rng: np.random.Generator, question: Question) -> str:
+    """The question under a protocol drawn at random."""
+    names = list(_PROMPT_WEIGHTS)
+    return prompts.LETTER_PROMPTS[names[int(rng.choice(len(names), p=list(_PROMPT_WEIGHTS.values())))]](question)
+
+
+def scene_for(rng: np.random.Generator, style: SceneStyle) -> Scene:
+    """A scene of the pretraining share."""
+    return draw("pretrain", lambda: sample_scene(rng, style), lambda s: [s.content()])
+
+
+def style_for(rng: np.random.Generator, stage: Stage, dense: bool) -> SceneStyle:
+    """The style of the next scene; `dense` asks for a 192-px picture with half the benchmark's objects."""
+    if dense:
+        return SceneStyle(side_px=192, items=(8, 20), colors=DENSE.colors, shapes=DENSE.shapes, fills=DENSE.fills, marker_probability=0.2)
+    return EASY if rng.random() < stage.easy else USUAL
+
+
+def _slots(rng: np.random.Generator, scene: Scene, question: Question) -> Slots:
+    """Filler, the evidence's tokens, or, rarely, tokens from anywhere: slots must be worth reading but not trusted blindly."""
+    kind = rng.random()
+    if kind < 0.35:
+        return Slots(int(rng.integers(1, 17)))
+    side = scene.side_px // 16
+    tokens = cells_of(question.box, side) if kind < 0.85 else list(rng.integers(side**2, size=int(rng.integers(1, 17))))
+    if len(tokens) > 16:
+        tokens = sorted(int(t) for t in rng.choice(tokens, 16, replace=False))
+    return Slots(len(tokens), tuple(int(t) for t in tokens))
+
+
+def picture_row(tokens: Tokens, rng: np.random.Generator, scene: Scene, stage: Stage) -> Row:
+    """A row of questions about one scene."""
+    row = Row(tokens, cells=(scene.side_px // 16,))
+    names = [n for n in _FAMILY_WEIGHTS if n != "reflectance" or scene.markers]
+    weights = np.array([_FAMILY_WEIGHTS[n] for n in names])
+    for _ in range(stage.turns):
+        question = questions.ask(rng, scene, questions.CORE[names[int(rng.choice(len(names), p=weights / weights.sum()))]])
+        if question is None:
+            continue
+        slots = _slots(rng, scene, question) if rng.random() < stage.slots else None
+        if rng.random() < stage.open_ended:
+            row.turn(question, prompts.open_ended(question), question.answer_text, slots)
+        else:
+            row.turn(question, letter_prompt(rng, question), question.letter, slots)
+    if not row.ids:  # a scene that admits no question still trains nothing wrong: ask what always works
+        question = Question("lookup", "Which option is it?", ("red",), 0, (0, 0, 1, 1))
+        row.turn(question, prompts.paper(question), question.letter)
+    return row
+
+
+
+
+def text_row(tokens: Tokens, rng: np.random.Generator, hard: bool = True) -> Row:
+    """A lookup without a picture: a plain one, or statements about objects and a question on one of them."""
+    row = Row(tokens)
+    if rng.random() < 0.4 or not hard:
+        count = int(rng.integers(2, 5))
+        words = [_WORDS[k] for k in rng.choice(len(_WORDS), count, replace=False)]
+        answer = int(rng.integers(count))
+        question = Question("lookup", f"Which option says {words[answer]}?", tuple(words), answer, (0, 0, 1, 1))
+        row.turn(question, letter_prompt(rng, question), question.letter)
+        return row
+    while True:
+        scene = sample_scene(rng, EASY)
+        question = questions.ask(rng, scene, questions.attribute)
+        if question is not None:
+            break
+    asked = next(a for a, pattern in questions.ASK.items() if question.text.startswith(pattern.split("{")[0].rstrip()))
+    target = question.things[0]
+    told = [target, *(i for i in scene.items if i is not target)][: int(rng.integers(1, 4))]
+    statements = []
+    for k in rng.permutation(len(told)):
+        item = told[k]
+        subject = questions.phrase({a: item.get(a) for a in ATTRIBUTES if a != asked})
+        statements.append(f"The {subject} is {item.get(asked)}.")
+    text = " ".join([*statements, question.text])
+    question = Question("statement", text, question.options, question.answer, question.box)
+    if rng.random() < 0.3:
+        row.turn(question, prompts.open_ended(question), question.answer_text)
+    else:
+        row.turn(question, letter_prompt(rng, question), question.letter)
+    return row
