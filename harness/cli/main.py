@@ -27,6 +27,7 @@ VERBS = {
 }
 """Verb → help. The verb's module in this folder has `add_arguments(parser)` and `main(options) -> int`."""
 
+_DISK = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.EEXIST)
 _EXPECTED = (
     ("harness.spec.errors", "SpecError"),
     ("harness.store.files", "StoreError"),
@@ -93,13 +94,7 @@ def _expected(error: Exception) -> str | None:
         kind = getattr(sys.modules.get(module), name, None)
         if kind is not None and isinstance(error, kind):
             return str(error)
-    if isinstance(error, OSError) and error.errno in (
-        errno.EACCES,
-        errno.EROFS,
-        errno.ENOSPC,
-        errno.EDQUOT,
-        errno.EPERM,
-    ):
+    if isinstance(error, OSError) and error.errno in _DISK:
         remedy = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "choose a folder you may write"
         return f"{error.filename or 'a file'}: {error.strerror}; {remedy} (--results DIR, --reports DIR)"
     return None

@@ -6,52 +6,62 @@ import argparse
 import gc
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from harness.cli.main import add_selection, plans
 from harness.cli.stored import history, open_store
+from harness.cli.tracking import begin, tracker
 from harness.cli.words import plural
+
+if TYPE_CHECKING:
+    from harness.jobs import Graph
+    from harness.spec.profile import Profile
+    from harness.store import Store
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_selection(parser)
     parser.add_argument("--reports", type=Path, default=Path("reports"), metavar="DIR", help="default: reports")
     parser.add_argument("--detach", action="store_true", help="return at once; the work goes on by itself")
-    parser.add_argument(
-        "--no-tracking", action="store_true", help="do not mirror into MLflow (files are kept as always)"
-    )
 
 
 def main(options: argparse.Namespace) -> int:
-    from harness import dispatch
+    from harness.cli.report import write
     from harness.plan import merged
-    from harness.plan.cost import seconds_of
 
     made = plans(options)
     store, graph = open_store(options.results), merged(made)
     ensure_writable(options.reports)
-    if not all(store.is_done(job) for job in graph):
+    todo = not all(store.is_done(job) for job in graph)
+    if todo:
         gc.enable()
         store.ensure_writable()
         if options.detach:
             return detach(options)
-        known, profile = history(store), made[0].profile.value
-        outcome = dispatch.run(
-            graph,
-            store,
-            resources=profile.resources_of,
-            slots=getattr(profile.dispatch, "slots", None),
-            forecast=lambda job: seconds_of(job, known),
-        )
-        for line in (*outcome.notes, *map(str, outcome.problems)):
-            print(line, file=sys.stderr)
-        code = outcome.exit_code
-    else:
-        code = 0
-    from harness.cli.report import write
-    from harness.cli.tracking import tracker
-
+    follower = begin(made, store, running=todo)
+    code = work(graph, store, made[0].profile.value) if todo else 0
+    if problem := follower.finish():
+        print(problem, file=sys.stderr)
     write(made, store, options.reports, tracker(store))
     return code
+
+
+def work(graph: Graph, store: Store, profile: Profile) -> int:
+    """Runs what is missing; returns the exit code."""
+    from harness import dispatch
+    from harness.plan.cost import seconds_of
+
+    known = history(store)
+    outcome = dispatch.run(
+        graph,
+        store,
+        resources=profile.resources_of,
+        slots=getattr(profile.dispatch, "slots", None),
+        forecast=lambda job: seconds_of(job, known),
+    )
+    for line in (*outcome.notes, *map(str, outcome.problems)):
+        print(line, file=sys.stderr)
+    return outcome.exit_code
 
 
 def ensure_writable(folder: Path) -> None:

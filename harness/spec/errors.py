@@ -39,32 +39,42 @@ def dotted(path: Sequence[str | int]) -> str:
     return text
 
 
-def validate(model: type[BaseModel], data: Any, place: Callable[[Path], str]) -> Any:
+def validate(model: type[BaseModel], data: Any, place: Callable[[Path, str], str]) -> Any:
     """`model.model_validate(data)`; errors become a SpecError, one line for each mistake.
 
-    place: how the line begins for a path inside `data`: file, line and field.
+    place: how the line about a path inside `data` begins: file, line and field. Given the message too: an error about a
+    whole section may name the option at fault.
     """
     try:
         return model.model_validate(data)
     except ValidationError as error:
         lines: dict[Path, str] = {}
-        for item in error.errors(include_url=False):
+        items = error.errors(include_url=False)
+        meant = {misspelt for item in items if (misspelt := _meant(model, item))}
+        for item in items:
+            if item["type"] == "missing" and item["loc"] in meant:
+                continue  # it is there, misspelt: one mistake, one line
             path = _written(item["loc"], data)
-            lines.setdefault(path, f"{place(path)}: {explain(model, item)}")
+            lines.setdefault(path, f"{place(path, text := explain(model, item))}: {text}")
         raise SpecError("\n".join(lines.values())) from None
+
+
+def _meant(model: type[BaseModel], item: Any) -> Path | None:
+    """The field that an unknown name probably stands for."""
+    if item["type"] != "extra_forbidden":
+        return None
+    *parent, name = item["loc"]
+    close = difflib.get_close_matches(str(name), fields_at(model, tuple(parent)), n=1, cutoff=0.6)
+    return (*parent, close[0]) if close else None
 
 
 def _written(loc: Path, data: Any) -> Path:
     """pydantic's location without the union tags that no person wrote."""
     path: list[str | int] = []
     for part in loc:
-        if (
-            isinstance(data, dict)
-            and part in data
-            or isinstance(data, list)
-            and isinstance(part, int)
-            and part < len(data)
-        ):
+        if part == "[key]":
+            continue
+        if part in (range(len(data)) if isinstance(data, list) else data if isinstance(data, dict) else ()):
             data = data[part]
         elif part is not loc[-1] or _is_tag(part, data):
             continue
@@ -84,6 +94,9 @@ def explain(model: type[BaseModel], item: Any) -> str:
         return unknown("no such field", name, fields_at(model, item["loc"][:-1]), "fields")
     if kind == "missing":
         return "is missing; add it"
+    if name == "[key]":
+        keys = [get_args(kind)[0] for kind in _walk(model, item["loc"][:-2]) if get_origin(kind) is dict]
+        return unknown("no such name", str(value), [str(c) for key in keys for c in get_args(key)], "names")
     if kind == "literal_error":
         choices = [str(c) for c in choices_at(model, item["loc"])] or [context["expected"]]
         return unknown(f"{show(value)} is no choice", str(value), choices, "choices")

@@ -104,7 +104,7 @@ def load_experiment(path: Path) -> LoadedExperiment:
     data["rows"] = _rows(document, data.get("rows"))
     data["claims"] = _claims(document, data.get("claims"))
 
-    def place(at: tuple[str | int, ...]) -> str:
+    def place(at: tuple[str | int, ...], message: str) -> str:
         return f"{document.where(*_through_label(document.data, at))}: {dotted(at)}"
 
     loaded = LoadedExperiment(validate(Experiment, data, place), document)
@@ -137,7 +137,7 @@ def _claims(document: Document, written: Any) -> Any:
             form = form_of(claim)
         except ValueError as error:
             raise SpecError(f"{document.where('claims', i)}: claims[{i}]: {error}") from None
-        claims.append(validate(form, claim, lambda at, i=i: document.place(("claims", i, *at))))
+        claims.append(validate(form, claim, lambda at, _, i=i: document.place(("claims", i, *at))))
     return claims
 
 

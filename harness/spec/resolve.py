@@ -79,6 +79,13 @@ class Base:
         return values
 
 
+COUNTED = frozenset(
+    name for name in (*GLOBAL, *(f"{s}.{o}" for s, names in OPTIONS.items() for o in names))
+    if type((SECTIONS[name.split(".")[0]] if "." in name else Recipe).model_fields[name.split(".")[-1]].default) is int
+)  # fmt: skip
+"""Options that are whole numbers by their schema, however a recipe writes them."""
+
+
 def read_recipe(document: Document) -> dict[str, Value]:
     """Every option's value by dotted name, from schema and recipe. Raises SpecError for names that are no options."""
     if not isinstance(document.data, dict):
@@ -102,7 +109,9 @@ def read_recipe(document: Document) -> dict[str, Value]:
     return values
 
 
-def base(recipe: Document, profile: Loaded[Profile], overrides: Iterable[str] = (), own_recipe: bool = True) -> Base:
+def base(
+    recipe: Document, profile: Loaded[Profile] | None = None, overrides: Iterable[str] = (), own_recipe: bool = True
+) -> Base:
     """Recipe under a profile; without one, at its own scale. overrides: `--set` texts such as "stage1.p=0.3"."""
     values = read_recipe(recipe)
     _validated(values, recipe)
@@ -125,7 +134,7 @@ def _under(values: dict[str, Value], profile: Loaded[Profile]) -> dict[str, floa
             if name in fixed:
                 raise profile.error(f"{name} is in set: too; keep one", "scale", written)
             if isinstance(values[name].value, bool) or not isinstance(values[name].value, (int, float)):
-                raise profile.error(f"{name} is no number to scale", "scale", written)
+                raise profile.error("is no number to scale", "scale", written)
             scale[name] = profile.value.scale[written]
     return scale
 
@@ -222,13 +231,13 @@ def _scale(values: dict[str, Value], start: Base) -> None:
     """The profile's factors on what recipe and row say; what the profile itself sets stays."""
     for name, factor in start.scale.items():
         if values[name].origin != "profile":
-            values[name] = _scaled(values[name], factor)
+            values[name] = _scaled(values[name], factor, name in COUNTED)
 
 
-def _scaled(value: Value, factor: float) -> Value:
+def _scaled(value: Value, factor: float, counted: bool) -> Value:
     """Decimal arithmetic, so that 1e-5 × 60 is 0.0006 in every key; counts are rounded and stay at least 1."""
     exact = Decimal(str(value.value)) * Decimal(str(factor))
-    scaled = max(1, int(exact.to_integral_value())) if isinstance(value.value, int) else float(exact)
+    scaled = max(1, round(exact)) if counted and exact > 0 else round(exact) if counted else float(exact)
     return replace(value, value=scaled, unscaled=value.value, factor=factor)
 
 
@@ -241,13 +250,17 @@ def _validated(values: Mapping[str, Value], recipe: Document) -> Recipe:
         else:
             data[name] = value.value
 
-    def place(path: tuple[str | int, ...]) -> str:
+    def place(path: tuple[str | int, ...], message: str) -> str:
         name = ".".join(str(part) for part in path[:2])
         if name in values:
             return values[name].place
-        inside = [value for key, value in values.items() if key.startswith(f"{name}.")]
-        written = [value for value in inside if value.origin in ("row", "--set", "profile")]
-        return written[-1].place if written else recipe.place((path[0],) if path else ())
+        inside = {key: value for key, value in values.items() if key.startswith(f"{name}.")}
+        for origin in ("--set", "row", "profile"):
+            written = {key: value for key, value in inside.items() if value.origin == origin}
+            named = [value for key, value in written.items() if key.partition(".")[2] in message]
+            if named or (written and origin != "profile"):
+                return (named or list(written.values()))[0].place
+        return recipe.place(path[:1])
 
     return validate(Recipe, data, place)
 

@@ -48,7 +48,7 @@ class Document:
         """`file:line` of the path."""
         return f"{self.name}:{self.line(*path)}"
 
-    def place(self, path: tuple[str | int, ...]) -> str:
+    def place(self, path: tuple[str | int, ...], message: str = "") -> str:
         """`file:line: field`: how an error about the path begins."""
         return f"{self.where(*path)}: {dotted(path)}" if path else self.where()
 

@@ -1,0 +1,35 @@
+from decimal import Decimal
+
+import pytest
+
+from harness.spec.reported import parse
+
+
+@pytest.mark.parametrize(
+    ("text", "value", "approximate", "marks"),
+    [
+        ("72.30", "72.30", False, ""),
+        ("~54.2", "54.2", True, ""),
+        ("70.0 †", "70.0", False, "†"),
+        ("+5.6", "5.6", False, ""),
+        ("−3.1", "-3.1", False, ""),
+        ("0.0", "0.0", False, ""),
+    ],
+)
+def test_a_printed_number_keeps_decimals_and_marks(text, value, approximate, marks):
+    reported = parse(text)
+    assert (str(reported.value), reported.approximate, reported.marks) == (value, approximate, marks)
+    assert reported.decimals == len(value.partition(".")[2])
+
+
+@pytest.mark.parametrize("text", ["-", "–", None, ""])
+def test_nothing_printed_is_missing_and_not_zero(text):
+    assert parse(text).missing and parse(text).value is None
+
+
+def test_words_stay_words():
+    assert parse("Coconut-style").text == "Coconut-style" and not parse("Coconut-style").missing
+
+
+def test_values_are_exact():
+    assert parse("70.9").value - parse("68.4").value == Decimal("2.5")
