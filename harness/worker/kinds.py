@@ -47,7 +47,7 @@ def data(context: Context) -> Any:
 
         return link_training_set(context.run.out, ExternalTraining.model_validate(context.record.payload))
     spec = ProxyTraining.model_validate(context.record.payload)
-    from models.proxy.data import write_training_set
+    from models.proxy.trainset import write_training_set
 
     return write_training_set(context.run.out, n=spec.n, seed=spec.seed, progress=context.run.progress)
 
@@ -102,17 +102,20 @@ def evaluate(context: Context) -> Any:
     from models.config import EvaluateSpec
     from models.evaluation import Session
 
-    _threads(context.run.threads)
+    spec = EvaluateSpec.model_validate(context.record.payload)
     checkpoint: Path = context.inputs["checkpoint"]
+    wanted = (checkpoint, spec.precision)
     session = context.kept.get("session")
-    if session is None or context.kept.get("session of") != checkpoint:
+    if session is None or context.kept.get("session of") != wanted:
         context.kept.pop("session", None)  # before the next one is loaded: one model in memory at a time
         session = None
-        session = context.kept["session"] = Session(checkpoint)
-        context.kept["session of"] = checkpoint
+        session = context.kept["session"] = Session(
+            checkpoint, device=context.run.device, threads=context.run.threads, precision=spec.precision
+        )
+        context.kept["session of"] = wanted
     return session.evaluate(
         context.run,
-        EvaluateSpec.model_validate(context.record.payload),
+        spec,
         mirror=context.inputs["mirror"],
         batch_size=context.micro_batch or int(context.resources["batch_size"]),
     )
