@@ -1,0 +1,72 @@
+"""Kinds of job for tests on a cluster, beside the ordinary test kinds; imported by the jobs as a plugin."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import os
+import time
+
+from harness.jobs import KIND_VERSIONS
+from harness.worker.attempt import Context
+from harness.worker.kinds import register
+from models.run import Interrupted
+from tests.harness.dispatch import kinds as ordinary  # noqa: F401 - registers count, digest, raise
+
+PLUGIN = __name__
+for kind in ("stuck", "hog", "ranks", "code", "nothing"):
+    KIND_VERSIONS.setdefault(kind, 1)
+
+
+def expected(job) -> dict:
+    """What a `count` job without inputs must leave, however often it was disturbed."""
+    state = {"step": 0, "digest": ""}
+    for step in range(job.payload["steps"]):
+        digest = hashlib.sha256(f"{state['digest']}{job.key}{step}".encode()).hexdigest()
+        state = {"step": step + 1, "digest": digest}
+    return state
+
+
+def _leave(context: Context, value: object) -> None:
+    (context.run.out / "result.json").write_text(json.dumps(value))
+
+
+@register("nothing")
+def nothing(context: Context) -> None:
+    _leave(context, 0)
+
+
+@register("stuck")
+def stuck(context: Context) -> None:
+    """Never gets anywhere, unless it is given more minutes than the payload says."""
+    while context.resources["minutes"] <= context.record.payload["minutes"]:
+        time.sleep(0.1)
+        if context.run.should_stop():
+            raise Interrupted("without a checkpoint")
+    _leave(context, context.resources["minutes"])
+
+
+@register("hog")
+def hog(context: Context) -> None:
+    """Uses so many MiB."""
+    held = [os.urandom(2**20) for _ in range(context.record.payload["mib"])]
+    _leave(context, len(held))
+
+
+@register("ranks")
+def ranks(context: Context) -> None:
+    """Every rank says who it is; rank 0 waits for all."""
+    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "CUDA_VISIBLE_DEVICES")
+    words = {name: os.environ.get(name) for name in names}
+    (context.run.out / f"rank{words['RANK']}.json").write_text(json.dumps(words))
+    while len(list(context.run.out.glob("rank*.json"))) < int(words["WORLD_SIZE"]):
+        time.sleep(0.1)
+    if words["RANK"] == "0":
+        _leave(context, words["WORLD_SIZE"])
+
+
+@register("code")
+def code(context: Context) -> None:
+    """Which version of the code runs."""
+    _leave(context, importlib.import_module("models.marker").VERSION)
