@@ -7,7 +7,7 @@ result says so.
 """
 
 from harness.stats.answers import Answers, UnmatchedIds, align
-from harness.stats.intervals import Estimate, Interval, binomial_tail, estimate, wilson
+from harness.stats.intervals import Estimate, Interval, SeedNoise, binomial_tail, estimate, wilson
 from harness.stats.paired import Comparison, compare, holm, mcnemar_exact, sign_flip
 from harness.stats.power import Decision, questions_or_seeds
 
@@ -17,6 +17,7 @@ __all__ = [
     "Decision",
     "Estimate",
     "Interval",
+    "SeedNoise",
     "UnmatchedIds",
     "align",
     "binomial_tail",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import special
@@ -32,11 +32,40 @@ class Interval:
 
 
 @dataclass(frozen=True)
+class SeedNoise:
+    """variance: of one seed's mean (or of one seed's difference), estimated with `dof` degrees of freedom.
+
+    Three seeds of one row say little about its seed noise; the rows of a table together say more. Pooling assumes that
+    the rows are equally noisy, as an analysis of variance does.
+    """
+
+    variance: float
+    dof: int
+
+    @classmethod
+    def within(cls, means: Sequence[Sequence[float]]) -> SeedNoise | None:
+        """From each row's means by seed; None when no row has two seeds."""
+        parts = [(float(np.var(row, ddof=1)), len(row) - 1) for row in means if len(row) > 1]
+        dof = sum(count for _, count in parts)
+        return cls(sum(variance * count for variance, count in parts) / dof, dof) if dof else None
+
+    @classmethod
+    def of_differences(cls, means: Sequence[Sequence[float]]) -> SeedNoise | None:
+        """Of the difference of two rows: means [rows, seeds], the same seeds in every row (seeds as blocks)."""
+        table = np.asarray(means, dtype=float)
+        if table.ndim != 2 or min(table.shape) < 2:
+            return None
+        rest = table - table.mean(axis=0) - table.mean(axis=1, keepdims=True) + table.mean()
+        dof = (table.shape[0] - 1) * (table.shape[1] - 1)
+        return cls(2 * float((rest**2).sum()) / dof, dof)
+
+
+@dataclass(frozen=True)
 class Variance:
     """Parts of the variance of a grand mean over questions and seeds (two-way layout).
 
     item: from the questions drawn. seed: from the seeds drawn, None with one seed. residual: the part that both of them
-    already contain. clusters, seeds: their degrees of freedom plus one.
+    already contain. clusters: degrees of freedom of `item` plus one. seed_dof: those of `seed`, seeds - 1 unless pooled.
     """
 
     item: float
@@ -44,6 +73,13 @@ class Variance:
     residual: float
     clusters: int
     seeds: int
+    seed_dof: int = 0
+
+    def pooled(self, noise: SeedNoise | None) -> Variance:
+        """With the seed noise of a family of runs in place of this one's own."""
+        if noise is None or self.seeds < 2:
+            return self
+        return replace(self, seed=noise.variance / self.seeds, seed_dof=noise.dof)
 
     @property
     def total(self) -> float:
@@ -62,7 +98,7 @@ class Variance:
         if not self.seed:
             return item_t
         items = max(self.total - self.seed, 0.0)
-        return (items * item_t + self.seed * t_quantile(level, self.seeds - 1)) / (items + self.seed)
+        return (items * item_t + self.seed * t_quantile(level, self.seed_dof or self.seeds - 1)) / (items + self.seed)
 
     def p_value(self, difference: float) -> float:
         """Two-sided p of `difference` = 0, the inversion of `quantile`."""
@@ -137,15 +173,15 @@ def two_way_variance(values: np.ndarray, cluster_index: np.ndarray) -> Variance:
     return Variance(item, seed, residual, clusters, seeds)
 
 
-def estimate(runs: Sequence[Answers] | Answers, level: float = 0.95) -> Estimate:
-    """The mean over questions and seeds; one `Answers` per seed.
+def estimate(runs: Sequence[Answers] | Answers, level: float = 0.95, noise: SeedNoise | None = None) -> Estimate:
+    """The mean over questions and seeds; one `Answers` per seed. noise: the seed noise of a family of rows (`within`).
 
     The interval is Wilson's at the effective sample size p(1-p)/variance, shortened by (z/t)^2 for few clusters or seeds
     (Korn and Graubard 1998), and never longer than the number of questions.
     """
     runs = [runs] if isinstance(runs, Answers) else list(runs)
     values, first = align(runs), runs[0]
-    variance = two_way_variance(values, first.cluster_index)
+    variance = two_way_variance(values, first.cluster_index).pooled(noise)
     mean, n = float(values.mean()), len(first)
     spread = mean * (1 - mean)
     if spread == 0 or variance.total == 0:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import special
 
 from harness.stats.answers import Answers, align
-from harness.stats.intervals import Interval, Variance, two_way_variance
+from harness.stats.intervals import Interval, SeedNoise, Variance, two_way_variance
 
 FLIPS = 10_000
 """Random sign flips of a permutation test; its p-values are multiples of about 1e-4."""
@@ -52,12 +52,15 @@ def mcnemar_exact(gained: int, lost: int) -> float:
 def sign_flip(totals: np.ndarray, flips: int = FLIPS, seed: int = 0) -> float:
     """Two-sided p of the sum of `totals` ([clusters] differences), signs flipped cluster by cluster.
 
-    Exact when at most 14 clusters differ; otherwise `flips` random ones under a fixed seed, counted with the observed one.
+    Exact for whole numbers (one seed: questions gained minus lost in an image) and for at most 14 differing clusters;
+    otherwise `flips` random ones under a fixed seed, counted with the observed one.
     """
     moving = totals[totals != 0]
     observed = abs(float(moving.sum()))
     if len(moving) == 0:
         return 1.0
+    if np.array_equal(moving, np.round(moving)):
+        return _whole_number_flips(np.abs(moving).astype(int), observed)
     if len(moving) <= 14:
         bits = (np.arange(2 ** len(moving))[:, None] >> np.arange(len(moving))) & 1
         return float((np.abs((bits * 2 - 1) @ moving) >= observed - 1e-9).mean())
@@ -71,6 +74,25 @@ def sign_flip(totals: np.ndarray, flips: int = FLIPS, seed: int = 0) -> float:
     return (extreme + 1) / (flips + 1)
 
 
+def _whole_number_flips(sizes: np.ndarray, observed: float) -> float:
+    """The exact distribution of the sum of +-sizes, convolved from one binomial for each distinct size."""
+    distribution = np.ones(1)
+    for size, count in zip(*np.unique(sizes, return_counts=True)):
+        steps = np.arange(count + 1)
+        part = np.zeros(2 * size * count + 1)
+        part[2 * size * steps] = special.binom(count, steps) * 0.5**count if count <= 1000 else _binomial(steps, count)
+        distribution = np.convolve(distribution, part)
+    reach = len(distribution) // 2
+    sums = np.arange(-reach, reach + 1)
+    return min(1.0, float(distribution[np.abs(sums) >= observed - 1e-9].sum()))
+
+
+def _binomial(steps: np.ndarray, count: int) -> np.ndarray:
+    """P(steps of count) at one half, by logarithms, where the coefficients overflow."""
+    logs = special.gammaln(count + 1) - special.gammaln(steps + 1) - special.gammaln(count - steps + 1)
+    return np.exp(logs - count * math.log(2))
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
     """Adjusted p-values after Holm (1979), in the given order."""
     order = sorted(range(len(p_values)), key=lambda i: p_values[i])
@@ -81,8 +103,15 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def compare(first: Sequence[Answers] | Answers, second: Sequence[Answers] | Answers, level: float = 0.95) -> Comparison:
+def compare(
+    first: Sequence[Answers] | Answers,
+    second: Sequence[Answers] | Answers,
+    level: float = 0.95,
+    noise: SeedNoise | None = None,
+) -> Comparison:
     """Paired by question, and by seed where both have the same number of them (give them in the order of their seeds).
+
+    noise: the seed noise of such differences, from a family of rows (`SeedNoise.of_differences`).
 
     One seed each: a cluster sign-flip test, about these two trained models only. Several: a t-test on the two-way
     variance, about the two recipes. Raises UnmatchedIds when the questions differ.
@@ -93,13 +122,13 @@ def compare(first: Sequence[Answers] | Answers, second: Sequence[Answers] | Answ
     ours, theirs, index = values[: len(a)], values[len(a) :], a[0].cluster_index
     n = ours.shape[1]
     if len(a) == len(b):
-        variance = two_way_variance(ours - theirs, index)
+        variance = two_way_variance(ours - theirs, index).pooled(noise)
     else:
         variance = _unpaired_seeds(ours, theirs, index)
     difference = float(ours.mean() - theirs.mean())
     # A sample without any discordant question is no proof that there are none: at least one gained and one lost.
     floor = 2.0 / (n * variance.clusters)
-    variance = Variance(max(variance.item, floor), variance.seed, variance.residual, variance.clusters, variance.seeds)
+    variance = replace(variance, item=max(variance.item, floor))
     half = variance.quantile(level) * math.sqrt(variance.total)
     interval = Interval(max(-1.0, difference - half), min(1.0, difference + half), level)
     if len(a) == len(b):

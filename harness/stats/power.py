@@ -78,7 +78,8 @@ def _seeds(room: float, variance: Variance, fixed: float, power: float, level: f
     items = max(variance.total - variance.seed, 0.0)
     single = variance.seed * variance.seeds
     for seeds in range(variance.seeds + 1, MOST_SEEDS + 1):
-        planned = Variance(items, single / seeds, 0.0, variance.clusters, seeds)
+        dof = (variance.seed_dof or variance.seeds - 1) * (seeds - 1) // (variance.seeds - 1)
+        planned = Variance(items, single / seeds, 0.0, variance.clusters, seeds, dof)
         quantile = planned.quantile(level) + normal_quantile(2 * power - 1)
         if quantile**2 * (planned.total + fixed) <= room**2:
             return seeds

@@ -1,8 +1,9 @@
 """The sentences of a paper as predicates, judged on reported numbers and on regenerated ones.
 
 On reported numbers a claim is arithmetic: it holds or fails as printed, rounding allowed for. On regenerated numbers it
-holds when every difference it needs is shown by a paired test, fails when the opposite of one is shown (Holm-corrected
-within the claim, because any one of them would do), and is undetermined otherwise.
+holds when every difference it needs is shown by a paired test, fails when the opposite of one is shown, and is
+undetermined otherwise. Both are corrected after Holm within the claim, so that a claim cannot hold on less than the
+paired tests beside it show.
 """
 
 from __future__ import annotations
@@ -152,7 +153,9 @@ def _reported_part(
     try:
         if (pairs := ordered_pairs(claim, rows)) is not None:
             if isinstance(claim, Best | Worst) and claim.among is None:
-                pairs = tuple(p for p in pairs if all((r, column) in values and values[r, column].value is not None for r in p))
+                pairs = tuple(
+                    p for p in pairs if all((r, column) in values and values[r, column].value is not None for r in p)
+                )
             return _reported_order(column, [(a, number(a), b, number(b)) for a, b in pairs])
         outcome, text = _reported_number(claim, number, values, column, chance)
     except LookupError as missing:
@@ -168,7 +171,9 @@ def _reported_order(column: str, pairs: Sequence[tuple[str, Decimal, str, Decima
     if tied:
         return Part(column, Holds.UNDETERMINED, ", ".join(tied) + " as printed")
     closest = min(pairs, key=lambda pair: pair[1] - pair[3], default=None)
-    return Part(column, Holds.HOLDS, f"{closest[0]} {closest[1]} > {closest[2]} {closest[3]}" if closest else "no other row")
+    return Part(
+        column, Holds.HOLDS, f"{closest[0]} {closest[1]} > {closest[2]} {closest[3]}" if closest else "no other row"
+    )
 
 
 def _unit(value: Decimal) -> Decimal:
@@ -202,7 +207,9 @@ def _reported_number(
         case Close():
             found = [number(row) for row in claim.close]
             gap = max(found) - min(found)
-            return _if(gap <= claim.within), f"{min(found)} to {max(found)} is {gap} apart, claimed within {claim.within}"
+            return _if(
+                gap <= claim.within
+            ), f"{min(found)} to {max(found)} is {gap} apart, claimed within {claim.within}"
         case BelowChance():
             a = number(claim.below_chance)
             if column not in chance:
@@ -255,7 +262,9 @@ def _measured_order(pairs: Sequence[tuple[str, str]], pair: Pair, columns: Seque
         opposed = [
             (a, b, c) for a, b, c in mine if c is not None and c.difference < 0 and adjusted[column, a, b] <= LEVEL
         ]
-        open_ = [(a, b, c) for a, b, c in mine if c is not None and not (c.difference > 0 and c.p <= LEVEL)]
+        open_ = [
+            (a, b, c) for a, b, c in mine if c is not None and not (c.difference > 0 and adjusted[column, a, b] <= LEVEL)
+        ]
         if opposed:
             yield Part(column, Holds.FAILS, ", ".join(f"{a} - {b} = {points(c)}" for a, b, c in opposed))
         elif missing:
@@ -302,7 +311,10 @@ def _measured_number(
         case Equals():
             found = value(claim.equals, column)
             if proxy or found is None:
-                return Holds.NOT_JUDGED, "a value of the paper is not comparable at proxy scale" if proxy else "no value"
+                return (
+                    Holds.NOT_JUDGED,
+                    "a value of the paper is not comparable at proxy scale" if proxy else "no value",
+                )
             low, high = 100 * found.interval.low, 100 * found.interval.high
             wanted, shown = float(claim.points), f"{100 * found.mean:.1f} [{low:.1f}, {high:.1f}]"
             return _from_interval(wanted - delta <= low and high <= wanted + delta, not low <= wanted <= high), shown

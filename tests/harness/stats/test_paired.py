@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from harness.stats import Answers, UnmatchedIds, compare, holm, mcnemar_exact, sign_flip
+from harness.stats import Answers, SeedNoise, UnmatchedIds, compare, holm, mcnemar_exact, sign_flip
 from tests.harness.stats.simulate import study
 
 
@@ -28,7 +28,13 @@ def test_holm_is_statsmodels_holm():
 
 def test_sign_flips_of_separate_questions_are_mcnemars_test():
     assert sign_flip(np.array([1.0] * 9 + [-1.0] * 3)) == pytest.approx(mcnemar_exact(9, 3))
-    assert sign_flip(np.array([1.0] * 60 + [-1.0] * 40)) == pytest.approx(mcnemar_exact(60, 40), abs=0.01)
+    assert sign_flip(np.array([1.0] * 60 + [-1.0] * 40)) == pytest.approx(mcnemar_exact(60, 40))
+    assert sign_flip(np.array([1.0] * 900 + [-1.0] * 800)) == pytest.approx(mcnemar_exact(900, 800))
+
+
+def test_whole_numbers_and_enumeration_agree():
+    totals = np.array([3.0, -1, 2, 1, 1, -2, 1, 3, -1, 2, 1])
+    assert sign_flip(totals) == pytest.approx(sign_flip(totals * 0.3))
 
 
 def test_the_random_flips_are_the_same_every_time():
@@ -126,3 +132,32 @@ def test_a_family_of_true_null_hypotheses_is_rejected_together_one_time_in_twent
         pairs = [compare(rows[i], rows[j]).p for i in range(4) for j in range(i)]
         wrong += min(holm(pairs)) <= 0.05
     assert wrong / 1500 <= 0.065
+
+
+def pooled_rejections(repetitions: int, rows: int, **world) -> float:
+    """How often the first two of several equal rows are told apart when all rows lend their seed noise."""
+    random = np.random.default_rng(19)
+    out = []
+    for _ in range(repetitions):
+        runs = study(random, means=(0.6,) * rows, **world)
+        noise = SeedNoise.of_differences([[one.values.mean() for one in row] for row in runs])
+        out.append(compare(runs[0], runs[1], noise=noise).p <= 0.05)
+    return np.mean(out)
+
+
+def test_rows_that_share_their_seed_noise_are_still_rarely_told_apart():
+    assert pooled_rejections(200, 4, clusters=80, seeds=3, seed_sd=0.05) <= 0.09
+
+
+def test_sharing_the_seed_noise_shortens_the_interval_of_three_seeds():
+    runs = study(np.random.default_rng(2), means=(0.65, 0.6, 0.6, 0.6), seeds=3, clusters=300, seed_sd=0.02)
+    noise = SeedNoise.of_differences([[one.values.mean() for one in row] for row in runs])
+    alone = np.mean([compare(runs[0], other).interval.half_width for other in runs[1:]])
+    shared = np.mean([compare(runs[0], other, noise=noise).interval.half_width for other in runs[1:]])
+    assert shared < alone
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seeds, seed_sd", [(2, 0.05), (3, 0.05), (3, 0.0), (5, 0.02)])
+def test_false_positives_stay_at_their_rate_with_shared_seed_noise(seeds, seed_sd):
+    assert pooled_rejections(2000, 4, clusters=150, seeds=seeds, seed_sd=seed_sd) <= 0.065

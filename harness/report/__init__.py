@@ -1,0 +1,80 @@
+"""A study as pages: markdown, LaTeX, HTML and a chart, each cell with what is known about it.
+
+Sits at the end of the arrow: reads a plan and the store (and addresses from the tracker), judges nothing itself and runs
+nothing. Writers take a frozen `Report` and know nothing else. pandas, matplotlib and jinja2 are imported only here, and
+only when something is drawn: `up_to_date` imports none of them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.report.fingerprint import fingerprint, stamped
+
+if TYPE_CHECKING:
+    from harness.plan import Plan
+    from harness.report.study import Tracking
+    from harness.store import Store
+
+__all__ = ["FORMATS", "paths", "render", "up_to_date"]
+
+FORMATS = ("md", "tex", "html", "png")
+
+
+def paths(plan: Plan, out_dir: Path) -> dict[str, Path]:
+    """Format -> the file that `render` writes."""
+    from harness.report.study import report_name
+
+    return {suffix: Path(out_dir) / f"{report_name(plan)}.{suffix}" for suffix in FORMATS}
+
+
+def up_to_date(plan: Plan, store: Store, out_dir: Path) -> bool:
+    """Whether every file is there and was drawn from exactly these specs, results and renderer."""
+    from harness.report.study import study_of
+
+    now = fingerprint(study_of(plan), store)
+    return all(stamped(path) == now for path in paths(plan, out_dir).values())
+
+
+def render(
+    plan: Plan, store: Store, out_dir: Path, tracking: Tracking | None = None, formats: Sequence[str] = FORMATS
+) -> list[Path]:
+    """Draw the report into out_dir and return its files. Cells without a result say why; nothing is left out.
+
+    tracking: where links to runs come from; None or unreachable is said in the report. An overridden or partial plan is
+    drawn into files of its own name. Raises OSError when out_dir cannot be written.
+    """
+    from harness.report.build import build
+    from harness.report.study import study_of
+
+    report = build(study_of(plan), store, Path(out_dir), tracking)
+    written = []
+    Path(out_dir).mkdir(parents=True, exist_ok=True)
+    for suffix in formats:
+        path = paths(plan, out_dir)[suffix]
+        if suffix == "md":
+            from harness.report.markdown import markdown as writer
+        elif suffix == "tex":
+            from harness.report.latex import latex as writer
+        elif suffix == "html":
+            from harness.report.html import html as writer
+        else:
+            from harness.report.chart import png as writer
+        content = writer(report)
+        _replace(path, content if isinstance(content, bytes) else content.encode())
+        written.append(path)
+    return written
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Whole or not at all: a reader never sees half a report."""
+    temporary = path.with_name(f".{path.name}-{os.getpid()}")
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise

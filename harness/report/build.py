@@ -1,0 +1,143 @@
+"""From a study and its results to a frozen `Report`: which sections, in which order, with which words before them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from harness.report.fingerprint import fingerprint
+from harness.report.headline import headline
+from harness.report.mechanism import latent_table, probe_details, probe_table
+from harness.report.provenance import assumed, job_table, overridden, provenance, same_runs, scale_table
+from harness.report.results import BASE, Results
+from harness.report.study import Study, Tracking
+from harness.report.tables import answer_table, base_row, claim_table, main_table, pair_table
+from harness.report.types import Chart, Mark, Panel, Report, Section, Table
+from harness.report.words import scaled
+from harness.store import Store
+
+
+def build(study: Study, store: Store, out_dir: Path, tracking: Tracking | None = None) -> Report:
+    """Everything a writer prints."""
+    links, warning = find_links(study, tracking)
+    results = Results(study, store, out_dir, links)
+    marks, same = same_runs(results)
+    others = [p for p in study.protocols if p != study.experiment.protocol]
+    sections = [
+        Section("", tables=(main_table(results, study.experiment.protocol, marks),), bullets=tuple(same), name="main"),
+        Section("Claims", tables=present(claim_table(results)), name="claims"),
+        Section("Rows in pairs", tables=present(pair_table(results, study.experiment.protocol)), name="pairs"),
+        Section(
+            "Mechanism",
+            text=("Accuracy alone cannot tell a latent path that helps from one that is ignored.",),
+            tables=present(latent_table(results), probe_table(results), answer_table(results)),
+            name="mechanism",
+        ),
+    ]
+    sections += [
+        Section(
+            f"Protocol {protocol}",
+            text=("The same checkpoints under the other reading of the benchmarks; the paper's numbers do not belong here.",),
+            tables=(main_table(results, protocol, {}), *present(pair_table(results, protocol))),
+            name=f"protocol-{protocol}",
+        )
+        for protocol in others
+        if any(results.evaluations(row, column, protocol, "own") for row in results.arms for column in results.columns)
+    ]
+    if (scale := scale_table(results)) is not None:
+        sections.append(Section("Scale", tables=(scale,), name="scale"))
+    if silent := assumed(results):
+        sections.append(
+            Section(
+                "Assumed",
+                text=("The paper is silent on these options; the values are this project's.",),
+                bullets=tuple(silent),
+                folded=True,
+                name="assumed",
+            )
+        )
+    if (details := probe_details(results)) is not None:
+        sections.append(Section("Probe", tables=(details,), folded=True, name="probe"))
+    sections.append(
+        Section("Provenance", bullets=tuple(provenance(results)), tables=(job_table(results),), folded=True, name="provenance")
+    )
+    spec = study.experiment
+    return Report(
+        name=study.name,
+        label=f"{spec.kind.capitalize()} {spec.name}",
+        title=spec.title,
+        subtitle=f"{spec.source or 'No source given'} · recipe {study.recipe_name} · profile {study.profile_name}",
+        headline=tuple(headline(results)),
+        sections=tuple(s for s in sections if s.tables or s.bullets),
+        chart=chart(results),
+        fingerprint=fingerprint(study, store),
+        warning=" ".join([*override_warning(results), *warning]),
+    )
+
+
+def present(*tables: Table | None) -> tuple[Table, ...]:
+    return tuple(table for table in tables if table is not None)
+
+
+def find_links(study: Study, tracking: Tracking | None) -> tuple[Mapping[str, str], list[str]]:
+    """Addresses of runs, and what to say when there are none."""
+    if tracking is None:
+        return {}, []
+    try:
+        return tracking.links(list(study.jobs())), []
+    except OSError as error:
+        return {}, [f"MLflow could not be reached ({error}); this report was read from the results folder alone."]
+
+
+def override_warning(results: Results) -> list[str]:
+    study, lines = results.study, []
+    if study.overrides:
+        what = ", ".join(overridden(results)) or ", ".join(study.overrides)
+        lines.append(f"OVERRIDDEN: {what}. This is not the paper's table.")
+    if study.left_out:
+        lines.append(f"PARTIAL: left out on request: {', '.join(study.left_out)}.")
+    return lines
+
+
+def chart(results: Results) -> Chart | None:
+    """Measured and reported values, by row, one panel a column; the two never share an axis."""
+    study = results.study
+    protocol = study.experiment.protocol
+    rows = tuple(label for label, arm in results.arms.items() if arm.row.delta is None)
+    base = base_row(results)
+    panels = []
+    for name in results.columns:
+        measured = [
+            Mark(row, 100 * value.mean, scaled(value.interval))
+            for row in rows
+            if (value := results.estimate(row, name, protocol)) is not None
+        ]
+        reported = [
+            Mark(row, float(value.value), approximate=value.approximate)
+            for row in rows
+            if (value := results.reported(row, name)) is not None and value.value is not None
+        ]
+        of_base = results.estimate(base, name, protocol) if base == BASE else None
+        panels.append(
+            Panel(
+                results.title(name),
+                tuple(measured),
+                tuple(reported),
+                results.score(name).chance,
+                None if of_base is None else 100 * of_base.mean,
+            )
+        )
+    if not any(panel.measured or panel.reported for panel in panels):
+        return None
+    proxy = study.profile.proxy
+    found = [e for row in rows for c in results.columns if (e := results.estimate(row, c, protocol)) is not None]
+    seeds = max((e.seeds for e in found), default=0)
+    noise = "item noise only, one seed" if seeds == 1 else f"item and seed noise, {seeds} seeds"
+    return Chart(
+        f"{study.experiment.kind.capitalize()} {study.experiment.name}: {study.experiment.title}",
+        rows,
+        tuple(panels),
+        f"Measured here{' at proxy scale' if proxy else ''}, 95 % interval ({noise})" if found else "Measured here: nothing yet",
+        "Reported by the paper" + (" (another model, other data: not comparable)" if proxy else ""),
+        f"accuracy in percent · recipe {study.recipe_name} · profile {study.profile_name} · protocol {protocol}",
+    )

@@ -1,0 +1,106 @@
+"""The chart: measured values with their intervals, and the reported ones in panels of their own."""
+
+from __future__ import annotations
+
+import io
+from functools import lru_cache
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from harness.report.fingerprint import STAMP
+from harness.report.types import Chart, Mark, Report
+
+MEASURED, REPORTED, GUESS, INK = "#0072B2", "#8A5A00", "#767676", "#16191d"
+"""Blue and brown of the Okabe-Ito palette: told apart in every common colour blindness, and by shape in grey print."""
+
+
+def png(report: Report) -> bytes:
+    """The chart's file. A report without numbers gets a page that says so, so that every format exists."""
+    return draw(report.chart or Chart(report.title, (), (), "Nothing to show", "Nothing to show"), report.fingerprint)
+
+
+@lru_cache(maxsize=4)
+def draw(chart: Chart, fingerprint: str) -> bytes:
+    """PNG bytes; the same chart gives the same bytes."""
+    panels, rows = chart.panels, chart.rows
+    height = 1.9 + 0.66 * max(len(rows), 2)
+    figure = Figure(figsize=(2.2 + 3.1 * max(len(panels), 1), height), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(chart.title, x=0.01, ha="left", fontsize=12, fontweight="bold", color=INK)
+    if panels:
+        above, below = figure.subfigures(2, 1, hspace=0.03)
+        for part, title, measured in ((above, chart.measured_title, True), (below, chart.reported_title, False)):
+            part.suptitle(title, x=0.01, ha="left", fontsize=9.5, color=MEASURED if measured else REPORTED)
+            axes = part.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+            for axis, panel in zip(axes, panels):
+                _panel(axis, panel.title, rows, panel.measured if measured else panel.reported, measured)
+            _span(list(axes))
+            for axis, panel in zip(axes, panels):
+                if measured and panel.chance is not None:
+                    _line(axis, panel.chance, "guessing", ":")
+                if measured and panel.base is not None:
+                    _line(axis, panel.base, "base", "--")
+    figure.supxlabel(chart.footer, fontsize=8, color=GUESS)
+    content = io.BytesIO()
+    figure.savefig(content, format="png", metadata={"Description": f"{STAMP} {fingerprint}", "Software": None})
+    return content.getvalue()
+
+
+def _panel(axis: Axes, title: str, rows: tuple[str, ...], marks: tuple[Mark, ...], measured: bool) -> None:
+    place = {row: len(rows) - 1 - number for number, row in enumerate(rows)}
+    for mark in marks:
+        y = place[mark.row]
+        if mark.interval is not None:
+            axis.plot([mark.interval.low, mark.interval.high], [y, y], color=MEASURED, linewidth=2.2, solid_capstyle="butt")
+            axis.plot([mark.value], [y], "o", color=MEASURED, markersize=6, markeredgecolor="white", markeredgewidth=0.8)
+        else:
+            axis.plot([mark.value], [y], "D", markerfacecolor="none", markeredgecolor=REPORTED, markersize=6, markeredgewidth=1.4)
+        text = f"{'~' if mark.approximate else ''}{mark.value:.1f}"
+        axis.annotate(text, (mark.value, y), xytext=(0, 6), textcoords="offset points", ha="center", fontsize=7.5, color=INK)
+    for row in rows:
+        if row not in {mark.row for mark in marks}:
+            axis.annotate(
+                "no result" if measured else "not reported", (0.5, place[row]), xycoords=("axes fraction", "data"),
+                ha="center", va="center", fontsize=7.5, color=GUESS, style="italic",
+            )  # fmt: skip
+    axis.set_title(title, fontsize=9.5, color=INK)
+    axis.set_yticks(list(place.values()), list(place), fontsize=8.5)
+    axis.set_ylim(-0.6, len(rows) - 0.25)
+    axis.tick_params(axis="x", labelsize=8)
+    axis.tick_params(axis="y", length=0)
+    axis.grid(axis="x", color="#e3e7eb", linewidth=0.8)
+    axis.set_axisbelow(True)
+    axis.margins(x=0.12)
+    axis.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    for side in ("top", "right", "left"):
+        axis.spines[side].set_visible(False)
+
+
+def _span(axes: list[Axes]) -> None:
+    """One span for all panels of a row, so that equal lengths are equal points; at least six, or noise looks like structure."""
+    limits = [axis.get_xlim() if axis.has_data() else (40.0, 60.0) for axis in axes]
+    half = max(3.0, *((high - low) / 2 for low, high in limits))
+    for axis, (low, high) in zip(axes, limits):
+        middle = min(max((low + high) / 2, half - 1), 101 - half) if half < 51 else 50
+        axis.set_xlim(middle - half, middle + half)
+
+
+def _line(axis: Axes, value: float, name: str, style: str) -> None:
+    """A reference value; one that lies outside the panel is written at its edge, so that the values keep their room."""
+    low, high = axis.get_xlim()
+    if low <= value <= high:
+        axis.axvline(value, color=GUESS, linestyle=style, linewidth=1)
+        axis.annotate(
+            f"{name} {value:.1f}", (value, 0.995), xycoords=("data", "axes fraction"), xytext=(3, 0),
+            textcoords="offset points", va="top", fontsize=6.5, color=GUESS,
+        )  # fmt: skip
+    else:
+        right = value > high
+        axis.annotate(
+            f"{name} {value:.1f} {'→' if right else ''}" if right else f"← {name} {value:.1f}",
+            (0.995 if right else 0.005, 0.995), xycoords="axes fraction", ha="right" if right else "left", va="top",
+            fontsize=6.5, color=GUESS,
+        )  # fmt: skip

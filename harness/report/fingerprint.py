@@ -1,0 +1,73 @@
+"""What a report was drawn from, as one digest, stamped into every file, so that nothing is drawn when nothing changed.
+
+Specs, the digests of every job's outputs, the state of those that are not done, and the renderer's own source. Times,
+attempts and MLflow are not part of it: the same numbers are the same report.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.identity import digest
+
+if TYPE_CHECKING:
+    from harness.report.study import Study
+    from harness.store import Store
+
+STAMP = "report-fingerprint:"
+
+
+def fingerprint(study: Study, store: Store) -> str:
+    """64 hexadecimal digits."""
+    jobs = study.jobs()
+    results = {}
+    unfinished = []
+    for key, job in jobs.items():
+        done = store.done(job)
+        if done is None:
+            unfinished.append(job)
+        else:
+            results[key] = {name: entry["sha256"] for name, entry in done["outputs"].items()}
+    for key, status in store.statuses(unfinished).items() if unfinished else ():
+        if key not in results:
+            results[key] = str(status.state) + (f": {status.reason}" if status.state in ("failed", "blocked") else "")
+    return digest(
+        {
+            "renderer": renderer(),
+            "name": study.name,
+            "text": list(study.text),
+            "overrides": list(study.overrides),
+            "left out": list(study.left_out),
+            "cells": sorted(f"{e.job.key} {e.seed} {e.protocol} {e.latents}" for e in study.evaluations()),
+            "results": results,
+        }
+    )
+
+
+@cache
+def renderer() -> str:
+    """Digest of the source of everything that turns results into a page."""
+    room = Path(__file__).resolve().parent
+    files = [path for name in ("report", "stats", "verdict") for path in sorted((room.parent / name).rglob("*")) if path.is_file()]
+    seen = hashlib.sha256()
+    for path in files:
+        if path.suffix in (".py", ".j2", ".css", ".js"):
+            seen.update(path.name.encode() + b"\0" + path.read_bytes())
+    return seen.hexdigest()
+
+
+def stamped(path: Path) -> str | None:
+    """The fingerprint inside a report's file; None when there is none."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(4096)
+            file.seek(0, 2)
+            file.seek(max(0, file.tell() - 400))
+            text = head + file.read()
+    except OSError:
+        return None
+    at = text.find(STAMP.encode())
+    return text[at + len(STAMP) :].lstrip()[:64].decode("ascii", "replace") if at >= 0 else None

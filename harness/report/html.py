@@ -1,0 +1,73 @@
+"""A report as one HTML page that needs nothing else: style, script and chart are inside."""
+
+from __future__ import annotations
+
+import base64
+from functools import cache
+from itertools import groupby
+from pathlib import Path
+
+import jinja2
+
+from harness.report.chart import draw
+from harness.report.fingerprint import STAMP
+from harness.report.types import Cell, Column, Report
+from harness.report.words import share
+
+
+def html(report: Report) -> str:
+    """The whole page."""
+    chart = base64.b64encode(draw(report.chart, report.fingerprint)).decode() if report.chart else ""
+    return _page().render(report=report, chart=chart, stamp=f"{STAMP} {report.fingerprint}")
+
+
+@cache
+def _page() -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters |= {"heads": heads, "grouped": grouped, "facts": facts}
+    return environment.get_template("page.html.j2")
+
+
+def heads(columns: tuple[Column, ...]) -> list[tuple[str, int, str]]:
+    """(group, width, its first column's note) over neighbouring columns."""
+    found = []
+    for group, members in groupby(columns, key=lambda column: column.group):
+        members = list(members)
+        found.append((group, len(members), members[0].note))
+    return found
+
+
+def grouped(rows):
+    """(group, rows) in order."""
+    return [(group, list(members)) for group, members in groupby(rows, key=lambda row: row.group)]
+
+
+def facts(cell: Cell) -> list[tuple[str, str]]:
+    """What opens with a cell, as (name, text)."""
+    found: list[tuple[str, str]] = []
+    if cell.interval is not None:
+        found.append((f"{100 * cell.interval.level:.0f} % interval", f"{cell.interval.low:.2f} to {cell.interval.high:.2f}"))
+    if cell.n:
+        clusters = f" in {cell.clusters:,} images" if cell.clusters and cell.clusters != cell.n else ""
+        found.append(("Questions", f"{cell.n:,}{clusters}"))
+    if cell.seeds:
+        spread = f", sd between them {cell.seed_sd:.2f}" if cell.seed_sd is not None else ""
+        found.append(("Seeds", f"{cell.seeds}{spread}"))
+    if cell.reported:
+        found.append(("Paper", cell.reported))
+    if cell.verdict is not None:
+        found.append(("Verdict", cell.verdict.text))
+    if cell.rates is not None:
+        rates = cell.rates
+        steps = f" ({rates.latent_steps:.1f} steps)" if rates.latent_steps else ""
+        found.append(("Latent segment opened", share(rates.started) + steps))
+        found.append(("Cut off / unreadable", f"{share(rates.truncated)} / {share(rates.unparsed)}"))
+    if cell.note:
+        found.append(("Note", cell.note))
+    return found

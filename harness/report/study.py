@@ -1,0 +1,156 @@
+"""What a report is about: the rows of an experiment with the jobs that answer for them. Light: no numbers, no pandas."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from harness.jobs import Job
+from harness.spec.benchmark import Benchmark
+from harness.spec.experiment import Column, Experiment, Row
+from harness.spec.profile import Profile
+from harness.spec.resolve import Value
+
+if TYPE_CHECKING:
+    from harness.plan import Plan
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One evaluation job. protocol "paper" or "stock"; latents "own", "zeroed", …"""
+
+    job: Job
+    seed: int
+    protocol: str = "paper"
+    latents: str = "own"
+
+    @property
+    def training(self) -> Job | None:
+        """The job that made the checkpoint; None for a checkpoint that was given."""
+        checkpoint = self.job.inputs.get("checkpoint")
+        return checkpoint if isinstance(checkpoint, Job) else None
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A row of the table. evaluations: benchmark -> jobs. absent: why the row has none ("no weights are public")."""
+
+    row: Row
+    values: Mapping[str, Value] = field(default_factory=dict)
+    evaluations: Mapping[str, tuple[Evaluation, ...]] = field(default_factory=dict)
+    absent: str = ""
+    undefined: str = ""
+    extract: str = "strict"
+
+    @property
+    def label(self) -> str:
+        return self.row.label
+
+    def runs(self, benchmark: str, protocol: str = "paper", latents: str = "own") -> tuple[Evaluation, ...]:
+        """By seed."""
+        found = [e for e in self.evaluations.get(benchmark, ()) if (e.protocol, e.latents) == (protocol, latents)]
+        return tuple(sorted(found, key=lambda e: e.seed))
+
+    def trainings(self) -> dict[int, Job]:
+        """Seed -> the job that made the row's final checkpoint."""
+        return {e.seed: e.training for es in self.evaluations.values() for e in es if e.training is not None}
+
+
+@dataclass(frozen=True)
+class Study:
+    """profile: scale and its name. base: the base model's own evaluations. overrides: `--set` texts.
+
+    left_out: rows and columns that were not asked for. text: what is written in the files behind it, for the fingerprint.
+    """
+
+    name: str
+    """The stem of the report's files. What `--set` changed, and a part of a table, never carry the table's own name."""
+    experiment: Experiment
+    profile: Profile
+    profile_name: str
+    recipe_name: str
+    benchmarks: Mapping[str, Benchmark]
+    columns: tuple[Column, ...]
+    arms: tuple[Arm, ...]
+    protocols: tuple[str, ...] = ("paper",)
+    base: Mapping[str, tuple[Evaluation, ...]] = field(default_factory=dict)
+    overrides: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
+    text: tuple[str, ...] = ()
+
+    def evaluations(self) -> Iterator[Evaluation]:
+        for arm in self.arms:
+            for found in arm.evaluations.values():
+                yield from found
+        for found in self.base.values():
+            yield from found
+
+    def jobs(self) -> dict[str, Job]:
+        """Every job behind the report, parents included, by key."""
+        found: dict[str, Job] = {}
+        waiting = [evaluation.job for evaluation in self.evaluations()]
+        while waiting:
+            job = waiting.pop()
+            if job.key not in found:
+                found[job.key] = job
+                waiting.extend(job.parents)
+        return found
+
+
+def report_name(plan: Plan) -> str:
+    """The stem of the report's files."""
+    return plan.name + ("-partial" if plan.partial else "")
+
+
+def study_of(plan: Plan) -> Study:
+    """A plan as reports see it."""
+    spec = plan.experiment.value
+    arms = []
+    for resolved in plan.rows:
+        cells = [cell for cell in plan.cells if cell.row == resolved.label]
+        evaluations: dict[str, dict[Evaluation, None]] = {}
+        for cell in cells:
+            for (seed, latents), job in cell.jobs.items():
+                evaluation = Evaluation(job, seed, cell.protocol, latents)
+                evaluations.setdefault(cell.column.benchmark, {})[evaluation] = None
+        arms.append(
+            Arm(
+                resolved.row,
+                resolved.values,
+                {benchmark: tuple(found) for benchmark, found in evaluations.items()},
+                next((cell.not_run for cell in cells if cell.not_run), ""),
+                resolved.undefined,
+                resolved.options.extract,
+            )
+        )
+    left_out = [row.label for row in spec.rows if row.label not in {arm.label for arm in arms}]
+    left_out += [column.name for column in spec.columns if column not in plan.columns]
+    base = {
+        benchmark: tuple(Evaluation(job, 0, protocol) for protocol, job in by_protocol.items())
+        for benchmark, by_protocol in getattr(plan, "base", {}).items()
+    }
+    documents = [plan.experiment.document, plan.profile.document, plan.recipe]
+    documents += [loaded.document for loaded in plan.benchmarks.values()]
+    return Study(
+        name=report_name(plan),
+        experiment=spec,
+        profile=plan.profile.value,
+        profile_name=plan.profile.name,
+        recipe_name=plan.recipe.path.stem,
+        benchmarks={name: loaded.value for name, loaded in plan.benchmarks.items()},
+        columns=plan.columns,
+        arms=tuple(arms),
+        protocols=plan.protocols,
+        base=base,
+        overrides=tuple(plan.overrides) + (() if plan.own_recipe else (f"--recipe {plan.recipe.path.stem}",)),
+        left_out=tuple(left_out),
+        text=tuple(repr(document.data) for document in documents),
+    )
+
+
+class Tracking(Protocol):
+    """What reports ask of the tracker."""
+
+    def links(self, keys: list[str]) -> Mapping[str, str]:
+        """Job key -> address of its run, for those that have one. Raises OSError when the tracker is unreachable."""

@@ -1,0 +1,384 @@
+"""The paper's table regenerated, its stock-protocol sister, its claims, and its rows compared in pairs."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+from harness.report.measure import Unmeasured
+from harness.report.results import BASE, Results
+from harness.report.types import Cell, Column, Row, Table
+from harness.report.words import MINUS, count, interval, p_value, percent, scaled, share, signed, signed_interval
+from harness.stats import Comparison, holm, questions_or_seeds
+from harness.verdict import ClaimResult, Holds, Outcome, judge, judge_measured, judge_reported
+from harness.verdict.claims import LEVEL, describe
+
+ABSENT = {"failed": Outcome.FAILED, "not run": Outcome.NOT_RUN, "not defined": Outcome.NOT_DEFINED}
+
+
+def measured_cell(results: Results, row: str, column: str, protocol: str = "paper") -> Cell:
+    """One number with all that is known about it, or why there is none."""
+    study, reported = results.study, results.reported(row, column)
+    text = reported.text if reported else ""
+    jobs = results.jobs(row, column, protocol)
+    try:
+        found = results.found(row, column, protocol)
+    except Unmeasured as problem:
+        outcome = ABSENT[problem.state]
+        verdict = judge(None, reported, None, proxy=study.profile.proxy, absent=(outcome, str(problem)))
+        note = f"{problem.state}: {problem}"
+        return Cell(problem.state, note=note, reported=text, verdict=verdict, jobs=jobs, tone="warning")
+    value = results.estimate(row, column, protocol)
+    assert value is not None
+    score = results.score(column)
+    verdict = judge(
+        value, reported, score.n, proxy=study.profile.proxy, delta=float(study.experiment.equivalence)
+    )
+    notes = list(found.lost)
+    if value.seeds == 1:
+        notes.append("one seed: the interval holds item noise only")
+    return Cell(
+        display=percent(value.mean),
+        value=100 * value.mean,
+        detail=interval(value.interval),
+        interval=scaled(value.interval),
+        n=value.n,
+        clusters=value.clusters,
+        seeds=value.seeds,
+        seed_sd=None if value.seed_sd is None else 100 * value.seed_sd,
+        reported=text,
+        verdict=verdict,
+        rates=found.rates,
+        jobs=jobs,
+        note="; ".join(notes),
+        tone="warning" if found.lost else "plain",
+    )
+
+
+def reported_cell(results: Results, row: str, column: str) -> Cell:
+    reported = results.reported(row, column)
+    if reported is None:
+        return Cell("–", tone="muted")
+    return Cell(reported.text, value=None if reported.value is None else float(reported.value), tone="muted")
+
+
+def delta_cell(results: Results, of: str, over: str, column: str, protocol: str = "paper") -> Cell:
+    """A printed row of differences, regenerated as a paired difference."""
+    comparison = results.pair(of, over, column, protocol)
+    if comparison is None:
+        return Cell("not run", note=f"needs {of} and {over}", tone="warning")
+    return Cell(
+        signed(comparison.difference),
+        100 * comparison.difference,
+        signed_interval(comparison.interval),
+        scaled(comparison.interval),
+        n=comparison.n,
+        clusters=comparison.clusters,
+        seeds=min(comparison.seeds),
+        note=f"paired; p = {p_value(comparison.p)}",
+    )
+
+
+def base_row(results: Results) -> str | None:
+    """The label under which the base model is measured, if it is: a row without stages, or the plan's own evaluation."""
+    for label, arm in results.arms.items():
+        if arm.row.stages == ():
+            return label
+    return BASE if results.study.base else None
+
+
+def main_table(results: Results, protocol: str, marks: dict[str, str]) -> Table:
+    """measured and reported side by side; the verdict only where the profile allows one."""
+    study, proxy = results.study, results.study.profile.proxy
+    names = list(results.columns)
+    with_reported = protocol == study.experiment.protocol
+    columns: list[Column] = [Column(heading, numeric=False) for heading in study.experiment.cells]
+    for name in names:
+        group = results.title(name)
+        columns.append(Column("proxy" if proxy else "measured", group, note=column_note(results, name, protocol)))
+        if with_reported:
+            columns.append(Column("paper", group))
+        if with_reported and not proxy:
+            columns.append(Column("verdict", group, numeric=False))
+    rows = []
+    if (base := base_row(results)) == BASE:
+        cells: list[Cell] = [Cell("") for _ in study.experiment.cells]
+        for name in names:
+            cells.append(measured_cell(results, BASE, name, protocol))
+            cells += [Cell("–", tone="muted")] * (len(columns[-1:]) and with_reported)
+            cells += [Cell("")] * (with_reported and not proxy)
+        rows.append(Row(base, tuple(cells), group="Not a row of the paper's table"))
+    for label, arm in results.arms.items():
+        cells = [Cell(arm.row.cells.get(heading, "")) for heading in study.experiment.cells]
+        for name in names:
+            delta = arm.row.delta
+            own = (
+                delta_cell(results, delta.of, delta.over, name, protocol)
+                if delta
+                else measured_cell(results, label, name, protocol)
+            )
+            cells.append(own)
+            if with_reported:
+                cells.append(reported_cell(results, label, name))
+            if with_reported and not proxy:
+                verdict = own.verdict
+                cells.append(Cell(str(verdict.outcome) if verdict else "", note=verdict.text if verdict else ""))
+        rows.append(Row(label, tuple(cells), marks.get(label, ""), arm.row.group))
+    label = f"{study.experiment.kind.capitalize()} {study.experiment.name}"
+    scale = "; columns marked proxy were measured at proxy scale" if proxy else ""
+    return Table(
+        f"main-{protocol}",
+        f"{label}: {study.experiment.title}. Accuracy in percent with 95 % interval, protocol {protocol}{scale}.",
+        tuple(columns),
+        tuple(rows),
+        stub="Row",
+        notes=main_notes(results, protocol),
+    )
+
+
+def column_note(results: Results, column: str, protocol: str) -> str:
+    """n, seeds and chance of one column: "1,000 questions in 500 images, 3 seeds; guessing 50.0"."""
+    found = [e for label in results.arms if (e := results.estimate(label, column, protocol)) is not None]
+    chance = f"guessing gives {results.score(column).chance:.1f}"
+    if not found:
+        return chance
+    sizes = sorted({(e.n, e.clusters) for e in found})
+    seeds = sorted({e.seeds for e in found})
+    n, clusters = sizes[-1]
+    images = f" in {count(clusters, 'image')}" if clusters != n else ""
+    many = " to ".join(map(str, (seeds[0], seeds[-1]))) if len(seeds) > 1 else str(seeds[0])
+    return f"{count(n, 'question')}{images}, {many} seed{'s' * (many != '1')}; {chance}"
+
+
+def main_notes(results: Results, protocol: str) -> tuple[str, ...]:
+    """Column by column what was asked; under the paper's own table also what the numbers may be used for."""
+    study = results.study
+    notes = []
+    for name, column in results.columns.items():
+        words = study.benchmarks[column.benchmark].protocols.get(protocol, "")
+        notes.append(f"{results.title(name)}: {column_note(results, name, protocol)}" + (f"; {words}." if words else "."))
+    if protocol != study.experiment.protocol:
+        return tuple(notes)
+    if study.profile.proxy:
+        notes.append(
+            f"Profile {study.profile_name}: {study.profile.title}. Proxy values say nothing about the paper's; they stand "
+            "side by side to show what was claimed, and no cell gets a verdict."
+        )
+    arms = [results.estimate(label, name, protocol) for label in results.arms for name in results.columns]
+    seeds = max((e.seeds for e in arms if e), default=0)
+    if seeds == 1:
+        notes.append("One seed: intervals hold item noise only. Differences are between these trained models, not recipes.")
+    elif seeds > 1:
+        notes.append("Intervals hold item noise (questions, clustered by image) and seed noise (t over seeds, pooled over the rows of "
+            "a column as in an analysis of variance).")
+    notes += study.experiment.notes
+    notes += [f"{sign} {text}" for sign, text in study.experiment.footnotes.items()]
+    notes += [f"{label}: {arm.row.note}" for label, arm in results.arms.items() if arm.row.note]
+    return tuple(notes)
+
+
+# --- pairs ----------------------------------------------------------------------------------------------------------
+
+
+def pairs(results: Results, protocol: str = "paper") -> dict[tuple[str, str, str], tuple[Comparison, float]]:
+    """(row, row, column) -> comparison and Holm's p over all of them. Rows that are the same run are no pair."""
+    tested = {
+        (second, first, column): comparison
+        for column in results.columns
+        for first, second in combinations(results.measured_rows(column, protocol), 2)
+        if not results.same_run(first, second, column, protocol)
+        and (comparison := results.pair(second, first, column, protocol)) is not None
+    }
+    return dict(zip(tested, zip(tested.values(), holm([c.p for c in tested.values()]))))
+
+
+def pair_table(results: Results, protocol: str = "paper") -> Table | None:
+    """Every two rows on the same questions."""
+    tested = pairs(results, protocol)
+    if not tested:
+        return None
+    rows = [
+        Row(f"{first} {MINUS} {second}", tuple(pair_cells(*tested[first, second, name])), group=results.title(name))
+        for name in results.columns
+        for first, second, column in tested
+        if column == name
+    ]
+    test = next(iter(tested.values()))[0].test
+    return Table(
+        f"pairs-{protocol}",
+        f"Paired differences in points, first minus second, with 95 % interval ({test}); {count(len(tested), 'comparison')}, "
+        "p adjusted after Holm over all of them.",
+        (
+            Column("difference"),
+            Column("gained / lost", numeric=False),
+            Column("p"),
+            Column("p (Holm)"),
+            Column("differs?", numeric=False),
+        ),
+        tuple(rows),
+        stub="Pair",
+        notes=(
+            ("Gained / lost: questions that only the first, only the second row answers right (summed over seeds). "
+            "Differs: the Holm-adjusted p is at most 0.05; otherwise, how many questions or seeds would show a "
+            "difference of the size seen, four times in five."),
+        ),
+    )
+
+
+def pair_cells(comparison: Comparison, adjusted: float) -> list[Cell]:
+    decided = adjusted <= LEVEL
+    exact = f"McNemar exact p = {p_value(comparison.p_mcnemar)}; " if comparison.p_mcnemar is not None else ""
+    note = f"{exact}{comparison.test} p = {p_value(comparison.p)}; gained {comparison.gained}, lost {comparison.lost}"
+    verdict = Cell("yes", tone="strong") if decided else undecided(comparison)
+    return [
+        Cell(
+            signed(comparison.difference),
+            100 * comparison.difference,
+            signed_interval(comparison.interval),
+            scaled(comparison.interval),
+            n=comparison.n,
+            clusters=comparison.clusters,
+            seeds=min(comparison.seeds),
+            note=note,
+            tone="strong" if decided else "plain",
+        ),
+        Cell(f"{comparison.gained} / {comparison.lost}"),
+        Cell(p_value(comparison.p), comparison.p),
+        Cell(p_value(adjusted), adjusted),
+        verdict,
+    ]
+
+
+def undecided(comparison: Comparison) -> Cell:
+    decision = questions_or_seeds(comparison.difference, comparison.variance, comparison.n)
+    ways = []
+    if decision.questions is not None:
+        ways.append(f"{rounded(decision.questions):,} questions")
+    if decision.seeds is not None:
+        ways.append(f"{decision.seeds} seeds")
+    text = f"not shown; ~{' or '.join(ways)} would" if ways else "not shown"
+    return Cell(text, note=str(decision), tone="muted")
+
+
+def rounded(number: int) -> int:
+    """Two leading digits: a forecast is no count."""
+    digits = max(0, len(str(number)) - 2)
+    return round(number, -digits)
+
+
+# --- claims ---------------------------------------------------------------------------------------------------------
+
+
+def claims(results: Results) -> list[tuple[ClaimResult, ClaimResult]]:
+    """Each claim judged on the reported and on the regenerated numbers."""
+    study = results.study
+    columns = list(results.columns)
+    chance = {name: results.score(name).chance for name in columns}
+    printed = {
+        (row, column): value
+        for row in results.arms
+        for column in columns
+        if (value := results.reported(row, column)) is not None
+    }
+    rows = [label for label, arm in results.arms.items() if arm.row.delta is None]
+    judged = []
+    for claim in study.experiment.claims:
+        spoken = columns if claim.on == "all" else [name for name in claim.on if name in results.columns]
+        if not spoken or any(row not in results.arms for row in claim.rows):
+            continue
+        narrowed = claim if claim.on == "all" else claim.model_copy(update={"on": tuple(spoken)})
+        run = [row for row in rows if all(results.estimate(row, name) is not None for name in spoken)]
+        judged.append(
+            (
+                judge_reported(narrowed, printed, rows, spoken, chance),
+                judge_measured(
+                    narrowed,
+                    results.pair,
+                    results.estimate,
+                    run,
+                    spoken,
+                    proxy=study.profile.proxy,
+                    delta=float(study.experiment.equivalence),
+                    chance=chance,
+                ),
+            )
+        )
+    return judged
+
+
+def claim_table(results: Results) -> Table | None:
+    judged = claims(results)
+    if not judged:
+        return None
+    suffix = " at proxy scale" if results.study.profile.proxy else ""
+    tones = {Holds.HOLDS: "strong", Holds.FAILS: "warning", Holds.UNDETERMINED: "plain", Holds.NOT_JUDGED: "muted"}
+    rows = []
+    for reported, regenerated in judged:
+        claim = reported.claim
+        where = "every column" if claim.on == "all" else ", ".join(results.title(name) for name in claim.on)
+        again = str(regenerated.outcome) + (suffix if regenerated.outcome is not Holds.NOT_JUDGED else "")
+        rows.append(
+            Row(
+                f"{describe(claim)} ({where})",
+                (
+                    Cell(f"“{claim.quote}”" if claim.quote else "", note=claim.source),
+                    Cell(str(reported.outcome), note=titled(results, reported), tone=tones[reported.outcome]),
+                    Cell(again, note=titled(results, regenerated), tone=tones[regenerated.outcome]),
+                    Cell(titled(results, regenerated), tone="muted"),
+                ),
+            )
+        )
+    columns = ("The paper's words", "on the reported numbers", "on the regenerated numbers", "what that rests on")
+    return Table(
+        "claims",
+        "What the paper's text claims about this table.",
+        tuple(Column(title, numeric=False) for title in columns),
+        tuple(rows),
+        stub="Claim",
+    )
+
+
+def titled(results: Results, result: ClaimResult) -> str:
+    """Column by column; of an open claim only what is open."""
+    parts = [part for part in result.parts if part.outcome is result.outcome] or result.parts
+    text = "; ".join(f"{results.title(part.column)}: {part.text}" for part in parts)
+    return text.replace(" - ", f" {MINUS} ").replace("[-", f"[{MINUS}").replace(" -", f" {MINUS}")
+
+
+# --- answers --------------------------------------------------------------------------------------------------------
+
+
+def answer_table(results: Results, protocol: str = "paper") -> Table:
+    """How the answers came about: without these rates a dead latent path looks like no effect."""
+    columns = []
+    for name in dict.fromkeys(c.benchmark for c in results.study.columns):
+        title = results.study.benchmarks[name].title
+        columns += [Column("started", title), Column("truncated", title), Column("unparsed", title)]
+    rows = []
+    by_benchmark = {c.benchmark: c.name for c in reversed(results.study.columns)}
+    order = list(dict.fromkeys(c.benchmark for c in results.study.columns))
+    labels = [label for label, arm in results.arms.items() if arm.row.delta is None]
+    for label in ([BASE] if results.study.base and BASE not in labels else []) + labels:
+        cells: list[Cell] = []
+        for benchmark in order:
+            try:
+                rates = results.found(label, by_benchmark[benchmark], protocol).rates
+            except Unmeasured as problem:
+                cells += [Cell(problem.state, note=str(problem), tone="muted")] + [Cell("–", tone="muted")] * 2
+                continue
+            cells += [
+                Cell(share(value), None if value is None else 100 * value, tone=tone)
+                for value, tone in (
+                    (rates.started, "plain"),
+                    (rates.truncated, "warning" if (rates.truncated or 0) > 0.01 else "plain"),
+                    (rates.unparsed, "warning" if (rates.unparsed or 0) > 0.01 else "plain"),
+                )
+            ]
+        rows.append(Row(label, tuple(cells)))
+    return Table(
+        f"answers-{protocol}",
+        "Share of answers that opened a latent segment (<|lvr_start|> emitted), that ran into the token limit, and that "
+        "held no readable option letter (counted as wrong).",
+        tuple(columns),
+        tuple(rows),
+        stub="Row",
+    )

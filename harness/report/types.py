@@ -1,0 +1,163 @@
+"""What a report is: frozen values that writers print and nothing else. No numbers are computed after this point."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from harness.stats import Interval
+from harness.verdict import Verdict
+
+Tone = Literal["plain", "muted", "strong", "warning"]
+
+
+@dataclass(frozen=True)
+class JobRef:
+    """A job behind a cell. folder, log: relative to the report's folder. link: its MLflow run, if known."""
+
+    key: str
+    kind: str
+    name: str
+    seed: int | None
+    folder: str
+    log: str = ""
+    link: str = ""
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Shares of the answers, 0 to 1. None where the run has no such notion."""
+
+    started: float | None
+    truncated: float | None
+    unparsed: float | None
+    latent_steps: float | None = None
+    """Mean latent steps of an answer."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """display: what a reader sees first; detail: what stands small beside it (an interval). value: for sorting.
+
+    Percentages throughout. seed_sd: between seeds' means. reported: the paper's text for this cell. note: what a reader
+    must know about this cell alone.
+    """
+
+    display: str
+    value: float | None = None
+    detail: str = ""
+    interval: Interval | None = None
+    n: int | None = None
+    clusters: int | None = None
+    seeds: int | None = None
+    seed_sd: float | None = None
+    reported: str = ""
+    verdict: Verdict | None = None
+    rates: Rates | None = None
+    jobs: tuple[JobRef, ...] = ()
+    note: str = ""
+    tone: Tone = "plain"
+
+    @property
+    def expandable(self) -> bool:
+        return bool(self.jobs or self.note or self.n)
+
+
+@dataclass(frozen=True)
+class Column:
+    """group: the heading over neighbouring columns of the same group. numeric: aligned and sorted as numbers."""
+
+    title: str
+    group: str = ""
+    numeric: bool = True
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """marks: footnote signs. group: the heading under which the row stands."""
+
+    label: str
+    cells: tuple[Cell, ...]
+    marks: str = ""
+    group: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """stub: the heading of the row labels. notes: lines under the table."""
+
+    name: str
+    caption: str
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+    stub: str = ""
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for row in self.rows:
+            if len(row.cells) != len(self.columns):
+                raise ValueError(
+                    f"{self.name}: row {row.label} has {len(row.cells)} cells for {len(self.columns)} columns"
+                )
+
+
+@dataclass(frozen=True)
+class Section:
+    """text: paragraphs before the tables. folded: details that a first reader may skip."""
+
+    title: str
+    text: tuple[str, ...] = ()
+    tables: tuple[Table, ...] = ()
+    bullets: tuple[str, ...] = ()
+    folded: bool = False
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class Mark:
+    """One point of the chart, in percent. interval None draws a hollow mark."""
+
+    row: str
+    value: float
+    interval: Interval | None = None
+    approximate: bool = False
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One column of the chart. chance: what guessing gives."""
+
+    title: str
+    measured: tuple[Mark, ...]
+    reported: tuple[Mark, ...]
+    chance: float | None = None
+    base: float | None = None
+    """The base model's accuracy."""
+
+
+@dataclass(frozen=True)
+class Chart:
+    title: str
+    rows: tuple[str, ...]
+    panels: tuple[Panel, ...]
+    measured_title: str
+    reported_title: str
+    footer: str = ""
+
+
+@dataclass(frozen=True)
+class Report:
+    """headline: first lines, most important first. main: the section that holds the paper's table."""
+
+    name: str
+    label: str
+    title: str
+    subtitle: str
+    headline: tuple[str, ...]
+    sections: tuple[Section, ...]
+    chart: Chart | None
+    fingerprint: str
+    warning: str = ""
+    """Shown above everything: an overridden result, missing MLflow."""
+    links: dict[str, str] = field(default_factory=dict)

@@ -1,0 +1,276 @@
+"""One study, rendered once through the real plan and store; every writer is looked at."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+
+import pytest
+
+from harness.report import FORMATS, paths, render, up_to_date
+from harness.report.build import build
+from harness.report.fingerprint import stamped
+from harness.report.study import study_of
+from harness.store import Store
+from harness.store import store as store_module
+from tests.harness.report.world import REPOSITORY, fill, make_plan
+
+ROWS = ("Stage 1 Only", "Stage 2 Only", "Joint Train", "Two-stage (Ours)")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_disks():
+    """Hundreds of tiny jobs need not survive a power cut."""
+    patch = pytest.MonkeyPatch()
+    patch.setattr(store_module.files, "sync_file_system", lambda path: None)
+    yield
+    patch.undo()
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """Everything done, one seed."""
+    folder = tmp_path_factory.mktemp("world")
+    plan, store = make_plan(folder, n=240), Store(folder / "results")
+    fill(store, plan, n=240)
+    render(plan, store, folder / "reports")
+    return plan, store, folder / "reports"
+
+
+@pytest.fixture(scope="module")
+def troubled(tmp_path_factory):
+    """Joint training failed, one evaluation never ran, two seeds."""
+    folder = tmp_path_factory.mktemp("troubled")
+    plan, store = make_plan(folder, n=60, seeds=2), Store(folder / "results")
+    fill(store, plan, n=60, failing=("joint",), skip=("stage2-teacher-random-seed0-mmvp-paper-",))
+    render(plan, store, folder / "reports", formats=("md", "html", "tex", "png"))
+    return plan, store, folder / "reports"
+
+
+def text(reports, suffix="md", stem="table3c"):
+    return (reports / f"{stem}.{suffix}").read_text(encoding="utf-8")
+
+
+def test_every_format_is_written_and_stamped(world):
+    plan, _, reports = world
+    stamps = {stamped(path) for path in paths(plan, reports).values()}
+    assert len(stamps) == 1 and re.fullmatch("[0-9a-f]{64}", stamps.pop())
+
+
+def test_nothing_is_drawn_when_nothing_changed(world):
+    plan, store, reports = world
+    assert up_to_date(plan, store, reports)
+
+
+def test_asking_whether_a_report_is_current_imports_nothing_heavy():
+    code = (
+        "import sys; from harness.report import up_to_date, paths, render; import harness.report.study; "
+        "print([m for m in ('pandas', 'matplotlib', 'jinja2', 'numpy', 'scipy', 'torch', 'mlflow') if m in sys.modules])"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=REPOSITORY)
+    assert out.stdout.strip() == "[]"
+
+
+def test_a_changed_result_a_missing_file_and_a_foreign_file_are_noticed(world, tmp_path):
+    plan, store, reports = world
+    for suffix in FORMATS:
+        (tmp_path / f"table3c.{suffix}").write_bytes((reports / f"table3c.{suffix}").read_bytes())
+    assert up_to_date(plan, store, tmp_path)
+    (tmp_path / "table3c.md").write_text("written by hand")
+    assert not up_to_date(plan, store, tmp_path)
+    (tmp_path / "table3c.md").unlink()
+    assert not up_to_date(plan, store, tmp_path)
+    job = next(job for job in plan.graph if job.kind == "evaluate")
+    done = store.folder(job) / "DONE.json"
+    before = done.read_text()
+    try:
+        done.write_text(re.sub('"sha256": "[0-9a-f]{8}', '"sha256": "00000000', before))
+        assert not up_to_date(plan, store, reports)
+    finally:
+        done.write_text(before)
+    assert up_to_date(plan, store, reports)
+
+
+def test_the_same_results_give_the_same_bytes(world, tmp_path):
+    plan, store, reports = world
+    render(plan, store, reports.parent / "again")
+    for suffix in FORMATS:
+        assert (reports.parent / "again" / f"table3c.{suffix}").read_bytes() == (reports / f"table3c.{suffix}").read_bytes()
+
+
+def test_measured_and_reported_values_stand_side_by_side_without_a_verdict(world):
+    table = text(world[2]).split("\n\n- MMVP:")[0]
+    for row, value in zip(ROWS, ("70.9", "68.4", "70.2", "72.3")):
+        line = next(line for line in table.splitlines() if line.startswith(f"| {row}"))
+        assert re.search(rf"\d\d\.\d \[\d\d\.\d, \d\d\.\d\] \| {value} \|", line), line
+    assert "MMVP: proxy | MMVP: paper" in table and "verdict" not in table
+
+
+def test_the_first_line_says_where_a_benchmark_leaves_no_room(world):
+    first = next(line for line in text(world[2]).splitlines() if line.startswith("- "))
+    assert first.startswith("- Read with care: the base model's MMVP") and "10 points above guessing (50.0)" in first
+
+
+def test_rows_that_share_a_training_are_named(world):
+    assert "Stage 1 Only is the first part of Two-stage (Ours): one training (" in text(world[2])
+
+
+def test_the_report_names_claims_mechanism_scale_assumptions_and_origin(world):
+    page = text(world[2])
+    for words in (
+        "Two-stage (Ours) is best (every column)",
+        "at proxy scale",
+        "change when the latents are: oracle",
+        "Z\\_T: instance std",
+        "started",
+        "steps (stage1, joint) | 2500 | 200 (×0.08)",
+        "roi\\_bins = 8",
+        "d9f20cf1c0ff",
+        "torch 2.13.0",
+        "Protocol stock",
+    ):
+        assert words in page, words
+
+
+def test_every_cell_knows_its_jobs_and_its_rates(world):
+    plan, store, reports = world
+    report = build(study_of(plan), store, reports)
+    table = report.sections[0].tables[0]
+    cell = next(row for row in table.rows if row.label == "Joint Train").cells[0]
+    assert [job.kind for job in cell.jobs] == ["evaluate", "train"]
+    assert cell.n == 240 and cell.clusters == 120 and cell.seeds == 1
+    assert cell.rates and cell.rates.started > 0.9
+    assert cell.jobs[0].key in text(reports, "html")
+
+
+def test_a_failed_training_fails_its_cells_and_not_the_table(troubled):
+    page = text(troubled[2])
+    row = next(line for line in page.splitlines() if line.startswith("| Joint Train |"))
+    assert row.count("failed: train joint-seed0-") == 3 and "loss is NaN at step 17" in row
+    assert "| 70.2 |" in row, "the reported value stays"
+    assert "No value: Joint Train on MMVP, Joint Train on HRBench-4K and Joint Train on BLINK." in page
+
+
+def test_a_missing_seed_is_named_and_the_others_are_shown(troubled):
+    plan, store, reports = troubled
+    report = build(study_of(plan), store, reports)
+    cell = next(row for row in report.sections[0].tables[0].rows if row.label == "Stage 2 Only").cells[0]
+    assert cell.seeds == 1 and cell.tone == "warning" and "seed 0 not run" in cell.note
+
+
+def test_a_score_that_the_samples_do_not_give_is_an_error_in_its_cell(tmp_path):
+    plan, store = make_plan(tmp_path, n=40), Store(tmp_path / "results")
+    fill(store, plan, n=40)
+    job = plan.cell("Joint Train", "mmvp").jobs[0, "own"]
+    result = store.outputs(job) / "result.json"
+    result.write_text(re.sub(r'"accuracy": [\d.]+', '"accuracy": 0.99', result.read_text()))
+    render(plan, store, tmp_path / "reports", formats=("md",))
+    row = next(line for line in text(tmp_path / "reports").splitlines() if line.startswith("| Joint Train |"))
+    assert "the task's accuracy says 99.000" in row
+
+
+def test_an_overridden_result_never_enters_the_papers_table(tmp_path):
+    plan = make_plan(tmp_path, n=40, overrides=["stage1.p=0.3"])
+    written = render(plan, Store(tmp_path / "results"), tmp_path / "reports", formats=("md", "html"))
+    assert all(path.name.startswith("table3c-overridden") for path in written)
+    assert "OVERRIDDEN: stage1.p = 0.3. This is not the paper's table." in written[0].read_text()
+
+
+def test_a_part_of_a_table_gets_a_file_of_its_own_and_names_what_is_left_out(tmp_path):
+    plan = make_plan(tmp_path, n=40, rows=["Joint Train", "Stage 1 Only"])
+    (written,) = render(plan, Store(tmp_path / "results"), tmp_path / "reports", formats=("md",))
+    assert written.name == "table3c-partial.md"
+    assert "PARTIAL: left out on request: Stage 2 Only, Two-stage (Ours)." in written.read_text()
+
+
+def test_an_empty_store_gives_a_report_of_what_is_missing(tmp_path):
+    plan = make_plan(tmp_path, n=40)
+    render(plan, Store(tmp_path / "results"), tmp_path / "reports")
+    page = text(tmp_path / "reports")
+    assert page.count("not run: ") >= 12 and "70.9" in page
+    assert not (tmp_path / "results").exists(), "reading creates nothing"
+
+
+def test_at_the_papers_scale_cells_get_verdicts(tmp_path):
+    plan, store = make_plan(tmp_path, n=40, proxy=False), Store(tmp_path / "results")
+    fill(store, plan, n=40)
+    render(plan, store, tmp_path / "reports", formats=("md",))
+    page = text(tmp_path / "reports")
+    assert "MMVP: measured | MMVP: paper | MMVP: verdict" in page
+    assert "reported value impossible" in page, "70.9 is no k/300"
+
+
+def test_an_unreachable_tracker_is_said_and_harmless(world, tmp_path):
+    class Gone:
+        def links(self, keys):
+            raise ConnectionError("connection refused")
+
+    plan, store, _ = world
+    render(plan, store, tmp_path, Gone(), formats=("md",))
+    assert "MLflow could not be reached (connection refused)" in text(tmp_path)
+
+
+def test_runs_are_linked_where_the_tracker_knows_them(world, tmp_path):
+    class Known:
+        def links(self, keys):
+            return {key: f"http://localhost:5000/#/runs/{key[:6]}" for key in keys}
+
+    plan, store, _ = world
+    render(plan, store, tmp_path, Known(), formats=("html",))
+    assert 'href="http://localhost:5000/#/runs/' in text(tmp_path, "html")
+
+
+class Page(HTMLParser):
+    """Balanced tags, and every address the page would load."""
+
+    VOID = {"meta", "img", "br", "link", "hr", "input"}
+
+    def __init__(self):
+        super().__init__()
+        self.open: list[str] = []
+        self.loads: list[str] = []
+
+    def handle_starttag(self, tag, attributes):
+        if tag not in self.VOID:
+            self.open.append(tag)
+        self.loads += [value for name, value in attributes if name == "src" or (tag == "link" and name == "href")]
+
+    def handle_endtag(self, tag):
+        assert self.open and self.open.pop() == tag, f"</{tag}> closes nothing, after {self.open[-3:]}"
+
+
+def test_the_page_is_well_formed_and_loads_nothing(world):
+    page = Page()
+    page.feed(text(world[2], "html"))
+    assert page.open == [] and all(source.startswith("data:") for source in page.loads)
+    assert "http" not in re.sub(r"<!--.*?-->", "", text(world[2], "html")).replace("https://", "http://").split("<script>")[0]
+
+
+def test_no_report_spells_a_path_of_this_machine(world):
+    for suffix in ("md", "tex", "html"):
+        page = text(world[2], suffix)
+        assert str(world[2].parent) not in page and str(REPOSITORY) not in page
+
+
+def test_nothing_a_person_wrote_becomes_markup(tmp_path):
+    source = (REPOSITORY / "experiments" / "table3c.yaml").read_text()
+    folder = tmp_path / "experiments"
+    folder.mkdir()
+    for shelf in ("recipes", "benchmarks", "profiles"):
+        (folder / shelf).symlink_to(REPOSITORY / "experiments" / shelf)
+    odd = "A & B_1 <b>50%</b> {x} $y$ | [z](q) \\\\frac"
+    (folder / "table3c.yaml").write_text(source.replace("title: Training stage ablation", f'title: "{odd}"'))
+    from harness.plan import plan_experiment
+    from harness.spec import load_profile
+
+    make_plan(tmp_path)
+    plan = plan_experiment(
+        folder / "table3c.yaml", load_profile(str(tmp_path / "invented.yaml")), tasks=lambda b, p: {b: "0"}
+    )
+    render(plan, Store(tmp_path / "results"), tmp_path / "reports")
+    html, tex, md = (text(tmp_path / "reports", suffix) for suffix in ("html", "tex", "md"))
+    assert "<b>50%</b>" not in html and "&lt;b&gt;50%&lt;/b&gt;" in html
+    assert r"A \& B\_1 $<$b$>$50\%$<$/b$>$ \{x\} \$y\$" in tex and r"\textbackslash{}frac" in tex
+    assert r"\<b\>" in md and r"\[z\](q)" in md

@@ -1,0 +1,153 @@
+"""A results folder as real jobs would leave it, through the real plan and the real store, with invented answers."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from harness.jobs import Job
+from harness.plan import Plan, plan_experiment
+from harness.spec import load_profile
+from harness.store import Store
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+
+PROFILE = """\
+title: proxy (a test's invention)
+proxy: {proxy}
+backbone: {{source: hub, repo: somebody/tiny, revision: 0123456789abcdef}}
+data: {{source: proxy, n: 64, seed: 0}}
+benchmarks:
+  mmvp: {{source: proxy, n: {n}}}
+  hrbench4k: {{source: proxy, n: {n}}}
+  blink: {{source: proxy, n: {n}}}
+set: {{precision: fp32}}
+scale: {{steps: 0.08, lr: 60, lambda_bcm: 10}}
+seeds: {seeds}
+protocols: [paper, stock]
+latents: [own, zeroed, shuffled, oracle]
+"""
+
+SKILL = {"stage1": 0.58, "stage2-teacher-random": 0.55, "joint": 0.60, "stage2": 0.64}
+"""Chance of a right answer by the training's slug; the truth that a report should recover."""
+TASKS = {
+    "mmvp": ["vr_mmvp"],
+    "hrbench4k": ["vr_hrbench4k"],
+    "blink": ["vr_blink_counting", "vr_blink_jigsaw", "vr_blink_iq_test"],
+}
+
+
+def make_plan(folder: Path, *, n: int = 400, seeds: int = 1, proxy: bool = True, table: str = "table3c", **options) -> Plan:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "invented.yaml").write_text(PROFILE.format(n=n, seeds=seeds, proxy=str(proxy).lower()))
+    return plan_experiment(
+        REPOSITORY / "experiments" / f"{table}.yaml",
+        load_profile(str(folder / "invented.yaml")),
+        tasks=lambda benchmark, protocol: {f"{protocol}_{benchmark}": "0" * 64},
+        **options,
+    )
+
+
+def skill(job: Job) -> float:
+    payload = job.payload
+    training = job.inputs["checkpoint"]
+    slug = training.slug.rpartition("-seed")[0] if isinstance(training, Job) else "base"
+    value = SKILL.get(slug, 0.57)
+    latents = payload.get("decode", {}).get("latents", "own")
+    value += {"own": 0, "zeroed": -0.01, "shuffled": -0.06, "oracle": 0.09}[latents] * (slug != "base")
+    return value + {"mmvp": 0.05, "hrbench4k": 0.0, "blink": -0.02}[payload["benchmark"]]
+
+
+def samples(job: Job, n: int) -> list[dict]:
+    """Questions two to an image; an image's difficulty is shared by all rows, answers are drawn by the job's own seed."""
+    benchmark = job.payload["benchmark"]
+    shared = np.random.default_rng(zlib.crc32(benchmark.encode()))
+    difficulty = np.repeat(shared.choice([-0.2, 0.2], size=(n + 1) // 2), 2)[:n]
+    own = np.random.default_rng(zlib.crc32(job.key.encode()))
+    stock = job.payload.get("protocol", "paper") == "stock"
+    rows = []
+    for i in range(n):
+        tasks = TASKS[benchmark]
+        task = tasks[i * len(tasks) // n]
+        right = bool(own.random() < skill(job) + difficulty[i])
+        unparsed = not right and own.random() < 0.01
+        rows.append(
+            {
+                "task": task.removeprefix("vr_") if stock else task,
+                "doc_id": i,
+                "cluster": f"{benchmark}-{i // 2}",
+                "groups": {
+                    "category": "single" if i % 4 < 2 else "cross",
+                    "task": task.removeprefix("vr_"),
+                    "cycle": str(i % 4),
+                    "pair": str(i // 2),
+                },
+                "target": "A",
+                "prediction": "A" if right else None if unparsed else "B",
+                "correct": right,
+                "response": "<|lvr_start|>A<|im_end|>",
+                "latent_started": bool(own.random() < 0.97),
+                "latent_steps": 8,
+                "truncated": bool(own.random() < 0.002),
+                "new_tokens": 9,
+            }
+        )
+        if not stock:
+            rows[-1] |= {"prediction_release": "A" if right else "B", "correct_release": right}
+    return rows
+
+
+def write_evaluation(out: Path, job: Job, n: int) -> None:
+    rows = samples(job, n)
+    (out / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    mean = sum(row["correct"] for row in rows) / n
+    names = {"mmvp": "mmvp_accuracy", "blink": "blink_acc", "hrbench4k": "average"}
+    name = names[job.payload["benchmark"]] if job.payload.get("protocol", "paper") == "stock" else "accuracy"
+    result = {"benchmark": job.payload["benchmark"], "n": n, "aggregates": {name: mean}, "seconds": 3.2}
+    (out / "result.json").write_text(json.dumps(result))
+
+
+def write_training(out: Path, job: Job) -> None:
+    random = np.random.default_rng(zlib.crc32(job.key.encode()))
+    numbers = {
+        "teacher_fed.ce": 0.7,
+        "teacher_fed.z_t_std": 0.6 + 0.2 * random.random(),
+        "teacher_fed.z_t_cosine": 0.1 * random.random(),
+        "teacher_fed.teacher_in_box": 0.9,
+        "free_running.student_in_box": 0.2 + 0.3 * random.random(),
+        "teacher_fed.box_area": 0.182,
+        "exposure_gap": random.random(),
+    }
+    if "stage1" in job.slug:
+        del numbers["free_running.student_in_box"]
+    (out / "diagnostics.json").write_text(json.dumps(numbers))
+
+
+def fill(store: Store, plan: Plan, *, n: int = 400, failing: tuple[str, ...] = (), skip: tuple[str, ...] = ()) -> None:
+    """Run every job of the plan. failing, skip: beginnings of the names of jobs that fail or never run."""
+    for job in plan.graph:
+        if store.is_done(job) or any(job.name.startswith(name) for name in skip):
+            continue
+        if any(not store.is_done(parent) for parent in job.parents):
+            continue
+        store.ensure(job)
+        attempt = store.begin_attempt(job)
+        attempt.log.write_text("it ran\n")
+        if any(job.name.startswith(name) for name in failing):
+            attempt.fail("code", "ValueError", "loss is NaN at step 17")
+            continue
+        if job.kind == "evaluate":
+            write_evaluation(attempt.out, job, n)
+        elif job.kind == "train":
+            write_training(attempt.out, job)
+        else:
+            (attempt.out / "summary.json").write_text("{}")
+        store.publish(
+            attempt,
+            seconds=12.0,
+            versions={"torch": "2.13.0", "transformers": "5.23.0"},
+            code={"commit": "d9f20cf1c0ffee", "dirty": False},
+        )
