@@ -1,7 +1,8 @@
 """Training of one stage: the authors' data format in, a checkpoint folder out.
 
-Knows files of samples, the order in which they are drawn, batches, the optimiser and resumable checkpoints. Knows nothing
-of losses or latent slots (`models.vreflection` computes one batch) nor of jobs (a `models.run.Run` says where to write).
+Knows files of samples, the order in which they are drawn, batches, the optimiser and resumable checkpoints. Knows
+nothing of losses or latent slots (`models.vreflection` computes one batch) nor of jobs (a `models.run.Run` says where to
+write).
 
     data       meta JSON + annotation JSON -> validated samples, by offset
     images     which pixels the vision tower sees, and the tower itself
@@ -9,5 +10,22 @@ of losses or latent slots (`models.vreflection` computes one batch) nor of jobs 
     packing    which samples share a row
     collate    samples -> `models.vreflection.batch.Batch`
     trainer    the `transformers.Trainer` subclass
-    train      one stage from start to finish
+    stage      one stage from start to finish
 """
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def __getattr__(name: str) -> Any:
+    """`train` and `cache_features`, imported when asked for, so that reading data does not load transformers."""
+    if name == "train":
+        from models.training.stage import train
+
+        return train
+    if name == "cache_features":
+        from models.training.features import cache_features
+
+        return cache_features
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,272 @@
+"""One stage from start to finish: read, load, train, save, measure."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+from transformers import AutoTokenizer, TrainingArguments
+
+from models.config import Sft, Stage, Stage2, TrainSpec
+from models.run import Run
+from models.training.collate import Cached, Collator, Live, Pixels
+from models.training.data import Sample, Samples, read_samples
+from models.training.diagnostics import probe
+from models.training.features import FeatureStore
+from models.training.images import load_image_processor, stored_dtype
+from models.training.order import MicroBatches, Order
+from models.training.trainer import CHECKPOINT_SECONDS, StageTrainer, trainable
+from models.vreflection import checkpoint as checkpoints
+from models.vreflection.batch import Batch
+from models.vreflection.model import VReflection, heads_of, refuse_stage
+from models.vreflection.tokens import add_tokens
+
+PROBE_SAMPLES = 256
+_PROBE_ROWS = 16
+_SCHEDULES = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}
+_MODEL_FILES = ("config.json", "generation_config.json", "vreflection.json", "diagnostics.json")
+
+
+def train(
+    run: Run,
+    spec: TrainSpec,
+    *,
+    init: Path,
+    data: Path,
+    features: Path | None,
+    teacher: Path | None,
+    micro_batch: int,
+    deepspeed: dict[str, Any] | None = None,
+    gradient_checkpointing: bool = False,
+    checkpoint_seconds: float = CHECKPOINT_SECONDS,
+) -> dict[str, Any]:
+    """Train one stage from `init` on `data` and write a checkpoint folder to run.out; returns its diagnostics.
+
+    features: a folder of `cache_features`, for spec.vision "cached". teacher: a checkpoint whose BCM is the frozen
+    teacher; None takes the one in `init`. micro_batch: sequences per forward pass at most; what does not divide the rank's
+    share of global_batch is an error that lists the choices. Under torchrun (RANK, WORLD_SIZE set) ranks share the
+    global batch. The last samples of the data set (`held_out`) are never trained on: the diagnostics are of them.
+    Raises `models.run.Interrupted` after a stop request, with a checkpoint in run.checkpoints.
+    """
+    began = time.perf_counter()
+    stage = spec.stage
+    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    torch.set_num_threads(run.threads)
+    if not isinstance(stage, Sft):
+        refuse_stage(stage)
+    samples = read_samples(Path(data), report=run.out if rank == 0 else None)
+    held = held_out(len(samples))
+    order = Order(
+        samples=len(samples) - held,
+        steps=stage.steps,
+        global_batch=stage.global_batch,
+        micro_batch=min(micro_batch, stage.global_batch // world),
+        seed=spec.seed,
+        rank=rank,
+        world=world,
+    )
+    args = _arguments(run, spec, order, deepspeed)
+    tokenizer = AutoTokenizer.from_pretrained(init)
+    add_tokens(tokenizer)
+    model = load_model(spec, Path(init), teacher, tokenizer)
+    caching = vars(model.config).get("use_cache")
+    if gradient_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    pixels = _pixels(spec, Path(init), features)
+    options = {
+        "latent_steps": None if isinstance(stage, Sft) else spec.latent_steps,
+        "max_tokens": spec.max_tokens,
+        "slot_targets": getattr(stage, "ce_on_slots", False),
+    }
+    workers = 0 if spec.vision == "cached" else max(0, min(8, run.threads - 1))
+    loader = DataLoader(
+        _Numbered(samples),
+        batch_sampler=MicroBatches(order),
+        collate_fn=Collator(tokenizer, pixels, packing=spec.packing, **options),
+        num_workers=workers,
+        persistent_workers=workers > 0,
+    )
+    trainer = StageTrainer(
+        model, args, run=run, stage=stage, latent_steps=spec.latent_steps, order=order, loader=loader,
+        checkpoint_seconds=checkpoint_seconds,
+    )  # fmt: skip
+    trainer.train(resume_from_checkpoint=str(run.resume_from) if run.resume_from else None)
+
+    if caching is None:  # the Trainer sets it for training; it must not end up in config.json
+        vars(model.config).pop("use_cache", None)
+    else:
+        model.config.use_cache = caching
+    facts = {
+        "stage": stage.kind, "latent_steps": spec.latent_steps, "seed": spec.seed, "steps": stage.steps,
+        "region": getattr(stage, "region", None), "roi_bins": getattr(stage, "roi_bins", None),
+        "heads": sorted(heads_of(stage)), "spec": spec.model_dump(mode="json"),
+    }  # fmt: skip
+    _save(trainer, model, tokenizer, Path(init), run.out, facts, rank)
+    padded = Collator(tokenizer, pixels, packing="padded", **options)
+    autocast = torch.bfloat16 if stage.precision == "bf16" else None
+    probed = probe(model, stage, spec.latent_steps, _probe_batches(samples, held, padded, args.device), autocast=autocast)
+    diagnostics = {
+        "probe": probed,
+        "probe_samples": held,
+        "training_samples": len(samples) - held,
+        "rejected": samples.summary.rejected,
+        "trainable_parameters": sum(p.numel() for p in trainable(model).values()),
+        "seconds": round(time.perf_counter() - began, 3),
+    }
+    if rank == 0:
+        (run.out / "diagnostics.json").write_text(json.dumps(diagnostics, indent=1) + "\n")
+    return diagnostics
+
+
+def held_out(samples: int) -> int:
+    """How many samples at the end of a data set are kept for the diagnostics: 256, or a quarter of a small set."""
+    return min(PROBE_SAMPLES, samples // 4)
+
+
+def load_model(spec: TrainSpec, init: Path, teacher: Path | None, tokenizer: Any) -> VReflection:
+    """The model at the stage's start, in float32, with only the stage's parameters requiring gradients.
+
+    The frozen vision tower keeps the dtype that it is stored in. Fresh heads are drawn from the spec's seed.
+    """
+    stage = spec.stage
+    heads = heads_of(stage) if spec.latent_steps else frozenset()
+    model = checkpoints.load(
+        init, heads=heads, latent_steps=spec.latent_steps, dtype=torch.float32, seed=spec.seed
+    )
+    rows = model.get_input_embeddings().num_embeddings
+    if len(tokenizer) > rows:
+        raise ValueError(f"{init}: the embedding has {rows} rows, the tokenizer with latent tokens {len(tokenizer)}")
+    if isinstance(stage, Stage2) and "bcm" in heads:
+        _set_teacher(model, stage, spec, init, teacher)
+    model.requires_grad_(False)
+    model.model.language_model.requires_grad_(True)
+    model.lm_head.requires_grad_(True)
+    trained = {"stage1": ("box_feature_resampler",), "stage2": ("student_resampler", "vreflection"),
+               "joint": ("box_feature_resampler", "student_resampler", "vreflection")}.get(stage.kind, ())  # fmt: skip
+    for name in trained:
+        if (head := getattr(model, name, None)) is not None:
+            head.requires_grad_(True)
+    for parameter in model.model.visual.parameters():  # not `.to`: it would round the rotary frequencies, which are buffers
+        parameter.data = parameter.data.to(stored_dtype(init))
+    return model
+
+
+def _set_teacher(model: VReflection, stage: Stage2, spec: TrainSpec, init: Path, teacher: Path | None) -> None:
+    fresh = "bcm" in model.fresh_heads
+    if stage.teacher == "random":
+        if not fresh:
+            raise ValueError(f"{init} holds a BCM, but teacher: random wants a fresh one; start from a checkpoint without")
+        return
+    if teacher is not None:
+        other = checkpoints.load(
+            teacher, heads=frozenset({"bcm"}), latent_steps=spec.latent_steps, dtype=torch.float32, seed=spec.seed
+        )
+        fresh, init = "bcm" in other.fresh_heads, Path(teacher)
+        model.box_feature_resampler.load_state_dict(other.box_feature_resampler.state_dict())
+    if fresh:
+        raise ValueError(
+            f"{init} holds no BCM for teacher: {stage.teacher}; start from a stage-1 checkpoint, give one as teacher, or set teacher: random"
+        )
+
+
+def _arguments(run: Run, spec: TrainSpec, order: Order, deepspeed: dict[str, Any] | None) -> TrainingArguments:
+    stage, cpu = spec.stage, run.device == "cpu"
+    options: dict[str, Any] = {}
+    if deepspeed is not None:
+        options["deepspeed"] = deepspeed
+        if cpu:
+            _use_gloo()
+            options["accelerator_config"] = {"use_configured_state": True}
+    else:
+        options["use_cpu"] = cpu
+        if order.world > 1:
+            options |= {"ddp_find_unused_parameters": True, "ddp_backend": "gloo" if cpu else "nccl"}
+    return TrainingArguments(
+        output_dir=str(run.checkpoints),
+        max_steps=stage.steps,
+        per_device_train_batch_size=order.micro_batch,
+        gradient_accumulation_steps=order.accumulation,
+        learning_rate=stage.lr,
+        weight_decay=stage.weight_decay,
+        adam_beta1=stage.adam_betas[0],
+        adam_beta2=stage.adam_betas[1],
+        lr_scheduler_type=_SCHEDULES[stage.schedule],
+        warmup_steps=math.ceil(stage.warmup_ratio * stage.steps),
+        max_grad_norm=stage.max_grad_norm,
+        bf16=stage.precision == "bf16",
+        seed=spec.seed,
+        report_to=[],
+        disable_tqdm=True,
+        logging_strategy="no",
+        save_strategy="no",
+        save_total_limit=2,
+        logging_nan_inf_filter=False,
+        remove_unused_columns=False,
+        **options,
+    )
+
+
+def _use_gloo() -> None:
+    """DeepSpeed on CPU: without this, transformers either ignores it or sees one rank."""
+    from accelerate import PartialState
+
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    os.environ["ACCELERATE_USE_DEEPSPEED"] = "true"
+    PartialState(backend="gloo")
+
+
+def _pixels(spec: TrainSpec, init: Path, features: Path | None) -> Pixels:
+    if spec.vision == "live":
+        return Live(load_image_processor(init, spec.images))
+    if features is None:
+        raise ValueError("vision: cached needs a folder of features; compute them first (cache_features), or set vision: live")
+    store = FeatureStore(Path(features))
+    store.check(spec.images)
+    return Cached(store)
+
+
+class _Numbered(Dataset):
+    """Samples by number, for a DataLoader."""
+
+    def __init__(self, samples: Samples) -> None:
+        self.samples = samples
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> Sample:
+        return self.samples[index]
+
+
+def _probe_batches(samples: Samples, held: int, collator: Collator, device: torch.device) -> Iterator[Batch]:
+    numbers = range(len(samples) - held, len(samples))
+    for first in range(0, held, _PROBE_ROWS):
+        yield collator([samples[k] for k in numbers[first : first + _PROBE_ROWS]]).batch.to(device)
+
+
+def _save(
+    trainer: StageTrainer, model: VReflection, tokenizer: Any, init: Path, out: Path, facts: dict[str, Any], rank: int
+) -> None:
+    """Weights in the dtype that `init` is stored in, with its tokenizer and processor files."""
+    dtype = stored_dtype(init)
+    state = None
+    if trainer.is_deepspeed_enabled:
+        state = {name: value.to(dtype) for name, value in trainer.accelerator.get_state_dict(trainer.deepspeed).items()}
+    else:
+        for parameter in model.parameters():
+            parameter.data = parameter.data.to(dtype)
+    if rank:
+        return
+    for file in sorted(init.iterdir()):
+        if file.suffix in (".json", ".txt", ".jinja", ".model") and file.name not in _MODEL_FILES and ".index." not in file.name:
+            shutil.copyfile(file, out / file.name)
+    checkpoints.save(model, out, facts, state)
+    tokenizer.save_pretrained(out)

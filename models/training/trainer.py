@@ -1,0 +1,274 @@
+"""The `transformers.Trainer` subclass: losses summed exactly over a step, resumable checkpoints, one line of numbers a while.
+
+transformers does the loop, mixed precision, gradient accumulation, distribution and DeepSpeed. This class knows how a
+`Collated` batch becomes a loss, what a checkpoint holds, and when to stop. It knows no files of data and no recipes.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+
+from models.config import Stage
+from models.run import Interrupted, Run
+from models.training.collate import Collated
+from models.training.diagnostics import mechanism
+from models.training.order import Order, indicator, noise
+from models.vreflection.model import StageOutput, VReflection
+
+COMPLETE = "COMPLETE"
+WEIGHTS = "trainable.safetensors"
+LOG_SECONDS = 2.0
+CHECKPOINT_SECONDS = 20.0
+SAVING_SHARE = 0.05
+"""At most this share of the time goes into checkpoints: slow ones are written more rarely."""
+
+_LOSSES = ("ce", "bcm", "dac_feat", "dac_attn")
+
+
+class NotFinite(FloatingPointError):
+    """A loss or gradient is NaN or infinite; the message names the step and the samples."""
+
+
+class StageTrainer(Trainer):
+    """Trains the parameters of `model` that require gradients, for one stage.
+
+    loader: this rank's micro-batches over the whole run, from step 0. checkpoint_seconds: at least so long between
+    checkpoints (see `SAVING_SHARE`). Raises `Interrupted` after a stop request, `NotFinite` for a broken loss.
+    """
+
+    def __init__(
+        self,
+        model: VReflection,
+        args: TrainingArguments,
+        *,
+        run: Run,
+        stage: Stage,
+        latent_steps: int,
+        order: Order,
+        loader: DataLoader,
+        checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    ) -> None:
+        super().__init__(model=model, args=args)
+        self.run, self.stage, self.latent_steps, self.order, self.loader = run, stage, latent_steps, order, loader
+        self.loss_is_scaled_for_ga = True  # `num_items` and `num_boxes` count the whole step
+        self.remove_callback(PrinterCallback)
+        self.add_callback(_Watch(self, checkpoint_seconds))
+        self.micro = 0
+        self.sums: dict[str, Tensor] = {}
+        self.seen_ids: list[str] = []
+        self.tokens = self.clamped = 0
+        self.last_mechanism: dict[str, float] = {}
+        self.want_mechanism = False
+        self.gradient_norm = 0.0
+
+    # Data
+
+    def get_train_dataloader(self) -> DataLoader:
+        return self.loader
+
+    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> tuple[list, Tensor]:
+        """One step's micro-batches, and [supervised tokens, boxes] of the step over all ranks."""
+        batches: list[Collated] = [next(epoch_iterator) for _ in range(num_batches)]
+        totals = torch.tensor([[b.supervised, len(b.batch.boxes)] for b in batches], device=device).sum(0)
+        if self.order.world > 1:
+            dist.all_reduce(totals)
+        self.micro = 0
+        self.seen_ids = [name for b in batches for name in b.ids]
+        if totals[0] == 0:
+            raise ValueError(f"step {self.state.global_step}: no supervised token in samples {', '.join(self.seen_ids)}")
+        self.tokens += sum(b.tokens for b in batches)
+        return batches, totals
+
+    def _prepare_inputs(self, inputs: Collated) -> Collated:
+        inputs.batch = inputs.batch.to(self.args.device)
+        return inputs
+
+    def floating_point_ops(self, inputs: Any) -> int:
+        return 0
+
+    # Loss
+
+    def compute_loss(self, model: nn.Module, inputs: Collated, return_outputs: bool = False, num_items_in_batch=None):
+        step = self.state.global_step
+        out: StageOutput = model(
+            batch=inputs.batch,
+            stage=self.stage,
+            latent_steps=self.latent_steps,
+            indicator=indicator(self.stage, self.order, step, self.micro),
+            generator=noise(self.order, step, self.micro),
+            num_items=num_items_in_batch[0],
+            num_boxes=num_items_in_batch[1].clamp(min=1),
+        )
+        self.micro += 1
+        if not torch.isfinite(out.loss):
+            parts = ", ".join(f"{name} {out.parts[name].item():g}" for name in _LOSSES if name in out.parts)
+            raise NotFinite(f"step {step}: loss is {out.loss.item():g} ({parts}); samples {', '.join(inputs.ids)}")
+        for name in (*_LOSSES, "clamped", "self_fed"):
+            if name in out.parts:
+                self.sums[name] = self.sums.get(name, 0.0) + out.parts[name].float()
+        self.sums["loss"] = self.sums.get("loss", 0.0) + out.loss.detach()
+        if self.want_mechanism and self.micro == 1:
+            self.last_mechanism = mechanism(out)
+        loss = out.loss * self.order.world  # ranks' gradients are averaged, their losses add up
+        return (loss, out) if return_outputs else loss
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm=None):
+        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        self.gradient_norm = float(norm) if norm is not None else 0.0
+        if not math.isfinite(self.gradient_norm):
+            samples = ", ".join(self.seen_ids)
+            raise NotFinite(f"step {self.state.global_step}: gradient norm is {self.gradient_norm:g}; samples {samples}")
+        return norm
+
+    # Optimiser
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """AdamW; norms and biases are not decayed unless `decay_norms`."""
+        if self.optimizer is None:
+            options = self.stage
+            decayed, plain = parameter_groups(self.model, options.decay_norms)
+            groups = [{"params": decayed, "weight_decay": options.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+            self.optimizer = torch.optim.AdamW(
+                [group for group in groups if group["params"]], lr=options.lr, betas=options.adam_betas, eps=1e-8
+            )
+        return self.optimizer
+
+    # Checkpoints
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """The trainable parameters, as they are; the rest comes from the stage's start. DeepSpeed's engine saves its own."""
+        if self.args.should_save:
+            Path(output_dir).mkdir(parents=True, exist_ok=True)
+            if not self.is_deepspeed_enabled:
+                save_file(trainable(self.model), Path(output_dir) / WEIGHTS)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        super()._save_checkpoint(model, trial)
+        folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+        if self.order.world > 1:
+            dist.barrier()
+        if self.args.should_save:
+            for file in sorted(folder.rglob("*")):
+                if file.is_file():
+                    _sync(file)
+            (folder / COMPLETE).write_text(f"{self.state.global_step}\n")
+            _sync(folder / COMPLETE)
+            _sync(folder)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        held, own = load_file(Path(resume_from_checkpoint) / WEIGHTS), trainable(self.model)
+        if held.keys() != own.keys():
+            other = sorted(held.keys() ^ own.keys())
+            raise ValueError(f"{resume_from_checkpoint}: trainable parameters differ: {', '.join(other[:5])}")
+        with torch.no_grad():
+            for name, parameter in own.items():
+                parameter.copy_(held[name])
+
+    def train(self, *args: Any, **kwargs: Any):
+        result = super().train(*args, **kwargs)
+        if self.state.global_step < self.order.steps:
+            raise Interrupted(f"stopped after step {self.state.global_step} of {self.order.steps}; a checkpoint is written")
+        return result
+
+
+class _Watch(TrainerCallback):
+    """Logs, saves and stops by the clock. Rank 0 decides, so that all ranks do the same."""
+
+    def __init__(self, trainer: StageTrainer, checkpoint_seconds: float) -> None:
+        self.trainer, self.checkpoint_seconds = trainer, checkpoint_seconds
+        self.logged = self.saved = self.began_saving = time.monotonic()
+        self.saving = 0.0
+        self.logged_step = 0
+
+    def on_train_begin(self, args, state, control, **kwargs) -> None:
+        self.logged = self.saved = time.monotonic()
+        self.logged_step = state.global_step
+
+    def on_step_begin(self, args, state, control, **kwargs) -> None:
+        due = time.monotonic() - self.logged > LOG_SECONDS
+        self.trainer.want_mechanism = due or state.global_step + 1 in (1, state.max_steps)
+
+    def on_step_end(self, args, state, control, **kwargs) -> None:
+        if self.trainer.want_mechanism:
+            self._log(state)
+        control.should_log = control.should_evaluate = False
+        now = time.monotonic()
+        wait = max(self.checkpoint_seconds, self.saving / SAVING_SHARE)
+        done = state.global_step >= state.max_steps
+        stop, save = self._agreed(self.trainer.run.should_stop(), now - self.saved >= wait)
+        if not done and (stop or save):
+            control.should_save, self.began_saving = True, now
+        if stop and not done:
+            control.should_training_stop = True
+
+    def on_save(self, args, state, control, **kwargs) -> None:
+        self.saved = time.monotonic()
+        self.saving = self.saved - self.began_saving
+
+    def _agreed(self, *flags: bool) -> list[bool]:
+        if self.trainer.order.world == 1:
+            return list(flags)
+        shared = torch.tensor(flags, dtype=torch.int, device=self.trainer.args.device)
+        dist.all_reduce(shared, op=dist.ReduceOp.MAX)
+        return [bool(flag) for flag in shared]
+
+    def _log(self, state) -> None:
+        trainer, now = self.trainer, time.monotonic()
+        steps = max(state.global_step - self.logged_step, 1)
+        names = sorted(trainer.sums)
+        sums = torch.stack([torch.as_tensor(trainer.sums[name]).float() for name in names])
+        tokens = torch.tensor(float(trainer.tokens), device=sums.device)
+        if trainer.order.world > 1:
+            dist.all_reduce(sums)
+            dist.all_reduce(tokens)
+        values = {name: value / steps for name, value in zip(names, sums.tolist(), strict=True)}
+        values |= {
+            "lr": trainer._get_learning_rate(),
+            "grad_norm": trainer.gradient_norm,
+            "tokens_per_second": tokens.item() / max(now - self.logged, 1e-9),
+            "seconds_per_step": (now - self.logged) / steps,
+            **trainer.last_mechanism,
+        }
+        if state.is_world_process_zero:
+            trainer.run.log(state.global_step, state.max_steps, **values)
+        trainer.sums, trainer.tokens = {}, 0
+        self.logged, self.logged_step = now, state.global_step
+
+
+def trainable(model: nn.Module) -> dict[str, Tensor]:
+    """Parameters that require gradients, by name; a tied pair stands once."""
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def parameter_groups(model: nn.Module, decay_norms: bool) -> tuple[list[Tensor], list[Tensor]]:
+    """(with weight decay, without): norms' weights and all biases are without, unless `decay_norms`."""
+    norms = {
+        f"{path}.{name}" if path else name
+        for path, module in model.named_modules()
+        if "norm" in type(module).__name__.lower()
+        for name, _ in module.named_parameters(recurse=False)
+    }
+    decayed, plain = [], []
+    for name, parameter in trainable(model).items():
+        skip = not decay_norms and (name in norms or name.split(".")[-1].endswith("bias"))
+        (plain if skip else decayed).append(parameter)
+    return decayed, plain
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

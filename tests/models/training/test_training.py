@@ -1,0 +1,197 @@
+"""One stage end to end: every stage trains, resumes to the bit, and leaves a checkpoint that transformers opens."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoProcessor, AutoTokenizer, Qwen2_5_VLForConditionalGeneration
+
+from models.config import Joint, Sft, Stage1, Stage2, TrainSpec
+from models.run import Interrupted, LocalRun
+from models.training import cache_features, train
+from models.training.stage import held_out
+from tests.models.training.conftest import SMALL
+
+FAST = {"global_batch": 4, "lr": 1e-3, "precision": "fp32", "warmup_ratio": 0.5}
+
+
+@pytest.fixture(scope="module")
+def world(base, make_data, tmp_path_factory):
+    data, features = make_data(16, several=True), tmp_path_factory.mktemp("features")
+    cache_features(LocalRun(features), checkpoint=base, data=data, images=SMALL)
+    return {"init": base, "data": data, "features": features}
+
+
+def spec(stage, **options) -> TrainSpec:
+    return TrainSpec(**({"stage": stage, "latent_steps": 2, "images": SMALL, "vision": "cached", "packing": "padded"} | options))
+
+
+def go(folder, spec, world, *, micro_batch=4, teacher=None, init=None, run=None, **options):
+    run = run or LocalRun(folder / "out", folder / "checkpoints", metrics=folder / "metrics.jsonl")
+    inputs = world if init is None else world | {"init": init}
+    return train(run, spec, teacher=teacher, micro_batch=micro_batch, **inputs, **options), run
+
+
+def weights(folder) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model.safetensors")
+
+
+STAGES = {
+    "sft": Sft(steps=3, **FAST),
+    "stage1": Stage1(steps=3, **FAST),
+    "joint": Joint(steps=3, **FAST),
+    "stage2 from a random teacher": Stage2(steps=3, teacher="random", **FAST),
+    "stage2 without a teacher": Stage2(steps=3, teacher="none", **FAST),
+    "stage2 with static queries": Stage2(steps=3, teacher="random", query_source="static", **FAST),
+}
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_every_stage_trains_and_leaves_a_checkpoint_that_transformers_opens(tmp_path, world, name):
+    stage = STAGES[name]
+    diagnostics, run = go(tmp_path, spec(stage), world)
+    before, after = weights(world["init"]), weights(run.out)
+    assert before.keys() <= after.keys()
+    changed = {key for key in before if not torch.equal(before[key], after[key])}
+    assert all("visual" not in key for key in changed)
+    assert any("language_model" in key for key in changed) and "lm_head.weight" in changed
+    heads = {key.split(".")[0] for key in after.keys() - before.keys()}
+    wanted = {"sft": set(), "stage1": {"box_feature_resampler"}, "joint": {"box_feature_resampler", "student_resampler"},
+              "stage2 from a random teacher": {"box_feature_resampler", "student_resampler"},
+              "stage2 without a teacher": {"student_resampler"},
+              "stage2 with static queries": {"box_feature_resampler", "student_resampler", "vreflection"}}[name]  # fmt: skip
+    assert heads == wanted
+    Qwen2_5_VLForConditionalGeneration.from_pretrained(run.out)
+    assert len(AutoTokenizer.from_pretrained(run.out)) and AutoProcessor.from_pretrained(run.out)
+    assert json.loads((run.out / "config.json").read_text()).get("use_cache", True)
+    facts = json.loads((run.out / "vreflection.json").read_text())
+    assert facts["stage"] == stage.kind and facts["latent_steps"] == 2
+    probe = json.loads((run.out / "diagnostics.json").read_text())["probe"]
+    assert diagnostics["probe"] == probe and all(isinstance(v, float) for v in probe.values())
+    if name == "sft":
+        assert set(probe) == {"ce"}
+    else:
+        assert probe["free_running.ce"] > 0
+    if name in ("stage1", "joint", "stage2 from a random teacher"):
+        assert probe["exposure_gap"] > 0 and probe["teacher_fed.z_t_std"] > 0
+        assert probe["teacher_fed.teacher_in_box"] > probe["teacher_fed.box_area"]
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert (lines[-1]["step"], lines[-1]["total"]) == (3, 3)
+    assert {"loss", "ce", "lr", "grad_norm", "tokens_per_second"} <= lines[-1]["values"].keys()
+
+
+def test_stage2_takes_its_teacher_from_stage1_and_leaves_it_alone(tmp_path, world):
+    _, first = go(tmp_path / "1", spec(Stage1(steps=2, **FAST)), world)
+    _, second = go(tmp_path / "2", spec(Stage2(steps=2, **FAST)), world, init=first.out)
+    one, two = weights(first.out), weights(second.out)
+    teacher = [key for key in two if key.startswith("box_feature_resampler")]
+    assert teacher and all(torch.equal(one[key], two[key]) for key in teacher)
+    _, third = go(tmp_path / "3", spec(Stage2(steps=1, **FAST)), world, teacher=first.out)
+    assert all(torch.equal(one[key], weights(third.out)[key]) for key in teacher)
+    with pytest.raises(ValueError, match="holds no BCM for teacher: stage1"):
+        go(tmp_path / "4", spec(Stage2(steps=1, **FAST)), world)
+    with pytest.raises(ValueError, match="teacher: random wants a fresh one"):
+        go(tmp_path / "5", spec(Stage2(steps=1, teacher="random", **FAST)), world, init=first.out)
+
+
+class StopsAfter(LocalRun):
+    """Asks to stop once it was asked so many times."""
+
+    asked = 0
+    after = 3
+
+    def should_stop(self) -> bool:
+        self.asked += 1
+        return self.asked >= self.after
+
+
+@pytest.mark.parametrize(
+    "stage",
+    [
+        Stage1(steps=6, granularity="sample", self_fed=0.5, **FAST),
+        Stage2(steps=6, teacher="random", query_source="random", **FAST | {"precision": "bf16"}),
+    ],
+    ids=["stage1", "stage2 bf16"],
+)
+def test_three_steps_and_three_more_equal_six_to_the_bit(tmp_path, world, stage):
+    _, whole = go(tmp_path / "whole", spec(stage, seed=3), world, micro_batch=2)
+    stopping = StopsAfter(tmp_path / "a" / "out", tmp_path / "a" / "checkpoints")
+    with pytest.raises(Interrupted, match="stopped after step 3 of 6"):
+        go(tmp_path, spec(stage, seed=3), world, micro_batch=2, run=stopping)
+    checkpoint = tmp_path / "a" / "checkpoints" / "checkpoint-3"
+    assert (checkpoint / "COMPLETE").is_file()
+    resumed = LocalRun(tmp_path / "b" / "out", tmp_path / "b" / "checkpoints", resume_from=checkpoint)
+    go(tmp_path, spec(stage, seed=3), world, micro_batch=2, run=resumed)
+    expected, found = weights(whole.out), weights(resumed.out)
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(expected[key], found[key]) for key in expected)
+
+
+def test_checkpoints_come_by_the_clock_and_the_newest_two_stay(tmp_path, world, monkeypatch):
+    monkeypatch.setattr("models.training.trainer.SAVING_SHARE", 1e9)
+    go(tmp_path, spec(Sft(steps=5, **FAST)), world, checkpoint_seconds=0.0)
+    found = sorted(p.name for p in (tmp_path / "checkpoints").iterdir())
+    assert found == ["checkpoint-3", "checkpoint-4"]
+    assert all((tmp_path / "checkpoints" / name / "COMPLETE").is_file() for name in found)
+
+
+def test_accumulation_gives_the_step_of_one_large_batch(tmp_path, world):
+    stage = Stage1(steps=2, p=0.999, **FAST)
+    _, whole = go(tmp_path / "4", spec(stage), world, micro_batch=4)
+    _, parts = go(tmp_path / "1", spec(stage), world, micro_batch=1)
+    for key, value in weights(whole.out).items():
+        torch.testing.assert_close(weights(parts.out)[key], value, rtol=1e-3, atol=2e-5, msg=lambda m, key=key: f"{key}: {m}")
+
+
+def test_packed_rows_train_as_padded_ones(tmp_path, world):
+    stage = Stage1(steps=2, **FAST)
+    _, padded = go(tmp_path / "a", spec(stage), world)
+    _, packed = go(tmp_path / "b", spec(stage, packing="packed", max_tokens=300), world)
+    for key, value in weights(padded.out).items():
+        torch.testing.assert_close(weights(packed.out)[key], value, rtol=1e-3, atol=2e-5, msg=lambda m, key=key: f"{key}: {m}")
+
+
+def test_live_vision_trains_as_cached(tmp_path, world):
+    stage = Stage1(steps=2, **FAST)
+    _, cached = go(tmp_path / "a", spec(stage), world)
+    _, live = go(tmp_path / "b", spec(stage, vision="live"), world)
+    for key, value in weights(cached.out).items():
+        torch.testing.assert_close(weights(live.out)[key], value, rtol=1e-3, atol=2e-5, msg=lambda m, key=key: f"{key}: {m}")
+
+
+def test_a_broken_loss_names_the_step_and_the_samples(tmp_path, world, base):
+    broken = tmp_path / "broken"
+    model = Qwen2_5_VLForConditionalGeneration.from_pretrained(base)
+    torch.nn.init.constant_(model.lm_head.weight, float("nan"))
+    model.save_pretrained(broken)
+    AutoProcessor.from_pretrained(base).save_pretrained(broken)
+    with pytest.raises(FloatingPointError, match=r"step 0: loss is nan \(ce nan\); samples toy:\d+, toy:\d+"):
+        go(tmp_path, spec(Sft(steps=1, **FAST)), world, init=broken)
+
+
+def test_a_bf16_checkpoint_stays_bf16_and_its_vision_tower_untouched(tmp_path, world, base):
+    init = tmp_path / "init"
+    Qwen2_5_VLForConditionalGeneration.from_pretrained(base, dtype=torch.bfloat16).save_pretrained(init)
+    AutoProcessor.from_pretrained(base).save_pretrained(init)
+    _, run = go(tmp_path, spec(Stage1(steps=2, **FAST | {"precision": "bf16"})), world, init=init)
+    before, after = weights(init), weights(run.out)
+    assert all(value.dtype == torch.bfloat16 for value in after.values())
+    assert all(torch.equal(before[key], after[key]) for key in before if "visual" in key)
+    assert json.loads((run.out / "config.json").read_text())["dtype"] == "bfloat16"
+
+
+def test_zero_steps_keep_the_markers_only(tmp_path, world):
+    _, run = go(tmp_path, spec(Stage1(steps=1, **FAST), latent_steps=0), world)
+    assert set(json.loads((run.out / "diagnostics.json").read_text())["probe"]) == {"ce"}
+
+
+def test_the_end_of_the_data_is_held_out():
+    assert [held_out(n) for n in (4, 400, 1024, 100_000)] == [1, 100, 256, 256]
+
+
+def test_cached_vision_without_features_says_what_to_do(tmp_path, world):
+    with pytest.raises(ValueError, match="vision: cached needs a folder of features"):
+        go(tmp_path, spec(Sft(steps=1, **FAST)), world | {"features": None})
