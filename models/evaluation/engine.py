@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -69,13 +68,11 @@ class Engine:
         self.checkpoint = Path(checkpoint)
         self.device = device
         self.precision = precision
-        facts = self.checkpoint / "vreflection.json"
-        self.facts: dict[str, Any] = json.loads(facts.read_text()) if facts.is_file() else {}
-        self.has_bcm = _holds(self.checkpoint, "box_feature_resampler.")
+        self.has_bcm = _holds(self.checkpoint, f"{checkpoints.HEADS['bcm']}.")
         self.model = checkpoints.load(
             self.checkpoint,
             heads=frozenset({"bcm"}) if self.has_bcm else frozenset(),
-            latent_steps=self.facts.get("latent_steps", 8),
+            latent_steps=checkpoints.facts(self.checkpoint).get("latent_steps", 8),
             dtype=PRECISIONS[precision],
         )
         self.model.to(device).eval()

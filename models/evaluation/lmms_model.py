@@ -131,7 +131,11 @@ class VReflection(lmms):
         batches: list[list[Key]] = []
         open_batches: list[list[Key]] = []
         for key in keys:
-            fitting = (b for b in open_batches if limits[b[0]] == limits[key] and not (shuffled and self._shares_picture(key, b)))
+            fitting = (
+                b
+                for b in open_batches
+                if limits[b[0]] == limits[key] and not (shuffled and self._shares_picture(key, b))
+            )
             batch = next(fitting, None)
             if batch is None:
                 batch = []
@@ -150,7 +154,9 @@ class VReflection(lmms):
         for (key,) in (batch for batch in batches if len(batch) == 1):
             host = next((batch for batch in reversed(together) if not self._shares_picture(key, batch)), None)
             if host is None:
-                raise ValueError(f"latents: shuffled needs questions on different pictures; {key[0]} {key[1]} finds no other")
+                raise ValueError(
+                    f"latents: shuffled needs questions on different pictures; {key[0]} {key[1]} finds no other"
+                )
             host.append(key)
         return together
 

@@ -11,8 +11,8 @@ from typing import Any
 
 from models.evaluation.tasks.paper import Document, Reading
 
-_UNCORRECTED = {99: ("tusk", "A"), 100: ("tusk", "B"), 279: ("sit", "A"), 280: ("sit", "B")}
-"""1-based Index -> (a word of the question or its options, the label as first published); lmms-eval issue 1018."""
+_UNCORRECTED = {99: (r"\btusk", "A"), 100: (r"\btusk", "B"), 279: (r"\bsit", "A"), 280: (r"\bsit", "B")}
+"""1-based Index -> (what question or options say, the label as first published); lmms-eval issue 1018."""
 
 
 def _text(doc: Document) -> str:
@@ -26,9 +26,10 @@ def _options(doc: Document) -> list[str]:
 
 
 def _target(doc: Document) -> str:
-    word, label = _UNCORRECTED.get(int(doc["Index"]), ("", ""))
-    if word and word in (doc["Question"] + doc["Options"]).lower():
-        return label
+    if (known := _UNCORRECTED.get(int(doc["Index"]))) and re.search(
+        known[0], doc["Question"] + doc["Options"], re.IGNORECASE
+    ):
+        return known[1]
     return doc["Correct Answer"].strip().strip("()").upper()
 
 

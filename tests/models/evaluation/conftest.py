@@ -37,7 +37,10 @@ def write_split(folder, rows, split, config=None, **pictures):
     for column in pictures.get("columns", ()):
         table = table.cast_column(column, datasets.Image())
     table.to_parquet(where / f"{split}-00000-of-00001.parquet")
-    return {"config_name": config or "default", "data_files": [{"split": split, "path": f"{where.name}/{split}-*.parquet"}]}
+    return {
+        "config_name": config or "default",
+        "data_files": [{"split": split, "path": f"{where.name}/{split}-*.parquet"}],
+    }
 
 
 def write_readme(folder, configs):
@@ -67,7 +70,12 @@ def mmvp(folder):
 def blink(folder):
     from models.evaluation.tasks import _BLINK
 
-    names = {"counting": "Counting", "iq_test": "IQ_Test", "jigsaw": "Jigsaw", "relative_reflectance": "Relative_Reflectance"}
+    names = {
+        "counting": "Counting",
+        "iq_test": "IQ_Test",
+        "jigsaw": "Jigsaw",
+        "relative_reflectance": "Relative_Reflectance",
+    }
     configs = []
     for number, short in enumerate(_BLINK):
         name = names.get(short, "Spatial_Relation")
@@ -186,7 +194,9 @@ def byte_processor():
     tokenizer.add_tokens([AddedToken(t, special=True, normalized=False) for t in SPECIAL], special_tokens=True)
     tokenizer.eos_token = "<|im_end|>"
     tokenizer.pad_token = "<|endoftext|>"
-    shared = dict(patch_size=8, merge_size=2, temporal_patch_size=2, size={"shortest_edge": 3136, "longest_edge": 1003520})
+    shared = dict(
+        patch_size=8, merge_size=2, temporal_patch_size=2, size={"shortest_edge": 3136, "longest_edge": 1003520}
+    )
     return Qwen2_5_VLProcessor(
         image_processor=Qwen2VLImageProcessor(**shared),
         tokenizer=tokenizer,
