@@ -1,0 +1,8 @@
+"""`python -m harness.tracking RESULTS [NICENESS]`: mirror a results folder until standard input ends."""
+
+import sys
+
+from harness.tracking.follow import follow
+
+if __name__ == "__main__":
+    sys.exit(follow(sys.argv[1], *map(int, sys.argv[2:])))

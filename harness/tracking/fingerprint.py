@@ -1,0 +1,69 @@
+"""Whether the mirror shows what is in the store, told without MLflow."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.store import files
+from harness.store.attempts import attempts_of
+from harness.tracking import where
+
+if TYPE_CHECKING:
+    from harness.store import Store
+
+
+def signature(folder: Path) -> str:
+    """Of one job: changes whenever something about it could be mirrored. "" when there is nothing yet."""
+    try:
+        return f"done {os.stat(folder / 'DONE.json').st_mtime_ns}"
+    except FileNotFoundError:
+        pass
+    parts = []
+    for attempt in attempts_of(folder):
+        metrics = attempt.metrics.stat().st_size if attempt.metrics.exists() else 0
+        ended = (attempt.path / "failure.json").exists() or attempt.alive() is False
+        parts.append(f"{attempt.number} {metrics} {'ended' if ended else 'alive'}")
+    return "; ".join(parts)
+
+
+def fingerprint(store: Store) -> str:
+    """Of the whole store, the tables' labels, and the database that mirrors it."""
+    lines = [where.address(store)]
+    for spec in sorted(store.root.glob("[!.]*/*/spec.json")):
+        lines.append(f"{spec.parent.name} {signature(spec.parent)}")
+    for path in sorted(where.home(store).glob("labels/*.json")):
+        lines.append(f"{path.name} {path.stat().st_mtime_ns}")
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def up_to_date(store: Store) -> bool:
+    """Whether the last mirroring saw all that is there, and the database still exists."""
+    noted = files.read_json(where.home(store) / "mirrored.json")
+    return noted is not None and noted["database"] == identity(store) and noted["fingerprint"] == fingerprint(store)
+
+
+def is_complete(store: Store) -> bool:
+    """Whether the database that is there has been written to its end once."""
+    noted = files.read_json(where.home(store) / "mirrored.json")
+    return noted is not None and noted["database"] == identity(store)
+
+
+def identity(store: Store) -> str:
+    """Of the database file: another file under the same name is another database."""
+    path = where.local_file(store)
+    if path is None:
+        return where.address(store)
+    try:
+        return f"{path} {path.stat().st_ino}"
+    except FileNotFoundError:
+        return ""
+
+
+def note(store: Store, seen: str) -> None:
+    """Remember that what had fingerprint `seen` is mirrored."""
+    path = where.home(store) / "mirrored.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    files.write_json(path, {"fingerprint": seen, "database": identity(store)}, durable=False)

@@ -1,0 +1,309 @@
+"""Copies the store into MLflow: a run for each job that was begun, found again by its key.
+
+How far each run is copied stands in the run's own tags, so that the copying is idempotent whoever does it, and nothing
+but the store is needed to do it all again.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import math
+import re
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.store import Record, files
+from harness.store.attempts import Attempt
+from harness.tracking import where
+from harness.tracking.fingerprint import fingerprint, note, signature
+from harness.tracking.labels import Label, labels
+
+if TYPE_CHECKING:
+    from harness.store import Store
+
+METRICS_A_BATCH = 1000
+PARAMS_A_BATCH = 100
+ARTIFACTS = ("result.json", "diagnostics.json", "summary.json")
+"""Of out/; beside them spec.json, DONE.json and the attempt's log."""
+ARTIFACT_BYTES = 2**20
+"""Nothing larger is copied: the store has it."""
+TAG_CHARACTERS = 4500
+
+
+@contextmanager
+def writer(store: Store) -> Iterator[bool]:
+    """True inside when this process is now the only one that copies; the kernel ends that with the process."""
+    home = where.home(store)
+    with files.writing(home):
+        home.mkdir(parents=True, exist_ok=True)
+        file = (home / "writer.lock").open("a")
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True
+
+
+def sync(store: Store) -> bool:
+    """Copy once. False when another process does it at this moment. Raises TrackingError."""
+    with writer(store) as alone:
+        if alone:
+            Mirror(store).copy()
+        return alone
+
+
+def client_of(store: Store) -> Any:
+    """An MLflow client for the store's mirror."""
+    where.quiet_environment()
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    from mlflow import MlflowClient
+
+    return MlflowClient(tracking_uri=where.address(store))
+
+
+def make_database(store: Store) -> None:
+    """Our own database, complete from the moment that it has its name: MLflow needs seconds to make the tables."""
+    path = where.database(store)
+    if not where.is_own(store) or path.exists():
+        return
+    where.quiet_environment()
+    from mlflow import MlflowClient
+
+    new = path.with_name(f".mlflow-{uuid.uuid4().hex[:8]}.db")
+    for leaving in path.parent.glob(".mlflow-*.db*"):
+        leaving.unlink(missing_ok=True)
+    MlflowClient(tracking_uri=f"sqlite:///{new}").search_experiments()
+    new.rename(path)
+
+
+@contextmanager
+def reaching(store: Store) -> Iterator[None]:
+    """Turns MLflow's errors into one line."""
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (MlflowException, SQLAlchemyError, OSError) as error:
+        line = next((line for line in str(error).splitlines() if line.strip()), repr(error))
+        raise where.TrackingError(f"MLflow at {where.address(store)}: {line[:300]}") from error
+
+
+@dataclass
+class Copied:
+    """How far one run is. offsets: bytes of metrics.jsonl that are copied, by attempt. signature: of the job, then."""
+
+    run_id: str
+    signature: str = ""
+    offsets: dict[str, int] = field(default_factory=dict)
+    label: str = ""
+    status: str = ""
+
+
+class Mirror:
+    """Opens (or makes) the experiment and reads what was copied before. Use it as the one writer."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        with reaching(store):
+            make_database(store)
+            self.client = client_of(store)
+            self.experiment = self._experiment()
+            self.copied = self._known()
+
+    def _experiment(self) -> str:
+        found = self.client.get_experiment_by_name(where.EXPERIMENT)
+        if found is not None:
+            return found.experiment_id
+        place = where.artifacts(self.store).as_uri() if where.is_own(self.store) else None
+        return self.client.create_experiment(where.EXPERIMENT, artifact_location=place)
+
+    def _known(self) -> dict[str, Copied]:
+        known: dict[str, Copied] = {}
+        for run in all_runs(self.client, self.experiment):
+            tags = run.data.tags
+            if where.is_ours(self.store, tags):
+                known[tags["job_key"]] = Copied(
+                    run.info.run_id,
+                    tags.get("mirror.signature", ""),
+                    json.loads(tags.get("mirror.offsets", "{}")),
+                    tags.get("mirror.label", ""),
+                    run.info.status,
+                )
+        return known
+
+    def copy(self) -> int:
+        """Copy what is new; how many jobs that were. Raises TrackingError."""
+        seen, known_labels, changed = fingerprint(self.store), labels(self.store), 0
+        with reaching(self.store):
+            for record in self.store.records():
+                changed += self._job(record, known_labels.get(record.key, Label()))
+        note(self.store, seen)
+        return changed
+
+    def _job(self, record: Record, label: Label) -> bool:
+        now, label_text = signature(record.folder), json.dumps([label.tables, label.cells])
+        copied = self.copied.get(record.key)
+        if not now or (copied and copied.signature == now and copied.label == label_text):
+            return False
+        attempts = self.store.attempts(record)
+        if copied is None:
+            copied = self.copied[record.key] = self._create(record, attempts[0])
+        done = self.store.done(record)
+        newest = self.store.winner(record) if done else attempts[-1]
+        if newest is None:
+            return False
+        for attempt in attempts:
+            self._curves(copied, attempt)
+        if done:
+            self._numbers(copied, newest.out, int(done["finished"] * 1000))
+        ended = bool(done) or newest.alive(self.store.schedulers) is False
+        if ended:
+            self._artifacts(copied, record, newest)
+        self._status(copied, newest, done, ended)
+        self._tag(
+            copied,
+            {
+                **_label_tags(label),
+                "state": "done" if done else "failed" if newest.failure else "running" if not ended else "interrupted",
+                "attempts": str(attempts[-1].number),
+                "host": newest.owner.host if "owner" in newest.claim else "",
+                **({"failure": str(newest.failure)} if newest.failure else {}),
+                **({"code": (done.get("code") or {}).get("commit", "")} if done else {}),
+                "mirror.offsets": json.dumps(copied.offsets),
+                "mirror.label": label_text,
+                "mirror.signature": now,
+            },
+        )
+        copied.signature, copied.label = now, label_text
+        return True
+
+    def _create(self, record: Record, first: Attempt) -> Copied:
+        from mlflow.entities import Param
+
+        run = self.client.create_run(
+            self.experiment,
+            start_time=int(first.claim.get("started", time.time()) * 1000),
+            run_name=record.name,
+            tags={
+                "job_key": record.key,
+                "kind": record.kind,
+                "slug": record.slug,
+                "mirror.store": str(self.store.root),
+                "folder": str(record.folder),
+            },
+        )
+        params = {
+            "kind_version": record.version,
+            **flat(record.payload),
+            **{f"input.{role}": upstream.key[:19] for role, upstream in record.inputs.items()},
+        }
+        listed = [Param(clean(name), str(value)[:6000]) for name, value in params.items()]
+        for first_of in range(0, len(listed), PARAMS_A_BATCH):
+            self.client.log_batch(run.info.run_id, params=listed[first_of : first_of + PARAMS_A_BATCH])
+        return Copied(run.info.run_id, status="RUNNING")
+
+    def _curves(self, copied: Copied, attempt: Attempt) -> None:
+        """The lines of metrics.jsonl since the last time, with their own times."""
+        from mlflow.entities import Metric
+
+        name = str(attempt.number)
+        rows, offset = files.read_lines(attempt.metrics, copied.offsets.get(name, 0))
+        points = [
+            Metric(clean(key), float(value), int(row["time"] * 1000), int(row["step"]))
+            for row in rows
+            for key, value in (row.get("values") or {"progress": row["step"] / max(1, row["total"])}).items()
+            if isinstance(value, (int, float))
+        ]
+        for first in range(0, len(points), METRICS_A_BATCH):
+            self.client.log_batch(copied.run_id, metrics=points[first : first + METRICS_A_BATCH])
+        copied.offsets[name] = offset
+
+    def _numbers(self, copied: Copied, out: Path, milliseconds: int) -> None:
+        """What the finished job measured, as metrics without a curve."""
+        from mlflow.entities import Metric
+
+        found: dict[str, float] = {}
+        for name in ARTIFACTS:
+            try:
+                value = json.loads((out / name).read_text())
+            except (OSError, ValueError):
+                continue
+            for key, number in flat(value).items():
+                if isinstance(number, (int, float)) and not isinstance(number, bool) and math.isfinite(number):
+                    found[clean(f"final.{key}")] = float(number)
+        points = [Metric(key, value, milliseconds, 0) for key, value in sorted(found.items())][:METRICS_A_BATCH]
+        if points:
+            self.client.log_batch(copied.run_id, metrics=points)
+
+    def _artifacts(self, copied: Copied, record: Record, attempt: Attempt) -> None:
+        candidates = [
+            record.folder / "spec.json",
+            record.folder / "DONE.json",
+            attempt.path / "failure.json",
+            attempt.log,
+        ]
+        candidates += [attempt.out / name for name in ARTIFACTS]
+        for path in candidates:
+            if path.is_file() and path.stat().st_size <= ARTIFACT_BYTES:
+                self.client.log_artifact(copied.run_id, str(path))
+
+    def _status(self, copied: Copied, attempt: Attempt, done: Mapping[str, Any] | None, ended: bool) -> None:
+        failure = attempt.failure
+        if done:
+            status, end = "FINISHED", done["finished"]
+        elif not ended:
+            status, end = "RUNNING", None
+        elif failure and failure.cause != "interrupted":
+            status, end = "FAILED", (attempt.path / "failure.json").stat().st_mtime
+        else:
+            status, end = "KILLED", attempt.last_beat
+        if end is not None:
+            self.client.set_terminated(copied.run_id, status, end_time=int(end * 1000))
+        elif copied.status != status:
+            self.client.update_run(copied.run_id, status=status)
+        copied.status = status
+
+    def _tag(self, copied: Copied, tags: Mapping[str, str]) -> None:
+        from mlflow.entities import RunTag
+
+        listed = [RunTag(name, value[:TAG_CHARACTERS]) for name, value in tags.items()]
+        self.client.log_batch(copied.run_id, tags=listed)
+
+
+def all_runs(client: Any, experiment_id: str) -> Iterator[Any]:
+    page = None
+    while True:
+        found = client.search_runs([experiment_id], max_results=1000, page_token=page)
+        yield from found
+        page = found.token
+        if not page:
+            return
+
+
+def _label_tags(label: Label) -> dict[str, str]:
+    return {"tables": ", ".join(label.tables), "cells": "; ".join(label.cells)}
+
+
+def flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    """{"a": {"b": 1}} -> {"a.b": 1}; lists stay whole."""
+    if not isinstance(value, Mapping):
+        return {prefix: value}
+    found: dict[str, Any] = {}
+    for key, inner in value.items():
+        found.update(flat(inner, f"{prefix}.{key}" if prefix else str(key)))
+    return found
+
+
+def clean(name: str) -> str:
+    """Only characters that MLflow allows in names."""
+    return re.sub(r"[^\w\-. :/]", "_", name)[:240]

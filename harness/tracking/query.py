@@ -1,0 +1,90 @@
+"""What reports ask: which run is a job's, where can a person look at it, which numbers does it hold."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from harness.tracking import where
+from harness.tracking.fingerprint import is_complete
+
+if TYPE_CHECKING:
+    from harness.store import Store
+
+
+@dataclass(frozen=True)
+class Found:
+    """One job's run. run_id and link are "" when it was read from the store because MLflow could not be asked."""
+
+    key: str
+    run_id: str = ""
+    link: str = ""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+class Tracker:
+    """Asks MLflow once, at the first question. unreachable: the line to show when the store had to answer."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.unreachable = ""
+        self._found: dict[str, Found] | None = None
+
+    def _ask(self) -> dict[str, Found]:
+        """Every run of this store's jobs. Raises TrackingError."""
+        if self._found is None:
+            path = where.local_file(self.store)
+            if path is not None and not is_complete(self.store):
+                raise where.TrackingError(f"{path}: no database yet")
+            from harness.tracking.mirror import all_runs, client_of, reaching
+
+            client = client_of(self.store)
+            with reaching(self.store):
+                experiment = client.get_experiment_by_name(where.EXPERIMENT)
+                runs = list(all_runs(client, experiment.experiment_id)) if experiment else []
+            self._found = {
+                run.data.tags["job_key"]: Found(
+                    run.data.tags["job_key"],
+                    run.info.run_id,
+                    where.run_link(self.store, run.info.experiment_id, run.info.run_id),
+                    run.data.metrics,
+                    run.data.tags,
+                )
+                for run in runs
+                if where.is_ours(self.store, run.data.tags)
+            }
+        return self._found
+
+    def links(self, keys: Iterable[str]) -> dict[str, str]:
+        """Job key -> address of its run, for those that have one. Raises TrackingError (an OSError) when unreachable."""
+        found = self._ask()
+        return {key: found[key].link for key in keys if key in found}
+
+    def find_runs(self, keys: Iterable[str]) -> dict[str, Found]:
+        """Job key -> its run; from the store, with `unreachable` set, when MLflow cannot be asked."""
+        try:
+            found = self._ask()
+        except where.TrackingError as error:
+            self.unreachable = f"{error}; read from the results folder instead"
+            return self._stored(set(keys))
+        return {key: found[key] for key in keys if key in found}
+
+    def _stored(self, keys: set[str]) -> dict[str, Found]:
+        from harness.tracking.mirror import flat
+
+        answer = {}
+        for record in self.store.records():
+            if record.key not in keys or not self.store.is_done(record):
+                continue
+            numbers: dict[str, float] = {}
+            for name in ("result.json", "diagnostics.json", "summary.json"):
+                path = self.store.outputs(record) / name
+                if path.is_file():
+                    for label, value in flat(json.loads(path.read_text())).items():
+                        if isinstance(value, (int, float)) and not isinstance(value, bool):
+                            numbers[f"final.{label}"] = float(value)
+            answer[record.key] = Found(record.key, metrics=numbers, tags={"job_key": record.key, "kind": record.kind})
+        return answer

@@ -1,0 +1,69 @@
+"""Where MLflow is: MLFLOW_TRACKING_URI, or a database inside the results folder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from harness.store import Store
+
+EXPERIMENT = "vreflection"
+UI = "http://127.0.0.1:5000"
+"""Where `mlflow ui` listens by default: addresses of runs in a local database lead there."""
+
+
+class TrackingError(OSError):
+    """MLflow cannot be reached or refused. One line."""
+
+
+def home(store: Store) -> Path:
+    """Our own notes about the mirror."""
+    return store.root / ".tracking"
+
+
+def database(store: Store) -> Path:
+    return store.root / "mlflow.db"
+
+
+def artifacts(store: Store) -> Path:
+    return store.root / "mlartifacts"
+
+
+def address(store: Store) -> str:
+    """The tracking URI."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{database(store)}"
+
+
+def is_own(store: Store) -> bool:
+    """Whether the mirror is the database inside the results folder."""
+    return address(store) == f"sqlite:///{database(store)}"
+
+
+def local_file(store: Store) -> Path | None:
+    """The database file, when MLflow is a local sqlite file."""
+    uri = address(store)
+    return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
+
+
+def is_ours(store: Store, tags: Mapping[str, str]) -> bool:
+    """Whether a run mirrors a job of this store. A shared server may hold the runs of several."""
+    return "job_key" in tags and (is_own(store) or tags.get("mirror.store") == str(store.root))
+
+
+def run_link(store: Store, experiment_id: str, run_id: str) -> str:
+    """A run's page: on the tracking server, or where `mlflow ui` shows a local database."""
+    uri = address(store)
+    base = uri.rstrip("/") if uri.startswith(("http://", "https://")) else UI
+    return f"{base}/#/experiments/{experiment_id}/runs/{run_id}"
+
+
+def quiet_environment() -> None:
+    """MLflow sends no telemetry from here, and gives up on a server that does not answer within seconds."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("DO_NOT_TRACK", "true")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")

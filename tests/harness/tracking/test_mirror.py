@@ -1,0 +1,138 @@
+"""The mirror in MLflow, with a real database."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from harness import tracking
+from harness.jobs import Graph, Job
+from harness.store import Store
+from tests.harness.dispatch import graphs
+
+
+def mirror(root, **environment):
+    """What a driver's child does, to its end."""
+    return subprocess.run(
+        [sys.executable, "-m", "harness.tracking", str(root)],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        cwd=graphs.REPOSITORY,
+        env={**os.environ, **environment},
+        timeout=240,
+    )
+
+
+ASK = """
+import json, sys
+from harness.store import Store
+from harness.tracking import Tracker
+tracker = Tracker(Store(sys.argv[1]))
+found = tracker.find_runs(json.loads(sys.argv[2]))
+curves = {}
+if found and next(iter(found.values())).run_id:
+    from harness.tracking.mirror import client_of
+    client = client_of(Store(sys.argv[1]))
+    for key, run in found.items():
+        curves[key] = [[p.timestamp, p.step, p.value] for p in client.get_metric_history(run.run_id, "loss")]
+runs = {key: [dict(run.metrics), dict(run.tags), run.link] for key, run in found.items()}
+print(json.dumps([tracker.unreachable, runs, curves]))
+"""
+
+
+def ask(root, keys, **environment):
+    import json
+
+    answer = subprocess.run(
+        [sys.executable, "-c", ASK, str(root), json.dumps(keys)],
+        capture_output=True,
+        text=True,
+        cwd=graphs.REPOSITORY,
+        env={**os.environ, **environment},
+        check=True,
+        timeout=240,
+    )
+    return json.loads(answer.stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def mirrored(tmp_path_factory):
+    root = tmp_path_factory.mktemp("mirrored")
+    graph = Graph([*graphs.diamond(steps=5), Job("raise", {"arm": {"lr": 0.1}}, slug="bad")])
+    graphs.run(graph, root)
+    tracking.save_labels(Store(root), "3c", {job.key: ["Stage 1 Only / mmvp"] for job in graph})
+    assert not tracking.up_to_date(Store(root))
+    result = mirror(root)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return root, graph
+
+
+def test_each_job_has_one_run_with_its_tags_numbers_and_curve(mirrored):
+    root, graph = mirrored
+    unreachable, runs, curves = ask(root, [job.key for job in graph])
+    assert not unreachable and set(runs) == {job.key for job in graph}
+    first = next(iter(graph))
+    metrics, tags, link = runs[first.key]
+    assert metrics["final.step"] == 5 and metrics["loss"] == 0.2
+    assert tags["kind"] == "count" and tags["tables"] == "3c" and tags["cells"] == "Stage 1 Only / mmvp"
+    assert tags["state"] == "done" and "/runs/" in link
+    assert [step for _, step, _ in curves[first.key]] == [1, 2, 3, 4, 5]
+    begun = Store(root).attempts(first)[0].claim["started"]
+    assert all(0 <= time / 1000 - begun < 60 for time, _, _ in curves[first.key]), "with the times of the job itself"
+    failed = next(tags for _, tags, _ in runs.values() if tags["kind"] == "raise")
+    assert failed["state"] == "failed" and failed["failure"] == "ZeroDivisionError: the arm divides by zero"
+
+
+def test_when_nothing_changed_nothing_is_copied_and_mlflow_is_not_imported(mirrored):
+    root, _ = mirrored
+    script = (
+        "import sys; from harness import tracking; from harness.store import Store; "
+        "assert tracking.start(Store(sys.argv[1]), running=False).process is None; "
+        "assert 'mlflow' not in sys.modules and 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", script, str(root)], cwd=graphs.REPOSITORY, check=True)
+
+
+def test_deleting_the_database_loses_nothing(mirrored):
+    root, graph = mirrored
+    keys = [job.key for job in graph]
+    before = ask(root, keys)
+    (root / "mlflow.db").unlink()
+    unreachable, stored, _ = ask(root, keys)
+    assert "no database yet; read from the results folder instead" in unreachable
+    assert stored[keys[0]][0] == {"final.step": 5.0}
+    assert not tracking.up_to_date(Store(root))
+    assert mirror(root).returncode == 0
+    after = ask(root, keys)
+    assert after[2] == before[2]
+    for key in keys:
+        assert after[1][key][0] == before[1][key][0]
+        assert after[1][key][1] == before[1][key][1]
+
+
+def test_copying_again_makes_no_second_run(mirrored):
+    root, graph = mirrored
+    (root / ".tracking" / "mirrored.json").unlink()
+    assert mirror(root).returncode == 0
+    count = (
+        "import sys; from harness.store import Store; from harness.tracking.mirror import all_runs, client_of; "
+        "print(len(list(all_runs(client_of(Store(sys.argv[1])), '1'))))"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", count, str(root)], cwd=graphs.REPOSITORY, check=True, capture_output=True, text=True
+    )
+    assert int(answer.stdout.split()[-1]) == len(graph)
+
+
+def test_an_unreachable_server_is_said_in_one_line_and_the_store_answers(mirrored):
+    root, graph = mirrored
+    nowhere = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}
+    unreachable, runs, _ = ask(root, [next(iter(graph)).key], **nowhere)
+    assert unreachable.startswith("MLflow at http://127.0.0.1:9: ") and "\n" not in unreachable
+    assert len(runs) == 1
+    result = mirror(root, **nowhere)
+    assert result.returncode == 1 and "MLflow at http://127.0.0.1:9" in result.stdout.splitlines()[-1]
