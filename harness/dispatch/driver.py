@@ -189,7 +189,7 @@ class Driver:
 
     def _final(self, key: str, status: Status) -> Status:
         reason = self.retries.given_up(self.graph[key])
-        if status.state is State.INTERRUPTED and reason:
+        if status.state in (State.READY, State.INTERRUPTED) and reason:
             return Status(State.FAILED, reason, status.attempt)
         if status.state is State.READY and self.problem:
             return Status(State.READY, self.problem)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -54,6 +55,19 @@ class SchedulerSilent(RuntimeError):
     """The scheduler gave no answer: it is down, restarting or unreachable."""
 
 
+def run_command(words: list[str], seconds: float = 30.0) -> str:
+    """Standard output. Raises SchedulerSilent, with what the command said, on failure and after `seconds`."""
+    try:
+        done = subprocess.run(words, check=False, capture_output=True, text=True, timeout=seconds)
+    except subprocess.TimeoutExpired:
+        raise SchedulerSilent(f"{words[0]}: no answer in {seconds:.0f} s") from None
+    except FileNotFoundError:
+        raise SchedulerSilent(f"{words[0]}: no such command; is this a login node of a SLURM cluster?") from None
+    if done.returncode:
+        raise SchedulerSilent(f"{words[0]}: {(done.stderr or done.stdout).strip()[-500:]}")
+    return done.stdout
+
+
 class Phase(StrEnum):
     WAITING = "waiting"
     RUNNING = "running"
@@ -94,7 +108,9 @@ class SlurmQueue:
     """The newest picture of the queue. Every question is answered from it; `look` renews it, at most every
     `poll_seconds`, with one squeue and, for jobs that squeue has forgotten, one sacct."""
 
-    command: Command = field(default=lambda words: run_command(words))
+    command: Command = run_command
+    patience_seconds: float = 3.0
+    """How long `look` waits for squeue. An answer that comes later counts at a later look."""
     clock: Callable[[], float] = time.time
     poll_seconds: float = POLL_SECONDS
     provisional_seconds: float = PROVISIONAL_SECONDS
@@ -107,6 +123,8 @@ class SlurmQueue:
 
     _entries: dict[str, Entry] = field(default_factory=dict)
     _looked: float = 0.0
+    _answered: bool = False
+    _pending: _Call | None = None
     _asked: dict[tuple[str, str], bool] = field(default_factory=dict)
     _past: dict[tuple[str, str], Entry] = field(default_factory=dict)
     _first_seen: dict[tuple[str, str, str], float] = field(default_factory=dict)
@@ -118,19 +136,25 @@ class SlurmQueue:
         if not force and now - self._looked < self.poll_seconds:
             return
         self._looked = now
+        if self._pending is None:
+            words = ["squeue", "--noheader", "--array", "--states=all", f"--user={os.getuid()}", SQUEUE_FORMAT]
+            self._pending = _Call(self._run, words)
         try:
-            text = self._run("squeue", "--noheader", "--array", "--states=all", f"--user={os.getuid()}", SQUEUE_FORMAT)
+            text = self._pending.answer(self.patience_seconds if self.silent_since is None else 0.1)
         except SchedulerSilent:
+            self._pending, self.silent_since = None, self.silent_since or now
+            return
+        if text is None:
             self.silent_since = self.silent_since or now
             return
-        self.silent_since = None
+        self._pending, self.silent_since, self._answered = None, None, True
         self._entries = {entry.id: entry for entry in parse_squeue(text)}
         self._ask_accounting(now)
 
     def standing(self, scheduler_id: str, name: str, submitted: float = 0.0) -> Standing:
         """Where the job stands by the newest picture. submitted: Unix seconds; a job is not lost when it is this new."""
         self._asked.setdefault((scheduler_id, name), True)
-        if self.silent_since is not None or not self._looked:
+        if self.silent_since is not None or not self._answered:
             return Standing(Phase.UNKNOWN, "", "the scheduler does not answer")
         entry = self._entries.get(scheduler_id)
         if entry is None or entry.name != name:
@@ -178,7 +202,7 @@ class SlurmQueue:
             return
         ids = sorted({id_.partition("_")[0] for id_, _ in forgotten})
         try:
-            text = self._run("sacct", "-X", "-n", "-P", "-o", "JobID,State,JobName", "-j", ",".join(ids))
+            text = self._run(["sacct", "-X", "-n", "-P", "-o", "JobID,State,JobName", "-j", ",".join(ids)])
         except SchedulerSilent:
             self._sacct_again = now + 300  # no accounting here, or it is down: files and squeue are enough
             return
@@ -187,9 +211,32 @@ class SlurmQueue:
             if (entry.id, entry.name) in self._asked and entry.state in ENDED | PROVISIONAL:
                 self._past[entry.id, entry.name] = entry
 
-    def _run(self, *words: str) -> str:
+    def _run(self, words: list[str]) -> str:
         self.calls[words[0]] = self.calls.get(words[0], 0) + 1
-        return self.command(list(words))
+        return self.command(words)
+
+
+class _Call:
+    """A command in a thread of its own: a scheduler that is down lets squeue hang for half a minute."""
+
+    def __init__(self, run: Command, words: list[str]) -> None:
+        self._text: str | None = None
+        self._error: SchedulerSilent | None = None
+        self._thread = threading.Thread(target=self._ask, args=(run, words), daemon=True)
+        self._thread.start()
+
+    def _ask(self, run: Command, words: list[str]) -> None:
+        try:
+            self._text = run(words)
+        except SchedulerSilent as error:
+            self._error = error
+
+    def answer(self, seconds: float) -> str | None:
+        """What the command said; None when it still runs. Raises SchedulerSilent."""
+        self._thread.join(seconds)
+        if self._error is not None:
+            raise self._error
+        return self._text
 
 
 SQUEUE_FORMAT = "--Format=JobArrayID:|,State:|,RestartCnt:|,Reason:|,Name:|"
@@ -223,19 +270,6 @@ def expand(scheduler_id: str) -> list[str]:
         if first.isdigit():
             found += [f"{main}_{index}" for index in range(int(first), int(last or first) + 1)]
     return found
-
-
-def run_command(words: list[str], seconds: float = 30.0) -> str:
-    """Standard output. Raises SchedulerSilent, with what the command said, on failure and after `seconds`."""
-    try:
-        done = subprocess.run(words, check=False, capture_output=True, text=True, timeout=seconds)
-    except subprocess.TimeoutExpired:
-        raise SchedulerSilent(f"{words[0]}: no answer in {seconds:.0f} s") from None
-    except FileNotFoundError:
-        raise SchedulerSilent(f"{words[0]}: no such command; is this a login node of a SLURM cluster?") from None
-    if done.returncode:
-        raise SchedulerSilent(f"{words[0]}: {(done.stderr or done.stdout).strip()[-500:]}")
-    return done.stdout
 
 
 def cancel(scheduler_ids: Iterable[str], command: Command = run_command, chunk: int = 500) -> None:

@@ -67,11 +67,12 @@ def test_requeued_failed_killed_and_preempted_jobs_resume_and_end_like_undisturb
 
 def test_the_time_limit_leads_to_a_checkpoint_and_back_into_the_queue(cluster, tmp_path):
     job = counting(300)
-    needs = Resources(memory_gb=0.3, minutes=1)
-    driver = background(Graph([job]), tmp_path, resources=lambda kind: needs, sbatch={"signal": "USR2@59"})
+    needs, early = Resources(memory_gb=0.3, minutes=1), {"signal": "USR2@59", "nodelist": cluster.node_names[0]}
+    driver = background(Graph([job]), tmp_path, resources=lambda kind: needs, sbatch=early)
     spare = counting(120, name="spare")
     low = background(Graph([spare]), tmp_path, partition="spare", sbatch={"nodelist": cluster.node_names[-1]})
     until(lambda: step(tmp_path, spare) >= 3)
+    assert entry(cluster, scheduler_id(tmp_path, spare))[3] == cluster.node_names[-1]
     alone = ["--partition=urgent", f"--nodelist={cluster.node_names[-1]}", "--exclusive", "--output=/dev/null"]
     cluster.run("sbatch", *alone, "--wrap=sleep 1")
     assert low.end(90).complete and undisturbed(tmp_path, spare) and resumed(tmp_path, spare), "preempted and resumed"

@@ -23,7 +23,6 @@ from tests.cluster.conftest import (
     quick_queue,
     result,
     scheduler_id,
-    show,
     until,
 )
 from tests.cluster.kinds import expected
@@ -155,7 +154,6 @@ def test_a_waiting_job_cancelled_by_hand_is_not_submitted_again_by_the_same_driv
     job = Job("nothing", {})
     driver = background(Graph([job]), tmp_path, sbatch={"hold": True})
     lease = until(lambda: next((found for found in leases.leases(Store(tmp_path)) if found.owner.scheduler_id), None))
-    until(lambda: "held" in show(Graph([job]), tmp_path)[job.name] or lease)
     cluster.run("scancel", lease.owner.scheduler_id)
     assert "cancelled in the scheduler" in driver.end().statuses[job.key].reason
 
