@@ -31,7 +31,7 @@ class Stage:
     """Share of answers without options."""
     slots: float
     """Share of turns with latent slots between question and answer."""
-    turns: int = 5
+    turns: int = 6
     """Questions per picture."""
 
 
@@ -79,7 +79,7 @@ def picture_row(tokens: Tokens, rng: np.random.Generator, scene: Scene, stage: S
             row.turn(question, prompts.open_ended(question), question.answer_text, slots)
         else:
             row.turn(question, letter_prompt(rng, question), question.letter, slots)
-    if not row.ids:  # a scene that admits no question still trains nothing wrong: ask what always works
+    if not row.turns:  # a scene that admits no question still trains nothing wrong: ask what always works
         question = Question("lookup", "Which option is it?", ("red",), 0, (0, 0, 1, 1))
         row.turn(question, prompts.paper(question), question.letter)
     return row

@@ -1,7 +1,8 @@
 """The decoder's training step on rows: forward, cross-entropy at supervised tokens, attention supervision.
 
-The forward is transformers' own layers called one by one, so that one layer's queries and keys can be supervised.
-`tests` compare it with the plain model's logits.
+The forward uses transformers' own weights layer by layer. A row's prefix is computed once and its turns attend to it,
+which costs a fifth of repeating it, and one layer's attention can be supervised on the way. `tests` compare it with the
+plain model on single-turn conversations.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from models.proxy.rows import Batch
 LOOK_LAYER = 1
 """The decoder layer whose first two heads are shown where to look: layer 0 gathers a name's words at its last one, layer
 1 finds the thing, and four layers are left to use it."""
+_LOOK_HEADS = 2
 
 
 @dataclass
@@ -27,61 +29,73 @@ class Step:
     answer_loss: torch.Tensor
     look_loss: torch.Tensor
     answers_right: torch.Tensor
-    """bool [answers]"""
+    """bool [turns]"""
 
 
-def _look_loss(layer, x: torch.Tensor, batch: Batch, rotary: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
-    """-log of the share of attention over the picture that heads 0 and 1 give to the two things, mean over looks."""
-    attention = layer.self_attn
-    d = attention.head_dim
-    row_index = torch.full((batch.ids.shape[0],), -1)
-    row_index[batch.picture_rows[:, 0]] = torch.arange(len(batch.picture_rows))
-    span = batch.picture_rows[:, 1:] + torch.arange(batch.picture_tokens)
-    rows = batch.picture_rows[:, :1].expand_as(span)
-    weight_q, bias_q = attention.q_proj.weight[: 2 * d], attention.q_proj.bias[: 2 * d]
-    weight_k, bias_k = attention.k_proj.weight[: 2 * d], attention.k_proj.bias[: 2 * d]
-    cos, sin = rotary
-    at = batch.look_at[:, 0], batch.look_at[:, 1]
-    q = F.linear(x[at], weight_q, bias_q).view(-1, 2, d)
-    k = F.linear(x[rows, span], weight_k, bias_k).view(*span.shape, 2, d)
-    q, _ = apply_rotary_pos_emb(q, q, cos[at], sin[at])
-    k, _ = apply_rotary_pos_emb(k, k, cos[rows, span], sin[rows, span], unsqueeze_dim=2)
-    scores = torch.einsum("qhd,qthd->qht", q, k[row_index[at[0]]]).float() / math.sqrt(d)
-    return F.cross_entropy(scores.flatten(0, 1), batch.look_at[:, 2:].flatten())
+def _heads(attention, x: torch.Tensor, rotary: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Queries, keys and values [batch, heads, length, head_dim], rotated."""
+    shape = (*x.shape[:2], -1, attention.head_dim)
+    q, k, v = (f(x).view(shape).transpose(1, 2) for f in (attention.q_proj, attention.k_proj, attention.v_proj))
+    q, k = apply_rotary_pos_emb(q, k, *rotary)
+    return q.to(v.dtype), k.to(v.dtype), v
+
+
+def _attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Attention output [batch, length, D] and log-probabilities' scores [batch, heads, length, keys] under an additive mask."""
+    scores = torch.matmul(q, k.transpose(2, 3)) / math.sqrt(q.shape[-1]) + mask.to(q.dtype)
+    out = torch.matmul(F.softmax(scores, dim=-1).to(v.dtype), v)
+    return out.transpose(1, 2).flatten(2), scores
+
+
+def _causal(length: int, before: int = 0) -> torch.Tensor:
+    """Additive mask [length, before + length]: everything before, and oneself causally."""
+    mask = torch.zeros(length, before + length)
+    mask[:, before:] = torch.full((length, length), float("-inf")).triu(1)
+    return mask
+
+
+def _look_loss(scores: torch.Tensor, batch: Batch) -> torch.Tensor:
+    """-log of the attention that heads 0 and 1 give to the two things, over all keys, mean over looks."""
+    at = scores[batch.look_at[:, 0], :_LOOK_HEADS, batch.look_at[:, 1]].float()
+    return F.cross_entropy(at.flatten(0, 1), (batch.picture_at + batch.look_at[:, 2:]).flatten())
 
 
 def forward(model, batch: Batch, pictures: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
-    """Last hidden states [rows, length, D] after the final norm, and the look loss.
+    """Last hidden states of the turns [turns, length, D] after the final norm, and the look loss.
 
-    `pictures`: merged tokens [pictures, tokens, D] in the order of `batch.picture_rows`.
+    `pictures`: merged tokens [rows, tokens, D], None for text rows.
     """
     decoder = model.model.language_model
-    x = decoder.embed_tokens(batch.ids)
-    look = x.new_zeros(())
-    if pictures is not None and len(batch.picture_rows):
-        x = x.clone()
-        span = batch.picture_rows[:, 1:] + torch.arange(batch.picture_tokens)
-        x[batch.picture_rows[:, :1].expand_as(span), span] = pictures.to(x.dtype)
+    x, y = decoder.embed_tokens(batch.prefix), decoder.embed_tokens(batch.turns)
+    if pictures is not None:
+        at = batch.picture_at
+        x = torch.cat([x[:, :at], pictures.to(x.dtype), x[:, at + batch.picture_tokens :]], dim=1)
         if len(batch.fill_at):
-            x[batch.fill_at[:, 0], batch.fill_at[:, 1]] = pictures[batch.fill_at[:, 2], batch.fill_at[:, 3]].to(x.dtype)
-    rotary = decoder.rotary_emb(x, batch.positions)
-    for k, layer in enumerate(decoder.layers):
-        if k == LOOK_LAYER and len(batch.look_at):
-            look = _look_loss(layer, layer.input_layernorm(x), batch, rotary)
-        x = layer(x, attention_mask=None, position_embeddings=rotary, position_ids=None, use_cache=False)
-    return decoder.norm(x), look
+            y = y.clone()
+            y[batch.fill_at[:, 0], batch.fill_at[:, 1]] = pictures[batch.row_of[batch.fill_at[:, 0]], batch.fill_at[:, 2]].to(y.dtype)
+    look = y.new_zeros(())
+    rotary_x, rotary_y = decoder.rotary_emb(x, batch.prefix_positions), decoder.rotary_emb(y, batch.turn_positions)
+    mask_x, mask_y = _causal(x.shape[1]), _causal(y.shape[1], x.shape[1])
+    for number, layer in enumerate(decoder.layers):
+        attention = layer.self_attn
+        qx, kx, vx = _heads(attention, layer.input_layernorm(x), rotary_x)
+        qy, ky, vy = _heads(attention, layer.input_layernorm(y), rotary_y)
+        seen_y, scores = _attend(qy, torch.cat([kx[batch.row_of], ky], 2), torch.cat([vx[batch.row_of], vy], 2), mask_y)
+        if number == LOOK_LAYER and len(batch.look_at):
+            look = _look_loss(scores, batch)
+        y = y + attention.o_proj(seen_y)
+        y = y + layer.mlp(layer.post_attention_layernorm(y))
+        if number + 1 < len(decoder.layers):  # nothing reads the prefix after the last layer's keys
+            x = x + attention.o_proj(_attend(qx, kx, vx, mask_x)[0])
+            x = x + layer.mlp(layer.post_attention_layernorm(x))
+    return decoder.norm(y), look
 
 
 def step(model, batch: Batch, pictures: torch.Tensor | None, never: torch.Tensor) -> Step:
     """One batch's losses. `never` are token ids kept out of the softmax: the base must not be taught against them."""
     hidden, look = forward(model, batch, pictures)
-    chosen = hidden[batch.target_at[:, 0], batch.target_at[:, 1]]
-    logits = model.lm_head(chosen).float()
+    logits = model.lm_head(hidden[batch.target_at[:, 0], batch.target_at[:, 1]]).float()
     logits[:, never] = -1e4
     losses = F.cross_entropy(logits, batch.target_ids, reduction="none")
-    answers = len(batch.answers_at)
-    with torch.no_grad():
-        index = {(int(r), int(p)): k for k, (r, p) in enumerate(batch.target_at.tolist())}
-        at = torch.tensor([index[int(r), int(p)] for r, p, _ in batch.answers_at.tolist()])
-        right = logits[at].argmax(-1) == batch.answers_at[:, 2]
-    return Step((losses * batch.target_weights).sum() / answers, look, right)
+    right = logits.detach()[batch.answers].argmax(-1) == batch.target_ids[batch.answers]
+    return Step((losses * batch.target_weights).sum() / len(batch.answers), look, right)

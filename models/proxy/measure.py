@@ -34,11 +34,10 @@ def answered_right(model: torch.nn.Module, tokens: Tokens, asked: list[Asked], p
     right: list[bool] = []
     decoder = model.model.language_model
     for start in range(0, len(asked), batch):
-        rows, seen = [], []
+        rows = []
         for a in asked[start : start + batch]:
             row = Row(tokens, cells=tuple(p.shape[0] // 16 for p in a.pictures))
-            row.turn(a.question, prompt(a.question), a.question.letter)
-            rows.append(row)
+            rows.append((row, row.turn(a.question, prompt(a.question), a.question.letter)))
         with torch.autocast("cpu", torch.bfloat16):
             by_size: dict[int, list[tuple[int, int]]] = defaultdict(list)
             for r, a in enumerate(asked[start : start + batch]):
@@ -49,17 +48,24 @@ def answered_right(model: torch.nn.Module, tokens: Tokens, asked: list[Asked], p
                 merged = see(model, np.stack([asked[start + r].pictures[k] for r, k in places]))
                 found |= dict(zip(places, merged, strict=True))
             seen = torch.cat([found[key].float().reshape(-1, HIDDEN) for key in sorted(found)])
-            length = max(len(r.ids) for r in rows)
-            ids = torch.tensor([r.ids + [tokens.pad] * (length - len(r.ids)) for r in rows])
-            positions = torch.tensor([r.positions + [(0, 0, 0)] * (length - len(r.ids)) for r in rows]).permute(2, 0, 1)
-            x = decoder.embed_tokens(ids).float()
-            x[ids == tokens.image] = seen
+            ids = [r.prefix + t.ids for r, t in rows]
+            length = max(map(len, ids))
+            packed = torch.tensor([i + [tokens.pad] * (length - len(i)) for i in ids])
+            positions = torch.stack([_positions(r, length) for r, _ in rows], dim=1)
+            x = decoder.embed_tokens(packed).float()
+            x[packed == tokens.image] = seen
             hidden = decoder(inputs_embeds=x, position_ids=positions, use_cache=False).last_hidden_state
-            for r, row in enumerate(rows):
-                at = torch.tensor([row.answers_at[0] - 1, row.answers_at[0]])
-                guess = model.lm_head(hidden[r, at]).argmax(-1)
-                right.append(bool((guess == ids[r, at + 1]).all()))
+            for k, (row, turn) in enumerate(rows):
+                at = len(row.prefix) + torch.tensor([turn.answer_at - 1, turn.answer_at])
+                guess = model.lm_head(hidden[k, at]).argmax(-1)
+                right.append(bool((guess == packed[k, at + 1]).all()))
     return right
+
+
+def _positions(row: Row, length: int) -> torch.Tensor:
+    """mRoPE positions [3, length] of a row's prefix and one turn after it."""
+    rest = range(row.next_position, row.next_position + length - len(row.prefix))
+    return torch.tensor([*row.positions, *((k, k, k) for k in rest)]).T
 
 
 def quick(model: torch.nn.Module, tokens: Tokens, seed: int, each: int = 64) -> dict[str, float]:

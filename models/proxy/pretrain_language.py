@@ -201,7 +201,7 @@ def train(
         kind = "" if pictures is not None else "text_"
         sums[kind + "right"] += int(result.answers_right.sum())
         sums[kind + "answers"] += len(result.answers_right)
-        sums["tokens"] += batch.ids.numel()
+        sums["tokens"] += batch.prefix.numel() + batch.turns.numel()
         if rank == 0 and ((step + 1) % 25 == 0 or step + 1 == last):
             elapsed, done = time.time() - started, step + 1 - first
             log({

@@ -1,8 +1,9 @@
-"""Conversations as token rows: what phase B trains on.
+"""Questions as token rows: what the text and language phases train on.
 
-A row is one system turn, one user turn that opens with the pictures, and any number of further question turns about
-the same pictures. The row remembers which tokens are supervised, where the pictures' tokens go, what fills the latent
-slots of a turn, and at which positions attention should rest on which picture tokens. Knows nothing of training.
+A row is a prefix (system turn, the user turn's beginning, the picture) and any number of question turns that each
+continue the prefix by themselves: turns of one row share the prefix's computation but do not see each other, so each is
+exactly a single-turn conversation. The row remembers which tokens are supervised, what fills a turn's latent slots, and
+at which positions attention should rest on which picture tokens. Knows nothing of training.
 """
 
 from __future__ import annotations
@@ -58,69 +59,69 @@ class Slots:
 
 
 @dataclass
+class Turn:
+    """One question and its answer; positions are token indices within the turn."""
+
+    ids: list[int] = field(default_factory=list)
+    targets: list[tuple[int, int, float]] = field(default_factory=list)
+    """(position that predicts, token id, weight)"""
+    fills: list[tuple[int, int]] = field(default_factory=list)
+    """(slot's position, merged picture token that fills it)"""
+    looks: list[tuple[int, int, int]] = field(default_factory=list)
+    """(query position, merged token for the one head, merged token for the other)"""
+    answer_at: int = 0
+    """Position that predicts the answer's first token."""
+
+
+@dataclass
 class Row:
-    """One token row under construction; positions are Qwen2.5-VL's three mRoPE rows."""
+    """A prefix and its turns. `cells`: merged tokens per side of each picture (none: a text row)."""
 
     tokens: Tokens
     cells: tuple[int, ...] = ()
-    """Merged tokens per side of each picture."""
-    ids: list[int] = field(default_factory=list)
+    prefix: list[int] = field(default_factory=list)
     positions: list[tuple[int, int, int]] = field(default_factory=list)
-    targets: list[tuple[int, int, float]] = field(default_factory=list)
-    """(position that predicts, token id, weight)"""
-    picture_at: list[int] = field(default_factory=list)
-    """Index of each picture's first token."""
-    fills: list[tuple[int, int]] = field(default_factory=list)
-    """(slot's index in the row, merged token that fills it)"""
-    looks: list[tuple[int, int, int]] = field(default_factory=list)
-    """(query position, merged token for the one head, merged token for the other)"""
-    answers_at: list[int] = field(default_factory=list)
-    """Positions that predict an answer's first token."""
-    _next: int = 0
+    """mRoPE positions of the prefix (temporal, height, width)."""
+    turns: list[Turn] = field(default_factory=list)
+    next_position: int = 0
+    """mRoPE position of every turn's first token."""
 
-    def text(self, text: str) -> None:
-        """Append text."""
-        self._append(self.tokens.encode(text))
-
-    def _append(self, ids: list[int]) -> None:
-        for token in ids:
-            self.ids.append(token)
-            self.positions.append((self._next,) * 3)
-            self._next += 1
-
-    def open(self) -> None:
-        """Append the system turn (left out where there is no picture: phase T saves it) and the user turn's beginning."""
-        self.text((f"<|im_start|>system\n{prompts.SYSTEM}<|im_end|>\n" if self.cells else "") + "<|im_start|>user\n")
+    def __post_init__(self) -> None:
+        """Write the prefix. The text phase leaves the system turn out: it costs more than the questions."""
+        self._text((f"<|im_start|>system\n{prompts.SYSTEM}<|im_end|>\n" if self.cells else "") + "<|im_start|>user\n")
         for side in self.cells:
-            self.text("<|vision_start|>")
-            self.picture_at.append(len(self.ids))
-            self.ids += [self.tokens.image] * side**2
-            self.positions += [(self._next, self._next + k // side, self._next + k % side) for k in range(side**2)]
-            self._next += side
-            self.text("<|vision_end|>")
+            self._text("<|vision_start|>")
+            self.prefix += [self.tokens.image] * side**2
+            start = self.next_position
+            self.positions += [(start, start + k // side, start + k % side) for k in range(side**2)]
+            self.next_position += side
+            self._text("<|vision_end|>")
 
-    def turn(self, question: Question, prompt: str, answer: str, slots: Slots | None = None) -> None:
-        """Append a question turn and its supervised answer. `prompt` holds the question's text, perhaps after a note."""
-        if not self.ids:
-            self.open()
-        elif self.answers_at:
-            self.text("<|im_start|>user\n")
-        self._look(question, prompt, len(self.ids))
-        self._append(self.tokens.encode(prompt))
-        self.text("<|im_end|>\n<|im_start|>assistant\n")
+    def _text(self, text: str) -> None:
+        for token in self.tokens.encode(text):
+            self.prefix.append(token)
+            self.positions.append((self.next_position,) * 3)
+            self.next_position += 1
+
+    def turn(self, question: Question, prompt: str, answer: str, slots: Slots | None = None) -> Turn:
+        """Add a question turn and its supervised answer. `prompt` holds the question's text, perhaps after a note."""
+        turn = Turn()
+        self._look(turn, question, prompt)
+        turn.ids += self.tokens.encode(prompt) + self.tokens.encode("<|im_end|>\n<|im_start|>assistant\n")
         if slots is not None:
-            self._append([self.tokens.latent_start])
+            turn.ids.append(self.tokens.latent_start)
             if slots.tokens is not None:
-                self.fills += [(len(self.ids) + k, t) for k, t in enumerate(slots.tokens)]
-            self._append([self.tokens.latent] * slots.count)
-            self._supervise([self.tokens.latent_end], WEIGHT_FRAME)
-            self._supervise(self.tokens.encode("\n"), WEIGHT_FRAME)
-        self._supervise([self.tokens.answer_open], WEIGHT_FRAME)
-        self.answers_at.append(len(self.ids) - 1)
-        self._supervise(self.tokens.encode(" " + answer), WEIGHT_ANSWER)
-        self._supervise(self.tokens.encode(" </answer><|im_end|>\n"), WEIGHT_FRAME)
+                turn.fills += [(len(turn.ids) + k, t) for k, t in enumerate(slots.tokens)]
+            turn.ids += [self.tokens.latent] * slots.count
+            self._supervise(turn, [self.tokens.latent_end, *self.tokens.encode("\n")], WEIGHT_FRAME)
+        self._supervise(turn, [self.tokens.answer_open], WEIGHT_FRAME)
+        turn.answer_at = len(turn.ids) - 1
+        self._supervise(turn, self.tokens.encode(" " + answer), WEIGHT_ANSWER)
+        self._supervise(turn, self.tokens.encode(" </answer><|im_end|>\n"), WEIGHT_FRAME)
+        self.turns.append(turn)
+        return turn
 
-    def _look(self, question: Question, prompt: str, start: int) -> None:
+    def _look(self, turn: Turn, question: Question, prompt: str) -> None:
         """Note where attention should rest: at the last word of each name on its thing; where there are things and no
         words for them (marked points), at the question's last token on both, one head each."""
         if not self.cells or not question.things:
@@ -131,63 +132,73 @@ class Row:
             end = begin
             for name, c in zip(question.names, cell, strict=False):
                 end = prompt.index(name, end) + len(name)
-                self.looks.append((start + len(self.tokens.encode(prompt[:end])) - 1, c, c))
+                turn.looks.append((len(self.tokens.encode(prompt[:end])) - 1, c, c))
         elif len(cell) == 2:
-            self.looks.append((start + len(self.tokens.encode(prompt[: begin + len(question.text)])) - 1, cell[0], cell[1]))
+            turn.looks.append((len(self.tokens.encode(prompt[: begin + len(question.text)])) - 1, cell[0], cell[1]))
 
-    def _supervise(self, ids: list[int], weight: float) -> None:
-        self.targets += [(len(self.ids) - 1 + k, token, weight) for k, token in enumerate(ids)]
-        self._append(ids)
+    @staticmethod
+    def _supervise(turn: Turn, ids: list[int], weight: float) -> None:
+        turn.targets += [(len(turn.ids) - 1 + k, token, weight) for k, token in enumerate(ids)]
+        turn.ids += ids
 
 
 @dataclass
 class Batch:
-    """Rows padded on the right (causal attention needs no mask then)."""
+    """Rows of one prefix length; turns padded on the right (causal attention needs no mask for that)."""
 
-    ids: torch.Tensor
-    """int64 [rows, length]"""
-    positions: torch.Tensor
-    """int64 [3, rows, length]"""
-    picture_rows: torch.Tensor
-    """int64 [pictures, first token's (row, index)]; pictures of one batch have one size"""
+    prefix: torch.Tensor
+    """int64 [rows, prefix]"""
+    prefix_positions: torch.Tensor
+    """int64 [3, rows, prefix]"""
+    turns: torch.Tensor
+    """int64 [turns, length]"""
+    turn_positions: torch.Tensor
+    """int64 [3, turns, length]"""
+    row_of: torch.Tensor
+    """int64 [turns]: each turn's row"""
+    picture_at: int | None
+    """Index of the picture's first token in every prefix, None in text rows."""
     picture_tokens: int
     target_at: torch.Tensor
-    """int64 [targets, 2]: row, position that predicts"""
+    """int64 [targets, 2]: turn, position that predicts"""
     target_ids: torch.Tensor
     target_weights: torch.Tensor
     fill_at: torch.Tensor
-    """int64 [fills, 4]: row, slot position, picture index in the batch, merged token"""
+    """int64 [fills, 3]: turn, slot position, merged token"""
     look_at: torch.Tensor
-    """int64 [looks, 4]: row, query position, first and second thing's token"""
-    answers_at: torch.Tensor
-    """int64 [answers, 3]: row, position, answer's first token"""
+    """int64 [looks, 4]: turn, query position, first and second thing's merged token"""
+    answers: torch.Tensor
+    """int64 [turns]: index into the targets of each turn's answer"""
 
 
 def collate(rows: list[Row]) -> Batch:
-    """Rows to tensors. A row may carry one picture or none; ValueError if picture sizes differ."""
-    sizes = {c for r in rows for c in r.cells}
-    if len(sizes) > 1 or any(len(r.cells) > 1 for r in rows):
-        raise ValueError(f"a batch holds single pictures of one size, got sides {sorted(sizes)} in tokens")
-    length = max(len(r.ids) for r in rows)
-    ids = torch.full((len(rows), length), rows[0].tokens.pad)
-    positions = torch.zeros((3, len(rows), length), dtype=torch.long)
-    picture_of: dict[int, int] = {}
-    for k, r in enumerate(rows):
-        ids[k, : len(r.ids)] = torch.tensor(r.ids)
-        positions[:, k, : len(r.ids)] = torch.tensor(r.positions).T
-        if r.picture_at:
-            picture_of[k] = len(picture_of)
-    first = {(r, p): t for r, row in enumerate(rows) for p, t, _ in row.targets}
+    """Rows to tensors. ValueError if prefixes differ in length or a row has several pictures."""
+    if len({len(r.prefix) for r in rows}) > 1 or any(len(r.cells) > 1 for r in rows):
+        raise ValueError("a batch holds rows of one prefix length with one picture each, or none")
+    turns = [(k, t) for k, r in enumerate(rows) for t in r.turns]
+    length = max(len(t.ids) for _, t in turns)
+    pad, first = rows[0].tokens.pad, rows[0]
 
     def table(values: list[tuple[int, ...]], width: int) -> torch.Tensor:
         return torch.tensor(values, dtype=torch.long).reshape(-1, width)
 
+    answers, count = [], 0
+    for _, t in turns:
+        answers.append(count + next(k for k, (at, _, _) in enumerate(t.targets) if at == t.answer_at))
+        count += len(t.targets)
+    start = torch.tensor([rows[k].next_position for k, _ in turns])
     return Batch(
-        ids, positions, table([(k, rows[k].picture_at[0]) for k in picture_of], 2), (sizes.pop() ** 2) if sizes else 0,
-        table([(k, p) for k, r in enumerate(rows) for p, _, _ in r.targets], 2),
-        torch.tensor([t for r in rows for _, t, _ in r.targets]),
-        torch.tensor([w for r in rows for _, _, w in r.targets]),
-        table([(k, s, picture_of[k], t) for k, r in enumerate(rows) for s, t in r.fills], 4),
-        table([(k, p, a, b) for k, r in enumerate(rows) for p, a, b in r.looks], 4),
-        table([(k, p, first[k, p]) for k, r in enumerate(rows) for p in r.answers_at], 3),
+        prefix=torch.tensor([r.prefix for r in rows]),
+        prefix_positions=torch.tensor([r.positions for r in rows]).permute(2, 0, 1),
+        turns=torch.tensor([t.ids + [pad] * (length - len(t.ids)) for _, t in turns]),
+        turn_positions=(start[:, None] + torch.arange(length)).expand(3, -1, -1),
+        row_of=torch.tensor([k for k, _ in turns]),
+        picture_at=first.prefix.index(first.tokens.image) if first.cells else None,
+        picture_tokens=first.cells[0] ** 2 if first.cells else 0,
+        target_at=table([(n, p) for n, (_, t) in enumerate(turns) for p, _, _ in t.targets], 2),
+        target_ids=torch.tensor([i for _, t in turns for _, i, _ in t.targets]),
+        target_weights=torch.tensor([w for _, t in turns for _, _, w in t.targets]),
+        fill_at=table([(n, s, i) for n, (_, t) in enumerate(turns) for s, i in t.fills], 3),
+        look_at=table([(n, *look) for n, (_, t) in enumerate(turns) for look in t.looks], 4),
+        answers=torch.tensor(answers),
     )
