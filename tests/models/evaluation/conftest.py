@@ -104,7 +104,7 @@ def vstar(folder):
             "image": image_cell(700 + k, 64 if k % 2 else 80),
             "text": f"What is it?\n{options}{post}",
             "category": category,
-            "label": "AB"[k % 2],
+            "label": "BA"[k % 2],
             "question_id": str(k),
         }
         for k, (options, category) in enumerate(
@@ -194,9 +194,8 @@ def byte_processor():
     tokenizer.add_tokens([AddedToken(t, special=True, normalized=False) for t in SPECIAL], special_tokens=True)
     tokenizer.eos_token = "<|im_end|>"
     tokenizer.pad_token = "<|endoftext|>"
-    shared = dict(
-        patch_size=8, merge_size=2, temporal_patch_size=2, size={"shortest_edge": 3136, "longest_edge": 1003520}
-    )
+    size = {"shortest_edge": 3136, "longest_edge": 1003520}
+    shared = {"patch_size": 8, "merge_size": 2, "temporal_patch_size": 2, "size": size}
     return Qwen2_5_VLProcessor(
         image_processor=Qwen2VLImageProcessor(**shared),
         tokenizer=tokenizer,
