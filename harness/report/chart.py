@@ -59,7 +59,10 @@ def _panel(axis: Axes, title: str, rows: tuple[str, ...], marks: tuple[Mark, ...
         else:
             axis.plot([mark.value], [y], "D", markerfacecolor="none", markeredgecolor=REPORTED, markersize=6, markeredgewidth=1.4)
         text = f"{'~' if mark.approximate else ''}{mark.value:.1f}"
-        axis.annotate(text, (mark.value, y), xytext=(0, 6), textcoords="offset points", ha="center", fontsize=7.5, color=INK)
+        axis.annotate(
+            text, (mark.value, y), xytext=(0, 5), textcoords="offset points", ha="center", fontsize=7.5, color=INK,
+            bbox={"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.85},
+        )  # fmt: skip
     for row in rows:
         if row not in {mark.row for mark in marks}:
             axis.annotate(
@@ -68,7 +71,7 @@ def _panel(axis: Axes, title: str, rows: tuple[str, ...], marks: tuple[Mark, ...
             )  # fmt: skip
     axis.set_title(title, fontsize=9.5, color=INK)
     axis.set_yticks(list(place.values()), list(place), fontsize=8.5)
-    axis.set_ylim(-0.6, len(rows) - 0.25)
+    axis.set_ylim(-0.85 if measured else -0.6, len(rows) - 0.25)
     axis.tick_params(axis="x", labelsize=8)
     axis.tick_params(axis="y", length=0)
     axis.grid(axis="x", color="#e3e7eb", linewidth=0.8)
@@ -94,13 +97,13 @@ def _line(axis: Axes, value: float, name: str, style: str) -> None:
     if low <= value <= high:
         axis.axvline(value, color=GUESS, linestyle=style, linewidth=1)
         axis.annotate(
-            f"{name} {value:.1f}", (value, 0.995), xycoords=("data", "axes fraction"), xytext=(3, 0),
-            textcoords="offset points", va="top", fontsize=6.5, color=GUESS,
+            f"{name} {value:.1f}", (value, 0.015), xycoords=("data", "axes fraction"), xytext=(3, 0),
+            textcoords="offset points", va="bottom", fontsize=6.5, color=GUESS,
         )  # fmt: skip
     else:
         right = value > high
         axis.annotate(
             f"{name} {value:.1f} {'→' if right else ''}" if right else f"← {name} {value:.1f}",
-            (0.995 if right else 0.005, 0.995), xycoords="axes fraction", ha="right" if right else "left", va="top",
+            (0.995 if right else 0.005, 0.015), xycoords="axes fraction", ha="right" if right else "left", va="bottom",
             fontsize=6.5, color=GUESS,
         )  # fmt: skip

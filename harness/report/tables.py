@@ -106,7 +106,7 @@ def main_table(results: Results, protocol: str, marks: dict[str, str]) -> Table:
             cells.append(measured_cell(results, BASE, name, protocol))
             cells += [Cell("–", tone="muted")] * (len(columns[-1:]) and with_reported)
             cells += [Cell("")] * (with_reported and not proxy)
-        rows.append(Row(base, tuple(cells), group="Not a row of the paper's table"))
+        rows.append(Row(f"{base} (not a row of the paper)", tuple(cells)))
     for label, arm in results.arms.items():
         cells = [Cell(arm.row.cells.get(heading, "")) for heading in study.experiment.cells]
         for name in names:
@@ -197,7 +197,11 @@ def pair_table(results: Results, protocol: str = "paper") -> Table | None:
     if not tested:
         return None
     rows = [
-        Row(f"{first} {MINUS} {second}", tuple(pair_cells(*tested[first, second, name])), group=results.title(name))
+        Row(
+            f"{first} {MINUS} {second}",
+            tuple(pair_cells(*tested[first, second, name], len(tested))),
+            group=results.title(name),
+        )
         for name in results.columns
         for first, second, column in tested
         if column == name
@@ -224,11 +228,11 @@ def pair_table(results: Results, protocol: str = "paper") -> Table | None:
     )
 
 
-def pair_cells(comparison: Comparison, adjusted: float) -> list[Cell]:
+def pair_cells(comparison: Comparison, adjusted: float, family: int) -> list[Cell]:
     decided = adjusted <= LEVEL
     exact = f"McNemar exact p = {p_value(comparison.p_mcnemar)}; " if comparison.p_mcnemar is not None else ""
     note = f"{exact}{comparison.test} p = {p_value(comparison.p)}; gained {comparison.gained}, lost {comparison.lost}"
-    verdict = Cell("yes", tone="strong") if decided else undecided(comparison)
+    verdict = Cell("yes", tone="strong") if decided else undecided(comparison, family)
     return [
         Cell(
             signed(comparison.difference),
@@ -248,8 +252,10 @@ def pair_cells(comparison: Comparison, adjusted: float) -> list[Cell]:
     ]
 
 
-def undecided(comparison: Comparison) -> Cell:
-    decision = questions_or_seeds(comparison.difference, comparison.variance, comparison.n)
+def undecided(comparison: Comparison, family: int) -> Cell:
+    """What would show a difference of the size seen, at the level that one of `family` comparisons must reach."""
+    level = 1 - LEVEL / family
+    decision = questions_or_seeds(comparison.difference, comparison.variance, comparison.n, level=level)
     ways = []
     if decision.questions is not None:
         ways.append(f"{rounded(decision.questions):,} questions")

@@ -225,7 +225,7 @@ def test_runs_are_linked_where_the_tracker_knows_them(world, tmp_path):
 class Page(HTMLParser):
     """Balanced tags, and every address the page would load."""
 
-    VOID = {"meta", "img", "br", "link", "hr", "input"}
+    VOID = frozenset({"meta", "img", "br", "link", "hr", "input"})
 
     def __init__(self):
         super().__init__()

@@ -1,0 +1,180 @@
+"""A paper's printed numbers, from spec files, with what is known about each: n, chance, parts, and which rows are one run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import permutations
+from pathlib import Path
+
+from harness.plan import plan_experiment
+from harness.spec.benchmark import Benchmark, Score
+from harness.spec.errors import validate
+from harness.spec.experiment import Column, Experiment, Row
+from harness.spec.files import Loaded, LoadedExperiment, load_benchmark, load_experiment
+from harness.spec.profile import HubBackbone, Profile
+from harness.spec.reported import Reported
+from harness.spec.text import Document, read
+from models.config import ExternalMirror, Frozen, ProxyTraining
+
+
+@dataclass(frozen=True)
+class Printed:
+    """One printed number. run: equal for cells that are the same run. own: trained by the paper itself."""
+
+    table: str
+    row: Row
+    column: Column
+    score: Score
+    value: Reported
+    run: str
+    own: bool
+    where: str
+
+    @property
+    def title(self) -> str:
+        return self.column.name
+
+
+@dataclass(frozen=True)
+class PrintedTable:
+    loaded: LoadedExperiment
+    benchmarks: Mapping[str, Benchmark]
+    runs: Mapping[tuple[str, str], str]
+
+    @property
+    def spec(self) -> Experiment:
+        return self.loaded.value
+
+    @property
+    def label(self) -> str:
+        return f"{self.spec.kind.capitalize()} {self.spec.name}"
+
+    def cells(self) -> Iterator[Printed]:
+        """Every number that the table prints, differences left out."""
+        for index, row in enumerate(self.spec.rows):
+            if row.delta is not None:
+                continue
+            for column, value in zip(self.spec.columns, row.reported):
+                if value.value is not None:
+                    score = self.benchmarks[column.benchmark].scores[column.score]
+                    where = self.loaded.where("rows", index, "reported")
+                    run = self.runs[row.label, column.name]
+                    yield Printed(self.label, row, column, score, value, run, bool(row.stages), where)
+
+    def values(self) -> dict[tuple[str, str], Reported]:
+        """(row, column) -> as printed, rows of differences included."""
+        return {
+            (row.label, column.name): value
+            for row in self.spec.rows
+            for column, value in zip(self.spec.columns, row.reported)
+            if value.value is not None
+        }
+
+
+class Said(Frozen):
+    """One sentence of the text. about: the thing; says: what is said of it, in words that two sentences can share.
+
+    settings: numbers of the set-up; with percent, whether one of them is just a ratio of two.
+    """
+
+    about: str
+    says: str
+    quote: str = ""
+    source: str = ""
+    percent: tuple[float, ...] = ()
+    settings: tuple[float, ...] = ()
+
+
+class Sentences(Frozen):
+    """A file of sentences: what a paper says in words, so that it can be held against itself."""
+
+    title: str = ""
+    statements: tuple[Said, ...]
+
+
+@dataclass(frozen=True)
+class Statement:
+    """A sentence and where it stands (file:line)."""
+
+    said: Said
+    where: str
+
+    @property
+    def about(self) -> str:
+        return self.said.about
+
+    @property
+    def says(self) -> str:
+        return self.said.says
+
+    @property
+    def quote(self) -> str:
+        return self.said.quote
+
+    @property
+    def source(self) -> str:
+        return self.said.source
+
+    def ratios(self) -> Iterator[tuple[str, str]]:
+        """(percentage, ratio) of each stated percentage that is a ratio of two settings, as printed."""
+        for number in self.said.percent:
+            for a, b in permutations(self.said.settings, 2):
+                if round(100 * a / b) == number:
+                    yield f"{number:g}", f"{a:g}/{b:g}"
+                    break
+
+
+@dataclass(frozen=True)
+class Paper:
+    """The tables that are audited together: rows of different tables may be one run. files: as a person would type them."""
+
+    tables: tuple[PrintedTable, ...]
+    statements: tuple[Statement, ...] = ()
+    files: tuple[str, ...] = ()
+
+    def cells(self) -> Iterator[Printed]:
+        for table in self.tables:
+            yield from table.cells()
+
+
+def read_paper(paths: Iterable[Path]) -> Paper:
+    """The experiments, and the sentences, in these files. Raises SpecError."""
+    tables, statements, files = [], [], []
+    for path in paths:
+        document = read(path)
+        files.append(document.name)
+        if isinstance(document.data, dict) and "statements" in document.data:
+            sentences = validate(Sentences, document.data, document.place)
+            statements += [Statement(s, document.where("statements", i)) for i, s in enumerate(sentences.statements)]
+        else:
+            tables.append(read_table(load_experiment(path)))
+    return Paper(tuple(tables), tuple(statements), tuple(files))
+
+
+def read_table(loaded: LoadedExperiment) -> PrintedTable:
+    """One table with its benchmarks, and each cell's run: the key of its evaluation job, planned at no particular scale."""
+    folder = loaded.document.path.parent
+    names = dict.fromkeys(column.benchmark for column in loaded.value.columns)
+    benchmarks = {name: load_benchmark(name, folder).value for name in names}
+    plan = plan_experiment(loaded, neutral_profile(names), tasks=lambda benchmark, protocol: {benchmark: protocol})
+    runs: dict[tuple[str, str], str] = {}
+    for row in loaded.value.rows:
+        for column in loaded.value.columns:
+            cell = next((c for c in plan.cells if (c.row, c.column.name) == (row.label, column.name)), None)
+            jobs = cell.by_seed() if cell else {}
+            runs[row.label, column.name] = (
+                f"{jobs[0].key}.{column.score}" if jobs else f"{row.label.strip().lower()} on {column.name}"
+            )
+    return PrintedTable(loaded, benchmarks, runs)
+
+
+def neutral_profile(benchmarks: Iterable[str]) -> Loaded[Profile]:
+    """The recipe as it stands: a profile that changes nothing, so that equal keys mean the paper's own equal runs."""
+    profile = Profile(
+        title="as printed",
+        backbone=HubBackbone(repo="the paper's own", revision="as printed"),
+        data=ProxyTraining(),
+        benchmarks={name: ExternalMirror(benchmark=name, path=name, revision="as printed") for name in benchmarks},
+    )
+    return Loaded(profile, Document(Path("as-printed.yaml"), {}))
