@@ -180,7 +180,7 @@ SPECIAL = (
 )  # fmt: skip
 
 
-def byte_processor():
+def byte_processor(latent_tokens: bool = True):
     """Qwen2.5-VL's processor over a vocabulary of single bytes and the special tokens; patches of 8 px."""
     from tokenizers import AddedToken, pre_tokenizers
     from transformers import Qwen2_5_VLProcessor, Qwen2TokenizerFast
@@ -191,7 +191,8 @@ def byte_processor():
 
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokenizer = Qwen2TokenizerFast(vocab={c: i for i, c in enumerate(letters)}, merges=[])
-    tokenizer.add_tokens([AddedToken(t, special=True, normalized=False) for t in SPECIAL], special_tokens=True)
+    special = SPECIAL if latent_tokens else [t for t in SPECIAL if "lvr" not in t]
+    tokenizer.add_tokens([AddedToken(t, special=True, normalized=False) for t in special], special_tokens=True)
     tokenizer.eos_token = "<|im_end|>"
     tokenizer.pad_token = "<|endoftext|>"
     size = {"shortest_edge": 3136, "longest_edge": 1003520}
@@ -204,7 +205,7 @@ def byte_processor():
     )
 
 
-def write_checkpoint(folder, seed: int = 0):
+def write_checkpoint(folder, seed: int = 0, latent_tokens: bool = True):
     """A random two-layer Qwen2.5-VL with its processor, no heads."""
     import torch
     from transformers import Qwen2_5_VLForConditionalGeneration
@@ -212,7 +213,7 @@ def write_checkpoint(folder, seed: int = 0):
     from models.proxy import architecture
 
     torch.set_num_threads(1)
-    processor = byte_processor()
+    processor = byte_processor(latent_tokens)
     processor.save_pretrained(folder)
     ids = {token: processor.tokenizer.convert_tokens_to_ids(token) for token in SPECIAL}
     config = architecture.config(ids)
