@@ -5,10 +5,26 @@ from __future__ import annotations
 import argparse
 import os
 import signal
+from typing import TYPE_CHECKING
 
 from harness.cli.main import add_results
 from harness.cli.stored import open_store
 from harness.cli.words import plural
+
+if TYPE_CHECKING:
+    from harness.store import Store
+
+
+def cancel_queued(store: Store, wanted: set[str]) -> list[str]:
+    """Keys of the jobs that a cluster's scheduler had; those that run there are asked for a checkpoint first."""
+    from harness.store.leases import leases
+
+    keys = {key for lease in leases(store) if lease.owner.scheduler == "slurm" for key in lease.remaining}
+    if not (keys := keys & wanted if wanted else keys):
+        return []
+    from harness.dispatch import slurm
+
+    return slurm.cancel(store, keys)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,10 +50,13 @@ def main(options: argparse.Namespace) -> int:
         os.kill(driver.pid, signal.SIGINT)
     for lease in chosen:
         (LocalBackend.kill if options.kill else LocalBackend.ask_to_stop)(lease)
-    if not chosen:
-        print("nothing of this store runs on this host")
-    else:
+    queued = cancel_queued(store, wanted)
+    if chosen:
         print(
             f"asked {plural(len(chosen), 'worker')} and {plural(len(drivers), 'driver')} to stop; run.py status shows when they have"
         )
+    if queued:
+        print(f"took {plural(len(queued), 'job')} out of the cluster's queue")
+    if not chosen and not queued:
+        print("nothing of this store runs on this host or waits in a queue")
     return 0

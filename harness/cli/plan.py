@@ -15,6 +15,7 @@ from harness.jobs import Graph, Job, Source
 
 if TYPE_CHECKING:
     from harness.plan import Plan
+    from harness.spec.profile import Profile
     from harness.store import Status
 
 
@@ -48,6 +49,8 @@ def main(options: argparse.Namespace) -> int:
     print()
     print(table(made, graph, statuses, costs))
     print()
+    if asked := requests(made[0].profile.value, graph):
+        print("\n".join(asked) + "\n")
     unknown = sum(cost is None for cost in costs.values())
     slots = getattr(made[0].profile.value.dispatch, "slots", None) or os.cpu_count() or 1
     total = makespan(graph, {key: cost for key, cost in costs.items() if cost is not None}, slots)
@@ -59,6 +62,16 @@ def main(options: argparse.Namespace) -> int:
     done = len(graph) - len(todo)
     print(f"{plural(len(graph), 'job')}: {done} done, {len(todo)} to run" + (f"; {forecast}" if todo else ""))
     return 0
+
+
+def requests(profile: Profile, graph: Graph) -> list[str]:
+    """What is asked of SLURM for each kind of job; nothing under a profile that runs here."""
+    if profile.dispatch.kind != "slurm":
+        return []
+    from harness.dispatch.slurm_request import sbatch_words
+
+    kinds = dict.fromkeys(job.kind for job in graph)
+    return [f"{kind}: sbatch {' '.join(sbatch_words(profile.resources_of(kind), profile.dispatch))}" for kind in kinds]
 
 
 def heading(plan: Plan) -> str:
@@ -192,7 +205,10 @@ def _cost(group: list[Job], costs: Mapping[str, float | None]) -> str:
     found = [costs[job.key] for job in group if job.key in costs]
     if not found:
         return ""
-    return "?" if None in found else "~" + duration(sum(c for c in found if c is not None))
+    known = [cost for cost in found if cost is not None]
+    return ("~" + duration(sum(known)) if known else "") + (
+        " + ?" if known and None in found else "?" if None in found else ""
+    )
 
 
 def _why(group: list[Job], statuses: Mapping[str, Status]) -> str:

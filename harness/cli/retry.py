@@ -31,10 +31,7 @@ def main(options: argparse.Namespace) -> int:
         return 0
     gc.enable()
     known = history(store)
-    outcome = dispatch.run(
-        Graph(again), store, resources=profile.resources_of, slots=getattr(profile.dispatch, "slots", None),
-        forecast=lambda job: seconds_of(job, known),
-    )  # fmt: skip
+    outcome = dispatch.run_profile(Graph(again), store, profile, forecast=lambda job: seconds_of(job, known))
     for line in (*outcome.notes, *map(str, outcome.problems)):
         print(line, file=sys.stderr)
     print(f"{len(outcome.ran)} done now; run.py FILE goes on with what depends on them")

@@ -36,29 +36,24 @@ def main(options: argparse.Namespace) -> int:
     if todo:
         gc.enable()
         store.ensure_writable()
-        if options.detach:
+        if options.detach and made[0].profile.value.dispatch.kind == "local":
             return detach(options)
     follower = begin(made, store, running=todo)
-    code = work(graph, store, made[0].profile.value) if todo else 0
+    code = work(graph, store, made[0].profile.value, options.detach) if todo else 0
     if problem := follower.finish():
         print(problem, file=sys.stderr)
     write(made, store, options.reports, tracker(store))
     return code
 
 
-def work(graph: Graph, store: Store, profile: Profile) -> int:
+def work(graph: Graph, store: Store, profile: Profile, detach: bool = False) -> int:
     """Runs what is missing; returns the exit code."""
     from harness import dispatch
     from harness.plan.cost import seconds_of
 
     known = history(store)
-    outcome = dispatch.run(
-        graph,
-        store,
-        resources=profile.resources_of,
-        slots=getattr(profile.dispatch, "slots", None),
-        forecast=lambda job: seconds_of(job, known),
-    )
+    forecast = lambda job: seconds_of(job, known)
+    outcome = dispatch.run_profile(graph, store, profile, forecast=forecast, detach=detach)
     for line in (*outcome.notes, *map(str, outcome.problems)):
         print(line, file=sys.stderr)
     return outcome.exit_code

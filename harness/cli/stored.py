@@ -3,20 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.jobs import Job, Source
 
 if TYPE_CHECKING:
-    from harness.store import Record, Store
+    from harness.dispatch.slurm_queue import SlurmQueue
+    from harness.store import Owner, Record, Store
 
 
 def open_store(results: Path) -> Store:
     """The store of a results folder, whether or not it exists yet."""
     from harness.store import Store
 
-    return Store(results)
+    return Store(results, {"slurm": _slurm_has})
+
+
+@lru_cache(maxsize=1)
+def _slurm_queue() -> SlurmQueue:
+    from harness.dispatch.slurm_queue import SlurmQueue
+
+    return SlurmQueue()
+
+
+def _slurm_has(owner: Owner) -> bool | None:
+    """Whether the cluster's scheduler still has a job; asked only when the store holds one."""
+    return _slurm_queue().alive(owner)
 
 
 def history(store: Store) -> dict[str, float]:

@@ -6,7 +6,36 @@ runs goes on, and the same command continues. Knows nothing about tables or tens
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from harness.dispatch.driver import run
 from harness.dispatch.outcome import Ended, Outcome
 
-__all__ = ["Ended", "Outcome", "run"]
+if TYPE_CHECKING:
+    from harness.dispatch.forecast import Forecast
+    from harness.jobs import Graph
+    from harness.spec.profile import Profile
+    from harness.store import Store
+
+__all__ = ["Ended", "Outcome", "run", "run_profile"]
+
+
+def run_profile(
+    graph: Graph, store: Store, profile: Profile, *, forecast: Forecast | None = None, detach: bool = False
+) -> Outcome:
+    """Get every job of `graph` done where the profile says: on this host or on a SLURM cluster.
+
+    detach: on a cluster, return once everything is submitted. Raises StoreError when the store cannot be written.
+    """
+    if profile.dispatch.kind == "slurm":
+        from harness.dispatch import slurm
+
+        return slurm.run(
+            graph,
+            store,
+            resources=profile.resources_of,
+            dispatch=profile.dispatch,
+            detach=detach,
+            forecast=forecast,
+        )
+    return run(graph, store, resources=profile.resources_of, slots=profile.dispatch.slots, forecast=forecast)

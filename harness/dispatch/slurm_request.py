@@ -42,6 +42,11 @@ def scaled_minutes(resources: Resources, scale: Scale) -> int:
     return max(1, round(resources.minutes * scale.minutes))
 
 
+def memory(gib: float) -> str:
+    """SLURM's units are powers of two: its GB is a GiB."""
+    return f"{round(gib)}GB" if gib == round(gib) else f"{max(1, round(gib * 1024))}MB"
+
+
 def parameters(resources: Resources, dispatch: SlurmDispatch, name: str, scale: Scale = Scale()) -> dict[str, Any]:
     """Keyword arguments of submitit's `SlurmExecutor.update_parameters`, dependencies and environment left out.
 
@@ -56,7 +61,7 @@ def parameters(resources: Resources, dispatch: SlurmDispatch, name: str, scale: 
         "nodes": 1,
         "ntasks_per_node": resources.processes,
         "cpus_per_task": resources.cpus,
-        "mem": f"{max(1, round(resources.memory_gb * scale.memory * 1024))}MB",
+        "mem": memory(resources.memory_gb * scale.memory),
         "gpus_per_node": resources.gpus or None,
         "partition": dispatch.partition,
         "account": dispatch.account,

@@ -191,7 +191,7 @@ def test_the_papers_training_asks_for_one_node_with_a_task_for_each_gpu():
     words = sbatch_words(PAPER, dispatch, "train")
     for word in (
         "--job-name=train", "--partition=a800", "--account=lab", "--qos=long", "--constraint=ib", "--nodes=1",
-        "--ntasks-per-node=8", "--gpus-per-node=8", "--cpus-per-task=12", "--mem=819200MB", "--time=2880",
+        "--ntasks-per-node=8", "--gpus-per-node=8", "--cpus-per-task=12", "--mem=800GB", "--time=2880",
         "--signal=USR2@600", "--kill-on-invalid-dep=yes", "--requeue", "--mail-type=END",
     ):  # fmt: skip
         assert word in words
@@ -203,7 +203,7 @@ def test_submitit_accepts_every_request():
     dispatch = SlurmDispatch(partition="p", throttle=3, sbatch={"signal": "USR2@30", "no-requeue": True, "hold": False})
     chosen = parameters(PAPER, dispatch, "n", Scale(memory=2, minutes=2))
     text = _make_sbatch_string(command="true", folder="f", map_count=9, **chosen)
-    assert "--array=0-8%3" in text and "--time=5760" in text and "--mem=1638400MB" in text
+    assert "--array=0-8%3" in text and "--time=5760" in text and "--mem=1600GB" in text
     assert "--signal=USR2@30" in text and "hold" not in text and "srun" in text and "--kill-on-bad-exit=1" in text
 
 
