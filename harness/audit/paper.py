@@ -134,7 +134,8 @@ class Paper:
     files: tuple[str, ...] = ()
 
     def cells(self) -> Iterator[Printed]:
-        for table in self.tables:
+        """Every number; those of the paper's own tables before those of controls that repeat them."""
+        for table in sorted(self.tables, key=lambda table: table.spec.kind == "controls"):
             yield from table.cells()
 
 

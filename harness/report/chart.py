@@ -54,13 +54,13 @@ def _panel(axis: Axes, title: str, rows: tuple[str, ...], marks: tuple[Mark, ...
     for mark in marks:
         y = place[mark.row]
         if mark.interval is not None:
-            axis.plot([mark.interval.low, mark.interval.high], [y, y], color=MEASURED, linewidth=2.2, solid_capstyle="butt")
-            axis.plot([mark.value], [y], "o", color=MEASURED, markersize=6, markeredgecolor="white", markeredgewidth=0.8)
+            axis.plot([mark.interval.low, mark.interval.high], [y, y], color=MEASURED, linewidth=2.2, solid_capstyle="butt", zorder=3)
+            axis.plot([mark.value], [y], "o", color=MEASURED, markersize=6, markeredgecolor="white", markeredgewidth=0.8, zorder=4)
         else:
-            axis.plot([mark.value], [y], "D", markerfacecolor="none", markeredgecolor=REPORTED, markersize=6, markeredgewidth=1.4)
+            axis.plot([mark.value], [y], "D", markerfacecolor="none", markeredgecolor=REPORTED, markersize=6, markeredgewidth=1.4, zorder=4)
         text = f"{'~' if mark.approximate else ''}{mark.value:.1f}"
         axis.annotate(
-            text, (mark.value, y), xytext=(0, 5), textcoords="offset points", ha="center", fontsize=7.5, color=INK,
+            text, (mark.value, y), xytext=(0, 5), textcoords="offset points", ha="center", fontsize=7.5, color=INK, zorder=2.5,
             bbox={"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.85},
         )  # fmt: skip
     for row in rows:
