@@ -1,8 +1,11 @@
-"""The decoder's training step on rows: forward, cross-entropy at supervised tokens, attention supervision.
+"""The decoder's training step on rows: forward, cross-entropy at supervised tokens, and a scaffold that is taken away.
 
 The forward uses transformers' own weights layer by layer. A row's prefix is computed once and its turns attend to it,
-which costs a fifth of repeating it, and one layer's attention can be supervised on the way. `tests` compare it with the
-plain model on single-turn conversations.
+which costs a fifth of repeating it, and layers can be supervised on the way. `tests` compare it with the plain model on
+single-turn conversations.
+
+The scaffold: at a name's last word, two heads of an early layer look at the thing (look), the next layer's state can
+say what it is and where (read), and at the answer's position two heads of a later layer attend to the names (hop).
 """
 
 from __future__ import annotations
@@ -11,15 +14,37 @@ import math
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 from torch.nn import functional as F
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import apply_rotary_pos_emb
 
-from models.proxy.rows import Batch
+from models.proxy.architecture import HIDDEN
+from models.proxy.rows import IGNORE, READ_CLASSES, Batch
 
 LOOK_LAYER = 1
-"""The decoder layer whose first two heads are shown where to look: layer 0 gathers a name's words at its last one, layer
-1 finds the thing, and four layers are left to use it."""
-_LOOK_HEADS = 2
+"""Layer 0 gathers a name's words at its last one, layer 1 finds the thing."""
+READ_LAYER = 2
+"""The state that enters this layer is read."""
+HOP_LAYER = 3
+"""This layer fetches what was read to the answer's position; two layers are left to choose the letter."""
+_HEADS = 2
+"""Heads supervised per layer: the first two."""
+
+
+class Scaffold(nn.Module):
+    """Linear classifiers of READ_CLASSES on hidden states [n, D]; thrown away with the scaffold."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.readers = nn.ModuleList(nn.Linear(HIDDEN, count) for count in READ_CLASSES)
+
+    def loss(self, states: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Cross-entropy of every label that is given, mean over labels; `labels` [n, classifiers]."""
+        losses = [
+            F.cross_entropy(reader(states).float(), y, ignore_index=IGNORE, reduction="sum")
+            for reader, y in zip(self.readers, labels.T, strict=True)
+        ]
+        return torch.stack(losses).sum() / (labels != IGNORE).sum().clamp(min=1)
 
 
 @dataclass
@@ -28,6 +53,8 @@ class Step:
 
     answer_loss: torch.Tensor
     look_loss: torch.Tensor
+    read_loss: torch.Tensor
+    hop_loss: torch.Tensor
     answers_right: torch.Tensor
     """bool [turns]"""
 
@@ -54,14 +81,15 @@ def _causal(length: int, before: int = 0) -> torch.Tensor:
     return mask
 
 
-def _look_loss(scores: torch.Tensor, batch: Batch) -> torch.Tensor:
-    """-log of the attention that heads 0 and 1 give to the two things, over all keys, mean over looks."""
-    at = scores[batch.look_at[:, 0], :_LOOK_HEADS, batch.look_at[:, 1]].float()
-    return F.cross_entropy(at.flatten(0, 1), (batch.picture_at + batch.look_at[:, 2:]).flatten())
+def _pointed(scores: torch.Tensor, at: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
+    """-log of the attention that heads 0 and 1 give to their key, over all keys, mean; `at` [n, 2], `keys` [n, 2]."""
+    return F.cross_entropy(scores[at[:, 0], :_HEADS, at[:, 1]].float().flatten(0, 1), keys.flatten())
 
 
-def forward(model, batch: Batch, pictures: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
-    """Last hidden states of the turns [turns, length, D] after the final norm, and the look loss.
+def forward(
+    model, batch: Batch, pictures: torch.Tensor | None, scaffold: Scaffold | None = None,
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """Last hidden states of the turns [turns, length, D] after the final norm, and the scaffold's losses by name.
 
     `pictures`: merged tokens [rows, tokens, D], None for text rows.
     """
@@ -73,29 +101,34 @@ def forward(model, batch: Batch, pictures: torch.Tensor | None) -> tuple[torch.T
         if len(batch.fill_at):
             y = y.clone()
             y[batch.fill_at[:, 0], batch.fill_at[:, 1]] = pictures[batch.row_of[batch.fill_at[:, 0]], batch.fill_at[:, 2]].to(y.dtype)
-    look = y.new_zeros(())
+    losses = dict.fromkeys(("look", "read", "hop"), y.new_zeros(()))
+    supervised = scaffold is not None and pictures is not None and len(batch.look_at) > 0
     rotary_x, rotary_y = decoder.rotary_emb(x, batch.prefix_positions), decoder.rotary_emb(y, batch.turn_positions)
     mask_x, mask_y = _causal(x.shape[1]), _causal(y.shape[1], x.shape[1])
     for number, layer in enumerate(decoder.layers):
         attention = layer.self_attn
+        if supervised and number == READ_LAYER:
+            losses["read"] = scaffold.loss(y[batch.read_at[:, 0], batch.read_at[:, 1]], batch.read_at[:, 2:])
         qx, kx, vx = _heads(attention, layer.input_layernorm(x), rotary_x)
         qy, ky, vy = _heads(attention, layer.input_layernorm(y), rotary_y)
         seen_y, scores = _attend(qy, torch.cat([kx[batch.row_of], ky], 2), torch.cat([vx[batch.row_of], vy], 2), mask_y)
-        if number == LOOK_LAYER and len(batch.look_at):
-            look = _look_loss(scores, batch)
+        if supervised and number == LOOK_LAYER:
+            losses["look"] = _pointed(scores, batch.look_at[:, :2], batch.picture_at + batch.look_at[:, 2:])
+        if supervised and number == HOP_LAYER:
+            losses["hop"] = _pointed(scores, batch.hop_at[:, :2], x.shape[1] + batch.hop_at[:, 2:])
         y = y + attention.o_proj(seen_y)
         y = y + layer.mlp(layer.post_attention_layernorm(y))
         if number + 1 < len(decoder.layers):  # nothing reads the prefix after the last layer's keys
             x = x + attention.o_proj(_attend(qx, kx, vx, mask_x)[0])
             x = x + layer.mlp(layer.post_attention_layernorm(x))
-    return decoder.norm(y), look
+    return decoder.norm(y), losses
 
 
-def step(model, batch: Batch, pictures: torch.Tensor | None, never: torch.Tensor) -> Step:
+def step(model, batch: Batch, pictures: torch.Tensor | None, never: torch.Tensor, scaffold: Scaffold | None = None) -> Step:
     """One batch's losses. `never` are token ids kept out of the softmax: the base must not be taught against them."""
-    hidden, look = forward(model, batch, pictures)
+    hidden, scaffolding = forward(model, batch, pictures, scaffold)
     logits = model.lm_head(hidden[batch.target_at[:, 0], batch.target_at[:, 1]]).float()
     logits[:, never] = -1e4
     losses = F.cross_entropy(logits, batch.target_ids, reduction="none")
     right = logits.detach()[batch.answers].argmax(-1) == batch.target_ids[batch.answers]
-    return Step((losses * batch.target_weights).sum() / len(batch.answers), look, right)
+    return Step((losses * batch.target_weights).sum() / len(batch.answers), *scaffolding.values(), right)

@@ -27,7 +27,7 @@ from models.proxy.splits import stream
 SEED = 0
 VISION_STEPS = 900
 TEXT = Plan("text", steps=800, stop=600, batch=64, lr=1.5e-3, warmup=50)
-LANGUAGE = Plan("language", steps=1800, batch=20, lr=1.5e-3, warmup=100, text_share=0.15)
+LANGUAGE = Plan("language", steps=1600, batch=20, lr=1.5e-3, warmup=100, text_share=0.15)
 PHASES = {"text": TEXT, "language": LANGUAGE}
 
 

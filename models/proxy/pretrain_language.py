@@ -115,9 +115,9 @@ def stage_at(progress: float) -> Stage:
     )
 
 
-def look_weight(progress: float) -> float:
-    """Weight of the attention supervision: full at first, gone at three quarters."""
-    return float(np.clip(1.0 - progress / 0.75, 0.0, 1.0)) 
+def scaffold_weight(progress: float) -> float:
+    """Weight of the scaffold's losses: full for a quarter of the phase, gone at three quarters."""
+    return float(np.clip(1.5 - progress / 0.5, 0.0, 1.0)) 
 
 
 class Feed:
@@ -164,7 +164,9 @@ def train(
     """
     for p in model.model.visual.parameters():
         p.requires_grad_(False)
-    parameters = [*model.model.language_model.parameters(), *model.lm_head.parameters()]
+    torch.manual_seed(seed)
+    scaffold = language.Scaffold()
+    parameters = [*model.model.language_model.parameters(), *model.lm_head.parameters(), *scaffold.parameters()]
     matrices = [p for p in parameters if p.ndim == 2]
     optimizer = torch.optim.AdamW(
         [{"params": matrices, "weight_decay": 0.02}, {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0}],
@@ -174,12 +176,13 @@ def train(
     if checkpoint.exists():
         state = torch.load(checkpoint, weights_only=True)
         model.load_state_dict(state["model"])
+        scaffold.load_state_dict(state["scaffold"])
         optimizer.load_state_dict(state["optimizer"])
         first = state["step"]
     feed = Feed(model, tokens, plan, seed, rank, first)
     one = tokens.tokenizer.convert_tokens_to_ids
     never = torch.tensor([one(t) for t in ("<|lvr_start|>", "<|lvr|>", "<|lvr_latent_end|>", "<|image_pad|>", "<|video_pad|>", "<|vision_pad|>")])
-    started, sums = time.time(), {"answer": 0.0, "look": 0.0, "right": 0.0, "answers": 0, "tokens": 0, "looked": 0, "text_right": 0, "text_answers": 0}
+    started, sums = time.time(), {"answer": 0.0, "look": 0.0, "read": 0.0, "hop": 0.0, "right": 0.0, "answers": 0, "tokens": 0, "looked": 0, "text_right": 0, "text_answers": 0}
     last = plan.stop or plan.steps
     for step in range(first, last):
         rate = min(1.0, (step + 1) / plan.warmup) * (plan.end_lr + (1 - plan.end_lr) * 0.5 * (1 + math.cos(math.pi * step / plan.steps)))
@@ -187,8 +190,9 @@ def train(
             group["lr"] = plan.lr * rate
         batch, pictures = feed.next(step)
         with torch.autocast("cpu", torch.bfloat16):
-            result = language.step(model, batch, pictures, never)
-            loss = result.answer_loss + look_weight(step / plan.steps) * result.look_loss
+            result = language.step(model, batch, pictures, never, scaffold)
+            held = result.look_loss + result.read_loss + result.hop_loss
+            loss = result.answer_loss + scaffold_weight(step / plan.steps) * held
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         if world > 1:
@@ -197,7 +201,8 @@ def train(
         optimizer.step()
         sums["answer"] += float(result.answer_loss.detach())
         sums["looked"] += int(pictures is not None)
-        sums["look"] += float(result.look_loss.detach())
+        for name in ("look", "read", "hop"):
+            sums[name] += float(getattr(result, f"{name}_loss").detach())
         kind = "" if pictures is not None else "text_"
         sums[kind + "right"] += int(result.answers_right.sum())
         sums[kind + "answers"] += len(result.answers_right)
@@ -205,7 +210,7 @@ def train(
         if rank == 0 and ((step + 1) % 25 == 0 or step + 1 == last):
             elapsed, done = time.time() - started, step + 1 - first
             log({
-                "phase": plan.name, "step": step + 1, "loss": sums["answer"] / 25, "look_loss": sums["look"] / max(sums["looked"], 1),
+                "phase": plan.name, "step": step + 1, "loss": sums["answer"] / 25, **{f"{name}_loss": sums[name] / max(sums["looked"], 1) for name in ("look", "read", "hop")},
                 "train_accuracy": sums["right"] / max(sums["answers"], 1),
                 "text_accuracy": sums["text_right"] / sums["text_answers"] if sums["text_answers"] else None, "lr": plan.lr * rate,
                 "tokens_per_second": world * sums["tokens"] / (time.time() - sums.get("since", started)),
@@ -214,7 +219,7 @@ def train(
             sums = dict.fromkeys(sums, 0) | {"since": time.time()}
         if rank == 0 and (step + 1) % save_every == 0:
             fresh = checkpoint.with_suffix(".new")
-            torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1}, fresh)
+            torch.save({"model": model.state_dict(), "scaffold": scaffold.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1}, fresh)
             fresh.replace(checkpoint)
         if rank == 0 and examine is not None and (step + 1) % examine_every == 0:
             log({"phase": plan.name, "step": step + 1, **examine(step + 1)})

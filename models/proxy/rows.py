@@ -15,12 +15,16 @@ import torch
 
 from models.proxy import prompts
 from models.proxy.questions import Question
-from models.proxy.scenes import Box
+from models.proxy.scenes import ATTRIBUTES, GRAY_LEVELS, Box
 
 WEIGHT_ANSWER = 1.0
 WEIGHT_FRAME = 0.1
 """Weight of '<answer>', '</answer>' and the like, which are learned in a moment, against the answer itself."""
 IGNORE = -100
+
+
+READ_CLASSES = (*(len(v) for v in ATTRIBUTES.values()), 12, 12, len(GRAY_LEVELS), len(GRAY_LEVELS))
+"""Classes of what a position that has looked at a thing can say: colour, shape, fill, row, column; plates A's and B's level."""
 
 
 class Tokens:
@@ -69,6 +73,10 @@ class Turn:
     """(slot's position, merged picture token that fills it)"""
     looks: list[tuple[int, int, int]] = field(default_factory=list)
     """(query position, merged token for the one head, merged token for the other)"""
+    reads: list[tuple[int, ...]] = field(default_factory=list)
+    """(position, one label per entry of READ_CLASSES or -100): what can be said at that position after the look"""
+    hops: list[tuple[int, int, int]] = field(default_factory=list)
+    """(answer position, position of the first name's last word, of the second's)"""
     answer_at: int = 0
     """Position that predicts the answer's first token."""
 
@@ -116,6 +124,8 @@ class Row:
             self._supervise(turn, [self.tokens.latent_end, *self.tokens.encode("\n")], WEIGHT_FRAME)
         self._supervise(turn, [self.tokens.answer_open], WEIGHT_FRAME)
         turn.answer_at = len(turn.ids) - 1
+        if turn.looks:
+            turn.hops.append((turn.answer_at, turn.looks[0][0], turn.looks[-1][0]))
         self._supervise(turn, self.tokens.encode(" " + answer), WEIGHT_ANSWER)
         self._supervise(turn, self.tokens.encode(" </answer><|im_end|>\n"), WEIGHT_FRAME)
         self.turns.append(turn)
@@ -130,11 +140,16 @@ class Row:
         begin = prompt.index(question.text)
         if question.names:
             end = begin
-            for name, c in zip(question.names, cell, strict=False):
+            for name, c, thing in zip(question.names, cell, question.things, strict=False):
                 end = prompt.index(name, end) + len(name)
-                turn.looks.append((len(self.tokens.encode(prompt[:end])) - 1, c, c))
+                at = len(self.tokens.encode(prompt[:end])) - 1
+                turn.looks.append((at, c, c))
+                words = (list(v).index(thing.get(a)) for a, v in ATTRIBUTES.items())
+                turn.reads.append((at, *words, thing.row, thing.col, IGNORE, IGNORE))
         elif len(cell) == 2:
-            turn.looks.append((len(self.tokens.encode(prompt[: begin + len(question.text)])) - 1, cell[0], cell[1]))
+            at = len(self.tokens.encode(prompt[: begin + len(question.text)])) - 1
+            turn.looks.append((at, cell[0], cell[1]))
+            turn.reads.append((at, *[IGNORE] * 5, *(m.level for m in question.things)))
 
     @staticmethod
     def _supervise(turn: Turn, ids: list[int], weight: float) -> None:
@@ -167,6 +182,10 @@ class Batch:
     """int64 [fills, 3]: turn, slot position, merged token"""
     look_at: torch.Tensor
     """int64 [looks, 4]: turn, query position, first and second thing's merged token"""
+    read_at: torch.Tensor
+    """int64 [reads, 2 + classifiers]: turn, position, labels"""
+    hop_at: torch.Tensor
+    """int64 [hops, 4]: turn, answer position, the names' positions"""
     answers: torch.Tensor
     """int64 [turns]: index into the targets of each turn's answer"""
 
@@ -200,5 +219,7 @@ def collate(rows: list[Row]) -> Batch:
         target_weights=torch.tensor([w for _, t in turns for _, _, w in t.targets]),
         fill_at=table([(n, s, i) for n, (_, t) in enumerate(turns) for s, i in t.fills], 3),
         look_at=table([(n, *look) for n, (_, t) in enumerate(turns) for look in t.looks], 4),
+        read_at=table([(n, *read) for n, (_, t) in enumerate(turns) for read in t.reads], 2 + len(READ_CLASSES)),
+        hop_at=table([(n, *hop) for n, (_, t) in enumerate(turns) for hop in t.hops], 4),
         answers=torch.tensor(answers),
     )
