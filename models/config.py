@@ -134,6 +134,20 @@ class Joint(Optimisation, Slots, Alignment, Distillation):
 Stage = Annotated[Union[Sft, Stage1, Stage2, Joint], Field(discriminator="kind")]
 
 
+def steps_by_states(stage: Sft | Stage1 | Stage2 | Joint) -> bool:
+    """Whether a slot's content depends on the model's state before it: own states, or a student that queries with them."""
+    if isinstance(stage, Sft):
+        return False
+    student = stage.slot_fill == "student" and getattr(stage, "query_source", "hidden") == "hidden"
+    return stage.slot_fill == "hidden" or stage.self_fed > 0 or student
+
+
+def rolls_out(stage: Sft | Stage1 | Stage2 | Joint) -> bool:
+    """Whether training fills the slots one after another. Such rows are padded, one sample each: samples packed into one
+    row have no common slot columns."""
+    return steps_by_states(stage) and stage.rollout == "sequential"
+
+
 class Images(Frozen):
     """How pixels become tokens. The processor backend is pinned: torchvision and PIL differ by up to 0.27 after normalisation."""
 
@@ -156,6 +170,14 @@ class TrainSpec(Frozen):
     """Longest packed sequence."""
     packing: Literal["packed", "padded"] = "packed"
     """packed: samples share a row, block-diagonal; padded: one sample a row, as the release really does."""
+
+    @model_validator(mode="after")
+    def _packable(self) -> "TrainSpec":
+        if self.packing == "packed" and self.latent_steps and rolls_out(self.stage):
+            raise ValueError(
+                "packing: packed cannot roll out its slots sequentially; use packing: padded, or rollout: two_pass"
+            )
+        return self
 
 
 Latents = Literal["own", "zeroed", "noise", "shuffled", "oracle"]

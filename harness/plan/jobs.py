@@ -13,7 +13,7 @@ from harness.plan.payload import payload
 from harness.spec.files import Loaded
 from harness.spec.profile import Profile
 from harness.spec.resolve import ResolvedRow
-from models.config import DecodeSpec, EvaluateSpec, ExternalTraining, ProxyMirror, TrainSpec
+from models.config import DecodeSpec, EvaluateSpec, ExternalTraining, ProxyMirror, TrainSpec, rolls_out
 
 Checkpoint = Job | Source
 TaskDigests = Callable[[str, str], dict[str, str]]
@@ -74,7 +74,7 @@ class JobMaker:
             images=options.images,
             vision=profile.vision,
             max_tokens=options.max_tokens,
-            packing=options.packing,
+            packing="padded" if options.latent_steps and rolls_out(stage) else options.packing,
             **({} if name == "sft" else {"latent_steps": options.latent_steps}),  # vanilla SFT has no latent segment
         )
         inputs: dict[str, Job | Source] = {"data": self.data()}

@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 from transformers import initialization as init
 
-from models.config import Alignment, Distillation, Joint, Sft, Slots, Stage, Stage1, Stage2
+from models.config import Alignment, Distillation, Joint, Sft, Slots, Stage, Stage1, Stage2, rolls_out, steps_by_states
 from models.vreflection import losses
 from models.vreflection.batch import Batch
 from models.vreflection.boxes import Cells, Region, box_cells, roi_region, token_region
@@ -157,11 +157,14 @@ class VReflection(Qwen2_5_VLForConditionalGeneration):
         return terms
 
     def vision(self, batch: Batch) -> Tensor:
-        """Merged vision features [T, D], detached: cached ones, or the frozen tower's."""
+        """Merged vision features [T, D], detached, in the language model's dtype (the frozen tower keeps the dtype it was
+        stored in, the trained parts may be float32): cached ones, or the tower's."""
+        dtype = self.get_input_embeddings().weight.dtype
         if batch.pixel_values is not None:
             with torch.no_grad():
-                return self.model.visual(batch.pixel_values.to(self.model.visual.dtype), batch.image_grid_thw).pooler_output
-        return None if batch.image_embeds is None else batch.image_embeds.detach()
+                pixels = batch.pixel_values.to(self.model.visual.dtype)
+                return self.model.visual(pixels, batch.image_grid_thw).pooler_output.to(dtype)
+        return None if batch.image_embeds is None else batch.image_embeds.detach().to(dtype)
 
     def embed(self, input_ids: Tensor, features: Tensor | None) -> Tensor:
         """Input embeddings [R, L, D] with the features [T, D] in the image tokens' places."""
@@ -384,15 +387,12 @@ class _LatentPass:
             if model.vreflection is None:
                 raise Refused("query_source: static needs its parameter; load the model with heads including 'static'")
         refuse_stage(stage)
-        steps_by_states = stage.slot_fill == "hidden" or stage.self_fed > 0
-        if stage.slot_fill == "student" and stage.query_source == "hidden":
-            steps_by_states = True
-        if steps_by_states and stage.rollout == "sequential" and batch.packed:
+        if rolls_out(stage) and batch.packed:
             raise Refused(
                 "a sequential rollout fills the slots of padded rows, one sample each; packed rows have no common "
                 "slot columns: use packing: padded, or rollout: two_pass"
             )
-        if steps_by_states and stage.rollout == "two_pass" and not self.has_teacher:
+        if steps_by_states(stage) and stage.rollout == "two_pass" and not self.has_teacher:
             raise Refused("rollout: two_pass starts from teacher-filled slots, but teacher: none; use rollout: sequential")
 
 
