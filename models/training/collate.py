@@ -160,13 +160,13 @@ class Collator:
                 positions[:, r, at:] -= at  # padding is a block of its own
         row_start_image_sample = torch.tensor(segments, dtype=torch.long).reshape(-1, 4).unbind(1)
         names = ("segment_row", "segment_start", "segment_image", "segment_sample")
-        return dict(zip(names, row_start_image_sample)) | dict(
-            input_ids=ids,
-            labels=labels,
-            position_ids=positions,
-            attention_mask=None if packed else mask,
-            boxes=torch.tensor(boxes, dtype=torch.float64).reshape(-1, 4),
-        )
+        return dict(zip(names, row_start_image_sample)) | {
+            "input_ids": ids,
+            "labels": labels,
+            "position_ids": positions,
+            "attention_mask": None if packed else mask,
+            "boxes": torch.tensor(boxes, dtype=torch.float64).reshape(-1, 4),
+        }
 
     def _supervised(self, built: Sequence[template.Sample]) -> int:
         masked = 0 if self.slot_targets else self.latent_steps or 0

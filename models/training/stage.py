@@ -15,7 +15,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 from transformers import AutoTokenizer, TrainingArguments
 
-from models.config import Sft, Stage, Stage2, TrainSpec
+from models.config import Sft, Stage2, TrainSpec
 from models.run import Run
 from models.training.collate import Cached, Collator, Live, Pixels
 from models.training.data import Sample, Samples, read_samples
@@ -45,7 +45,7 @@ def train(
     teacher: Path | None,
     micro_batch: int,
     deepspeed: dict[str, Any] | None = None,
-    gradient_checkpointing: bool = False,
+    gradient_checkpointing: bool | None = None,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
 ) -> dict[str, Any]:
     """Train one stage from `init` on `data` and write a checkpoint folder to run.out; returns its diagnostics.
@@ -53,12 +53,12 @@ def train(
     features: a folder of `cache_features`, for spec.vision "cached". teacher: a checkpoint whose BCM is the frozen
     teacher; None takes the one in `init`. micro_batch: sequences per forward pass at most; what does not divide the rank's
     share of global_batch is an error that lists the choices. Under torchrun (RANK, WORLD_SIZE set) ranks share the
-    global batch. The last samples of the data set (`held_out`) are never trained on: the diagnostics are of them.
+    global batch. gradient_checkpointing None: for large models on a GPU. The last samples of the data set (`held_out`) are never trained on: the diagnostics are of them.
     Raises `models.run.Interrupted` after a stop request, with a checkpoint in run.checkpoints.
     """
     began = time.perf_counter()
     stage = spec.stage
-    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     torch.set_num_threads(run.threads)
     if not isinstance(stage, Sft):
         refuse_stage(stage)
@@ -73,11 +73,14 @@ def train(
         rank=rank,
         world=world,
     )
-    args = _arguments(run, spec, order, deepspeed)
     tokenizer = AutoTokenizer.from_pretrained(init)
     add_tokens(tokenizer)
-    model = load_model(spec, Path(init), teacher, tokenizer)
+    # Loaded before TrainingArguments exist: with ZeRO-3 they would shard the weights while they are read.
+    model = load_model(spec, Path(init), teacher, tokenizer, dtype=stored_dtype(init) if deepspeed else torch.float32)
+    args = _arguments(run, spec, order, deepspeed)
     caching = vars(model.config).get("use_cache")
+    if gradient_checkpointing is None:
+        gradient_checkpointing = run.device != "cpu" and model.config.text_config.hidden_size >= 2048
     if gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     pixels = _pixels(spec, Path(init), features)
@@ -131,16 +134,16 @@ def held_out(samples: int) -> int:
     return min(PROBE_SAMPLES, samples // 4)
 
 
-def load_model(spec: TrainSpec, init: Path, teacher: Path | None, tokenizer: Any) -> VReflection:
-    """The model at the stage's start, in float32, with only the stage's parameters requiring gradients.
+def load_model(
+    spec: TrainSpec, init: Path, teacher: Path | None, tokenizer: Any, *, dtype: torch.dtype = torch.float32
+) -> VReflection:
+    """The model at the stage's start, with only the stage's parameters requiring gradients.
 
     The frozen vision tower keeps the dtype that it is stored in. Fresh heads are drawn from the spec's seed.
     """
     stage = spec.stage
     heads = heads_of(stage) if spec.latent_steps else frozenset()
-    model = checkpoints.load(
-        init, heads=heads, latent_steps=spec.latent_steps, dtype=torch.float32, seed=spec.seed
-    )
+    model = checkpoints.load(init, heads=heads, latent_steps=spec.latent_steps, dtype=dtype, seed=spec.seed)
     rows = model.get_input_embeddings().num_embeddings
     if len(tokenizer) > rows:
         raise ValueError(f"{init}: the embedding has {rows} rows, the tokenizer with latent tokens {len(tokenizer)}")
@@ -167,7 +170,7 @@ def _set_teacher(model: VReflection, stage: Stage2, spec: TrainSpec, init: Path,
         return
     if teacher is not None:
         other = checkpoints.load(
-            teacher, heads=frozenset({"bcm"}), latent_steps=spec.latent_steps, dtype=torch.float32, seed=spec.seed
+            teacher, heads=frozenset({"bcm"}), latent_steps=spec.latent_steps, dtype=model.dtype, seed=spec.seed
         )
         fresh, init = "bcm" in other.fresh_heads, Path(teacher)
         model.box_feature_resampler.load_state_dict(other.box_feature_resampler.state_dict())

@@ -34,6 +34,7 @@ SAVING_SHARE = 0.05
 """At most this share of the time goes into checkpoints: slow ones are written more rarely."""
 
 _LOSSES = ("ce", "bcm", "dac_feat", "dac_attn")
+_SUMS = ("loss", *_LOSSES, "clamped", "self_fed")
 
 
 class NotFinite(FloatingPointError):
@@ -67,10 +68,11 @@ class StageTrainer(Trainer):
         self.micro = 0
         self.sums: dict[str, Tensor] = {}
         self.seen_ids: list[str] = []
-        self.tokens = self.clamped = 0
-        self.last_mechanism: dict[str, float] = {}
-        self.want_mechanism = False
+        self.tokens = 0
         self.gradient_norm = 0.0
+        self.want_numbers = True
+        """Whether this step's numbers are logged."""
+        self.mechanism: dict[str, float] = {}
 
     # Data
 
@@ -114,12 +116,11 @@ class StageTrainer(Trainer):
         if not torch.isfinite(out.loss):
             parts = ", ".join(f"{name} {out.parts[name].item():g}" for name in _LOSSES if name in out.parts)
             raise NotFinite(f"step {step}: loss is {out.loss.item():g} ({parts}); samples {', '.join(inputs.ids)}")
-        for name in (*_LOSSES, "clamped", "self_fed"):
-            if name in out.parts:
-                self.sums[name] = self.sums.get(name, 0.0) + out.parts[name].float()
-        self.sums["loss"] = self.sums.get("loss", 0.0) + out.loss.detach()
-        if self.want_mechanism and self.micro == 1:
-            self.last_mechanism = mechanism(out)
+        for name, value in (out.parts | {"loss": out.loss.detach()}).items():
+            if name in _SUMS:
+                self.sums[name] = self.sums.get(name, 0.0) + value.float()
+        if self.want_numbers and self.micro == 1:
+            self.mechanism = mechanism(out)
         loss = out.loss * self.order.world  # ranks' gradients are averaged, their losses add up
         return (loss, out) if return_outputs else loss
 
@@ -183,7 +184,7 @@ class StageTrainer(Trainer):
 
 
 class _Watch(TrainerCallback):
-    """Logs, saves and stops by the clock. Rank 0 decides, so that all ranks do the same."""
+    """Logs, saves and stops by the clock; where ranks' clocks differ, the first decides for all."""
 
     def __init__(self, trainer: StageTrainer, checkpoint_seconds: float) -> None:
         self.trainer, self.checkpoint_seconds = trainer, checkpoint_seconds
@@ -194,29 +195,29 @@ class _Watch(TrainerCallback):
     def on_train_begin(self, args, state, control, **kwargs) -> None:
         self.logged = self.saved = time.monotonic()
         self.logged_step = state.global_step
-
-    def on_step_begin(self, args, state, control, **kwargs) -> None:
-        due = time.monotonic() - self.logged > LOG_SECONDS
-        self.trainer.want_mechanism = due or state.global_step + 1 in (1, state.max_steps)
+        self.trainer.want_numbers = True
 
     def on_step_end(self, args, state, control, **kwargs) -> None:
-        if self.trainer.want_mechanism:
-            self._log(state)
         control.should_log = control.should_evaluate = False
+        if self.trainer.want_numbers:
+            self._log(state)
         now = time.monotonic()
+        last = state.global_step + 1 >= state.max_steps
         wait = max(self.checkpoint_seconds, self.saving / SAVING_SHARE)
-        done = state.global_step >= state.max_steps
-        stop, save = self._agreed(self.trainer.run.should_stop(), now - self.saved >= wait)
-        if not done and (stop or save):
-            control.should_save, self.began_saving = True, now
-        if stop and not done:
-            control.should_training_stop = True
+        stop, save, self.trainer.want_numbers = self._agreed(
+            self.trainer.run.should_stop(), now - self.saved >= wait, last or now - self.logged >= LOG_SECONDS
+        )
+        if state.global_step < state.max_steps:
+            if stop or save:
+                control.should_save, self.began_saving = True, now
+            control.should_training_stop |= stop
 
     def on_save(self, args, state, control, **kwargs) -> None:
         self.saved = time.monotonic()
         self.saving = self.saved - self.began_saving
 
     def _agreed(self, *flags: bool) -> list[bool]:
+        """True where any rank says so."""
         if self.trainer.order.world == 1:
             return list(flags)
         shared = torch.tensor(flags, dtype=torch.int, device=self.trainer.args.device)
@@ -226,19 +227,20 @@ class _Watch(TrainerCallback):
     def _log(self, state) -> None:
         trainer, now = self.trainer, time.monotonic()
         steps = max(state.global_step - self.logged_step, 1)
-        names = sorted(trainer.sums)
-        sums = torch.stack([torch.as_tensor(trainer.sums[name]).float() for name in names])
-        tokens = torch.tensor(float(trainer.tokens), device=sums.device)
+        device = trainer.args.device
+        sums = torch.tensor([float(trainer.sums.get(name, 0.0)) for name in _SUMS], dtype=torch.float64)
+        sums = torch.stack([sums, torch.tensor([float(name in trainer.sums) for name in _SUMS])]).to(device)
+        tokens = torch.tensor(float(trainer.tokens), device=device)
         if trainer.order.world > 1:
             dist.all_reduce(sums)
             dist.all_reduce(tokens)
-        values = {name: value / steps for name, value in zip(names, sums.tolist(), strict=True)}
+        values = {name: total / steps for name, total, ranks in zip(_SUMS, *sums.tolist(), strict=True) if ranks}
         values |= {
             "lr": trainer._get_learning_rate(),
             "grad_norm": trainer.gradient_norm,
             "tokens_per_second": tokens.item() / max(now - self.logged, 1e-9),
             "seconds_per_step": (now - self.logged) / steps,
-            **trainer.last_mechanism,
+            **trainer.mechanism,
         }
         if state.is_world_process_zero:
             trainer.run.log(state.global_step, state.max_steps, **values)

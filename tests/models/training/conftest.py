@@ -20,12 +20,12 @@ SMALL = Images(min_pixels=32 * 32, max_pixels=512 * 512)
 
 def tiny_config(tokenizer) -> Qwen2_5_VLConfig:
     ids = tokenizer.get_vocab()
-    vision = dict(depth=2, hidden_size=32, intermediate_size=48, num_heads=2, patch_size=8, spatial_merge_size=2,
-                  temporal_patch_size=2, window_size=32, fullatt_block_indexes=[1], out_hidden_size=64)  # fmt: skip
-    text = dict(vocab_size=1024, hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4,
-                num_key_value_heads=2, max_position_embeddings=4096, tie_word_embeddings=False,
-                bos_token_id=ids["<|endoftext|>"], eos_token_id=ids["<|im_end|>"], pad_token_id=ids["<|endoftext|>"],
-                rope_parameters={"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 3, 3]})  # fmt: skip
+    vision = {"depth": 2, "hidden_size": 32, "intermediate_size": 48, "num_heads": 2, "patch_size": 8, "spatial_merge_size": 2,
+                  "temporal_patch_size": 2, "window_size": 32, "fullatt_block_indexes": [1], "out_hidden_size": 64}  # fmt: skip
+    text = {"vocab_size": 1024, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4,
+                "num_key_value_heads": 2, "max_position_embeddings": 4096, "tie_word_embeddings": False,
+                "bos_token_id": ids["<|endoftext|>"], "eos_token_id": ids["<|im_end|>"], "pad_token_id": ids["<|endoftext|>"],
+                "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 3, 3]}}  # fmt: skip
     return Qwen2_5_VLConfig(
         vision_config=vision, text_config=text, tie_word_embeddings=False,
         image_token_id=ids["<|image_pad|>"], video_token_id=ids["<|video_pad|>"],
@@ -44,7 +44,7 @@ def base(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("base")
     torch.manual_seed(0)
     model = Qwen2_5_VLForConditionalGeneration(tiny_config(AutoTokenizer.from_pretrained(BASE_DIR)))
-    model.save_pretrained(folder)
+    model.save_pretrained(folder, save_original_format=False)
     AutoProcessor.from_pretrained(BASE_DIR).save_pretrained(folder)
     return folder
 

@@ -61,7 +61,7 @@ def test_cached_features_equal_the_live_tower(base, make_data, tmp_path, dtype):
         held = store[file.key]
         assert held.dtype == live.dtype == getattr(torch, dtype)
         assert store.grid(file.key) == (int(grid[0, 1]) // 2, int(grid[0, 2]) // 2)
-        tolerance = dict(rtol=1e-5, atol=1e-6) if dtype == "float32" else dict(rtol=0.05, atol=0.02)
+        tolerance = {"rtol": 1e-5, "atol": 1e-6} if dtype == "float32" else {"rtol": 0.05, "atol": 0.02}
         torch.testing.assert_close(held, live, **tolerance)
 
 

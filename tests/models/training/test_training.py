@@ -166,7 +166,7 @@ def test_a_broken_loss_names_the_step_and_the_samples(tmp_path, world, base):
     broken = tmp_path / "broken"
     model = Qwen2_5_VLForConditionalGeneration.from_pretrained(base)
     torch.nn.init.constant_(model.lm_head.weight, float("nan"))
-    model.save_pretrained(broken)
+    model.save_pretrained(broken, save_original_format=False)
     AutoProcessor.from_pretrained(base).save_pretrained(broken)
     with pytest.raises(FloatingPointError, match=r"step 0: loss is nan \(ce nan\); samples toy:\d+, toy:\d+"):
         go(tmp_path, spec(Sft(steps=1, **FAST)), world, init=broken)
@@ -174,7 +174,7 @@ def test_a_broken_loss_names_the_step_and_the_samples(tmp_path, world, base):
 
 def test_a_bf16_checkpoint_stays_bf16_and_its_vision_tower_untouched(tmp_path, world, base):
     init = tmp_path / "init"
-    Qwen2_5_VLForConditionalGeneration.from_pretrained(base, dtype=torch.bfloat16).save_pretrained(init)
+    Qwen2_5_VLForConditionalGeneration.from_pretrained(base, dtype=torch.bfloat16).save_pretrained(init, save_original_format=False)
     AutoProcessor.from_pretrained(base).save_pretrained(init)
     _, run = go(tmp_path, spec(Stage1(steps=2, **FAST | {"precision": "bf16"})), world, init=init)
     before, after = weights(init), weights(run.out)
