@@ -33,6 +33,8 @@ LOOK_SECONDS = 0.25
 SHOW_SECONDS = 1.0
 BARREN_WORKERS = 3
 """Workers in a row that died before they began any job; then something is wrong with starting them at all."""
+PATIENCE_SECONDS = 60.0
+"""How long a full or read-only store is waited for."""
 UNSEEN_SECONDS = 600.0
 """After so long without a sign of life, a claim that cannot be checked from here is no reason to wait for it."""
 
@@ -90,6 +92,7 @@ class Driver:
         self.stops = 0
         self.barren = 0
         self.problem = ""
+        self.refused_since: float | None = None
         self.fed: set[str] = set()
         self.resources = {kind: resources(kind) for kind in {job.kind for job in graph}}
         self.seconds = forecasts.seconds_of(graph, forecast)
@@ -145,7 +148,7 @@ class Driver:
                 if self.stops and not self._mine():
                     break
                 if not self.stops:
-                    self._tend(statuses)
+                    self._tend_patiently(statuses)
                     if self._over(statuses) or self.problem:
                         break
                 changed = [job for job in self.graph if statuses[job.key].state is not before[job.key].state]
@@ -198,6 +201,18 @@ class Driver:
         return status
 
     # Workers
+
+    def _tend_patiently(self, statuses: Mapping[str, Status]) -> None:
+        """A store that refuses to be written is waited for a while: workers may be about to make room."""
+        try:
+            self._tend(statuses)
+            self.refused_since = None
+        except StoreError as error:
+            if self.refused_since is None:
+                self.refused_since = time.monotonic()
+                self.display.say(f"{error}; waiting up to {PATIENCE_SECONDS:.0f} s")
+            elif time.monotonic() - self.refused_since > PATIENCE_SECONDS:
+                raise
 
     def _tend(self, statuses: Mapping[str, Status]) -> None:
         """Orders for the workers, and as many workers as there is work and room for."""
@@ -305,7 +320,11 @@ class Driver:
         )
         self.fed.add(lease.id)
         leases.write(self.store, lease)
-        owner, log = self.backend.launch(lease, threads=needs.cpus)
+        try:
+            owner, log = self.backend.launch(lease, threads=needs.cpus)
+        except StoreError:
+            leases.drop(self.store, lease.id)
+            raise
         with self.store.lock("leases"):
             known = leases.read(self.store, lease.id)
             if known is not None and known.owner == self.me:  # unless the worker reported already
@@ -330,7 +349,10 @@ class Driver:
             self.backend.forget(lease_id)
 
     def _stop_workers(self, hard: bool) -> None:
-        self._command(self.look(), {}, finished=True)
+        try:
+            self._command(self.look(), {}, finished=True)
+        except StoreError as error:
+            self.display.say(str(error))  # the signal below reaches the workers all the same
         mine = self._mine()
         if mine:
             self.display.say(

@@ -12,7 +12,7 @@ import shutil
 import signal
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,7 +80,7 @@ class LocalBackend:
             )
             job = executor.submit(work, str(self.store.root), lease.id)
         self._jobs[lease.id] = job
-        return Owner.here(int(job.job_id)), job.paths.stdout
+        return job_owner(int(job.job_id)), job.paths.stdout
 
     def poll(self) -> dict[str, bool]:
         """By lease, for the workers started here: whether the process is still there. Also buries the dead."""
@@ -117,6 +117,14 @@ class LocalBackend:
                 os.killpg(lease.owner.pid, signal.SIGKILL)  # a worker leads a group of its own
             except (ProcessLookupError, PermissionError):
                 _send(lease.owner.pid, signal.SIGKILL)
+
+
+def job_owner(pid: int) -> Owner:
+    """Of a process that we just started, even if it is gone already."""
+    try:
+        return Owner.here(pid)
+    except ProcessLookupError:
+        return replace(Owner.here(), pid=pid, start_time=0)
 
 
 def _send(pid: int, number: signal.Signals) -> None:

@@ -46,6 +46,19 @@ class Snapshot:
         return " · ".join(parts)
 
 
+def newly_blocked(snapshot: Snapshot) -> str:
+    """One line for all of them: a failed training may block dozens."""
+    blocked = [job for job, status in snapshot.changed if status.state is State.BLOCKED]
+    culprits = {
+        parent.name for job in blocked for parent in job.parents if snapshot.statuses[parent.key].state is State.FAILED
+    }
+    if not blocked:
+        return ""
+    return (
+        f"{len(blocked)} job{'s' if len(blocked) > 1 else ''} cannot run now: blocked by {', '.join(sorted(culprits))}"
+    )
+
+
 class Display(Protocol):
     def show(self, snapshot: Snapshot) -> None: ...
 
@@ -79,11 +92,13 @@ class PlainDisplay:
 
     def show(self, snapshot: Snapshot) -> None:
         for job, status in snapshot.changed:
-            if status.state in (State.READY, State.MISSING):
+            if status.state in (State.READY, State.MISSING, State.BLOCKED):
                 continue
             log = f"  [log {status.attempt.log}]" if status.attempt and status.state is not State.DONE else ""
             reason = "" if status.state in (State.RUNNING, State.DONE) or not status.reason else f": {status.reason}"
             self.say(f"{job.kind} {job.name} {status.state}{reason} ({snapshot.summary()}){log}")
+        if blocked := newly_blocked(snapshot):
+            self.say(blocked)
 
     def say(self, text: str) -> None:
         print(time.strftime("%H:%M:%S"), text, file=self.stream, flush=True)
@@ -111,8 +126,10 @@ class LiveDisplay:
         for job, status in snapshot.changed:
             if status.state is State.DONE:
                 self.say(f"done         {job.kind} {job.name}")
-            elif status.state in (State.FAILED, State.INTERRUPTED, State.BLOCKED):
+            elif status.state in (State.FAILED, State.INTERRUPTED):
                 self.say(f"{status.state:<12} {job.kind} {job.name}: {status.reason}")
+        if blocked := newly_blocked(snapshot):
+            self.say(blocked)
         table = Table.grid(padding=(0, 2))
         for item in snapshot.running:
             share = f"{item.step}/{item.total}" if item.total else "starting"

@@ -14,13 +14,16 @@ def file_digest(path: Path) -> str:
 
 
 def describe(out: Path) -> dict[str, dict[str, Any]]:
-    """{"name": {"sha256", "bytes"}} for files, {"name/": {"sha256", "bytes", "files"}} for folders.
+    """{"name": {"sha256", "bytes"}} for files, {"name/": {"sha256", "bytes", "files"}} for folders, {"name": {"link"}}.
 
     A folder's sha256 is that of its sorted "relative path, digest" lines, so thousands of images are one entry.
     """
     found: dict[str, dict[str, Any]] = {}
     for entry in sorted(os.scandir(out), key=lambda entry: entry.name):
         path = Path(entry.path)
+        if entry.is_symlink():
+            found[entry.name] = {"link": os.readlink(path)}
+            continue
         if not entry.is_dir():
             found[entry.name] = {"sha256": file_digest(path), "bytes": path.stat().st_size}
             continue

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 import threading
 import time
@@ -129,6 +130,8 @@ def run_attempt(
                 return Ending("twin", one_line(error))
             cause, text = cause_of(error), "".join(traceback.format_exception(error))
             print(text, file=sys.stderr, flush=True)
+            if cause != "code":
+                shutil.rmtree(attempt.out, ignore_errors=True)  # of no use to anybody, and the disk may need the room
             attempt.fail(cause, type(error).__name__, one_line(error), text, micro_batch)
             return Ending(cause, one_line(error))
         print(

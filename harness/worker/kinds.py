@@ -43,7 +43,7 @@ def data(context: Context) -> Any:
     from models.config import ExternalTraining, ProxyTraining
 
     if context.record.payload.get("source", "proxy") == "external":
-        from models.training.external import link_training_set
+        from harness.worker.external import link_training_set
 
         return link_training_set(context.run.out, ExternalTraining.model_validate(context.record.payload))
     spec = ProxyTraining.model_validate(context.record.payload)
@@ -57,7 +57,7 @@ def mirror(context: Context) -> Any:
     from models.config import ExternalMirror, ProxyMirror
 
     if context.record.payload.get("source", "proxy") == "external":
-        from models.evaluation.external import link_mirror
+        from harness.worker.external import link_mirror
 
         return link_mirror(context.run.out, ExternalMirror.model_validate(context.record.payload))
     spec = ProxyMirror.model_validate(context.record.payload)
@@ -70,9 +70,8 @@ def mirror(context: Context) -> Any:
 
 @register("features")
 def features(context: Context) -> Any:
-    from models.training.features import cache_features
-
     from models.config import Images
+    from models.training.features import cache_features
 
     _threads(context.run.threads)
     images = Images.model_validate(context.record.payload.get("images", {}))
@@ -94,6 +93,7 @@ def train(context: Context) -> Any:
         teacher=context.inputs.get("teacher"),
         micro_batch=context.micro_batch or int(context.resources["micro_batch"]),
         deepspeed=context.resources.get("deepspeed"),
+        gradient_checkpointing=bool(context.resources.get("gradient_checkpointing")),
     )
 
 

@@ -32,9 +32,7 @@ def resources(kind: str) -> Resources:
 
 
 def run(graph: Graph, root: Path, slots: int = 2) -> dispatch.Outcome:
-    return dispatch.run(
-        graph, Store(root), resources=resources, slots=slots, plugins=[kinds.PLUGIN], display=Silent()
-    )
+    return dispatch.run(graph, Store(root), resources=resources, slots=slots, plugins=[kinds.PLUGIN], display=Silent())
 
 
 def results(graph: Graph, root: Path) -> dict[str, str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import subprocess
 import time
 from typing import Any
 
@@ -17,7 +18,7 @@ from harness.worker.kinds import register
 from models.run import Interrupted
 
 PLUGIN = __name__
-for kind in ("count", "digest", "raise", "starve", "linger"):
+for kind in ("count", "digest", "raise", "starve", "linger", "fill", "speak"):
     KIND_VERSIONS.setdefault(kind, 1)
 
 
@@ -76,6 +77,21 @@ def starve(context: Context) -> None:
 def linger(context: Context) -> None:
     """Deaf to polite stops."""
     time.sleep(context.record.payload["seconds"])
+
+
+@register("fill")
+def fill(context: Context) -> None:
+    """Writes more than a small disk holds."""
+    (context.run.out / "big").write_bytes(bytes(context.record.payload["bytes"]))
+
+
+@register("speak")
+def speak(context: Context) -> None:
+    """Prints from Python, from C's side of the process and from a child."""
+    print("from python")
+    os.write(2, b"from the process\n")
+    subprocess.run(["echo", "from a child"], check=True)
+    print("threads", os.environ["OMP_NUM_THREADS"], context.run.threads, context.run.device)
 
 
 def _read(folder: Any) -> str:

@@ -54,7 +54,9 @@ def test_a_failed_job_blocks_its_dependents_and_nothing_else(tmp_path):
     assert outcome.statuses[behind.key].state is State.BLOCKED
     lines = [str(problem) for problem in outcome.problems]
     assert len(lines) == 2
-    assert "ZeroDivisionError: the arm divides by zero" in lines[0] and "traceback.txt" in lines[0] and "/log" in lines[0]
+    assert (
+        "ZeroDivisionError: the arm divides by zero" in lines[0] and "traceback.txt" in lines[0] and "/log" in lines[0]
+    )
     assert f"parent {bad.name} failed" in lines[1]
     assert attempts(tmp_path, [bad]) == {bad.name: 1}, "an exception in our code is never tried again in one run"
     assert "the arm divides by zero" in (Store(tmp_path).attempts(bad)[0].path / "traceback.txt").read_text()
@@ -170,7 +172,9 @@ def test_kills_at_random_moments_change_no_result(tmp_path, undisturbed, seed):
         driver = graphs.start_driver(tmp_path)
         time.sleep(draw.uniform(0.2, 3.0))
         workers = graphs.live_workers(tmp_path)
-        victims = draw.choice([[driver.pid], [lease.owner.pid for lease in workers], [driver.pid, *[w.owner.pid for w in workers]]])
+        victims = draw.choice(
+            [[driver.pid], [lease.owner.pid for lease in workers], [driver.pid, *[w.owner.pid for w in workers]]]
+        )
         for pid in victims:
             try:
                 os.kill(pid, signal.SIGKILL)

@@ -251,11 +251,16 @@ def test_slurm_times_are_read():
 
 
 def test_a_job_that_ended_without_a_word_is_explained_by_the_scheduler_or_its_log():
-    assert why("OUT_OF_MEMORY", "", True)[0] == "memory"
-    assert why("FAILED", "slurmstepd: error: Detected 1 oom-kill event(s) in StepId=1.0", True)[0] == "memory"
-    assert why("TIMEOUT", "", True)[0] == "timeout"
-    assert why("FAILED", "ModuleNotFoundError: no module named x\n", False)[2].endswith("no module named x")
-    assert why("FAILED", "", True)[0] == why("NODE_FAIL", "", True)[0] == why("COMPLETED", "", False)[0] == ""
+    def cause(state, last="", begun=True, any_begun=True):
+        return why(state, last, begun=begun, any_begun=any_begun)[0]
+
+    assert cause("OUT_OF_MEMORY") == "memory"
+    assert cause("FAILED", "slurmstepd: error: Detected 1 oom-kill event(s) in StepId=1.0") == "memory"
+    assert cause("TIMEOUT") == "timeout"
+    assert cause("FAILED") == cause("NODE_FAIL") == cause("COMPLETED", begun=False, any_begun=False) == ""
+    assert cause("OUT_OF_MEMORY", begun=False) == "", "another job of its bundle was killed"
+    text = why("FAILED", "ModuleNotFoundError: no module named x\n", begun=False, any_begun=False)
+    assert text[0] == "code" and text[2].endswith("no module named x")
 
 
 # Submissions

@@ -1,0 +1,132 @@
+"""What a worker process does with one job."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import subprocess
+
+import pydantic
+import pytest
+
+from harness.jobs import Graph, Job
+from harness.store import State, Store, files
+from harness.worker.attempt import AttemptRun, Stop
+from harness.worker.causes import cause_of, one_line
+from harness.worker.kinds import function_of
+from models.config import ProxyTraining
+from models.run import Interrupted
+from tests.harness.dispatch import graphs
+from tests.harness.store.test_store import mounted
+
+
+def wrapped(inner: BaseException) -> RuntimeError:
+    try:
+        raise RuntimeError("loading failed") from inner
+    except RuntimeError as error:
+        return error
+
+
+def invalid() -> pydantic.ValidationError:
+    try:
+        ProxyTraining(n=0)
+    except pydantic.ValidationError as error:
+        return error
+    raise AssertionError
+
+
+@pytest.mark.parametrize(
+    ("error", "cause"),
+    [
+        (ZeroDivisionError("x"), "code"),
+        (Interrupted("at step 3"), "interrupted"),
+        (MemoryError(), "oom"),
+        (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), "oom"),
+        (RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"), "oom"),
+        (OSError(errno.ENOSPC, "No space left on device"), "storage"),
+        (wrapped(OSError(errno.EROFS, "Read-only file system")), "storage"),
+        (wrapped(FileNotFoundError("x")), "code"),
+        (FileNotFoundError(errno.ENOENT, "No such file", "boxes.json"), "input"),
+        (invalid(), "input"),
+    ],
+)
+def test_the_cause_of_a_failure_decides_about_trying_again(error, cause):
+    assert cause_of(error) == cause
+    assert "\n" not in one_line(error)
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    root = tmp_path_factory.mktemp("results")
+    job = Job("speak", {}, slug="speaks")
+    assert graphs.run(Graph([job, Job("count", {"steps": 3}, slug="counts")]), root, slots=1).complete
+    return Store(root), job
+
+
+def test_everything_a_job_prints_is_in_its_attempts_log(done):
+    store, job = done
+    log = store.attempts(job)[0].log.read_text()
+    assert f"speak {job.name}, attempt 1" in log
+    assert all(
+        line in log for line in ("from python", "from the process", "from a child", "threads 1 1 cpu", "done after")
+    )
+
+
+def test_done_says_which_code_and_versions_computed_it(done):
+    store, job = done
+    record = store.done(job)
+    assert len(record["code"]["commit"]) in (0, 40) and "dirty" in record["code"]
+    assert record["versions"]["python"].startswith("3.") and len(record["versions"]["all packages"]) == 16
+    assert record["attempt"] == 1 and record["fence"] == [1, 0] and record["seconds"] >= 0
+
+
+def test_outputs_are_recorded_with_their_digests(done):
+    store, _ = done
+    record = store.record("counts-" + Job("count", {"steps": 3}).key12)
+    outputs = store.done(record)["outputs"]
+    assert set(outputs) == {"result.json", "log of ends"} and len(outputs["result.json"]["sha256"]) == 64
+
+
+def test_metrics_are_kept_while_the_disk_refuses_and_written_later(tmp_path):
+    store, job = Store(tmp_path), Job("count", {"steps": 1})
+    store.ensure(job)
+    attempt = store.begin_attempt(job)
+    run = AttemptRun(attempt, None, 1, "cpu", Stop())
+    attempt.metrics.mkdir()  # stands for a file that cannot be opened
+    run.log(1, 3, loss=0.5)
+    attempt.metrics.rmdir()
+    run.log(2, 3, loss=0.25)
+    assert [row["step"] for row in files.read_lines(attempt.metrics)[0]] == [1, 2]
+
+
+def test_a_function_that_only_reports_progress_is_stopped_through_it(tmp_path):
+    store, job = Store(tmp_path), Job("count", {"steps": 1})
+    store.ensure(job)
+    run = AttemptRun(store.begin_attempt(job), None, 1, "cpu", Stop(True, "SIGTERM"))
+    with pytest.raises(Interrupted, match="SIGTERM"):
+        run.progress(1, 10)
+
+
+def test_an_unknown_kind_names_the_known_ones():
+    with pytest.raises(LookupError, match="no function for jobs of kind 'bake'; there are .*train"):
+        function_of("bake")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
+def test_a_job_that_fills_the_disk_fails_in_one_line_and_is_done_once_there_is_room(tmp_path, monkeypatch):
+    monkeypatch.setattr("harness.dispatch.retry.STORAGE_PAUSE_SECONDS", 0.1)
+    monkeypatch.setitem(__import__("harness.dispatch.retry").dispatch.retry.TRIES, "storage", 1)
+    job = Job("fill", {"bytes": 2**21}, slug="big")
+    with mounted(tmp_path / "small", "size=1m"):
+        outcome = graphs.run(Graph([job]), tmp_path / "small", slots=1)
+        assert outcome.exit_code == 1 and len(outcome.problems) == 1
+        assert "No space left on device" in str(outcome.problems[0])
+        assert not list((tmp_path / "small").rglob("DONE*"))
+        subprocess.run(["mount", "-o", "remount,size=8m", str(tmp_path / "small")], check=True)
+        assert graphs.run(Graph([job]), tmp_path / "small", slots=1).complete
+        assert Store(tmp_path / "small").state(job) is State.DONE
+        assert (
+            json.loads((Store(tmp_path / "small").folder(job) / "DONE.json").read_text())["outputs"]["big"]["bytes"]
+            == 2**21
+        )
