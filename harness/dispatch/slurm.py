@@ -108,6 +108,10 @@ def _attempts(store: Store, key: str) -> list[Any]:
     return attempts_of(store.record(key).folder)
 
 
+Bundle = tuple[Job, ...]
+"""What one job of the scheduler does in turn."""
+
+
 class SlurmDriver(Driver):
     parent_seconds = 30.0
     """How long a job waits for its parents' results to become visible on its node."""
@@ -129,6 +133,7 @@ class SlurmDriver(Driver):
         self.dispatch, self.detach, self.queue = dispatch, detach, queue
         store.schedulers["slurm"] = queue.alive
         self.jobs = {job.key: job for job in graph}
+        self.awaited = {parent.key for job in graph for parent in job.parents}
         self.submission: Submission | None = None
         self.submitted = 0
         self.unsubmitted = 0
@@ -191,8 +196,8 @@ class SlurmDriver(Driver):
                 wave = [job for job in missing if self._parents_known(job, statuses, in_queue)]
                 if not wave:
                     break
-                for group in self._groups(wave, statuses, in_queue):
-                    ids = self._submit(group, statuses, in_queue)
+                for bundles in self._groups(wave, statuses, in_queue):
+                    ids = self._submit(bundles, statuses, in_queue)
                     if ids is None:
                         return
                     in_queue.update(ids)
@@ -226,14 +231,27 @@ class SlurmDriver(Driver):
 
     def _groups(
         self, wave: list[Job], statuses: Mapping[str, Status], in_queue: Mapping[str, str]
-    ) -> Iterable[list[Job]]:
-        """Jobs of the same shape behind the same parents: one array, or several when it would be too long."""
+    ) -> Iterable[list[Bundle]]:
+        """Jobs of the same shape behind the same parents: one array, or several when it would be too long. An element
+        is a bundle of jobs that one process does in turn."""
         groups: dict[Any, list[Job]] = {}
         for job in wave:
             groups.setdefault((job.kind, self._needed(job, statuses, in_queue), self.scale(job)), []).append(job)
         for group in groups.values():
-            for start in range(0, len(group), ARRAY_LARGEST):
-                yield group[start : start + ARRAY_LARGEST]
+            bundles = list(self._bundles(group))
+            for start in range(0, len(bundles), ARRAY_LARGEST):
+                yield bundles[start : start + ARRAY_LARGEST]
+
+    def _bundles(self, group: list[Job]) -> Iterable[Bundle]:
+        """Only jobs that nothing waits for are bundled: a failure among them must not hold up anybody's children."""
+        needs = self.resources[group[0].kind]
+        shared: dict[str, list[Job]] = {}
+        for job in group:
+            alone = needs.bundle == 1 or needs.processes > 1 or job.key in self.awaited or not self.group(job)
+            shared.setdefault(job.key if alone else self.group(job), []).append(job)
+        for jobs in shared.values():
+            for start in range(0, len(jobs), needs.bundle):
+                yield tuple(jobs[start : start + needs.bundle])
 
     @staticmethod
     def _needed(job: Job, statuses: Mapping[str, Status], in_queue: Mapping[str, str]) -> tuple[str, ...]:
@@ -248,43 +266,41 @@ class SlurmDriver(Driver):
     # Submitting
 
     def _submit(
-        self, group: list[Job], statuses: Mapping[str, Status], in_queue: Mapping[str, str]
+        self, bundles: list[Bundle], statuses: Mapping[str, Status], in_queue: Mapping[str, str]
     ) -> dict[str, str] | None:
-        """Hand one group to the scheduler: key → scheduler id. None when it refused; `problem` says so if for good."""
+        """Hand one array to the scheduler: key → scheduler id. None when it refused; `problem` says so if for good."""
         from submitit.core.utils import FailedJobError
         from submitit.slurm.slurm import SlurmExecutor
 
-        if self.submission is None:
-            from harness.worker.provenance import code
-
-            self.provenance = code()
-            self.submission = Submission.create(self.store, driver=self.me.record(), code=self.provenance)
-        submission, kind = self.submission, group[0].kind
+        submission, first = self._submission(), bundles[0][0]
+        kind, scale, longest = first.kind, self.scale(first), max(map(len, bundles))
         needs, name = self.resources[kind], f"vr-{submission.id}-{kind}"
-        chosen = parameters(needs, self.dispatch, name, self.scale(group[0]))
-        if ids := self._needed(group[0], statuses, in_queue):
+        chosen = parameters(needs, self.dispatch, name, scale, longest)
+        if ids := self._needed(first, statuses, in_queue):
             chosen["dependency"] = "afterok:" + ":".join(ids)
-        plan = str(submission.folder.relative_to(self.store.root))
-        mine = [
-            Lease(
-                f"{submission.id}-{self.submitted + i}",
-                self.me,
-                None,
-                plan,
-                (job.key,),
-                shape=self.shape(kind),
-                code=self.code,
-            )
-            for i, job in enumerate(group)
-        ]
-        self.submitted += len(group)
+        mine = [self._lease(bundle, submission) for bundle in bundles]
         for lease in mine:  # before the jobs begin, which look for them
             leases.write(self.store, lease)
+        minutes = scaled_minutes(needs, scale, longest)
+        settings = {**self._settings(kind), "minutes": minutes, "stop_lead": stop_lead(self.dispatch, minutes)}
+        assignments = [
+            Assignment(
+                root=str(self.store.root),
+                folders=tuple(self.folders[job.key] for job in bundle),
+                lease=lease.id,
+                submission=submission.id,
+                settings=settings,
+                plugins=self.plugins,
+                code=self.provenance,
+                processes=needs.processes,
+                parent_seconds=self.parent_seconds,
+            )
+            for bundle, lease in zip(bundles, mine, strict=True)
+        ]
         try:
             executor = SlurmExecutor(submission.submitit)
             executor._throttling = 0  # submitit waits 0.2 s between requests by default
             executor.update_parameters(**chosen, setup=setup_lines(self.dispatch, submission.code, needs.cpus))
-            assignments = [self._assignment(job, lease, needs) for job, lease in zip(group, mine, strict=True)]
             jobs = executor.map_array(perform, assignments)
         except (FailedJobError, RuntimeError, ValueError) as error:
             for lease in mine:
@@ -292,24 +308,31 @@ class SlurmDriver(Driver):
             self._refused(kind, str(error))
             return None
         found = {}
-        for job, lease, submitted in zip(group, mine, jobs, strict=True):
+        for bundle, lease, submitted in zip(bundles, mine, jobs, strict=True):
             owner = Owner(scheduler="slurm", scheduler_id=submitted.job_id, scheduler_name=name)
             leases.update(self.store, lease.id, owner=owner, log=str(submitted.paths.stdout))
-            found[job.key] = submitted.job_id
+            found.update({job.key: submitted.job_id for job in bundle})
         return found
 
-    def _assignment(self, job: Job, lease: Lease, needs: Resources) -> Assignment:
-        minutes = scaled_minutes(needs, self.scale(job))
-        return Assignment(
-            root=str(self.store.root),
-            folder=self.folders[job.key],
-            lease=lease.id,
-            submission=self.submission.id if self.submission else "",
-            settings={**self._settings(job.kind), "minutes": minutes, "stop_lead": stop_lead(self.dispatch, minutes)},
-            plugins=self.plugins,
-            code=self.provenance,
-            processes=needs.processes,
-            parent_seconds=self.parent_seconds,
+    def _submission(self) -> Submission:
+        """This driver's, with the code as it is at its first request."""
+        if self.submission is None:
+            from harness.worker.provenance import code
+
+            self.provenance = code()
+            self.submission = Submission.create(self.store, driver=self.me.record(), code=self.provenance)
+        return self.submission
+
+    def _lease(self, bundle: Bundle, submission: Submission) -> Lease:
+        self.submitted += 1
+        return Lease(
+            f"{submission.id}-{self.submitted}",
+            owner=self.me,
+            driver=None,
+            plan=str(submission.folder.relative_to(self.store.root)),
+            remaining=tuple(job.key for job in bundle),
+            shape=self.shape(bundle[0].kind),
+            code=self.code,
         )
 
     def _refused(self, kind: str, text: str) -> None:
@@ -352,25 +375,25 @@ class SlurmDriver(Driver):
                         self._bury_one(lease, standing)
 
     def _bury_one(self, lease: Lease, standing: Standing) -> None:
-        key = lease.remaining[0]
-        record = self.store.record(key)
-        newest = next(reversed(self.store.attempts(record)), None)
-        begun = newest is not None and newest.claim.get("lease") == lease.id
-        unexplained = not self.store.is_done(record) and not (begun and newest.failure)
-        if unexplained and standing.phase is Phase.ENDED:
-            last = last_words(Path(lease.log))
-            cause, kind, message = why(standing.state, last, begun)
-            if cause:
-                attempt = newest if begun else self.store.begin_attempt(record, lease=lease.id)
-                attempt.fail(cause, kind, message)
-        by_hand = (
-            standing.state == "CANCELLED"
-            and key in self.jobs
-            and not (standing.reason == "DependencyNeverSatisfied" or self._parent_failed(key))
-        )
-        if by_hand and not self.store.is_done(record):
-            self.retries.give_up(self.jobs[key], f"cancelled in the scheduler (job {lease.owner.scheduler_id})")
+        last = last_words(Path(lease.log))
+        for key in lease.remaining:
+            record = self.store.record(key)
+            if self.store.is_done(record):
+                continue
+            newest = next(reversed(self.store.attempts(record)), None)
+            begun = newest is not None and newest.claim.get("lease") == lease.id
+            if standing.phase is Phase.ENDED and not (begun and newest.failure):
+                cause, kind, message = why(standing.state, last, begun=begun, any_begun=bool(lease.current))
+                if cause:
+                    attempt = newest if begun else self.store.begin_attempt(record, lease=lease.id)
+                    attempt.fail(cause, kind, message)
+            if key in self.jobs and self._cancelled_by_hand(key, standing):
+                self.retries.give_up(self.jobs[key], f"cancelled in the scheduler (job {lease.owner.scheduler_id})")
         leases.drop(self.store, lease.id)
+
+    def _cancelled_by_hand(self, key: str, standing: Standing) -> bool:
+        by_dependency = standing.reason == "DependencyNeverSatisfied" or self._parent_failed(key)
+        return standing.state == "CANCELLED" and not by_dependency
 
     def _parent_failed(self, key: str) -> bool:
         statuses = self.store.statuses(self.jobs[key].parents)
@@ -380,11 +403,14 @@ class SlurmDriver(Driver):
         )
 
 
-def why(state: str, last: str, begun: bool) -> tuple[str, str, str]:
+def why(state: str, last: str, *, begun: bool, any_begun: bool) -> tuple[str, str, str]:
     """(cause, type, message) of a job that ended without a word of its own; cause "" where trying again is free.
 
+    begun: whether this job was. any_begun: whether any of its bundle was: then the others only did not get their turn.
     last: the end of its scheduler log: under srun an out-of-memory kill reads FAILED, and only the log tells.
     """
+    if any_begun and not begun:
+        return "", "", ""
     if state == "OUT_OF_MEMORY" or (state == "FAILED" and OUT_OF_MEMORY.search(last)):
         return "memory", "OutOfMemory", "killed by the scheduler for using more memory than it asked for"
     if state in ("TIMEOUT", "DEADLINE"):

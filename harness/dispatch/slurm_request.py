@@ -38,8 +38,9 @@ def stop_lead(dispatch: SlurmDispatch, minutes: float) -> int:
     return int(own) if own.isdigit() else signal_seconds(minutes)
 
 
-def scaled_minutes(resources: Resources, scale: Scale) -> int:
-    return max(1, round(resources.minutes * scale.minutes))
+def scaled_minutes(resources: Resources, scale: Scale, bundle: int = 1) -> int:
+    """The time limit of a scheduler job that does so many jobs in turn."""
+    return max(1, round(resources.minutes * scale.minutes * bundle))
 
 
 def memory(gib: float) -> str:
@@ -47,12 +48,14 @@ def memory(gib: float) -> str:
     return f"{round(gib)}GB" if gib == round(gib) else f"{max(1, round(gib * 1024))}MB"
 
 
-def parameters(resources: Resources, dispatch: SlurmDispatch, name: str, scale: Scale = Scale()) -> dict[str, Any]:
+def parameters(
+    resources: Resources, dispatch: SlurmDispatch, name: str, scale: Scale = Scale(), bundle: int = 1
+) -> dict[str, Any]:
     """Keyword arguments of submitit's `SlurmExecutor.update_parameters`, dependencies and environment left out.
 
     One node with a task for each process. `dispatch.sbatch` is laid over everything else.
     """
-    minutes = scaled_minutes(resources, scale)
+    minutes = scaled_minutes(resources, scale, bundle)
     extra: dict[str, Any] = {"kill-on-invalid-dep": "yes", "requeue": True}
     extra.update({option.lstrip("-").replace("_", "-"): value for option, value in dispatch.sbatch.items()})
     chosen: dict[str, Any] = {
@@ -78,7 +81,7 @@ def parameters(resources: Resources, dispatch: SlurmDispatch, name: str, scale: 
 
 def sbatch_words(resources: Resources, dispatch: SlurmDispatch, name: str = "", scale: Scale = Scale()) -> list[str]:
     """The request as sbatch options, for people: ["--partition=a800", "--gpus-per-node=8", ...]."""
-    chosen = parameters(resources, dispatch, name, scale)
+    chosen = parameters(resources, dispatch, name, scale, resources.bundle)
     extra = chosen.pop("additional_parameters")
     shown = {
         "partition": chosen.get("partition"),

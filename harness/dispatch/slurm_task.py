@@ -1,4 +1,4 @@
-"""What runs inside a SLURM job: one job of the graph, from its claim to DONE.json, and what to do when it is told to stop.
+"""What runs inside a SLURM job: jobs of the graph, from claim to DONE.json, and what to do when it is told to stop.
 
 Every rank of a multi-process job comes through `perform`. Rank 0 owns the attempt; the others wait for its word and
 only compute. A scheduler may start the same job twice, so nothing here relies on being alone: the store decides.
@@ -17,7 +17,7 @@ from typing import Any
 
 from harness.dispatch.slurm_queue import SchedulerSilent, SlurmQueue, run_command
 from harness.store import AlreadyDone, Attempt, Held, Owner, Record, Store, files, leases
-from harness.worker.attempt import AttemptRun, Context, Stop, resolve_inputs, run_attempt
+from harness.worker.attempt import AttemptRun, Context, Ending, Stop, resolve_inputs, run_attempt
 from harness.worker.orders import Order
 from harness.worker.process import Worker, catch_stop_signals
 from models.run import Interrupted
@@ -31,13 +31,14 @@ class NotDone(RuntimeError):
 
 @dataclass(frozen=True)
 class Assignment:
-    """root: of the store. folder: of the job, from there. lease: its lease's id. code: provenance of the submitted code.
+    """root: of the store. folders: of the jobs, from there, done in turn. lease: its id. code: provenance of the
+    submitted code.
 
     parent_seconds: how long a parent's result may take to become visible here after the parent's end.
     """
 
     root: str
-    folder: str
+    folders: tuple[str, ...]
     lease: str
     submission: str
     settings: Mapping[str, Any]
@@ -48,7 +49,7 @@ class Assignment:
 
 
 def perform(task: Assignment) -> str:
-    """How the job ended. Raises NotDone when its result is not there."""
+    """How the jobs ended. Raises NotDone when a result is not there."""
     stop = catch_stop_signals()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     for module in task.plugins:
@@ -56,18 +57,34 @@ def perform(task: Assignment) -> str:
     me = Owner.here()
     store = Store(task.root, {"slurm": lambda owner: others(owner, me, queue)})
     queue = SlurmQueue(poll_seconds=20)
-    record = Record.read(store.root / task.folder)
     rank = int(os.environ.get("SLURM_PROCID", "0"))
     if task.processes > 1:
         join_processes()
     if rank:
-        return follow(store, record, task, stop, rank)
+        return follow(store, task, stop, rank)
     report(store, task, me)
+    kept: dict[str, Any] = {}
+    endings: dict[str, Ending] = {}
+    records = [Record.read(store.root / folder) for folder in task.folders]
+    for i, record in enumerate(records):
+        endings[record.name] = one(store, record, task, stop, kept)
+        print(f"{record.name}: {endings[record.name].outcome} {endings[record.name].message}".rstrip(), flush=True)
+        leases.update(store, task.lease, remaining=tuple(left.key for left in records[i + 1 :]))
+    leases.drop(store, task.lease)
+    if bad := [f"{name}: {ending.outcome}: {ending.message}" for name, ending in endings.items() if not ending.well]:
+        raise NotDone("; ".join(bad))
+    return ", ".join(ending.outcome for ending in endings.values())
+
+
+def one(store: Store, record: Record, task: Assignment, stop: Stop, kept: dict[str, Any]) -> Ending:
+    """One job. Raises NotDone when the whole task has to leave: it was told to stop, or a parent is missing."""
+    newest = next(reversed(store.attempts(record)), None)
+    if newest and newest.failure and newest.failure.cause != "interrupted" and newest.claim.get("lease") == task.lease:
+        return Ending(newest.failure.cause, newest.failure.message)  # before the task was queued again
     wait_for_parents(store, record, task)
     attempt = begin(store, record, task, stop)
     if attempt is None:
-        leases.drop(store, task.lease)
-        return "done already"
+        return Ending("done", "already")
     before = store.resume_point(record)
     announce(store, task, attempt, before)
     leases.update(store, task.lease, current=record.key)
@@ -78,17 +95,13 @@ def perform(task: Assignment) -> str:
         record,
         attempt,
         resources=task.settings,
-        kept={},
+        kept=kept,
         stop=stop,
         provenance={"code": dict(task.code or {}), "versions": versions()},
     )
-    print(f"{record.name}: {ending.outcome} {ending.message}".rstrip(), flush=True)
     if ending.outcome == "interrupted" and stop.requested:
         after_stop(store, record, task, attempt, stop, progressed=store.resume_point(record) != before)
-    leases.drop(store, task.lease)
-    if not ending.well:
-        raise NotDone(f"{record.name}: {ending.outcome}: {ending.message}")
-    return ending.outcome
+    return ending
 
 
 def others(owner: Owner, me: Owner, queue: SlurmQueue) -> bool | None:
@@ -120,7 +133,8 @@ def wait_for_parents(store: Store, record: Record, task: Assignment) -> None:
 
 def begin(store: Store, record: Record, task: Assignment, stop: Stop) -> Attempt | None:
     """The claim, as soon as nobody else has it; None when the result is there."""
-    order = Order(record.key, record.kind, task.folder, 0, resources=task.settings)
+    folder = str(record.folder.relative_to(store.root))
+    order = Order(record.key, record.kind, folder, 0, resources=task.settings)
     while True:
         try:
             return store.begin_attempt(
@@ -226,10 +240,11 @@ def announce(store: Store, task: Assignment, attempt: Attempt, resume: Path | No
         files.write_json(path, {"attempt": attempt.number, "resume": str(resume) if resume else None})
 
 
-def follow(store: Store, record: Record, task: Assignment, stop: Stop, rank: int) -> str:
+def follow(store: Store, task: Assignment, stop: Stop, rank: int) -> str:
     """A rank that only computes. Whatever it raises ends the whole job (srun --kill-on-bad-exit)."""
     from harness.worker.kinds import function_of
 
+    record = Record.read(store.root / task.folders[0])
     while (word := files.read_json(_announcement(store, task))) is None:
         if store.is_done(record):
             return "done already"

@@ -47,6 +47,8 @@ class Resources(Frozen):
     batch_size: Count = 1
     shards: Count = 1
     """Array tasks that share one evaluation."""
+    bundle: Count = 1
+    """Evaluations of one checkpoint that one job of a scheduler does in turn, so that it is loaded once."""
     attention: Literal["eager", "sdpa", "flash_attention_2"] = "sdpa"
     gradient_checkpointing: bool = False
     deepspeed: Literal["zero1", "zero2", "zero3"] | None = None

@@ -6,7 +6,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -82,6 +82,7 @@ def drive(
     queue: SlurmQueue | None = None,
     detach: bool = False,
     display: Any = None,
+    plugins: Sequence[str] = (kinds.PLUGIN,),
     **options: Any,
 ) -> dispatch.Outcome:
     """Run a graph on the cluster. options: of the profile's dispatch block."""
@@ -91,7 +92,7 @@ def drive(
         resources=resources,
         dispatch=SlurmDispatch(**options),
         detach=detach,
-        plugins=[kinds.PLUGIN],
+        plugins=plugins,
         display=display or Silent(),
         queue=queue or quick_queue(),
     )

@@ -112,7 +112,7 @@ def test_a_child_that_starts_without_its_parent_notices_and_leaves(cluster, tmp_
     child = Job("digest", {}, {"x": parent}, "child")
     store = Store(tmp_path)
     folders = {job.key: str(store.ensure(job).relative_to(store.root)) for job in (parent, child)}
-    task = Assignment(str(tmp_path), folders[child.key], "none", "none", {}, (kinds.PLUGIN,), parent_seconds=0.5)
+    task = Assignment(str(tmp_path), (folders[child.key],), "none", "none", {}, (kinds.PLUGIN,), parent_seconds=0.5)
     executor = SlurmExecutor(tmp_path / "submitit")
     executor.update_parameters(time=10, mem="300MB", dependency="afterok:987654", stderr_to_stdout=True)
     job = executor.submit(perform, task)

@@ -14,6 +14,7 @@ from harness.dispatch import slurm, slurm_submission
 from harness.jobs import Graph, Job
 from harness.spec.profile import Resources
 from harness.store import State, Store, leases
+from tests.cluster import bundles
 from tests.cluster.conftest import (
     background,
     counting,
@@ -123,6 +124,21 @@ def test_several_processes_join_as_ranks_of_one_job_and_see_all_its_gpus(cluster
     assert {word["CUDA_VISIBLE_DEVICES"] for word in words} == {"0,1"}
     assert len({(word["MASTER_ADDR"], word["MASTER_PORT"]) for word in words}) == 1
     assert len(Store(tmp_path).attempts(job)) == 1
+
+
+def test_evaluations_of_one_checkpoint_share_a_process_and_one_that_fails_does_not_take_the_others_along(
+    cluster, tmp_path
+):
+    checkpoint, before = counting(1), len(queued(cluster))
+    jobs = [Job("evaluate", {"i": i, "fails": i == 1}, {"checkpoint": checkpoint}, f"evaluate{i}") for i in range(4)]
+    needs = Resources(memory_gb=0.3, minutes=10, bundle=3)
+    outcome = drive(Graph(jobs), tmp_path, resources=lambda kind: needs, plugins=[bundles.PLUGIN])
+    assert [outcome.statuses[job.key].state for job in jobs] == ["done", "failed", "done", "done"]
+    words = [json.loads(result(tmp_path, jobs[i])) for i in (0, 2, 3)]
+    assert sorted(word["asked"] for word in words) in ([1, 1, 2], [1, 1, 3], [1, 2, 3])
+    assert len({word["process"] for word in words}) == 2
+    assert len(queued(cluster)) - before == 3, "the checkpoint, a bundle of three, one of one"
+    assert [len(Store(tmp_path).attempts(job)) for job in jobs] == [1, 1, 1, 1]
 
 
 def test_two_drivers_at_once_submit_every_job_once(cluster, tmp_path):
