@@ -47,7 +47,7 @@ class Job:
 
     kind: str
     payload: Mapping[str, Any]
-    inputs: Mapping[str, "Job | Source"] = field(default_factory=dict)
+    inputs: Mapping[str, Job | Source] = field(default_factory=dict)
     slug: str = ""
 
     @cached_property
@@ -72,7 +72,7 @@ class Job:
         return f"{self.slug or self.kind}-{self.key12}"
 
     @property
-    def parents(self) -> tuple["Job", ...]:
+    def parents(self) -> tuple[Job, ...]:
         return tuple(upstream for upstream in self.inputs.values() if isinstance(upstream, Job))
 
     def __hash__(self) -> int:

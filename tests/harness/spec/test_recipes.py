@@ -23,9 +23,19 @@ def options(name: str) -> dict:
 
 def test_the_paper_recipe_holds_the_papers_numbers():
     paper = options("vreflection")
-    assert (paper["stage1.steps"], paper["stage1.lr"], paper["stage2.steps"], paper["stage2.lr"]) == (2500, 1e-5, 1250, 5e-6)
+    assert (paper["stage1.steps"], paper["stage1.lr"], paper["stage2.steps"], paper["stage2.lr"]) == (
+        2500,
+        1e-5,
+        1250,
+        5e-6,
+    )
     assert [paper[f"stage1.{n}"] for n in ("lambda_bcm", "align", "p", "bcm_distance")] == [0.1, "bernoulli", 0.5, "l1"]
-    assert [paper[f"stage2.{n}"] for n in ("lambda_dac", "lambda_feat", "lambda_attn", "slot_fill")] == [0.1, 1, 1, "student"]
+    assert [paper[f"stage2.{n}"] for n in ("lambda_dac", "lambda_feat", "lambda_attn", "slot_fill")] == [
+        0.1,
+        1,
+        1,
+        "student",
+    ]
 
 
 def test_the_release_recipe_holds_the_releases_numbers():
