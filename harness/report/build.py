@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from harness.report.fingerprint import fingerprint
 from harness.report.headline import headline
@@ -113,7 +114,7 @@ def chart(results: Results) -> Chart | None:
             if (value := results.estimate(row, name, protocol)) is not None
         ]
         reported = [
-            Mark(row, float(value.value), approximate=value.approximate)
+            Mark(row, float(value.value), text=value.text)
             for row in rows
             if (value := results.reported(row, name)) is not None and value.value is not None
         ]
@@ -140,4 +141,14 @@ def chart(results: Results) -> Chart | None:
         f"Measured here{' at proxy scale' if proxy else ''}, 95 % interval ({noise})" if found else "Measured here: nothing yet",
         "Reported by the paper" + (" (another model, other data: not comparable)" if proxy else ""),
         f"accuracy in percent · recipe {study.recipe_name} · profile {study.profile_name} · protocol {protocol}",
+        **axis_of(results, rows),
     )
+
+
+def axis_of(results: Results, rows: tuple[str, ...]) -> dict[str, Any]:
+    """For a line plot: every row's place on the axis that the spec names."""
+    plot = results.study.experiment.plot
+    places = [results.arms[row].row.x for row in rows]
+    if plot is None or None in places:
+        return {}
+    return {"x": tuple(places), "x_label": plot.x, "x_log": plot.log}

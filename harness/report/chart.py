@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from harness.report.fingerprint import STAMP
-from harness.report.types import Chart, Mark, Report
+from harness.report.types import Chart, Mark, Panel, Report
 
 MEASURED, REPORTED, GUESS, INK = "#0072B2", "#8A5A00", "#767676", "#16191d"
 """Blue and brown of the Okabe-Ito palette: told apart in every common colour blindness, and by shape in grey print."""
@@ -26,17 +26,25 @@ def png(report: Report) -> bytes:
 def draw(chart: Chart, fingerprint: str) -> bytes:
     """PNG bytes; the same chart gives the same bytes."""
     panels, rows = chart.panels, chart.rows
-    height = 1.9 + 0.66 * max(len(rows), 2)
+    height = 6.2 if chart.x else 1.9 + 0.66 * max(len(rows), 2)
     figure = Figure(figsize=(2.2 + 3.1 * max(len(panels), 1), height), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(chart.title, x=0.01, ha="left", fontsize=12, fontweight="bold", color=INK)
     if panels:
         above, below = figure.subfigures(2, 1, hspace=0.03)
-        for part, title, measured in ((above, chart.measured_title, True), (below, chart.reported_title, False)):
+        for part, title, measured in (
+            (above, chart.measured_title, True), (below, chart.reported_title, False),
+        ):
             part.suptitle(title, x=0.01, ha="left", fontsize=9.5, color=MEASURED if measured else REPORTED)
             axes = part.subplots(1, len(panels), sharey=True, squeeze=False)[0]
             for axis, panel in zip(axes, panels):
-                _panel(axis, panel.title, rows, panel.measured if measured else panel.reported, measured)
+                marks = panel.measured if measured else panel.reported
+                if chart.x:
+                    _curve(axis, panel, dict(zip(rows, chart.x)), marks, measured, chart)
+                else:
+                    _panel(axis, panel.title, rows, marks, measured)
+            if chart.x:
+                continue
             _span(list(axes))
             for axis, panel in zip(axes, panels):
                 if measured and panel.chance is not None:
@@ -58,7 +66,7 @@ def _panel(axis: Axes, title: str, rows: tuple[str, ...], marks: tuple[Mark, ...
             axis.plot([mark.value], [y], "o", color=MEASURED, markersize=6, markeredgecolor="white", markeredgewidth=0.8, zorder=4)
         else:
             axis.plot([mark.value], [y], "D", markerfacecolor="none", markeredgecolor=REPORTED, markersize=6, markeredgewidth=1.4, zorder=4)
-        text = f"{'~' if mark.approximate else ''}{mark.value:.1f}"
+        text = mark.text or f"{mark.value:.1f}"
         axis.annotate(
             text, (mark.value, y), xytext=(0, 5), textcoords="offset points", ha="center", fontsize=7.5, color=INK, zorder=2.5,
             bbox={"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.85},
@@ -79,6 +87,47 @@ def _panel(axis: Axes, title: str, rows: tuple[str, ...], marks: tuple[Mark, ...
     axis.margins(x=0.12)
     axis.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     for side in ("top", "right", "left"):
+        axis.spines[side].set_visible(False)
+
+
+def _curve(
+    axis: Axes, panel: Panel, place: dict[str, float], marks: tuple[Mark, ...], measured: bool, chart: Chart
+) -> None:
+    """Values over the rows' places; intervals as bars, reported values as printed."""
+    x, y = [place[mark.row] for mark in marks], [mark.value for mark in marks]
+    if measured:
+        axis.plot(x, y, "-o", color=MEASURED, linewidth=1.4, markersize=5, zorder=3)
+        for at, mark in zip(x, marks):
+            if mark.interval is not None:
+                axis.plot([at, at], [mark.interval.low, mark.interval.high], color=MEASURED, linewidth=2, alpha=0.6)
+        for value, name, style in ((panel.chance, "guessing", ":"), (panel.base, "base", "--")):
+            if value is not None:
+                axis.axhline(value, color=GUESS, linestyle=style, linewidth=1)
+                axis.annotate(
+                    f"{name} {value:.1f}", (0.995, value), xycoords=("axes fraction", "data"), ha="right", va="bottom",
+                    fontsize=6.5, color=GUESS,
+                )  # fmt: skip
+    else:
+        axis.plot(x, y, "--", color=REPORTED, linewidth=1, zorder=2)
+        axis.plot(x, y, "D", markerfacecolor="white", markeredgecolor=REPORTED, markersize=6, markeredgewidth=1.4, zorder=3)
+        for at, mark in zip(x, marks):
+            axis.annotate(
+                mark.text or f"{mark.value:.1f}", (at, mark.value), xytext=(0, 7),
+                textcoords="offset points", ha="center", fontsize=7, color=INK,
+            )  # fmt: skip
+    if not marks:
+        axis.annotate("no result", (0.5, 0.5), xycoords="axes fraction", ha="center", color=GUESS, style="italic")
+    if chart.x_log:
+        axis.set_xscale("log", base=2)
+    axis.set_xticks(list(place.values()), [f"{value:g}" for value in place.values()])
+    axis.minorticks_off()
+    axis.set_xlabel(chart.x_label, fontsize=8)
+    axis.set_title(panel.title, fontsize=9.5, color=INK)
+    axis.tick_params(labelsize=8)
+    axis.grid(axis="y", color="#e3e7eb", linewidth=0.8)
+    axis.set_axisbelow(True)
+    axis.margins(x=0.08, y=0.18)
+    for side in ("top", "right"):
         axis.spines[side].set_visible(False)
 
 

@@ -145,8 +145,8 @@ def claim_line(results: Results) -> str:
     counts = {outcome: sum(again.outcome is outcome for _, again in judged) for outcome in Holds}
     shown = listed([f"{n} {outcome}" for outcome, n in counts.items() if n])
     wrong = sum(reported.outcome is Holds.FAILS for reported, _ in judged)
-    own = f"{wrong} of them fail{'s' * (wrong == 1)} on its own numbers; " if wrong else "all agree with its own numbers; "
-    return f"Of the paper's {len(judged)} claims about this table, {own}regenerated{scale}: {shown}."
+    own = f"{wrong} fail{'s' * (wrong == 1)} on its own numbers" if wrong else "none fails on its own numbers"
+    return f"Of the paper's {len(judged)} claims about this table, {own}; regenerated{scale}: {shown}."
 
 
 def be(outcome: str) -> str:
@@ -167,4 +167,8 @@ def trouble_line(results: Results) -> str:
             for name, rate in (("cut off", rates.truncated), ("unreadable", rates.unparsed)):
                 if rate is not None and rate > 0.05:
                     problems.setdefault(f"More than 5 % of answers {name}", []).append(f"{row} on {results.title(column)}")
-    return " ".join(f"{what}: {listed(where)}." for what, where in problems.items())
+    lines = []
+    for what, where in problems.items():
+        shown = listed(where) if len(where) <= 4 else f"{', '.join(where[:3])} and {len(where) - 3} more cells"
+        lines.append(f"{what}: {shown}.")
+    return " ".join(lines)

@@ -107,12 +107,13 @@ def latex(report: Report) -> str:
             if table.name != "jobs":
                 lines += ["", *table_lines(table, report)]
                 if section.name == "main" and section.bullets:
-                    lines[-1:] = [rf"\par\footnotesize {escape(text)}" for text in section.bullets] + lines[-1:]
+                    lines[-1:] = [rf"\par\raggedright\footnotesize {escape(text)}" for text in section.bullets] + lines[-1:]
     return "\n".join(lines) + "\n"
 
 
 def comment(text: str) -> str:
-    return text.replace("\n", " ").encode("ascii", "replace").decode()
+    """The text on one line, in ASCII, without control characters."""
+    return "".join(c if " " <= c <= "~" else "?" if c.isprintable() else " " for c in text)
 
 
 def document(body: str) -> str:
@@ -125,7 +126,11 @@ def document(body: str) -> str:
 
 def table_lines(table: Table, report: Report) -> list[str]:
     """One table environment. Column groups stand over a rule of their own."""
-    spec = "l" + "".join("r" if column.numeric else "l" for column in table.columns)
+    texts = [[row.label for row in table.rows]]
+    texts += [[row.cells[i].display for row in table.rows] for i in range(len(table.columns))]
+    kinds = ["l", *("r" if column.numeric else "l" for column in table.columns)]
+    letters = [long_column(column) if kind == "l" else kind for kind, column in zip(kinds, texts)]
+    spec = "".join(letters)
     warning = f"{report.warning} " if report.warning else ""
     lines = [
         r"\begin{table}[htbp]",
@@ -141,14 +146,19 @@ def table_lines(table: Table, report: Report) -> list[str]:
     lines += [" & ".join([escape(table.stub), *(escape(column.title) for column in table.columns)]) + r" \\", r"\midrule"]
     for group, rows in groupby(table.rows, key=lambda row: row.group):
         if group:
-            lines.append(rf"\multicolumn{{{len(spec)}}}{{l}}{{\textit{{{escape(group)}}}}} \\")
+            lines.append(rf"\multicolumn{{{len(letters)}}}{{l}}{{\textit{{{escape(group)}}}}} \\")
         for row in rows:
             mark = rf"\textsuperscript{{{escape(row.marks)}}}" if row.marks else ""
             # A row that begins with [ would be read as the optional argument of the line break before it.
             lines.append(" & ".join(["{}" + escape(row.label) + mark, *map(cell_text, row.cells)]) + r" \\")
     lines += [r"\bottomrule", r"\end{tabular}"]
-    lines += [rf"\par\footnotesize {escape(note)}" for note in table.notes]
+    lines += [rf"\par\raggedright\footnotesize {escape(note)}" for note in table.notes]
     return [*lines, r"\end{table}"]
+
+
+def long_column(texts: list[str], width: int = 44) -> str:
+    """A column of sentences is set as paragraphs, so that the table stays on the page."""
+    return r"p{5cm}" if max(map(len, texts), default=0) > width else "l"
 
 
 def group_heads(columns: tuple[Column, ...]) -> tuple[list[str], list[str]]:
@@ -166,7 +176,7 @@ def group_heads(columns: tuple[Column, ...]) -> tuple[list[str], list[str]]:
 
 def cell_text(cell: Cell) -> str:
     text = escape(cell.display)
-    if cell.value is None and cell.tone == "warning" and cell.note:
+    if cell.inline and cell.note:
         text = rf"\textit{{{escape(shorten(cell.note))}}}"
     if cell.tone == "strong" and text:
         text = rf"\textbf{{{text}}}"

@@ -83,7 +83,7 @@ def cell_text(cell: Cell) -> str:
         text = f"**{text}**"
     if cell.detail:
         text += f" {escape(cell.detail)}"
-    if cell.value is None and cell.tone == "warning" and cell.note:
+    if cell.inline and cell.note:
         text = escape(cell.note)
     return text
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import combinations
 
 from harness.report.measure import Unmeasured
@@ -65,7 +66,7 @@ def delta_cell(results: Results, of: str, over: str, column: str, protocol: str 
     """A printed row of differences, regenerated as a paired difference."""
     comparison = results.pair(of, over, column, protocol)
     if comparison is None:
-        return Cell("not run", note=f"needs {of} and {over}", tone="warning")
+        return Cell("not run", note=f"not run: needs {of} and {over}", tone="warning")
     return Cell(
         signed(comparison.difference),
         100 * comparison.difference,
@@ -125,14 +126,31 @@ def main_table(results: Results, protocol: str, marks: dict[str, str]) -> Table:
         rows.append(Row(label, tuple(cells), marks.get(label, ""), arm.row.group))
     label = f"{study.experiment.kind.capitalize()} {study.experiment.name}"
     scale = "; columns marked proxy were measured at proxy scale" if proxy else ""
+    rows, reasons = with_reasons(rows)
     return Table(
         f"main-{protocol}",
         f"{label}: {study.experiment.title}. Accuracy in percent with 95 % interval, protocol {protocol}{scale}.",
         tuple(columns),
         tuple(rows),
         stub="Row",
-        notes=main_notes(results, protocol),
+        notes=(*reasons, *main_notes(results, protocol)),
     )
+
+
+def with_reasons(rows: list[Row]) -> tuple[list[Row], list[str]]:
+    """Why cells have no value: in the cell where it is said once, as a numbered note where several cells share it."""
+    absent = [cell.note for row in rows for cell in row.cells if cell.value is None and cell.tone == "warning"]
+    shared = [note for note in dict.fromkeys(absent) if absent.count(note) > 1]
+
+    def marked(cell: Cell) -> Cell:
+        if cell.value is not None or cell.tone != "warning":
+            return cell
+        if cell.note in shared:
+            return replace(cell, display=f"{cell.display} ({shared.index(cell.note) + 1})")
+        return replace(cell, inline=True)
+
+    notes = [f"({number}) {note}" for number, note in enumerate(shared, start=1)]
+    return [replace(row, cells=tuple(map(marked, row.cells))) for row in rows], notes
 
 
 def column_note(results: Results, column: str, protocol: str) -> str:
@@ -363,7 +381,7 @@ def answer_table(results: Results, protocol: str = "paper") -> Table:
     by_benchmark = {c.benchmark: c.name for c in reversed(results.study.columns)}
     order = list(dict.fromkeys(c.benchmark for c in results.study.columns))
     labels = [label for label, arm in results.arms.items() if arm.row.delta is None]
-    for label in ([BASE] if results.study.base and BASE not in labels else []) + labels:
+    for label in ([BASE] if base_row(results) == BASE else []) + labels:
         cells: list[Cell] = []
         for benchmark in order:
             try:

@@ -40,7 +40,7 @@ class Cell:
     """display: what a reader sees first; detail: what stands small beside it (an interval). value: for sorting.
 
     Percentages throughout. seed_sd: between seeds' means. reported: the paper's text for this cell. note: what a reader
-    must know about this cell alone.
+    must know about this cell alone; inline: it is printed in the cell too, not only where the cell is opened.
     """
 
     display: str
@@ -57,6 +57,7 @@ class Cell:
     jobs: tuple[JobRef, ...] = ()
     note: str = ""
     tone: Tone = "plain"
+    inline: bool = False
 
     @property
     def expandable(self) -> bool:
@@ -121,7 +122,8 @@ class Mark:
     row: str
     value: float
     interval: Interval | None = None
-    approximate: bool = False
+    text: str = ""
+    """As printed; "" prints the value."""
 
 
 @dataclass(frozen=True)
@@ -144,6 +146,10 @@ class Chart:
     measured_title: str
     reported_title: str
     footer: str = ""
+    x: tuple[float, ...] = ()
+    """The rows' places on an axis: then a line plot."""
+    x_label: str = ""
+    x_log: bool = False
 
 
 @dataclass(frozen=True)

@@ -60,10 +60,10 @@ def questions_or_seeds(
         note += "; seed noise unknown with one seed"
     if room <= 0:
         return Decision(target, None, None, "no difference seen")
-    if fixed > 0 and room**2 <= (normal_quantile(level) + normal_quantile(2 * power - 1)) ** 2 * fixed:
+    needed = (room / (variance.quantile(level) + normal_quantile(2 * power - 1))) ** 2
+    if needed <= fixed:
         return Decision(target, None, None, "the reported value's own noise is already too wide")
-    wanted = (room / (normal_quantile(level) + normal_quantile(2 * power - 1))) ** 2 - fixed
-    spare = wanted - between
+    spare = needed - fixed - between
     questions = None
     if spare > 0:
         questions = max(n + 1, math.ceil(n * variance.item / spare))

@@ -58,7 +58,7 @@ def skill(job: Job) -> float:
     value = SKILL.get(slug, 0.57)
     latents = payload.get("decode", {}).get("latents", "own")
     value += {"own": 0, "zeroed": -0.01, "shuffled": -0.06, "oracle": 0.09}[latents] * (slug != "base")
-    return value + {"mmvp": 0.05, "hrbench4k": 0.0, "blink": -0.02}[payload["benchmark"]]
+    return value + {"mmvp": 0.05, "blink": -0.02}.get(payload["benchmark"], 0.0)
 
 
 def samples(job: Job, n: int) -> list[dict]:
