@@ -77,6 +77,8 @@ class Collator:
 
     latent_steps: S, or None for the template without latent segments. slot_targets: whether slots are supervised, for
     counting only. packing "packed": several samples share a row of at most max_tokens, first-fit; "padded": one a row.
+    short_rows: keep rows as short as the longest sample of the batch. The numbers are the same; for devices without a
+    varlen attention kernel, where a row costs the square of its length.
     """
 
     def __init__(
@@ -88,13 +90,15 @@ class Collator:
         packing: Literal["packed", "padded"] = "packed",
         max_tokens: int = 16384,
         slot_targets: bool = False,
+        short_rows: bool = False,
     ) -> None:
         self.tokens = SpecialTokens.of(tokenizer)
         self.pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
         self.encoder = Encoder(tokenizer)
         self.positions = Positions(self.tokens.image)
         self.pixels, self.latent_steps = pixels, latent_steps
-        self.packing, self.max_tokens, self.slot_targets = packing, max_tokens, slot_targets
+        self.packing, self.max_tokens = packing, max_tokens
+        self.slot_targets, self.short_rows = slot_targets, short_rows
 
     def __call__(self, samples: Sequence[Sample]) -> Collated:
         vision, grids, grid_thw = self.pixels([image for sample in samples for image in sample.images])
@@ -119,7 +123,9 @@ class Collator:
                     "raise max_tokens, lower images.max_pixels, or take the sample out"
                 )
         packed = self.packing == "packed"
-        rows = first_fit([len(one) for one in built], self.max_tokens) if packed else [[k] for k in range(len(built))]
+        lengths = [len(one) for one in built]
+        room = max(lengths) if self.short_rows else self.max_tokens
+        rows = first_fit(lengths, room) if packed else [[k] for k in range(len(built))]
         text = self._rows(built, rows, packed)
         order = [first[k] + i for row in rows for k in row for i in range(len(samples[k].images))]
         pictures = torch.cat([vision[i] for i in order]) if order else None

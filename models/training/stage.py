@@ -9,7 +9,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -93,7 +93,9 @@ def train(
     loader = DataLoader(
         _Numbered(samples),
         batch_sampler=MicroBatches(order),
-        collate_fn=Collator(tokenizer, pixels, packing=spec.packing, **options),
+        collate_fn=Collator(
+            tokenizer, pixels, packing=packing_of(spec), short_rows=run.device == "cpu", **options
+        ),
         num_workers=workers,
         persistent_workers=workers > 0,
     )
@@ -132,6 +134,16 @@ def train(
 def held_out(samples: int) -> int:
     """How many samples at the end of a data set are kept for the diagnostics: 256, or a quarter of a small set."""
     return min(PROBE_SAMPLES, samples // 4)
+
+
+def packing_of(spec: TrainSpec) -> Literal["packed", "padded"]:
+    """spec.packing, but padded where slots are filled one after another: packed samples have no common slot columns."""
+    stage = spec.stage
+    if isinstance(stage, Sft) or stage.rollout == "two_pass":
+        return spec.packing
+    from_states = stage.slot_fill == "student" and getattr(stage, "query_source", "hidden") == "hidden"
+    one_by_one = from_states or stage.slot_fill == "hidden" or stage.self_fed > 0
+    return "padded" if one_by_one else spec.packing
 
 
 def load_model(

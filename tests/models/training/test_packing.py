@@ -112,6 +112,13 @@ def test_live_and_cached_pixels_give_one_batch(world, base):
     torch.testing.assert_close(model.vision(live), cached.image_embeds, rtol=1e-4, atol=1e-5)
 
 
+def test_short_rows_are_as_long_as_the_longest_sample(world):
+    samples = [world[1][k] for k in range(6)]
+    padded, short = collator(world, packing="padded")(samples), collator(world, short_rows=True)(samples)
+    assert short.batch.packed and short.batch.input_ids.shape[1] == padded.batch.input_ids.shape[1]
+    assert len(short.batch.input_ids) < len(padded.batch.input_ids) and short.supervised == padded.supervised
+
+
 def test_a_sample_longer_than_a_row_is_named(world):
     with pytest.raises(ValueError, match="sample toy:0 has .* more than max_tokens 40; raise max_tokens"):
         collator(world, max_tokens=40)([world[1][0]])

@@ -12,7 +12,7 @@ from transformers import AutoProcessor, AutoTokenizer, Qwen2_5_VLForConditionalG
 from models.config import Joint, Sft, Stage1, Stage2, TrainSpec
 from models.run import Interrupted, LocalRun
 from models.training import cache_features, train
-from models.training.stage import held_out
+from models.training.stage import held_out, packing_of
 from tests.models.training.conftest import SMALL
 
 FAST = {"global_batch": 4, "lr": 1e-3, "precision": "fp32", "warmup_ratio": 0.5}
@@ -186,6 +186,15 @@ def test_a_bf16_checkpoint_stays_bf16_and_its_vision_tower_untouched(tmp_path, w
 def test_zero_steps_keep_the_markers_only(tmp_path, world):
     _, run = go(tmp_path, spec(Stage1(steps=1, **FAST), latent_steps=0), world)
     assert set(json.loads((run.out / "diagnostics.json").read_text())["probe"]) == {"ce"}
+
+
+def test_stages_that_fill_slots_one_after_another_pad():
+    def chosen(stage):
+        return packing_of(TrainSpec(stage=stage, packing="packed"))
+
+    assert chosen(Sft()) == chosen(Stage1()) == chosen(Stage2(slot_fill="teacher")) == "packed"
+    assert chosen(Stage2()) == chosen(Stage1(self_fed=0.5)) == chosen(Stage1(slot_fill="hidden")) == "padded"
+    assert chosen(Stage2(rollout="two_pass")) == chosen(Stage2(query_source="random")) == "packed"
 
 
 def test_the_end_of_the_data_is_held_out():
