@@ -37,7 +37,13 @@ STRIDE = 16
 SIZE_LIMIT_BYTES = 3_000_000
 
 RELEASE_STAGE1 = Stage1(
-    region="tokens", align="split", bcm_distance="mse", clamp=1e4, slot_gradient="detached", ce_on_slots=True, lambda_bcm=0.5
+    region="tokens",
+    align="split",
+    bcm_distance="mse",
+    clamp=1e4,
+    slot_gradient="detached",
+    ce_on_slots=True,
+    lambda_bcm=0.5,
 )
 RELEASE_STAGE2 = Stage2(
     region="tokens", slot_fill="teacher", slot_gradient="detached", dac_distance="mse", epsilon_in="student", query_shift=0,
@@ -45,21 +51,21 @@ RELEASE_STAGE2 = Stage2(
 )  # fmt: skip
 
 TINY = Qwen2_5_VLConfig(
-    text_config=dict(
-        vocab_size=320, hidden_size=128, intermediate_size=192, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, bos_token_id=None, eos_token_id=None,
-        rms_norm_eps=1e-6,  # as in Qwen2.5-VL's published config; the class's own default, 1e-5, is off by 1e-3
-        rope_parameters={"rope_type": "default", "rope_theta": 1e6, "mrope_section": [4, 6, 6]},
-    ),
-    vision_config=dict(
-        depth=2, hidden_size=32, intermediate_size=48, num_heads=2, patch_size=14, spatial_merge_size=2, window_size=112,
-        fullatt_block_indexes=[1], out_hidden_size=128,
-    ),
+    text_config={
+        "vocab_size": 320, "hidden_size": 128, "intermediate_size": 192, "num_hidden_layers": 2, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "bos_token_id": None, "eos_token_id": None,
+        "rms_norm_eps": 1e-6,  # as in Qwen2.5-VL's published config; the class's own default, 1e-5, is off by 1e-3
+        "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [4, 6, 6]},
+    },
+    vision_config={
+        "depth": 2, "hidden_size": 32, "intermediate_size": 48, "num_heads": 2, "patch_size": 14, "spatial_merge_size": 2, "window_size": 112,
+        "fullatt_block_indexes": [1], "out_hidden_size": 128,
+    },
     image_token_id=300, video_token_id=301, vision_start_token_id=302, vision_end_token_id=303,
 )  # fmt: skip
 """The reference's tiny Qwen2.5-VL."""
 
-FULL_SIZE = dict(hidden_size=3584, latent_steps=8, parameters=102_832_128, bf16_mib=196.14)
+FULL_SIZE = {"hidden_size": 3584, "latent_steps": 8, "parameters": 102_832_128, "bf16_mib": 196.14}
 """Table 3(e)."""
 
 
@@ -220,7 +226,11 @@ def _stage2(reference: Reference, model: VReflection) -> Iterator[Check]:
     held, batch = reference.stage2, reference.batch()
     terms = model.stage_terms(batch, RELEASE_STAGE2, reference.steps)
     yield from _language(terms, held, "s2", "stage 2", batch.attention_mask)
-    for ours, name in (("z_s", "student_resampler.0.0"), ("a_s", "student_resampler.0.1"), ("a_t", "aligned_teacher_attn.0")):
+    for ours, name in (
+        ("z_s", "student_resampler.0.0"),
+        ("a_s", "student_resampler.0.1"),
+        ("a_t", "aligned_teacher_attn.0"),
+    ):
         yield Check(f"stage 2: {ours}", _difference(terms.latents[ours], held[f"s2.{name}"]), OUTPUT)
     scalars = reference.manifest["stage2"]["mse"]
     want = torch.tensor(scalars["loss_attn_transfer"])
@@ -283,7 +293,10 @@ def _decoding(reference: Reference, model: VReflection) -> Iterator[Check]:
 def _parameters() -> Iterator[Check]:
     """Table 3(e) at the 7B size, without weights."""
     with torch.device("meta"):
-        heads = BoxResampler(FULL_SIZE["hidden_size"], FULL_SIZE["latent_steps"]), StudentResampler(FULL_SIZE["hidden_size"])
+        heads = (
+            BoxResampler(FULL_SIZE["hidden_size"], FULL_SIZE["latent_steps"]),
+            StudentResampler(FULL_SIZE["hidden_size"]),
+        )
     count = sum(p.numel() for head in heads for p in head.parameters())
     yield Check(f"parameters at 7B: {count:,}", abs(count - FULL_SIZE["parameters"]), 0)
     mib = round(count * 2 / 2**20, 2)
@@ -307,7 +320,17 @@ def reduce(folder: Path | str, out: Path | str) -> int:
             elif not key.endswith(left_out):
                 kept[key] = tensor
         save_file(kept, out / f"{name}.safetensors")
-    names = ("torch", "transformers", "release_commit", "batch", "stage1", "stage2", "generate", "box_to_tokens", "template")
+    names = (
+        "torch",
+        "transformers",
+        "release_commit",
+        "batch",
+        "stage1",
+        "stage2",
+        "generate",
+        "box_to_tokens",
+        "template",
+    )
     manifest = {key: source.manifest[key] for key in names}
     (out / "manifest.json").write_text(json.dumps(manifest, separators=(",", ":")) + "\n")
     size = sum(file.stat().st_size for file in out.iterdir())
@@ -319,7 +342,9 @@ def reduce(folder: Path | str, out: Path | str) -> int:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m models.parity", description=__doc__.split("\n")[0])
     parser.add_argument("folder", metavar="DIR", type=Path)
-    parser.add_argument("--attention", choices=["eager", "sdpa"], default="eager", help="implementation to check (eager)")
+    parser.add_argument(
+        "--attention", choices=["eager", "sdpa"], default="eager", help="implementation to check (eager)"
+    )
     parser.add_argument("--reduce", metavar="OUT", type=Path, help="write the tests' subset of DIR instead of checking")
     options = parser.parse_args(arguments)
     if options.reduce:

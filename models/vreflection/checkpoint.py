@@ -61,7 +61,7 @@ def load(
         )
     model.fresh_heads = _check(model, path, set(heads), found)
     recorded = facts(path)
-    model.teacher_region = recorded.get("region", "roi_align"), recorded.get("roi_bins", 8)
+    model.teacher_region = recorded.get("region") or "roi_align", recorded.get("roi_bins") or 8
     return model.eval()
 
 

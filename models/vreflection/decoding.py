@@ -115,7 +115,7 @@ def decode(
     if not prompts:
         return []
     _check(model, prompts, spec)
-    options = dict(tokens=tokens, eos=eos, on_step=on_step)
+    options = {"tokens": tokens, "eos": eos, "on_step": on_step}
     with torch.inference_mode():
         if spec.latents == "shuffled" and spec.latent_steps:
             return _shuffled(model, prompts, spec, generator, keep_latents, options)
@@ -129,7 +129,7 @@ def _check(model: VReflection, prompts: list[Prompt], spec: DecodeSpec) -> None:
     if spec.latents == "oracle" and spec.latent_steps:
         if model.box_feature_resampler is None:
             raise ValueError("latents: oracle needs the BCM; load the model with heads including 'bcm'")
-        held = model.box_feature_resampler.queries.shape[1]
+        held = model.box_feature_resampler.latent_steps
         if held != spec.latent_steps:
             raise ValueError(f"latents: oracle takes the BCM's {held} queries, but latent_steps is {spec.latent_steps}")
         for at, prompt in enumerate(prompts):
@@ -336,7 +336,11 @@ class _Decoder:
 
     def _language(self, embeds: Tensor, place: Tensor) -> Tensor:
         hidden = self.model.model.language_model(
-            inputs_embeds=embeds, attention_mask=self.mask, position_ids=place, past_key_values=self.cache, use_cache=True
+            inputs_embeds=embeds,
+            attention_mask=self.mask,
+            position_ids=place,
+            past_key_values=self.cache,
+            use_cache=True,
         ).last_hidden_state[:, -1]
         if self.on_step is not None:
             rows = [row.prompt for row in self.rows]

@@ -22,7 +22,9 @@ def alignment(z_t: Tensor, h: Tensor, options: Alignment, indicator: Tensor | No
 
     z_t, h: [B, S, D]. indicator: bool scalar or [B]; True moves the language model (sg on Z_T), False the BCM.
     bernoulli: I |sg(Z_T) - H| + (1 - I) |Z_T - sg(H)|. split: half of each (release). joint: no stop-gradient.
-    The side that stands still gets a zero gradient, not none, whatever the backend; so ranks stay alike.
+    The side that stands still gets a zero gradient, not none, whatever the backend; so ranks stay alike. It stands still
+    as far as this loss's own arguments go: with `slot_gradient: attached`, H has seen Z_T in earlier slots, and True still
+    reaches the BCM through them (as Eq. 2 and Algorithm 1 read literally); `detached` closes that way.
     """
     z_t, h = z_t.float(), h.float()
     clamped = torch.zeros((), device=h.device)
@@ -66,7 +68,7 @@ def supervised(labels: Tensor) -> Tensor:
     return ahead
 
 
-def cross_entropy(logits: Tensor, targets: Tensor, count: int | float | Tensor | None) -> Tensor:
+def cross_entropy(logits: Tensor, targets: Tensor, count: float | Tensor | None) -> Tensor:
     """Sum of the cross-entropies [n, vocabulary] against [n], in fp32, over `count` or n."""
     if count is None and len(targets) == 0:
         raise ValueError("this micro-batch has no supervised token; leave it out, or pass num_items of the whole step")

@@ -115,7 +115,7 @@ class VReflection(Qwen2_5_VLForConditionalGeneration):
         *,
         indicator: Tensor | None = None,
         generator: torch.Generator | None = None,
-        num_items: int | float | Tensor | None = None,
+        num_items: float | Tensor | None = None,
         num_boxes: int | Tensor | None = None,
     ) -> StageOutput:
         """One stage's losses on one micro-batch.
@@ -126,7 +126,13 @@ class VReflection(Qwen2_5_VLForConditionalGeneration):
             so that micro-batch losses add up to the step's loss; None takes this micro-batch's own counts.
         """
         terms = self.stage_terms(
-            batch, stage, latent_steps, indicator=indicator, generator=generator, num_items=num_items, num_boxes=num_boxes
+            batch,
+            stage,
+            latent_steps,
+            indicator=indicator,
+            generator=generator,
+            num_items=num_items,
+            num_boxes=num_boxes,
         )
         parts = {name: value.detach() for name, value in (terms.losses | terms.counts).items()}
         return StageOutput(terms.total(), parts, **{name: value.detach() for name, value in terms.latents.items()})
@@ -139,7 +145,7 @@ class VReflection(Qwen2_5_VLForConditionalGeneration):
         *,
         indicator: Tensor | None = None,
         generator: torch.Generator | None = None,
-        num_items: int | float | Tensor | None = None,
+        num_items: float | Tensor | None = None,
         num_boxes: int | Tensor | None = None,
     ) -> Terms:
         """As `stage_forward`, every term with its graph."""
@@ -148,7 +154,9 @@ class VReflection(Qwen2_5_VLForConditionalGeneration):
         if isinstance(stage, Sft) or latent_steps == 0 or len(batch.boxes) == 0:
             terms = Terms({}, {}, {}, self.run_language(embeds, batch), embeds, {})
         else:
-            terms = _LatentPass(self, batch, stage, latent_steps, features, embeds, indicator, generator, num_boxes).terms()
+            terms = _LatentPass(
+                self, batch, stage, latent_steps, features, embeds, indicator, generator, num_boxes
+            ).terms()
         mask_slots = not isinstance(stage, Sft) and latent_steps > 0 and not stage.ce_on_slots
         ce, count = self.cross_entropy(terms.hidden, batch, latent_steps if mask_slots else 0, num_items)
         terms.losses = {"ce": ce} | terms.losses
@@ -186,7 +194,7 @@ class VReflection(Qwen2_5_VLForConditionalGeneration):
             use_cache=False,
         ).last_hidden_state
 
-    def cross_entropy(self, hidden: Tensor, batch: Batch, masked_slots: int, count: int | float | Tensor | None):
+    def cross_entropy(self, hidden: Tensor, batch: Batch, masked_slots: int, count: float | Tensor | None):
         """(mean cross-entropy over supervised tokens, their number); logits are computed only where they are needed."""
         labels = batch.labels
         if masked_slots and len(batch.segment_row):
@@ -267,10 +275,10 @@ class _LatentPass:
             found["dac_attn"] = losses.mean(kl, self.num_boxes)
             weights["dac_feat"] = stage.lambda_dac * stage.lambda_feat
             weights["dac_attn"] = stage.lambda_dac * stage.lambda_attn
-        latents = dict(
-            z_t=self.z_t, z_s=self.z_s, a_t=self.a_t, a_s=self.a_s,
-            box_mask=self.inside, key_mask=self.cells.mask, hidden=states,
-        )  # fmt: skip
+        latents = {
+            "z_t": self.z_t, "z_s": self.z_s, "a_t": self.a_t, "a_s": self.a_s,
+            "box_mask": self.inside, "key_mask": self.cells.mask, "hidden": states,
+        }  # fmt: skip
         return Terms(found, weights, counts, hidden, fed, {name: x for name, x in latents.items() if x is not None})
 
     def _run(self) -> tuple[Tensor, Tensor]:
@@ -282,7 +290,7 @@ class _LatentPass:
         elif stage.slot_fill == "student" and stage.query_source != "hidden":
             self._ask_student(self._queries(None))  # its queries need no states, so it is known beforehand
             fill = self.z_s
-        if fill is not None and not bool(self.self_fed.any()):
+        if fill is not None and stage.self_fed == 0:
             fed = self._place(self._gradient(fill))
             return fed, model.run_language(fed, self.batch)
         if stage.rollout == "two_pass":
@@ -292,7 +300,9 @@ class _LatentPass:
     def _two_pass(self, fill: Tensor | None) -> tuple[Tensor, Tensor]:
         """Pass 1 with the teacher's latents, pass 2 with what the states of pass 1 give."""
         from_student = fill is None and self.stage.slot_fill == "student"
-        with torch.set_grad_enabled(torch.is_grad_enabled() and (from_student or self.stage.slot_gradient == "attached")):
+        with torch.set_grad_enabled(
+            torch.is_grad_enabled() and (from_student or self.stage.slot_gradient == "attached")
+        ):
             first = self.model.run_language(self._place(self._gradient(self.z_t)), self.batch)
         own = self._states(first, 1)
         if from_student:
@@ -308,7 +318,7 @@ class _LatentPass:
         """Slot by slot; `fill` [B, S, D] where it is known beforehand."""
         student = fill is None and self.stage.slot_fill == "student"
         steps: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
-        mixed = bool(self.self_fed.any())
+        mixed = self.stage.self_fed > 0  # not "any drawn": ranks must run the same number of passes
 
         def next_input(slot: int, segments: Tensor, state: Tensor) -> Tensor:
             if student:
@@ -378,14 +388,12 @@ class _LatentPass:
         stage, batch, model = self.stage, self.batch, self.model
         if self.has_teacher and model.box_feature_resampler is None:
             raise Refused(f"{stage.kind} needs the BCM; load the model with heads including 'bcm'")
-        if self.has_teacher and model.box_feature_resampler.queries.shape[1] != self.slots:
-            held = model.box_feature_resampler.queries.shape[1]
+        if self.has_teacher and (held := model.box_feature_resampler.latent_steps) != self.slots:
             raise Refused(f"the BCM has {held} queries, but latent_steps is {self.slots}")
         if self.has_student and model.student_resampler is None:
             raise Refused(f"{stage.kind} needs the DAC; load the model with heads including 'dac'")
-        if isinstance(stage, Distillation) and self.has_student and stage.query_source == "static":
-            if model.vreflection is None:
-                raise Refused("query_source: static needs its parameter; load the model with heads including 'static'")
+        if "static" in heads_of(stage) and model.vreflection is None:
+            raise Refused("query_source: static needs its parameter; load the model with heads including 'static'")
         refuse_stage(stage)
         if rolls_out(stage) and batch.packed:
             raise Refused(
@@ -393,19 +401,21 @@ class _LatentPass:
                 "slot columns: use packing: padded, or rollout: two_pass"
             )
         if steps_by_states(stage) and stage.rollout == "two_pass" and not self.has_teacher:
-            raise Refused("rollout: two_pass starts from teacher-filled slots, but teacher: none; use rollout: sequential")
+            raise Refused(
+                "rollout: two_pass starts from teacher-filled slots, but teacher: none; use rollout: sequential"
+            )
 
 
 def refuse_stage(stage: Slots) -> None:
     """Raise `Refused` for options that contradict each other whatever the batch."""
     if isinstance(stage, Stage1) and stage.slot_fill == "student":
         raise Refused("slot_fill: student needs the DAC, which stage1 does not train; use stage2 or joint")
-    if isinstance(stage, Distillation) and stage.query_source == "hidden" and stage.query_shift == 0:
-        if stage.slot_fill == "student" and stage.rollout == "sequential":
-            raise Refused(
-                "query_shift: 0 with slot_fill: student is circular: slot i would be filled from the state at slot i; "
-                "use query_shift: 1, or rollout: two_pass"
-            )
+    unshifted = isinstance(stage, Distillation) and stage.query_source == "hidden" and stage.query_shift == 0
+    if unshifted and stage.slot_fill == "student" and stage.rollout == "sequential":
+        raise Refused(
+            "query_shift: 0 with slot_fill: student is circular: slot i would be filled from the state at slot i; "
+            "use query_shift: 1, or rollout: two_pass"
+        )
 
 
 def _by_segment(steps: list[tuple[Tensor, Tensor, Tensor, Tensor]], slots: int) -> tuple[Tensor, Tensor, Tensor]:

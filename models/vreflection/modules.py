@@ -105,6 +105,7 @@ class BoxResampler(Resampler):
 
     def __init__(self, width: int, latent_steps: int) -> None:
         super().__init__(width)
+        self.latent_steps = latent_steps
         self.queries = nn.Parameter(torch.empty(1, latent_steps, width))
 
     def forward(self, features: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:

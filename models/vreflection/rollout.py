@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLTextModel
@@ -35,17 +36,17 @@ class Layout:
     """(begin, end, None) for text; (begin, end, segments [R], -1 where the row has none) for slots."""
 
     @classmethod
-    def of(cls, mask: Tensor, segment_row: Tensor, segment_start: Tensor, slots: int) -> Layout:
-        """mask [R, L] of real tokens (right-padded or not); segments [B]."""
+    def of(cls, mask: Tensor, segment_row: Tensor, segment_start: Tensor, slots: int, rounds: int = 0) -> Layout:
+        """mask [R, L] of real tokens (right-padded or not); segments [B]. rounds: at least so many chunks of slots."""
         rows, length = mask.shape
         device = mask.device
         order = (segment_row * (length + 1) + segment_start).argsort()
-        row_of, start_of = segment_row[order], segment_start[order]
+        row_of = segment_row[order]
         per_row = torch.bincount(segment_row, minlength=rows)
         rank = torch.arange(len(order), device=device) - (per_row.cumsum(0) - per_row)[row_of]
         columns, chunks, begin = [], [], 0
         done = torch.zeros(rows, dtype=torch.long, device=device)
-        for ordinal in range(int(per_row.max()) if rows else 0):
+        for ordinal in range(max(int(per_row.max()), rounds)):
             segments = torch.full((rows,), -1, dtype=torch.long, device=device)
             here = rank == ordinal
             segments[row_of[here]] = order[here]
@@ -102,8 +103,10 @@ class Extender:
         self.past: list[tuple[list[Tensor], list[Tensor]]] = [([], []) for _ in language_model.layers]
         self.seen = 0
         self.rotary: tuple[Tensor, Tensor] | None = None
-        self.checkpointed = language_model.training and torch.is_grad_enabled() and any(
-            layer.gradient_checkpointing for layer in language_model.layers
+        self.checkpointed = (
+            language_model.training
+            and torch.is_grad_enabled()
+            and any(layer.gradient_checkpointing for layer in language_model.layers)
         )
 
     def __call__(self, embeds: Tensor) -> Tensor:
@@ -146,6 +149,15 @@ def _layer_chunk(layer: nn.Module, hidden: Tensor, cos: Tensor, sin: Tensor, mas
     return hidden, window.key, window.value
 
 
+def _rounds(segment_row: Tensor) -> int:
+    """The most segments that a row has on any rank."""
+    if not (torch.is_grad_enabled() and dist.is_available() and dist.is_initialized()):
+        return 0
+    most = torch.bincount(segment_row).max()
+    dist.all_reduce(most, op=dist.ReduceOp.MAX)
+    return int(most)
+
+
 def sequential(
     language_model: Qwen2_5_VLTextModel,
     embeds: Tensor,
@@ -159,8 +171,10 @@ def sequential(
     """Hidden states [R, L, D] of padded rows whose slots are filled one after another by `next_input`.
 
     embeds [R, L, D] (whatever stands in the slots is not used), position_ids [4 or 3, R, L], mask [R, L] bool.
+    While training, ranks with fewer segments in a row than another rank run empty chunks: sharded parameters (ZeRO-3) are
+    gathered in step.
     """
-    layout = Layout.of(mask, segment_row, segment_start, slots)
+    layout = Layout.of(mask, segment_row, segment_start, slots, _rounds(segment_row))
     wide = layout.columns[..., None].expand(-1, -1, embeds.shape[-1])
     arranged = embeds.gather(1, wide)
     positions = position_ids[-3:].gather(2, layout.columns.expand(3, -1, -1))

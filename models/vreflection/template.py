@@ -63,7 +63,7 @@ def assistant_text(value: str, latent_steps: int | None) -> str:
 
     latent_steps None: the template without latent segments (vanilla SFT); the newline or blank after a placeholder goes too.
     """
-    first, *rest = value.split(LATENT)
+    _first, *rest = value.split(LATENT)
     if not rest:
         return value
     if latent_steps is None:

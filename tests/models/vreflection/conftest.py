@@ -70,17 +70,15 @@ class Maker:
         low = 0.5 * torch.rand(segments, 2, generator=self.generator, dtype=torch.float64)
         high = low + 0.2 + 0.3 * torch.rand(segments, 2, generator=self.generator, dtype=torch.float64)
         tokens = sum(height * width for height, width in grids)
-        return dict(
-            ids=torch.cat(ids), labels=torch.cat(labels), grids=torch.tensor(grids).reshape(-1, 2), starts=starts,
-            boxes=torch.cat([low, high], 1), images=box_images or segments * [0],
-            embeds=0.5 * torch.randn(tokens, 128, generator=self.generator),
-        )  # fmt: skip
+        return {
+            "ids": torch.cat(ids), "labels": torch.cat(labels), "grids": torch.tensor(grids).reshape(-1, 2), "starts": starts,
+            "boxes": torch.cat([low, high], 1), "images": box_images or segments * [0],
+            "embeds": 0.5 * torch.randn(tokens, 128, generator=self.generator),
+        }  # fmt: skip
 
     def prompt(self, **options) -> Prompt:
         sample = self.sample(**options)
-        return Prompt(
-            sample["ids"], image_grids=sample["grids"], image_embeds=sample["embeds"], boxes=sample["boxes"] or None
-        )
+        return Prompt(sample["ids"], image_grids=sample["grids"], image_embeds=sample["embeds"], boxes=sample["boxes"])
 
 
 def collate(samples: list[dict], packed: bool) -> Batch:

@@ -8,7 +8,13 @@ GRIDS = torch.tensor([[5, 7], [12, 3], [8, 8], [20, 31]])
 FEATURES = torch.randn(int(GRIDS.prod(1).sum()), 16, generator=torch.Generator().manual_seed(0))
 IMAGES = torch.tensor([3, 0, 1, 2, 0])
 BOXES = torch.tensor(
-    [[0.0, 0.0, 1.0, 1.0], [0.3, 0.2, 0.62, 0.71], [0.05, 0.9, 0.95, 1.0], [0.5, 0.25, 0.51, 0.26], [0.7, 0.0, 1.0, 0.2]],
+    [
+        [0.0, 0.0, 1.0, 1.0],
+        [0.3, 0.2, 0.62, 0.71],
+        [0.05, 0.9, 0.95, 1.0],
+        [0.5, 0.25, 0.51, 0.26],
+        [0.7, 0.0, 1.0, 0.2],
+    ],
     dtype=torch.float64,
 )
 
@@ -58,7 +64,8 @@ def test_token_features_are_the_cells_under_the_box_in_raster_order():
 
 
 @pytest.mark.parametrize(
-    "box", [[0.5, 0.2, 0.5, 0.8], [0.6, 0.2, 0.5, 0.8], [0.1, 0.9, 0.5, 0.3], [float("nan"), 0, 1, 1], [0.1, 0.1, 0.2, -0.3]]
+    "box",
+    [[0.5, 0.2, 0.5, 0.8], [0.6, 0.2, 0.5, 0.8], [0.1, 0.9, 0.5, 0.3], [float("nan"), 0, 1, 1], [0.1, 0.1, 0.2, -0.3]],
 )
 def test_an_empty_or_inverted_box_is_refused_by_name(box):
     with pytest.raises(ValueError, match="sample 7, box 1: box .* is empty or inverted"):

@@ -76,7 +76,9 @@ def test_padding_adds_nothing_to_the_kl_and_leaves_gradients_finite():
     scores = torch.tensor([[[0.3, 0.1, float("-inf")]]], requires_grad=True)
     mask = torch.tensor([[True, True, False]])
     kl = losses.attention_kl(t, scores.softmax(-1), mask, 0.0, "both")
-    torch.testing.assert_close(kl, losses.attention_kl(t[..., :2], scores[..., :2].softmax(-1), mask[:, :2], 0.0, "both"))
+    torch.testing.assert_close(
+        kl, losses.attention_kl(t[..., :2], scores[..., :2].softmax(-1), mask[:, :2], 0.0, "both")
+    )
     kl.sum().backward()
     assert scores.grad[..., :2].isfinite().all()
 

@@ -15,7 +15,11 @@ def test_every_number_of_the_release_is_reproduced(attention):
 
 
 def test_the_table_says_which_checks_failed(monkeypatch, capsys):
-    checks = [parity.Check("same", 0.0, 1e-5), parity.Check("other", 1e-3, 1e-5), parity.Check("nan", float("nan"), 1.0)]
+    checks = [
+        parity.Check("same", 0.0, 1e-5),
+        parity.Check("other", 1e-3, 1e-5),
+        parity.Check("nan", float("nan"), 1.0),
+    ]
     monkeypatch.setattr(parity, "checks", lambda folder, attention: iter(checks))
     assert parity.main(["anywhere"]) == 1
     printed = capsys.readouterr().out.splitlines()

@@ -95,6 +95,18 @@ def test_a_sequential_rollout_is_the_same_under_gradient_checkpointing_and_eager
     close(gradients(eager, eager.stage_terms(padded, stage, STEPS).total()), wanted, 2e-4)
 
 
+def test_empty_rounds_of_slots_change_nothing(model, padded, monkeypatch):
+    """A rank whose rows have fewer segments than another rank's."""
+    from models.vreflection import rollout
+
+    plain = model.stage_terms(padded, Stage2(), STEPS)
+    monkeypatch.setattr(rollout, "_rounds", lambda segment_row: 4)
+    more = model.stage_terms(padded, Stage2(), STEPS)
+    torch.testing.assert_close(more.total(), plain.total())
+    torch.testing.assert_close(more.latents["a_s"], plain.latents["a_s"])
+    close(gradients(model, more.total()), gradients(model, plain.total()))
+
+
 def test_self_fed_samples_are_the_hidden_fills_and_the_others_the_teachers(model, make, batch_of):
     maker = make()
     batch = batch_of([maker.sample(question=3 + n) for n in range(6)], packed=False)
@@ -192,7 +204,11 @@ def test_bfloat16_autocast_runs_and_stays_near_fp32(model, padded):
         (Stage1(self_fed=0.5), "packed", "packing: padded"),
         (Stage1(slot_fill="student"), "padded", "which stage1 does not train"),
         (Joint(slot_fill="student", query_shift=0), "padded", "is circular"),
-        (Stage2(slot_fill="student", teacher="none", rollout="two_pass"), "padded", "teacher: none; use rollout: sequential"),
+        (
+            Stage2(slot_fill="student", teacher="none", rollout="two_pass"),
+            "padded",
+            "teacher: none; use rollout: sequential",
+        ),
         (Stage2(query_source="static"), "padded", "heads including 'static'"),
     ],
 )

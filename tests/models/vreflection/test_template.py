@@ -37,7 +37,8 @@ TEXT = (
 
 def shown(tokenizer, ids) -> str:
     return "".join(
-        t if t.startswith("<|") else t.replace("Ċ", "\n").replace("Ġ", " ") for t in tokenizer.convert_ids_to_tokens(ids)
+        t if t.startswith("<|") else t.replace("Ċ", "\n").replace("Ġ", " ")
+        for t in tokenizer.convert_ids_to_tokens(ids)
     )
 
 
@@ -112,10 +113,15 @@ def test_positions_are_those_of_transformers(model):
     grids = [(4, 6), (5, 2), (1, 1)]
     pieces = [torch.randint(10, 290, (3,), generator=generator)]
     for height, width in grids:
-        pieces += [torch.tensor([302] + height * width * [300] + [303]), torch.randint(10, 290, (4,), generator=generator)]
+        pieces += [
+            torch.tensor([302] + height * width * [300] + [303]),
+            torch.randint(10, 290, (4,), generator=generator),
+        ]
     ids = torch.cat(pieces)
     theirs, _ = model.model.get_rope_index(
-        ids[None], mm_token_type_ids=(ids == 300).int()[None], image_grid_thw=torch.tensor([[1, 2 * h, 2 * w] for h, w in grids])
+        ids[None],
+        mm_token_type_ids=(ids == 300).int()[None],
+        image_grid_thw=torch.tensor([[1, 2 * h, 2 * w] for h, w in grids]),
     )
     ours = positions(ids, grids, TINY.image_token_id)
     assert torch.equal(ours[1:], theirs[:, 0]) and torch.equal(ours[0], torch.arange(len(ids)))

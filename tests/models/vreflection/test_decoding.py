@@ -1,0 +1,244 @@
+import pytest
+import torch
+from conftest import LVR, LVR_END, LVR_START, STEPS
+
+from models.config import DecodeSpec, Stage1
+from models.vreflection import decoding
+from models.vreflection.decoding import Prompt, decode, derangement
+
+EOS = 289
+
+
+@pytest.fixture
+def prompts(make):
+    """Mixed lengths, grids and numbers of images; boxes for the oracle."""
+    maker = make(steps=0)
+    shapes = [{"grids": ((4, 6),)}, {"grids": ((2, 3), (3, 2)), "question": 11}, {"grids": ((3, 5),), "question": 2}]
+    made = []
+    for at, shape in enumerate(shapes * 2):
+        sample = maker.sample(**shape, segments=1)
+        ids = sample["ids"][: sample["starts"][0] - 1]
+        seeded = {
+            "image_grids": sample["grids"],
+            "image_embeds": sample["embeds"],
+            "boxes": sample["boxes"],
+            "seed": at,
+        }
+        made.append(Prompt(ids, **seeded))
+    made.append(Prompt(maker.words(5), boxes=made[0].boxes, seed=9))
+    return made
+
+
+@pytest.fixture
+def talkative(model):
+    """Speaks its start token now and then, and ends at different times: answers worth comparing."""
+    with torch.no_grad():
+        model.lm_head.weight[LVR_START] *= 8
+        model.lm_head.weight[EOS] *= 2.5
+    return model
+
+
+def run(model, prompts, tokens, **options):
+    spec = DecodeSpec(**{"max_new_tokens": 24} | options)
+    return decode(model, prompts, spec, tokens=tokens, eos={EOS}, keep_latents=True)
+
+
+def same(ours, theirs):
+    for a, b in zip(ours, theirs, strict=True):
+        assert a.token_ids == b.token_ids
+        assert (a.latent_started, a.latent_steps, a.truncated) == (b.latent_started, b.latent_steps, b.truncated)
+        assert (a.latents is None) == (b.latents is None)
+        if a.latents is not None:
+            torch.testing.assert_close(a.latents, b.latents, atol=2e-5, rtol=1e-4)
+            torch.testing.assert_close(a.hidden, b.hidden, atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("start", ["emitted", "forced"])
+@pytest.mark.parametrize("latents", ["own", "zeroed", "noise", "oracle"])
+def test_a_batch_answers_as_one_prompt_at_a_time(talkative, prompts, tokens, latents, start):
+    prompts = prompts[:-1] if latents == "oracle" else prompts
+    options = {"latents": latents, "start": start}
+    together = run(talkative, prompts, tokens, **options)
+    same(together, [run(talkative, [prompt], tokens, **options)[0] for prompt in prompts])
+    assert any(answer.latent_started for answer in together)
+
+
+def test_the_prompts_of_that_comparison_differ_in_when_they_end_and_start(talkative, prompts, tokens):
+    answers = run(talkative, prompts, tokens)
+    assert len({len(answer.token_ids) for answer in answers}) > 2
+    assert {answer.truncated for answer in answers} == {True, False}
+    assert len({a.token_ids.index(LVR_START) for a in answers if a.latent_started}) > 1
+    assert {answer.latent_started for answer in answers} == {True, False}
+
+
+def test_after_the_start_token_come_exactly_s_latent_steps_and_then_words(talkative, prompts, tokens):
+    for steps in (0, 1, 3, 8):
+        for answer in run(talkative, prompts, tokens, latent_steps=steps, start="forced"):
+            ids = answer.token_ids
+            assert ids[0] == LVR_START and ids[1 : 1 + steps] == steps * [LVR] and ids[1 + steps] != LVR
+            assert answer.latent_steps == ids.count(LVR) or steps == 0
+            if steps == 0:
+                assert answer.latents is None and not answer.latent_started
+
+
+def test_own_latents_are_the_previous_states_and_training_feeds_the_same(model, make, tokens, batch_of):
+    """`slot_fill: hidden` is decoding, as training: the states at the slots agree."""
+    sample = make().sample()
+    batch = batch_of([sample], packed=False)
+    trained = model.stage_forward(batch, Stage1(slot_fill="hidden"), STEPS, indicator=torch.tensor(True))
+    question = sample["ids"][: sample["starts"][0] - 1]
+    prompt = Prompt(question, image_grids=sample["grids"], image_embeds=sample["embeds"])
+    answer = run(model, [prompt], tokens, start="forced")[0]
+    assert torch.equal(answer.latents, answer.hidden)
+    torch.testing.assert_close(answer.latents[:STEPS], trained.hidden[0], atol=2e-5, rtol=1e-4)
+
+
+def test_the_cache_equals_recomputing_the_whole_sequence(model, prompts, tokens):
+    prompt = prompts[1]
+    answer = run(model, [prompt], tokens, start="forced", latent_steps=3)[0]
+    ids = torch.cat([prompt.input_ids, torch.tensor(answer.token_ids)])
+    embeds = model.embed(ids[None], prompt.image_embeds)
+    at = len(prompt.input_ids) + 1
+    embeds[0, at : at + 3] = answer.latents[:3]
+    place = decoding.positions(ids, prompt.image_grids, tokens.image)[:, None]
+    hidden = model.model.language_model(inputs_embeds=embeds, position_ids=place, use_cache=False).last_hidden_state[0]
+    torch.testing.assert_close(hidden[at - 1 : at + 2], answer.hidden[:3], atol=2e-5, rtol=1e-4)
+    spoken = model.lm_head(hidden[at + 2 : -1]).argmax(-1).tolist()
+    assert spoken == answer.token_ids[4:]
+
+
+def test_zeroed_and_noise_replace_what_is_fed_and_nothing_before_it(talkative, prompts, tokens):
+    own = run(talkative, prompts, tokens, start="forced")
+    zeroed = run(talkative, prompts, tokens, start="forced", latents="zeroed")
+    noise = run(talkative, prompts, tokens, start="forced", latents="noise")
+    for a, z, n in zip(own, zeroed, noise):
+        assert not z.latents.any()
+        torch.testing.assert_close(z.hidden[0], a.hidden[0])
+        torch.testing.assert_close(n.latents.norm(dim=-1), n.hidden.norm(dim=-1))
+        assert (n.latents[0] - a.latents[0]).abs().max() > 0.1
+
+
+def test_noise_depends_on_the_questions_seed_alone(model, prompts, tokens):
+    one = run(model, prompts, tokens, start="forced", latents="noise")
+    other = run(model, prompts[::-1], tokens, start="forced", latents="noise")[::-1]
+    same(one, other)
+    drawn = [Prompt(p.input_ids, p.image_grids, p.image_embeds) for p in prompts[:2]]
+    spec = DecodeSpec(latents="noise", start="forced", max_new_tokens=4)
+    a, b = (
+        decode(
+            model, drawn, spec, tokens=tokens, eos=set(), generator=torch.Generator().manual_seed(s), keep_latents=True
+        )
+        for s in (0, 1)
+    )
+    assert not torch.equal(a[0].latents, b[0].latents)
+
+
+def test_shuffled_feeds_the_donors_own_latents(talkative, prompts, tokens):
+    spec = DecodeSpec(latents="shuffled", start="forced", max_new_tokens=24)
+    generator = torch.Generator().manual_seed(0)
+    shuffled = decode(talkative, prompts, spec, tokens=tokens, eos={EOS}, generator=generator, keep_latents=True)
+    own = run(talkative, prompts, tokens, start="forced")
+    donors = derangement(len(prompts), torch.Generator().manual_seed(0))
+    for at, answer in enumerate(shuffled):
+        torch.testing.assert_close(answer.latents[:STEPS], own[donors[at]].latents[:STEPS], atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(answer.hidden[0], own[at].hidden[0], atol=1e-5, rtol=1e-4)
+
+
+def test_shuffled_leaves_prompts_without_latents_alone_and_forces_donors_that_start_none(talkative, prompts, tokens):
+    spec = DecodeSpec(latents="shuffled", max_new_tokens=24)
+    own = run(talkative, prompts, tokens)
+    generator = torch.Generator().manual_seed(0)
+    shuffled = decode(talkative, prompts, spec, tokens=tokens, eos={EOS}, generator=generator, keep_latents=True)
+    forced = run(talkative, prompts, tokens, start="forced")
+    donors = derangement(len(prompts), torch.Generator().manual_seed(0))
+    for at, (a, b) in enumerate(zip(own, shuffled)):
+        assert a.latent_started == b.latent_started
+        if not a.latent_started:
+            assert a.token_ids == b.token_ids and b.latents is None
+            continue
+        donor = own[donors[at]] if own[donors[at]].latent_started else forced[donors[at]]
+        n = min(STEPS, len(b.latents))
+        torch.testing.assert_close(b.latents[:n], donor.latents[:n], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("n", [2, 3, 17])
+def test_a_derangement_moves_everybody(n):
+    generator = torch.Generator().manual_seed(n)
+    for _ in range(20):
+        order = derangement(n, generator)
+        assert sorted(order) == list(range(n)) and all(order[at] != at for at in range(n))
+
+
+@pytest.mark.parametrize("region", ["tokens", "roi_align"])
+def test_oracle_feeds_the_teachers_latents_of_the_true_box(model, make, tokens, batch_of, region):
+    sample = make().sample(grids=((2, 3), (4, 5)), box_images=[1])
+    batch = batch_of([sample], packed=False)
+    z_t = model.stage_forward(batch, Stage1(region=region), STEPS, indicator=torch.tensor(True)).z_t
+    model.teacher_region = (region, 8)
+    question = sample["ids"][: sample["starts"][0] - 1]
+    seen = {"image_grids": sample["grids"], "image_embeds": sample["embeds"]}
+    prompt = Prompt(question, **seen, boxes=sample["boxes"], box_image=torch.tensor([1]))
+    answer = run(model, [prompt], tokens, start="forced", latents="oracle")[0]
+    torch.testing.assert_close(answer.latents[:STEPS], z_t[0])
+
+
+def test_latent_steps_count_against_the_budget_only_when_asked(model, prompts, tokens):
+    free = run(model, prompts[:1], tokens, start="forced", max_new_tokens=6)[0]
+    assert free.truncated and len(free.token_ids) - free.latent_steps == 6
+    counted = run(model, prompts[:1], tokens, start="forced", max_new_tokens=12, count_latents=True)[0]
+    assert counted.truncated and len(counted.token_ids) == 12
+    assert counted.token_ids == free.token_ids[:12]
+    cut = run(model, prompts[:1], tokens, start="forced", max_new_tokens=4, count_latents=True)[0]
+    assert cut.truncated and cut.token_ids == [LVR_START, LVR, LVR, LVR] and cut.latent_steps == 3
+
+
+def test_an_end_token_cannot_come_while_latent(model, prompts, tokens):
+    """Every token but the slots' ends: the first word after the latent steps does."""
+    everything = set(range(320))
+    answer = decode(model, prompts, DecodeSpec(), tokens=tokens, eos=everything - {LVR_START})[0]
+    assert len(answer.token_ids) == 1 and not answer.truncated
+    forced = decode(model, prompts, DecodeSpec(start="forced"), tokens=tokens, eos=everything - {LVR_START})
+    assert all(len(a.token_ids) in (STEPS + 2, 2 * STEPS + 3) and a.latent_steps >= STEPS for a in forced)
+
+
+def test_ended_rows_leave_the_batch(talkative, prompts, tokens):
+    sizes = []
+    spec = DecodeSpec(max_new_tokens=24)
+    decode(talkative, prompts, spec, tokens=tokens, eos={EOS}, on_step=lambda step: sizes.append(len(step.rows)))
+    assert sizes[0] == len(prompts) and sizes[-1] < len(prompts) and sizes == sorted(sizes, reverse=True)
+
+
+def test_live_pixels_decode_as_their_features(model, prompts, tokens):
+    pixels = torch.randn(96, 1176, generator=torch.Generator().manual_seed(0))
+    grid_thw = torch.tensor([[1, 8, 12]])
+    with torch.no_grad():
+        features = model.model.visual(pixels, grid_thw).pooler_output
+    live = Prompt(prompts[0].input_ids, pixel_values=pixels, image_grid_thw=grid_thw)
+    cached = Prompt(prompts[0].input_ids, image_embeds=features, image_grids=torch.tensor([[4, 6]]))
+    same(run(model, [live, prompts[1]], tokens), run(model, [cached, prompts[1]], tokens))
+
+
+def test_what_cannot_be_decoded_is_refused(model, prompts, tokens):
+    assert decode(model, [], DecodeSpec(), tokens=tokens, eos=set()) == []
+    with pytest.raises(ValueError, match="prompt 0 has none"):
+        run(
+            model,
+            [Prompt(prompts[0].input_ids, prompts[0].image_grids, prompts[0].image_embeds)],
+            tokens,
+            latents="oracle",
+        )
+    with pytest.raises(ValueError, match="8 queries, but latent_steps is 4"):
+        run(model, prompts[:1], tokens, latents="oracle", latent_steps=4)
+    with pytest.raises(ValueError, match="at least two prompts"):
+        run(model, prompts[:1], tokens, latents="shuffled")
+    with pytest.raises(ValueError, match="model.eval"):
+        run(model.train(), prompts, tokens)
+    model.eval().box_feature_resampler = None
+    with pytest.raises(ValueError, match="heads including 'bcm'"):
+        run(model, prompts[:1], tokens, latents="oracle")
+
+
+def test_end_tokens_stand_in_the_answer_and_markers_are_the_models_own(talkative, prompts, tokens):
+    ended = [a for a in run(talkative, prompts, tokens) if not a.truncated]
+    assert ended and all(a.token_ids[-1] == EOS and EOS not in a.token_ids[:-1] for a in ended)
+    assert all(a.token_ids.count(LVR_END) >= 0 for a in ended)
