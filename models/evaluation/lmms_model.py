@@ -90,7 +90,10 @@ class VReflection(lmms):
         self.accelerator = None  # one process, one device: nothing for lmms-eval to gather
         self.prepared: dict[Key, Question] = {}
         self.answers: dict[Key, Answer] = {}
+        self.after_chunk: Callable[[], None] = lambda: None
+        """Called when some more questions are prepared."""
         self.after_batch: Callable[[], None] = lambda: None
+        """Called when a batch is answered. Both may raise, to stop."""
 
     @property
     def device(self) -> str:
@@ -172,6 +175,7 @@ class VReflection(lmms):
             reload = [partial(self._pictures, request) for request in part]
             questions = self.engine.prepare(conversations, self.images, reload)
             self.prepared |= dict(zip(map(_key, part), questions, strict=True))
+            self.after_chunk()
 
     def _documents(self, requests: Sequence[Instance]) -> list[dict[str, Any]]:
         """The requests' rows; consecutive rows of one split are read at once."""

@@ -35,6 +35,7 @@ from models.evaluation.tasks import YAML_FOLDER, digest, tasks_for
 from models.run import Interrupted, Run
 
 _CHECKPOINT_SECONDS = 300.0
+_PREPARING_SECONDS = 5.0
 
 
 class Session:
@@ -76,7 +77,7 @@ class Session:
         )
         progress = _Progress(run, model, total=sum(len(task.eval_docs) for task in tasks.values()))
         model.answers |= progress.resumed()
-        model.after_batch = progress.after_batch
+        model.after_chunk, model.after_batch = progress.after_chunk, progress.after_batch
         rows: list[scores.Row] = []
         by_task: dict[str, dict[str, float]] = {}
         run.out.mkdir(parents=True, exist_ok=True)
@@ -143,11 +144,12 @@ class Session:
 
 
 class _Progress:
-    """Reports, stops and keeps answers while a model generates."""
+    """Reports, stops and keeps answers while a model prepares questions and answers them."""
 
     def __init__(self, run: Run, model: VReflection, total: int) -> None:
         self.run, self.model, self.total = run, model, total
-        self.started = self.saved = time.monotonic()
+        self.last = self.reported = self.saved = time.monotonic()
+        self.decoding_seconds = 0.0
         self.before = 0
 
     def resumed(self) -> dict[Key, Answer]:
@@ -159,13 +161,29 @@ class _Progress:
         self.before = len(kept)
         return {(row.pop("task"), row.pop("doc_id")): Answer(**row) for row in kept}
 
+    def after_chunk(self) -> None:
+        """Preparing high-resolution pictures takes minutes: show a sign of life, and stop if asked to."""
+        now = time.monotonic()
+        if now - self.reported > _PREPARING_SECONDS:
+            self.run.log(len(self.model.answers), self.total, questions_prepared=len(self.model.prepared))
+            self.reported = now
+        self.last = now
+        self._stop_or_save(now)
+
     def after_batch(self) -> None:
-        """One metrics line; a checkpoint every few minutes and before stopping."""
+        """One metrics line; the rate leaves preparing out."""
         now, done = time.monotonic(), len(self.model.answers)
-        rate = (done - self.before) / max(now - self.started, 1e-9)
+        self.decoding_seconds += now - self.last
+        self.last = self.reported = now
+        rate = (done - self.before) / max(self.decoding_seconds, 1e-9)
         self.run.log(done, self.total, questions_per_second=rate)
+        self._stop_or_save(now)
+
+    def _stop_or_save(self, now: float) -> None:
+        """A checkpoint every few minutes, and before stopping."""
+        done = len(self.model.answers)
         stop = self.run.should_stop() and done < self.total
-        if stop or now - self.saved > _CHECKPOINT_SECONDS:
+        if done > self.before and (stop or now - self.saved > _CHECKPOINT_SECONDS):
             self._save(done)
             self.saved = now
         if stop:

@@ -1,6 +1,7 @@
 """Miniature mirrors of every benchmark through lmms-eval's own simple_evaluate."""
 
 import json
+from dataclasses import dataclass
 
 import pytest
 
@@ -128,15 +129,39 @@ def test_progress_counts_questions_up_to_the_total(session, spec, mirrors, lette
     assert all(line["values"]["questions_per_second"] > 0 for line in lines)
 
 
+@dataclass
+class StopsAfter(LocalRun):
+    """Asks to stop at the given question."""
+
+    questions: int = 0
+
+    def should_stop(self):
+        return self.questions > 0 and self.stop
+
+    def log(self, step, total, **values):
+        self.stop = step >= self.questions
+
+
 def test_an_interrupted_evaluation_goes_on_where_it_stopped(session, spec, mirrors, lettered, tmp_path):
-    run = LocalRun(tmp_path / "first", stop=True)
-    with pytest.raises(Interrupted):
+    run = StopsAfter(tmp_path / "first", questions=3)
+    with pytest.raises(Interrupted, match="3 of 8 questions answered"):
         session.evaluate(run, spec("hrbench4k"), mirror=mirrors["hrbench4k"], batch_size=3)
     (kept,) = run.checkpoints.iterdir()
     assert (kept / "COMPLETE").exists() and len(lettered) == 3
     again = LocalRun(tmp_path / "second", resume_from=kept)
     result = session.evaluate(again, spec("hrbench4k"), mirror=mirrors["hrbench4k"], batch_size=3)
     assert len(lettered) == 8 and result["n"] == 8
+
+
+def test_a_stop_before_the_first_answer_leaves_nothing_behind(checkpoint, spec, mirrors, tmp_path):
+    from models.evaluation import Session
+
+    run = LocalRun(tmp_path, stop=True)
+    with pytest.raises(Interrupted, match="0 of 8"):
+        Session(checkpoint, precision="fp32").evaluate(
+            run, spec("hrbench4k"), mirror=mirrors["hrbench4k"], batch_size=3
+        )
+    assert not run.checkpoints.exists()
 
 
 def test_a_score_that_disagrees_with_its_samples_is_an_error(session, spec, mirrors, lettered, tmp_path, monkeypatch):
