@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from harness.cli.main import add_selection, plans
@@ -40,7 +40,8 @@ def main(options: argparse.Namespace) -> int:
     statuses = store.statuses(graph)
     todo = [job for job in graph if statuses[job.key].state != "done"]
     known = history(store) if todo else {}
-    costs = {job.key: seconds_of(job, known) for job in todo}
+    stated = made[0].profile.value.seconds
+    costs = {job.key: seconds_of(job, known, stated) for job in todo}
     if options.json:
         print(json.dumps(as_json(made, graph, statuses, costs), indent=1, ensure_ascii=False))
         return 0
@@ -52,16 +53,50 @@ def main(options: argparse.Namespace) -> int:
     if asked := requests(made[0].profile.value, graph):
         print("\n".join(asked) + "\n")
     unknown = sum(cost is None for cost in costs.values())
-    slots = getattr(made[0].profile.value.dispatch, "slots", None) or os.cpu_count() or 1
+    slots, where = places(made[0].profile.value, len(todo))
     total = makespan(graph, {key: cost for key, cost in costs.items() if cost is not None}, slots)
-    forecast = f"about {duration(total)} on {plural(slots, 'slot')}" if len(costs) > unknown else ""
+    forecast = f"about {duration(total)} {where}" if len(costs) > unknown else ""
     if unknown:
         forecast += (
             ", and " if forecast else ""
         ) + f"{plural(unknown, 'job')} of unknown cost (no finished job of their shape)"
+    if shared := sharing(made, lambda job: seconds_of(job, known, stated)):
+        print(shared)
     done = len(graph) - len(todo)
     print(f"{plural(len(graph), 'job')}: {done} done, {len(todo)} to run" + (f"; {forecast}" if todo else ""))
     return 0
+
+
+def places(profile: Profile, jobs: int) -> tuple[int, str]:
+    """How many jobs run at once, and where, in words."""
+    if profile.dispatch.kind == "slurm":
+        most = profile.dispatch.throttle
+        return most or max(
+            jobs, 1
+        ), f"with {plural(most, 'job')} at once" if most else "if the cluster runs all at once"
+    slots = profile.dispatch.slots or os.cpu_count() or 1
+    return slots, f"on {plural(slots, 'slot')}"
+
+
+def sharing(made: list[Plan], seconds: Callable[[Job], float | None]) -> str:
+    """What it saves that rows share trainings."""
+    from harness.plan.cost import written_out
+
+    rows = written_out(made)
+    once = list(dict.fromkeys(job for row in rows for job in row))
+    if not once:
+        return ""
+    text = (
+        f"{plural(len(once), 'training')} for {plural(len(rows), 'row')}, {sum(map(len, rows))} written out row by row"
+    )
+    gpus = made[0].profile.value.resources_of("train").gpus
+    costs = {job: seconds(job) for job in once}
+    if gpus and None not in costs.values():
+        hours = [
+            sum(costs[job] or 0.0 for job in jobs) * gpus / 3600 for jobs in (once, [j for row in rows for j in row])
+        ]
+        text += f": {hours[0]:.0f} instead of {hours[1]:.0f} GPU-hours"
+    return text
 
 
 def requests(profile: Profile, graph: Graph) -> list[str]:

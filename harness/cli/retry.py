@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 import gc
-import sys
 
 from harness.cli.main import add_results
-from harness.cli.stored import history, open_store, rebuilt, selected
+from harness.cli.stored import open_store, rebuilt, selected
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,9 +16,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(options: argparse.Namespace) -> int:
-    from harness import dispatch
+    from harness.cli.run import work
     from harness.jobs import Graph
-    from harness.plan.cost import seconds_of
     from harness.spec.files import load_profile
 
     store, profile = open_store(options.results), load_profile(options.profile).value
@@ -30,9 +28,6 @@ def main(options: argparse.Namespace) -> int:
         print("no job failed")
         return 0
     gc.enable()
-    known = history(store)
-    outcome = dispatch.run_profile(Graph(again), store, profile, forecast=lambda job: seconds_of(job, known))
-    for line in (*outcome.notes, *map(str, outcome.problems)):
-        print(line, file=sys.stderr)
-    print(f"{len(outcome.ran)} done now; run.py FILE goes on with what depends on them")
+    outcome = work(Graph(again), store, profile)
+    print("run.py FILE goes on with what depends on them")
     return outcome.exit_code

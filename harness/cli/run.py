@@ -14,6 +14,7 @@ from harness.cli.tracking import begin, tracker
 from harness.cli.words import plural
 
 if TYPE_CHECKING:
+    from harness.dispatch import Outcome
     from harness.jobs import Graph
     from harness.spec.profile import Profile
     from harness.store import Store
@@ -32,31 +33,36 @@ def main(options: argparse.Namespace) -> int:
     made = plans(options)
     store, graph = open_store(options.results), merged(made)
     ensure_writable(options.reports)
+    profile = made[0].profile.value
     todo = not all(store.is_done(job) for job in graph)
     if todo:
         gc.enable()
         store.ensure_writable()
-        if options.detach and made[0].profile.value.dispatch.kind == "local":
+        if options.detach and profile.dispatch.kind == "local":
             return detach(options)
     follower = begin(made, store, running=todo)
-    code = work(graph, store, made[0].profile.value, options.detach) if todo else 0
+    outcome = work(graph, store, profile, options.detach) if todo else None
     if problem := follower.finish():
         print(problem, file=sys.stderr)
+    if outcome is not None and (outcome.interrupted or outcome.detached):
+        print("the same command goes on from here; run.py status shows where it stands", file=sys.stderr)
+        return outcome.exit_code
     write(made, store, options.reports, tracker(store))
-    return code
+    return outcome.exit_code if outcome is not None else 0
 
 
-def work(graph: Graph, store: Store, profile: Profile, detach: bool = False) -> int:
-    """Runs what is missing; returns the exit code."""
-    from harness import dispatch
+def work(graph: Graph, store: Store, profile: Profile, detach: bool = False) -> Outcome:
+    """Runs what is missing, and says what did not get done. detach: leave once a cluster has it all."""
+    from harness.dispatch import run_profile
     from harness.plan.cost import seconds_of
 
     known = history(store)
-    forecast = lambda job: seconds_of(job, known)
-    outcome = dispatch.run_profile(graph, store, profile, forecast=forecast, detach=detach)
+    outcome = run_profile(
+        graph, store, profile, forecast=lambda job: seconds_of(job, known, profile.seconds), detach=detach
+    )
     for line in (*outcome.notes, *map(str, outcome.problems)):
         print(line, file=sys.stderr)
-    return outcome.exit_code
+    return outcome
 
 
 def ensure_writable(folder: Path) -> None:

@@ -40,7 +40,7 @@ def main(options: argparse.Namespace) -> int:
         jobs = plan.jobs_of(cell)
         statuses = store.statuses(jobs)
         todo = [job for job in jobs if statuses[job.key].state != "done"]
-        costs = [seconds_of(job, known) for job in todo]
+        costs = [seconds_of(job, known, plan.profile.value.seconds) for job in todo]
         rows = [
             [
                 job.kind,

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from harness.jobs import Graph, Job
+from harness.jobs import Graph, Job, Source
+
+if TYPE_CHECKING:
+    from harness.plan.plan import Plan
 
 History = Mapping[str, float]
 """Shape → seconds per unit of work."""
@@ -48,11 +51,34 @@ def learn(finished: Iterable[Finished]) -> dict[str, float]:
     return {name: median(values) for name, values in seen.items()}
 
 
-def seconds_of(job: Job, history: History) -> float | None:
-    """Forecast of one job; None = unknown."""
+def seconds_of(job: Job, history: History, stated: Mapping[str, float] | None = None) -> float | None:
+    """Forecast of one job; None = unknown. stated: a profile's own seconds per unit by kind, where history is silent."""
     keys = {role: upstream.key for role, upstream in job.inputs.items()}
-    rate = history.get(shape(job.kind, job.payload, keys))
+    rate = history.get(shape(job.kind, job.payload, keys), (stated or {}).get(job.kind))
     return None if rate is None else rate * units(job.kind, job.payload)
+
+
+def written_out(plans: Iterable[Plan]) -> list[list[Job]]:
+    """The trainings of each row, as if no row shared any with another.
+
+    Rows that train the same and show different columns are one row that the paper spread over two tables.
+    """
+    rows: list[tuple[tuple[str, ...], set[str], list[Job]]] = []
+    for plan in plans:
+        columns = {column.name for column in plan.columns}
+        for by_seed in plan.checkpoints.values():
+            chains = [_chain(last) for last in by_seed.values()]
+            key = tuple(job.key for chain in chains for job in chain)
+            twin = next((seen for name, seen, _ in rows if name == key and not seen & columns), None)
+            if twin is not None:
+                twin |= columns
+            elif key:
+                rows.append((key, set(columns), [job for chain in chains for job in chain]))
+    return [jobs for _, _, jobs in rows]
+
+
+def _chain(last: Job | Source) -> list[Job]:
+    return [*_chain(last.inputs["init"]), last] if isinstance(last, Job) else []
 
 
 def makespan(graph: Graph, todo: Mapping[str, float], slots: int) -> float:

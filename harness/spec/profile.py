@@ -101,6 +101,8 @@ class Profile(Frozen):
     """Modes in which arms with a latent path are decoded under protocol `paper`; `own` is the table's."""
     resources: dict[Kind, Resources] = Field(default_factory=dict)
     dispatch: Dispatch = LocalDispatch()
+    seconds: dict[Kind, Positive] = Field(default_factory=dict)
+    """What a step of training, or a whole job of another kind, takes: the forecast until a finished job says better."""
 
     @field_validator("benchmarks", mode="before")
     @classmethod

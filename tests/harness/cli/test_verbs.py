@@ -1,0 +1,225 @@
+"""What the verbs print and leave behind; nothing here computes."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness.cli import main
+from harness.cli.doctor import torch_pair
+from harness.plan import plan_experiment
+from harness.spec.files import EXPERIMENTS, REPOSITORY
+from harness.store import Store
+from tests.harness.conftest import Desk
+
+HEAVY = (
+    "torch",
+    "pandas",
+    "numpy",
+    "mlflow",
+    "submitit",
+    "transformers",
+    "lmms_eval",
+    "matplotlib",
+    "scipy",
+    "rich",
+    "jinja2",
+)
+
+
+def run(capsys: pytest.CaptureFixture, *arguments: str, code: int = 0) -> str:
+    assert main([str(a) for a in arguments]) == code, capsys.readouterr().err
+    return capsys.readouterr().out
+
+
+def finish(desk: Desk, row: str = "Stage 1 Only", seconds: float = 50.0) -> None:
+    """Mark the row's training, and what it needs, as done."""
+    plan = plan_experiment(desk.table(), "proxy")
+    store = Store("results")
+
+    def publish(job) -> None:
+        for parent in job.parents:
+            publish(parent)
+        if not store.is_done(job):
+            store.ensure(job)
+            attempt = store.begin_attempt(job)
+            (attempt.out / "result").write_text("done")
+            attempt.log.write_text("first line\nlast line\n")
+            assert store.publish(attempt, seconds=seconds)
+
+    publish(plan.checkpoints[row][0])
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["plan", "--help"],
+        ["plan", "table.yaml"],
+        ["diff", "vreflection", "vreflection-release"],
+        ["status"],
+    ],
+)
+def test_looking_imports_nothing_heavy(arguments, desk: Desk):
+    desk.table()
+    code = (
+        f"import sys; sys.path.insert(0, {str(REPOSITORY)!r})\n"
+        "from harness.cli import main\n"
+        "try: main(sys.argv[1:])\n"
+        "except SystemExit: pass\n"
+        f"print('HEAVY', [name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, cwd=desk.folder, check=False
+    )
+    assert done.stderr.strip().endswith("HEAVY []"), done.stderr
+
+
+def test_help_imports_not_even_the_spec_language(desk: Desk):
+    code = f"import sys; sys.path.insert(0, {str(REPOSITORY)!r})\nfrom harness.cli import main\ntry: main(['--help'])\nexcept SystemExit: print('pydantic' in sys.modules, file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=desk.folder, check=False)
+    assert done.stderr.strip() == "False" and "plan" in done.stdout
+
+
+def test_a_plan_says_what_is_shared_and_why_each_job_runs(desk: Desk, capsys):
+    said = run(capsys, "plan", desk.table())
+    assert "Table 3c · Training stage ablation · table.yaml" in said
+    line = next(line for line in said.splitlines() if line.strip().startswith("stage1-seed0-") and "from base" in line)
+    assert "no result yet" in line and line.endswith("for Stage 1 Only, Two-stage (Ours)")
+    assert "4 trainings for 4 rows, 5 written out row by row" in said
+    assert "75 jobs: 0 done, 75 to run; 75 jobs of unknown cost" in said
+    assert not Path("results").exists()
+
+
+def test_a_plan_forecasts_from_what_is_done(desk: Desk, capsys):
+    finish(desk)
+    said = run(capsys, "plan", desk.table())
+    assert "75 jobs: 3 done, 72 to run; " in said
+    desk.write("profiles/longer.yaml", desk.profile("proxy").replace("steps: 0.08", "steps: 0.16"))
+    said = run(capsys, "plan", desk.table(), "--profile", "longer")
+    line = next(line for line in said.splitlines() if line.strip().startswith("stage1-seed0-") and "from base" in line)
+    assert "~1 min 40 s" in line  # twice the steps of a training that took 50 s
+
+
+def test_an_overridden_plan_says_so(desk: Desk, capsys):
+    assert "overridden by --set stage1.p=0.3: these results never enter" in run(
+        capsys, "plan", desk.table(), "--set", "stage1.p=0.3"
+    )
+
+
+def test_explaining_a_row_names_the_source_of_every_value(desk: Desk, capsys):
+    said = run(capsys, "plan", desk.table(), "--explain", "stage 2")
+    lines = {line.split()[0]: line for line in said.splitlines() if line.startswith("  ")}
+    assert said.startswith("Stage 2 Only: stage2\n")
+    assert lines["stage2.teacher"].split(maxsplit=2)[1:] == ["random", "row table.yaml:8"]
+    assert (
+        lines["stage2.steps"].endswith(": 1250, scaled by 0.08")
+        and "recipes/vreflection.yaml:" in lines["stage2.steps"]
+    )
+    assert lines["stage2.tau"].endswith("(assumed)") and "stage1.p" not in lines
+
+
+def test_a_plan_as_json_holds_jobs_and_cells(desk: Desk, capsys):
+    plan = json.loads(run(capsys, "plan", desk.table(), "--json"))
+    keys = {job["key"] for job in plan["jobs"]}
+    (table,) = plan["experiments"]
+    assert len(keys) == 75 and len(table["cells"]) == 24
+    assert {job["key"] for cell in table["cells"] for job in cell["jobs"]} < keys
+    assert all(
+        parent in keys or parent.startswith("source:") for job in plan["jobs"] for parent in job["inputs"].values()
+    )
+
+
+def test_a_cluster_profile_shows_its_requests(desk: Desk, capsys):
+    said = run(capsys, "plan", desk.table(), "--profile", "a800")
+    assert "train: sbatch " in said and "--gpus-per-node=8" in said
+    assert "4 trainings for 4 rows, 5 written out row by row: 576 instead of 768 GPU-hours" in said
+
+
+def test_recipes_differ_in_a_few_lines(capsys):
+    said = run(capsys, "diff", "vreflection", "vreflection-release")
+    lines = {line.split()[0]: line.split()[1:] for line in said.splitlines()[1:-1]}
+    assert lines["align"] == ["bernoulli", "split"] and lines["lambda_bcm"] == ["0.1", "0.5"]
+    assert lines["extract"] == ["strict*", "release"] and lines["stage2.lr"] == ["5e-06", "1e-06"]
+    assert "steps" not in lines and said.endswith("assumed: the source is silent, the value is ours\n")
+
+
+def test_rows_differ_in_what_they_say(capsys):
+    table = EXPERIMENTS / "table3c.yaml"
+    said = run(capsys, "diff", f"{table}:Stage 2 Only", ":Two-stage")
+    assert [line.split() for line in said.splitlines()[1:]] == [
+        ["stages", "[stage2]", "[stage1,", "stage2]"],
+        ["stage2.teacher", "random", "stage1"],
+    ]
+    assert "do not differ" in run(capsys, "diff", "vreflection", "vreflection")
+
+
+def test_status_counts_and_names_failures(desk: Desk, capsys):
+    assert run(capsys, "status") == "results: no jobs yet\n"
+    finish(desk)
+    assert run(capsys, "status").startswith("3 jobs: 3 done")
+    job = plan_experiment(desk.table(), "proxy").checkpoints["Joint Train"][0]
+    store = Store("results")
+    store.ensure(job)
+    store.begin_attempt(job).fail("code", "ValueError", "box is inverted in sample 17")
+    said = run(capsys, "status", code=1)
+    assert "1 failed" in said and "ValueError: box is inverted in sample 17" in said
+
+
+def test_why_says_what_a_cell_still_needs(desk: Desk, capsys):
+    finish(desk)
+    said = run(capsys, "why", "Stage 1 Only/mmvp", desk.table())
+    assert (
+        said.startswith("table 3c: Stage 1 Only / mmvp\n") and "3 of 8 jobs done; left: 5 jobs of unknown cost" in said
+    )
+    assert main(["why", "Stagee 1 Only/mmvp", "table.yaml"]) == 2
+    assert 'no cell "Stagee 1 Only/mmvp"; did you mean "Stage 1 Only/mmvp"?' in capsys.readouterr().err
+
+
+def test_a_log_is_found_by_the_first_digits_of_a_key(desk: Desk, capsys):
+    finish(desk)
+    job = plan_experiment(desk.table(), "proxy").checkpoints["Stage 1 Only"][0]
+    assert run(capsys, "logs", job.key[:8]) == "first line\nlast line\n"
+    assert run(capsys, "logs", job.key[:8], "-n", "1") == "last line\n"
+    assert main(["logs", "ffff0000"]) == 2 and "no such job" in capsys.readouterr().err
+
+
+def test_a_job_of_a_living_owner_is_not_released(desk: Desk, capsys):
+    job = plan_experiment(desk.table(), "proxy").checkpoints["Joint Train"][0]
+    store = Store("results")
+    store.ensure(job)
+    store.begin_attempt(job)
+    assert main(["release", job.key12]) == 2
+    assert "is alive; stop it first" in capsys.readouterr().err
+
+
+def test_nothing_to_cancel_or_retry_is_said(desk: Desk, capsys):
+    finish(desk)
+    assert "nothing of this store runs" in run(capsys, "cancel")
+    assert run(capsys, "retry") == "no job failed\n"
+
+
+def test_a_file_without_a_verb_is_run(desk: Desk, capsys):
+    assert main(["nowhere.yaml"]) == 2
+    assert 'no such experiment "nowhere.yaml"' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("torch", "vision", "grade", "words"),
+    [
+        ("2.13.0", "0.28.0", "ok", "torch 2.13.0, torchvision 0.28.0"),
+        ("2.13.0+cpu", "0.28.0+cpu", "ok", ""),
+        ("2.13.0+cpu", "0.28.0", "bad", "built apart"),
+        ("2.13.0", "0.29.0", "bad", "torch 2.13.0 goes with torchvision 0.28"),
+    ],
+)
+def test_the_doctor_knows_a_pair_that_was_built_apart(torch, vision, grade, words):
+    found, text = torch_pair({"torch": torch, "torchvision": vision}.__getitem__)
+    assert found == grade and words in text
+
+
+def test_the_doctor_finds_a_folder_that_cannot_be_written(desk: Desk, capsys):
+    (desk.folder / "taken").write_text("a file")
+    assert "bad  results" in run(capsys, "doctor", "--results", "taken/results", code=1)
