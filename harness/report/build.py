@@ -20,7 +20,7 @@ from harness.store import Store
 
 def build(study: Study, store: Store, out_dir: Path, tracking: Tracking | None = None) -> Report:
     """Everything a writer prints."""
-    links, warning = find_links(study, tracking)
+    links, warning = find_links(study, store, tracking)
     results = Results(study, store, out_dir, links)
     marks, same = same_runs(results)
     others = [p for p in study.protocols if p != study.experiment.protocol]
@@ -80,14 +80,15 @@ def present(*tables: Table | None) -> tuple[Table, ...]:
     return tuple(table for table in tables if table is not None)
 
 
-def find_links(study: Study, tracking: Tracking | None) -> tuple[Mapping[str, str], list[str]]:
+def find_links(study: Study, store: Store, tracking: Tracking | None) -> tuple[Mapping[str, str], list[str]]:
     """Addresses of runs, and what to say when there are none."""
     if tracking is None:
         return {}, []
     try:
         return tracking.links(list(study.jobs())), []
     except OSError as error:
-        return {}, [f"MLflow could not be reached ({error}); this report was read from the results folder alone."]
+        reason = str(error).replace(f"{store.root.parent}/", "")  # a report says nothing of where it was made
+        return {}, [f"MLflow could not be reached ({reason}); this report was read from the results folder alone."]
 
 
 def override_warning(results: Results) -> list[str]:

@@ -310,7 +310,8 @@ def claims(results: Results) -> list[tuple[ClaimResult, ClaimResult]]:
         if not spoken or any(row not in results.arms for row in claim.rows):
             continue
         narrowed = claim if claim.on == "all" else claim.model_copy(update={"on": tuple(spoken)})
-        run = [row for row in rows if all(results.estimate(row, name) is not None for name in spoken)]
+        # Systems that are not run here leave the claim's range; a row that failed does not, or the claim would gain by it.
+        run = [row for row in rows if not results.arms[row].absent and not results.arms[row].undefined]
         judged.append(
             (
                 judge_reported(narrowed, printed, rows, spoken, chance),
@@ -333,12 +334,17 @@ def claim_table(results: Results) -> Table | None:
     judged = claims(results)
     if not judged:
         return None
-    suffix = " at proxy scale" if results.study.profile.proxy else ""
+    scale = " at proxy scale" if results.study.profile.proxy else ""
     tones = {Holds.HOLDS: "strong", Holds.FAILS: "warning", Holds.UNDETERMINED: "plain", Holds.NOT_JUDGED: "muted"}
     rows = []
     for reported, regenerated in judged:
         claim = reported.claim
         where = "every column" if claim.on == "all" else ", ".join(results.title(name) for name in claim.on)
+        absent = any(arm.absent for arm in results.arms.values() if arm.row.delta is None)
+        if absent and claim.form in ("best", "worst") and regenerated.outcome is not Holds.NOT_JUDGED:
+            suffix = f"{scale}, among the rows run here"
+        else:
+            suffix = scale
         again = str(regenerated.outcome) + (suffix if regenerated.outcome is not Holds.NOT_JUDGED else "")
         rows.append(
             Row(

@@ -164,6 +164,8 @@ def _reported_part(
 
 
 def _reported_order(column: str, pairs: Sequence[tuple[str, Decimal, str, Decimal]]) -> Part:
+    if not pairs:
+        return Part(column, Holds.NOT_JUDGED, "no two rows to compare")
     wrong = [f"{a} {x} < {b} {y}" for a, x, b, y in pairs if x < y]
     tied = [f"{a} and {b} both {x}" for a, x, b, y in pairs if x == y]
     if wrong:
@@ -239,7 +241,7 @@ def judge_measured(
     delta: float,
     chance: Mapping[str, float] | None = None,
 ) -> ClaimResult:
-    """delta: points within which values count as the same. rows: those that were run, for best and worst."""
+    """delta: points within which values count as the same. rows: those that `best` and `worst` range over."""
     wanted = columns_of(claim, columns)
     basis = "regenerated at proxy scale" if proxy else "regenerated"
     pairs = ordered_pairs(claim, rows)
@@ -265,7 +267,9 @@ def _measured_order(pairs: Sequence[tuple[str, str]], pair: Pair, columns: Seque
         open_ = [
             (a, b, c) for a, b, c in mine if c is not None and not (c.difference > 0 and adjusted[column, a, b] <= LEVEL)
         ]
-        if opposed:
+        if not mine:
+            yield Part(column, Holds.NOT_JUDGED, "no two rows to compare")
+        elif opposed:
             yield Part(column, Holds.FAILS, ", ".join(f"{a} - {b} = {points(c)}" for a, b, c in opposed))
         elif missing:
             yield Part(column, Holds.NOT_JUDGED, "no value for " + ", ".join(missing))

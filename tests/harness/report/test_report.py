@@ -190,7 +190,8 @@ def test_an_empty_store_gives_a_report_of_what_is_missing(tmp_path):
     plan = make_plan(tmp_path, n=40)
     render(plan, Store(tmp_path / "results"), tmp_path / "reports")
     page = text(tmp_path / "reports")
-    assert page.count("| not run: ") == 15 and "70.9" in page
+    assert page.count("| not run: ") == 30 and "70.9" in page, "15 cells under each protocol"
+    assert "is not judged here" in page, "a claim about nothing does not hold"
     assert not (tmp_path / "results").exists(), "reading creates nothing"
 
 

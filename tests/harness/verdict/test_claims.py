@@ -106,3 +106,17 @@ def test_a_row_without_a_value_leaves_the_claim_unjudged():
 @pytest.mark.parametrize("right, outcome", [(120, "holds"), (205, "undetermined"), (300, "fails")])
 def test_no_better_than_guessing_is_an_interval_against_chance(right, outcome):
     assert measured(spec.BelowChance(below_chance="a"), {"a": right}).outcome == outcome
+
+
+def test_a_claim_about_nothing_measured_does_not_hold():
+    pair, value = world({})
+    result = judge_measured(spec.Best(best="both"), pair, value, (), ("x",), proxy=True, delta=2.0)
+    assert result.outcome is Holds.NOT_JUDGED
+    alone = judge_measured(spec.Best(best="both"), *world({"both": 300}), ("both",), ("x",), proxy=True, delta=2.0)
+    assert alone.outcome is Holds.NOT_JUDGED
+
+
+def test_a_row_that_failed_stays_in_the_range_of_best():
+    pair, value = world({"both": 300, "one": 200})
+    result = judge_measured(spec.Best(best="both"), pair, value, ("both", "one", "gone"), ("x",), proxy=True, delta=2.0)
+    assert result.outcome is Holds.NOT_JUDGED and "gone" in result.text
