@@ -252,7 +252,7 @@ class Store:
         """
         home = attempt.job_folder
         with files.writing(home):
-            files.patiently(lambda: files.sync_file_system(attempt.out))
+            files.patiently(lambda: files.sync_tree(attempt.out))
             record = {
                 "attempt": attempt.number,
                 "fence": [attempt.number, attempt.claim["owner"].get("restart", 0)],

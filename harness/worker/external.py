@@ -14,7 +14,7 @@ SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def link_training_set(out: Path, spec: ExternalTraining) -> dict[str, Any]:
-    """out/meta.json: the named meta file with absolute paths. Raises FileNotFoundError or ValueError, one line each.
+    """out/meta.json: the named meta file with absolute paths. Raises FileNotFoundError or ValueError (DataError), one line each.
 
     A `revision` of 64 hexadecimal digits is the sha256 of the meta file, and is checked.
     """
@@ -25,13 +25,17 @@ def link_training_set(out: Path, spec: ExternalTraining) -> dict[str, Any]:
     found = hashlib.sha256(text).hexdigest()
     if SHA256.fullmatch(spec.revision) and found != spec.revision:
         raise ValueError(f"{meta}: has sha256 {found}, the profile's `data.revision` says {spec.revision}")
-    entries = json.loads(text)
-    for number, entry in enumerate(entries):
-        for field in ("data_path", "image_folder"):
-            place = (meta.parent / entry[field]).resolve()
-            if not place.exists():
-                raise FileNotFoundError(f"{meta}: entry {number}: {field}: {place} does not exist")
-            entry[field] = str(place)
+    from models.training.data import read_sources
+
+    entries = [
+        {
+            "ds_name": source.name,
+            "data_path": str(source.annotations),
+            "image_folder": str(source.images),
+            "ds_type": source.kind,
+        }
+        for source in read_sources(meta)
+    ]
     (out / "meta.json").write_text(json.dumps(entries, indent=1))
     summary = {"meta": str(meta.resolve()), "meta_sha256": found, "revision": spec.revision, "sources": len(entries)}
     (out / "summary.json").write_text(json.dumps(summary, indent=1))
