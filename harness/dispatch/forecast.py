@@ -47,22 +47,39 @@ def left_of_all(order: list[Job], remaining: Mapping[str, float], running: set[s
 
     remaining: seconds by key for every unfinished job; a job that is not in it is done.
     """
-    ends: dict[str, float] = {}
-    free: list[float] = [remaining[key] for key in running][: max(slots, len(running))]
-    ends.update({key: remaining[key] for key in running})
+    ends = {key: remaining[key] for key in running}
+    free = list(ends.values())[: max(slots, len(running))]
     free += [0.0] * (slots - len(free))
     heapq.heapify(free)
-    waiting = [job for job in order if job.key in remaining and job.key not in running]
-    while waiting:
+    waiting = {job.key: (i, job) for i, job in enumerate(order) if job.key in remaining and job.key not in running}
+    children: dict[str, list[str]] = {}
+    lacking: dict[str, int] = {}
+    able: list[tuple[float, int, str]] = []  # (when its parents have ended, place in the order, key)
+    ready: list[tuple[int, str]] = []
+
+    def parents_end(job: Job) -> float:
+        return max((ends.get(parent.key, 0.0) for parent in job.parents), default=0.0)
+
+    for i, job in waiting.values():
+        unknown = {parent.key for parent in job.parents if parent.key in waiting}
+        lacking[job.key] = len(unknown)
+        for key in unknown:
+            children.setdefault(key, []).append(job.key)
+        if not unknown:
+            able.append((parents_end(job), i, job.key))
+    heapq.heapify(able)
+    while able or ready:
         now = heapq.heappop(free)
-        able = [job for job in waiting if all(p.key in ends or p.key not in remaining for p in job.parents)]
-        if not able:
-            break
-        first = min(able, key=lambda job: max([ends.get(p.key, 0.0) for p in job.parents] + [now]))
-        begin = max([ends.get(parent.key, 0.0) for parent in first.parents] + [now])
-        ends[first.key] = begin + remaining[first.key]
-        heapq.heappush(free, ends[first.key])
-        waiting.remove(first)
+        while able and able[0][0] <= now:
+            _, i, key = heapq.heappop(able)
+            heapq.heappush(ready, (i, key))
+        key = heapq.heappop(ready)[1] if ready else heapq.heappop(able)[2]
+        ends[key] = max(parents_end(waiting[key][1]), now) + remaining[key]
+        heapq.heappush(free, ends[key])
+        for child in children.get(key, ()):
+            lacking[child] -= 1
+            if not lacking[child]:
+                heapq.heappush(able, (parents_end(waiting[child][1]), waiting[child][0], child))
     return max(ends.values(), default=0.0)
 
 

@@ -18,9 +18,8 @@ from harness.store import Store, files
 from harness.store.leases import Lease
 
 PACKAGES = ("harness", "models")
-SUFFIXES = frozenset({".py", ".yaml", ".yml", ".json", ".jinja", ".txt", ".toml", ".typed"})
 LARGEST_BYTES = 2**20
-"""Larger files are data, not code: jobs find them where they always lie."""
+"""Larger files are data (weights), not code: jobs find them where they always lie, by the path in their spec.json."""
 YOUNG_SECONDS = 60.0
 """A submission this new may not have written its leases yet."""
 
@@ -57,12 +56,12 @@ class Submission:
 
 
 def copy_code(target: Path, source: Path | None = None) -> None:
-    """Copy the packages' code files. source: the folder that holds them (default: of the running program)."""
+    """Copy the packages: Python, and the texts that it reads beside itself. source: the folder that holds them (default: of the running program)."""
     source = source or Path(__file__).resolve().parents[2]
     for package in PACKAGES:
         for path in sorted((source / package).rglob("*")):
             hidden = any(part == "__pycache__" or part.startswith(".") for part in path.relative_to(source).parts)
-            if hidden or path.suffix not in SUFFIXES or not path.is_file() or path.stat().st_size > LARGEST_BYTES:
+            if hidden or not path.is_file() or path.stat().st_size > LARGEST_BYTES:
                 continue
             copy = target / path.relative_to(source)
             copy.parent.mkdir(parents=True, exist_ok=True)
