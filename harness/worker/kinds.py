@@ -43,7 +43,7 @@ def data(context: Context) -> Any:
     from models.config import ExternalTraining, ProxyTraining
 
     if context.record.payload.get("source", "proxy") == "external":
-        from harness.worker.external import link_training_set
+        from models.training.external import link_training_set
 
         return link_training_set(context.run.out, ExternalTraining.model_validate(context.record.payload))
     spec = ProxyTraining.model_validate(context.record.payload)
@@ -57,7 +57,7 @@ def mirror(context: Context) -> Any:
     from models.config import ExternalMirror, ProxyMirror
 
     if context.record.payload.get("source", "proxy") == "external":
-        from harness.worker.external import link_mirror
+        from models.evaluation.external import link_mirror
 
         return link_mirror(context.run.out, ExternalMirror.model_validate(context.record.payload))
     spec = ProxyMirror.model_validate(context.record.payload)
