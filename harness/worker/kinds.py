@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.worker.attempt import Context
+from harness.worker.deepspeed import zero_config
 
 Function = Callable[[Context], Any]
 
@@ -92,8 +93,8 @@ def train(context: Context) -> Any:
         features=context.inputs.get("features"),
         teacher=context.inputs.get("teacher"),
         micro_batch=context.micro_batch or int(context.resources["micro_batch"]),
-        deepspeed=context.resources.get("deepspeed"),
-        gradient_checkpointing=bool(context.resources.get("gradient_checkpointing")),
+        deepspeed=zero_config(zero) if (zero := context.resources.get("deepspeed")) else None,
+        gradient_checkpointing=context.resources.get("gradient_checkpointing") or None,
     )
 
 
