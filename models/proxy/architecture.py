@@ -19,6 +19,8 @@ HIDDEN = 192
 VOCABULARY = 1024
 """Rows of the embedding: the tokenizer's entries and room to spare, as in the full-size model."""
 
+ROPE_THETA = 100.0
+"""The full-size model's 1e6 would leave most of a head's 24 frequencies constant over a prompt of this length."""
 TOKENS_IN_CONFIG = ("<|endoftext|>", "<|im_end|>", "<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>")
 """Special tokens whose ids the configuration needs."""
 
@@ -29,7 +31,6 @@ IMAGE_STD = (0.26862954, 0.26130258, 0.27577711)
 def config(token_ids: dict[str, int]) -> Qwen2_5_VLConfig:
     """The configuration, with the special tokens' ids filled in from the tokenizer.
 
-    rope_theta is 100 and not 1e6: with 24 frequencies per head the long wavelengths would carry nothing here.
     """
     vision = dict(
         depth=4, hidden_size=128, intermediate_size=256, num_heads=4, patch_size=PATCH_PX, spatial_merge_size=MERGE,
@@ -38,7 +39,7 @@ def config(token_ids: dict[str, int]) -> Qwen2_5_VLConfig:
     text = dict(
         vocab_size=VOCABULARY, hidden_size=HIDDEN, intermediate_size=512, num_hidden_layers=6, num_attention_heads=4,
         num_key_value_heads=4, max_position_embeddings=4096, rms_norm_eps=1e-6, tie_word_embeddings=False,
-        rope_parameters={"rope_type": "default", "rope_theta": 100.0, "mrope_section": [6, 9, 9]},
+        rope_parameters={"rope_type": "default", "rope_theta": ROPE_THETA, "mrope_section": [6, 9, 9]},
         bos_token_id=token_ids["<|endoftext|>"], eos_token_id=token_ids["<|im_end|>"], pad_token_id=token_ids["<|endoftext|>"],
     )
     return Qwen2_5_VLConfig(

@@ -5,7 +5,9 @@ which costs a fifth of repeating it, and layers can be supervised on the way. `t
 single-turn conversations.
 
 The scaffold: at a name's last word, two heads of an early layer look at the thing (look), the next layer's state can
-say what it is and where (read), and at the answer's position two heads of a later layer attend to the names (hop).
+say what it is and where (read), at the answer's position two heads of a later layer attend to the names (hop), the next
+layer's state can say the answer in words (say), and two of its heads attend to the option that does (pick), whose letter
+is then the answer.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from torch import nn
 from torch.nn import functional as F
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import apply_rotary_pos_emb
 
-from models.proxy.architecture import HIDDEN
+from models.proxy.architecture import HIDDEN, VOCABULARY
 from models.proxy.rows import IGNORE, READ_CLASSES, Batch
 
 LOOK_LAYER = 1
@@ -26,7 +28,9 @@ LOOK_LAYER = 1
 READ_LAYER = 2
 """The state that enters this layer is read."""
 HOP_LAYER = 3
-"""This layer fetches what was read to the answer's position; two layers are left to choose the letter."""
+"""This layer fetches what was read to the answer's position."""
+PICK_LAYER = 4
+"""This layer finds the option that says what was fetched; one layer is left to give its letter."""
 _HEADS = 2
 """Heads supervised per layer: the first two."""
 
@@ -37,6 +41,7 @@ class Scaffold(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.readers = nn.ModuleList(nn.Linear(HIDDEN, count) for count in READ_CLASSES)
+        self.speaker = nn.Linear(HIDDEN, VOCABULARY)
 
     def loss(self, states: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Cross-entropy of every label that is given, mean over labels; `labels` [n, classifiers]."""
@@ -55,6 +60,8 @@ class Step:
     look_loss: torch.Tensor
     read_loss: torch.Tensor
     hop_loss: torch.Tensor
+    say_loss: torch.Tensor
+    pick_loss: torch.Tensor
     answers_right: torch.Tensor
     """bool [turns]"""
 
@@ -101,7 +108,7 @@ def forward(
         if len(batch.fill_at):
             y = y.clone()
             y[batch.fill_at[:, 0], batch.fill_at[:, 1]] = pictures[batch.row_of[batch.fill_at[:, 0]], batch.fill_at[:, 2]].to(y.dtype)
-    losses = dict.fromkeys(("look", "read", "hop"), y.new_zeros(()))
+    losses = dict.fromkeys(("look", "read", "hop", "say", "pick"), y.new_zeros(()))
     supervised = scaffold is not None and pictures is not None and len(batch.look_at) > 0
     rotary_x, rotary_y = decoder.rotary_emb(x, batch.prefix_positions), decoder.rotary_emb(y, batch.turn_positions)
     mask_x, mask_y = _causal(x.shape[1]), _causal(y.shape[1], x.shape[1])
@@ -109,6 +116,9 @@ def forward(
         attention = layer.self_attn
         if supervised and number == READ_LAYER:
             losses["read"] = scaffold.loss(y[batch.read_at[:, 0], batch.read_at[:, 1]], batch.read_at[:, 2:])
+        if scaffold is not None and number == PICK_LAYER:
+            said = scaffold.speaker(y[batch.say_at[:, 0], batch.say_at[:, 1]])
+            losses["say"] = F.cross_entropy(said.float(), batch.say_at[:, 2])
         qx, kx, vx = _heads(attention, layer.input_layernorm(x), rotary_x)
         qy, ky, vy = _heads(attention, layer.input_layernorm(y), rotary_y)
         seen_y, scores = _attend(qy, torch.cat([kx[batch.row_of], ky], 2), torch.cat([vx[batch.row_of], vy], 2), mask_y)
@@ -116,6 +126,8 @@ def forward(
             losses["look"] = _pointed(scores, batch.look_at[:, :2], batch.picture_at + batch.look_at[:, 2:])
         if supervised and number == HOP_LAYER:
             losses["hop"] = _pointed(scores, batch.hop_at[:, :2], x.shape[1] + batch.hop_at[:, 2:])
+        if scaffold is not None and number == PICK_LAYER and len(batch.pick_at):
+            losses["pick"] = _pointed(scores, batch.pick_at[:, :2], x.shape[1] + batch.pick_at[:, 2:])
         y = y + attention.o_proj(seen_y)
         y = y + layer.mlp(layer.post_attention_layernorm(y))
         if number + 1 < len(decoder.layers):  # nothing reads the prefix after the last layer's keys

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from models.proxy import architecture, measure, pretrain_language, pretrain_vision
-from models.proxy.pretrain_language import Plan
+from models.proxy.pretrain_language import Course, Plan
 from models.proxy.processor import build_processor
 from models.proxy.rows import Tokens
 from models.proxy.scenes import USUAL, render, sample_scene
@@ -27,8 +27,15 @@ from models.proxy.splits import stream
 SEED = 0
 VISION_STEPS = 900
 TEXT = Plan("text", steps=800, stop=600, batch=64, lr=1.5e-3, warmup=50)
-LANGUAGE = Plan("language", steps=1600, batch=20, lr=1.5e-3, warmup=100, text_share=0.15)
-PHASES = {"text": TEXT, "language": LANGUAGE}
+LANGUAGE = Plan(
+    "language", steps=1600, stop=700, batch=20, lr=1.5e-3, warmup=100, text_share=0.15,
+    course=Course(easy=(0, 0.5, 1, 0.25), open_ended=(0, 0.375, 0.6, 0.15), slots=(1, 1, 0, 0), scaffold=(0.25, 0.75, 1, 0)),
+)
+ANSWERS = Plan(
+    "answers", steps=1500, batch=20, lr=1.2e-3, warmup=40, text_share=0.15,
+    course=Course(easy=(0, 0.5, 0.8, 0.2), open_ended=(0.1, 0.4, 0.4, 0.12), slots=(0.5, 0.55, 0, 0.3), scaffold=(0.3, 0.7, 0.7, 0)),
+)
+PHASES = {p.name: p for p in (TEXT, LANGUAGE, ANSWERS)}
 
 
 class Journal:
@@ -81,19 +88,20 @@ def _worker(rank: int, world: int, port: int, name: str, previous: str, out: str
     processor = build_processor()
     tokens = Tokens(processor.tokenizer)
     model = _fresh_model(tokens)
-    model.load_state_dict(torch.load(previous, weights_only=True)["model"])
+    loaded = torch.load(previous, weights_only=True)
+    model.load_state_dict(loaded["model"])
     journal = Journal(Path(out) / "metrics.jsonl")
 
     def examine(step: int) -> dict:
         return measure.quick(model, tokens, seed=SEED)
 
     partial = state / f"{name}.partial.pt"
-    pretrain_language.train(
+    scaffold = pretrain_language.train(
         model, tokens, plan, seed=SEED, rank=rank, world=world, checkpoint=partial, log=journal,
-        examine=examine if name == "language" else None,
+        examine=None if name == "text" else examine, scaffold_state=loaded.get("scaffold"),
     )
     if rank == 0:
-        torch.save({"model": model.state_dict()}, state / f"{name}.pt")
+        torch.save({"model": model.state_dict(), "scaffold": scaffold}, state / f"{name}.pt")
         partial.unlink(missing_ok=True)
     if world > 1:
         torch.distributed.barrier()
@@ -117,7 +125,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for the checkpoint; DIR/state holds what resumes")
     parser.add_argument("--processes", type=int, default=2, help="data-parallel processes in the text and language phases")
     parser.add_argument("--threads", type=int, default=1, help="threads per process")
-    parser.add_argument("--until", choices=("vision", "text", "language", "end"), default="end")
+    parser.add_argument("--until", choices=("vision", *PHASES, "end"), default="end")
     options = parser.parse_args()
     state = options.out / "state"
     state.mkdir(parents=True, exist_ok=True)
@@ -125,7 +133,7 @@ def main() -> None:
     if not (state / "vision.pt").exists():
         _vision(state, options.processes * options.threads)
     previous = state / "vision.pt"
-    for name in ("text", "language"):
+    for name in PHASES:
         if options.until == "vision":
             return
         if not (state / f"{name}.pt").exists():

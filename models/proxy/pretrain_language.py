@@ -24,7 +24,32 @@ from models.proxy.scenes import Scene, render
 from models.proxy.splits import stream
 
 INIT_STD = 0.06
+PHASE_STREAM = {"text": 2, "language": 3, "answers": 4}
+"""Each phase's number in the random streams."""
 Log = Callable[[dict], None]
+
+
+def ramp(progress: float, start: float, end: float, first: float, last: float) -> float:
+    """`first` until `start`, then straight to `last` at `end`, and `last` after it."""
+    return float(np.interp(progress, (start, end), (first, last)))
+
+
+@dataclass(frozen=True)
+class Course:
+    """How a phase's mixture moves with its progress (0..1); each entry is (start, end, first, last) of a ramp."""
+
+    easy: tuple[float, float, float, float]
+    """Share of scenes with few objects."""
+    open_ended: tuple[float, float, float, float]
+    """Share of answers without options: these must be right before letters can be learned."""
+    slots: tuple[float, float, float, float]
+    """Share of turns with latent slots."""
+    scaffold: tuple[float, float, float, float]
+    """Weight of the scaffold's losses."""
+
+    def stage(self, progress: float) -> Stage:
+        """The mixture at a moment."""
+        return Stage(*(ramp(progress, *r) for r in (self.easy, self.open_ended, self.slots)))
 
 
 @dataclass(frozen=True)
@@ -47,7 +72,9 @@ class Plan:
     stop: int | None = None
     """Steps actually run, where a phase ends before its schedule does."""
     text_share: float = 0.0
-    """Share of steps that are text lookups."""
+    """Share of steps that are text lookups, falling to a third of it."""
+    course: Course | None = None
+    """None: the text phase."""
 
 
 def initialise(model: nn.Module, tokens: Tokens, directions: dict[str, torch.Tensor], seed: int) -> None:
@@ -107,35 +134,23 @@ class Ring:
         return [self.scenes[k] for k in picked], torch.stack([self.seen[k] for k in picked])
 
 
-def stage_at(progress: float) -> Stage:
-    """Phase B's mixture: few objects and open answers first, then crowded scenes, letters, and latent slots."""
-    return Stage(
-        easy=max(0.25, 1.0 - 1.5 * progress), open_ended=max(0.15, 0.6 - 1.2 * progress),
-        slots=0.0 if progress < 0.4 else 0.3,
-    )
-
-
-def scaffold_weight(progress: float) -> float:
-    """Weight of the scaffold's losses: full for a quarter of the phase, gone at three quarters."""
-    return float(np.clip(1.5 - progress / 0.5, 0.0, 1.0)) 
-
-
 class Feed:
     """Batches of one phase for one process."""
 
     def __init__(self, model: nn.Module, tokens: Tokens, plan: Plan, seed: int, rank: int, first_step: int) -> None:
         self.tokens, self.plan = tokens, plan
-        self.rng = stream("pretrain", seed, 2 if plan.name == "text" else 3, rank, first_step)
+        self.rng = stream("pretrain", seed, PHASE_STREAM[plan.name], rank, first_step)
         self.rings = {False: Ring(model, plan.ring), True: Ring(model, plan.ring // 4)}
 
     def next(self, step: int) -> tuple[Batch, torch.Tensor | None]:
         """The step's batch and its pictures' tokens."""
         plan, rng, progress = self.plan, self.rng, step / self.plan.steps
-        if plan.name == "text" or rng.random() < plan.text_share * (1 - progress):
+        if plan.name == "text" or rng.random() < plan.text_share * (1 - progress * 2 / 3):
             plain = plan.name == "text" and progress < 0.6
             rows = [curriculum.text_row(self.tokens, rng, hard=not plain) for _ in range(plan.batch * (1 if plan.name == "text" else 4))]
             return collate(rows), None
-        stage = stage_at(progress)
+        assert plan.course is not None
+        stage = plan.course.stage(progress)
         dense = step % plan.dense_every == plan.dense_every - 1 and progress > 0.25
         ring = self.rings[dense]
         count = plan.fresh if len(ring.scenes) >= plan.batch * 2 else plan.batch * 4
@@ -156,9 +171,11 @@ def _average(parameters: list[nn.Parameter], world: int) -> None:
 
 def train(
     model: nn.Module, tokens: Tokens, plan: Plan, *, seed: int, rank: int, world: int, checkpoint: Path, log: Log,
-    examine: Callable[[int], dict] | None = None, examine_every: int = 250, save_every: int = 100,
-) -> None:
-    """Run a phase from its checkpoint if there is one; process 0 writes the checkpoint and the log.
+    examine: Callable[[int], dict] | None = None, examine_every: int = 200, save_every: int = 100,
+    scaffold_state: dict[str, torch.Tensor] | None = None,
+) -> dict[str, torch.Tensor]:
+    """Run a phase from its checkpoint if there is one; process 0 writes the checkpoint and the log. Returns the scaffold's
+    state, for the next phase.
 
     `examine(step)` is called on process 0 and its result logged.
     """
@@ -166,6 +183,8 @@ def train(
         p.requires_grad_(False)
     torch.manual_seed(seed)
     scaffold = language.Scaffold()
+    if scaffold_state is not None:
+        scaffold.load_state_dict(scaffold_state)
     parameters = [*model.model.language_model.parameters(), *model.lm_head.parameters(), *scaffold.parameters()]
     matrices = [p for p in parameters if p.ndim == 2]
     optimizer = torch.optim.AdamW(
@@ -182,7 +201,7 @@ def train(
     feed = Feed(model, tokens, plan, seed, rank, first)
     one = tokens.tokenizer.convert_tokens_to_ids
     never = torch.tensor([one(t) for t in ("<|lvr_start|>", "<|lvr|>", "<|lvr_latent_end|>", "<|image_pad|>", "<|video_pad|>", "<|vision_pad|>")])
-    started, sums = time.time(), {"answer": 0.0, "look": 0.0, "read": 0.0, "hop": 0.0, "right": 0.0, "answers": 0, "tokens": 0, "looked": 0, "text_right": 0, "text_answers": 0}
+    started, sums = time.time(), {"answer": 0.0, "look": 0.0, "read": 0.0, "hop": 0.0, "say": 0.0, "pick": 0.0, "right": 0.0, "answers": 0, "tokens": 0, "looked": 0, "text_right": 0, "text_answers": 0}
     last = plan.stop or plan.steps
     for step in range(first, last):
         rate = min(1.0, (step + 1) / plan.warmup) * (plan.end_lr + (1 - plan.end_lr) * 0.5 * (1 + math.cos(math.pi * step / plan.steps)))
@@ -191,8 +210,8 @@ def train(
         batch, pictures = feed.next(step)
         with torch.autocast("cpu", torch.bfloat16):
             result = language.step(model, batch, pictures, never, scaffold)
-            held = result.look_loss + result.read_loss + result.hop_loss
-            loss = result.answer_loss + scaffold_weight(step / plan.steps) * held
+            held = result.look_loss + result.read_loss + result.hop_loss + result.say_loss + result.pick_loss
+            loss = result.answer_loss + (ramp(step / plan.steps, *plan.course.scaffold) if plan.course else 0.0) * held
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         if world > 1:
@@ -201,7 +220,7 @@ def train(
         optimizer.step()
         sums["answer"] += float(result.answer_loss.detach())
         sums["looked"] += int(pictures is not None)
-        for name in ("look", "read", "hop"):
+        for name in ("look", "read", "hop", "say", "pick"):
             sums[name] += float(getattr(result, f"{name}_loss").detach())
         kind = "" if pictures is not None else "text_"
         sums[kind + "right"] += int(result.answers_right.sum())
@@ -210,7 +229,7 @@ def train(
         if rank == 0 and ((step + 1) % 25 == 0 or step + 1 == last):
             elapsed, done = time.time() - started, step + 1 - first
             log({
-                "phase": plan.name, "step": step + 1, "loss": sums["answer"] / 25, **{f"{name}_loss": sums[name] / max(sums["looked"], 1) for name in ("look", "read", "hop")},
+                "phase": plan.name, "step": step + 1, "loss": sums["answer"] / 25, **{f"{name}_loss": sums[name] / max(sums["looked"], 1) for name in ("look", "read", "hop")}, "say_loss": sums["say"] / 25, "pick_loss": sums["pick"] / 25,
                 "train_accuracy": sums["right"] / max(sums["answers"], 1),
                 "text_accuracy": sums["text_right"] / sums["text_answers"] if sums["text_answers"] else None, "lr": plan.lr * rate,
                 "tokens_per_second": world * sums["tokens"] / (time.time() - sums.get("since", started)),
@@ -223,6 +242,7 @@ def train(
             fresh.replace(checkpoint)
         if rank == 0 and examine is not None and (step + 1) % examine_every == 0:
             log({"phase": plan.name, "step": step + 1, **examine(step + 1)})
+    return scaffold.state_dict()
 
 
-__all__ = ["Feed", "Plan", "initialise", "stage_at", "train", "unit_vision"]
+__all__ = ["Feed", "Plan", "initialise", "train", "unit_vision"]

@@ -15,7 +15,7 @@ import torch
 
 from models.proxy import prompts
 from models.proxy.questions import Question
-from models.proxy.scenes import ATTRIBUTES, GRAY_LEVELS, Box
+from models.proxy.scenes import ATTRIBUTES, GRAY_LEVELS, Box, Marker
 
 WEIGHT_ANSWER = 1.0
 WEIGHT_FRAME = 0.1
@@ -77,6 +77,10 @@ class Turn:
     """(position, one label per entry of READ_CLASSES or -100): what can be said at that position after the look"""
     hops: list[tuple[int, int, int]] = field(default_factory=list)
     """(answer position, position of the first name's last word, of the second's)"""
+    says: list[tuple[int, int]] = field(default_factory=list)
+    """(answer position, first token of the answer's own words, also where a letter is asked for)"""
+    picks: list[tuple[int, int]] = field(default_factory=list)
+    """(answer position, position of the right option's last word)"""
     answer_at: int = 0
     """Position that predicts the answer's first token."""
 
@@ -126,6 +130,11 @@ class Row:
         turn.answer_at = len(turn.ids) - 1
         if turn.looks:
             turn.hops.append((turn.answer_at, turn.looks[0][0], turn.looks[-1][0]))
+        turn.says.append((turn.answer_at, self.tokens.encode(" " + question.answer_text)[0]))
+        if answer == question.letter:
+            written = next(w for w in (f"{answer}. ", f"({answer}) ") if w + question.answer_text in prompt)
+            end = prompt.rindex(written + question.answer_text) + len(written + question.answer_text)
+            turn.picks.append((turn.answer_at, len(self.tokens.encode(prompt[:end])) - 1))
         self._supervise(turn, self.tokens.encode(" " + answer), WEIGHT_ANSWER)
         self._supervise(turn, self.tokens.encode(" </answer><|im_end|>\n"), WEIGHT_FRAME)
         self.turns.append(turn)
@@ -146,7 +155,7 @@ class Row:
                 turn.looks.append((at, c, c))
                 words = (list(v).index(thing.get(a)) for a, v in ATTRIBUTES.items())
                 turn.reads.append((at, *words, thing.row, thing.col, IGNORE, IGNORE))
-        elif len(cell) == 2:
+        elif all(isinstance(t, Marker) for t in question.things):
             at = len(self.tokens.encode(prompt[: begin + len(question.text)])) - 1
             turn.looks.append((at, cell[0], cell[1]))
             turn.reads.append((at, *[IGNORE] * 5, *(m.level for m in question.things)))
@@ -186,6 +195,10 @@ class Batch:
     """int64 [reads, 2 + classifiers]: turn, position, labels"""
     hop_at: torch.Tensor
     """int64 [hops, 4]: turn, answer position, the names' positions"""
+    say_at: torch.Tensor
+    """int64 [says, 3]: turn, answer position, the answer's first token"""
+    pick_at: torch.Tensor
+    """int64 [picks, 4]: turn, answer position, the right option's position, twice"""
     answers: torch.Tensor
     """int64 [turns]: index into the targets of each turn's answer"""
 
@@ -221,5 +234,7 @@ def collate(rows: list[Row]) -> Batch:
         look_at=table([(n, *look) for n, (_, t) in enumerate(turns) for look in t.looks], 4),
         read_at=table([(n, *read) for n, (_, t) in enumerate(turns) for read in t.reads], 2 + len(READ_CLASSES)),
         hop_at=table([(n, *hop) for n, (_, t) in enumerate(turns) for hop in t.hops], 4),
+        say_at=table([(n, *say) for n, (_, t) in enumerate(turns) for say in t.says], 3),
+        pick_at=table([(n, at, option, option) for n, (_, t) in enumerate(turns) for at, option in t.picks], 4),
         answers=torch.tensor(answers),
     )
