@@ -137,3 +137,26 @@ def test_an_unreachable_server_is_said_in_one_line_and_the_store_answers(mirrore
     assert len(runs) == 1
     result = mirror(root, **nowhere)
     assert result.returncode == 1 and "MLflow at http://127.0.0.1:9" in result.stdout.splitlines()[-1]
+
+
+@pytest.mark.slow
+def test_a_running_job_is_mirrored_while_it_runs(tmp_path):
+    job = Job("count", {"steps": 100_000, "pause": 0.05}, slug="long")
+    mirror(tmp_path)  # make the database before there is anything to show
+    follower = tracking.start(Store(tmp_path))
+    script = (
+        "import sys; from pathlib import Path; from tests.harness.dispatch import graphs, kinds; "
+        "from harness.jobs import Graph, Job; "
+        "graphs.run(Graph([Job('count', {'steps': 100_000, 'pause': 0.05}, slug='long')]), Path(sys.argv[1]))"
+    )
+    driver = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], cwd=graphs.REPOSITORY)
+    try:
+        graphs.wait_until(lambda: "loss" in ask(tmp_path, [job.key])[1].get(job.key, [{}])[0], 600)
+        assert ask(tmp_path, [job.key])[1][job.key][1]["state"] == "running"
+    finally:
+        for lease in graphs.live_workers(tmp_path):
+            os.kill(lease.owner.pid, 9)
+        driver.kill()
+        driver.wait()
+    assert follower.finish() == ""
+    assert ask(tmp_path, [job.key])[1][job.key][1]["state"] == "interrupted"
