@@ -5,11 +5,14 @@ nothing of losses or latent slots (`models.vreflection` computes one batch) nor 
 write).
 
     data       meta JSON + annotation JSON -> validated samples, by offset
+    external   a data set that lies elsewhere
     images     which pixels the vision tower sees, and the tower itself
     features   the tower's outputs for every training image, on disk
     packing    which samples share a row
     collate    samples -> `models.vreflection.batch.Batch`
+    order      which samples and random draws belong to which step
     trainer    the `transformers.Trainer` subclass
+    probe      the mechanism on held-out samples
     stage      one stage from start to finish
 """
 

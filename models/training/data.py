@@ -115,7 +115,9 @@ class Samples:
 
     def __getitem__(self, index: int) -> Sample:
         source, entry, start, size = (int(v) for v in self._where[index])
-        return parse(json.loads(os.pread(self._file(source), size, start)), self.sources[source], entry, check_images=False)
+        return parse(
+            json.loads(os.pread(self._file(source), size, start)), self.sources[source], entry, check_images=False
+        )
 
     def name(self, index: int) -> str:
         """The sample's id, without reading it."""
@@ -133,7 +135,9 @@ def meta_file(data: Path) -> Path:
     """The meta JSON: `data` itself, or meta.json in the folder `data`."""
     path = data / "meta.json" if data.is_dir() else data
     if not path.is_file():
-        raise DataError(f"{path}: no such file; give a meta JSON (a list of {{{', '.join(META_FIELDS)}}}) or a folder with meta.json")
+        raise DataError(
+            f"{path}: no such file; give a meta JSON (a list of {{{', '.join(META_FIELDS)}}}) or a folder with meta.json"
+        )
     return path
 
 
@@ -155,13 +159,17 @@ def read_sources(data: Path) -> list[Source]:
             if not isinstance(entry.get(name), str):
                 raise DataError(f"{place}, field {name!r}: expected a string, got {entry.get(name)!r}")
         if entry["ds_type"] not in DATASET_TYPES:
-            raise DataError(f"{place}, field 'ds_type': {entry['ds_type']!r} is not known; choices: {', '.join(DATASET_TYPES)}")
+            raise DataError(
+                f"{place}, field 'ds_type': {entry['ds_type']!r} is not known; choices: {', '.join(DATASET_TYPES)}"
+            )
         annotations = _resolve(entry["data_path"], meta, f"{place}, field 'data_path'")
         images = _resolve(entry["image_folder"], meta, f"{place}, field 'image_folder'")
         sources.append(Source(entry["ds_name"], annotations, images, entry["ds_type"]))
     names = Counter(s.name for s in sources)
     if repeated := [name for name, count in names.items() if count > 1]:
-        raise DataError(f"{meta}: field 'ds_name': {', '.join(map(repr, repeated))} stands twice; sample ids need distinct names")
+        raise DataError(
+            f"{meta}: field 'ds_name': {', '.join(map(repr, repeated))} stands twice; sample ids need distinct names"
+        )
     return sources
 
 
@@ -170,7 +178,9 @@ def _resolve(path: str, meta: Path, place: str) -> Path:
     for candidate in tried:
         if candidate.exists():
             return candidate.absolute()
-    raise DataError(f"{place}: {path!r} does not exist (tried {', '.join(dict.fromkeys(map(str, tried)))}); correct the meta file or put it there")
+    raise DataError(
+        f"{place}: {path!r} does not exist (tried {', '.join(dict.fromkeys(map(str, tried)))}); correct the meta file or put it there"
+    )
 
 
 def entries(path: Path) -> Iterator[tuple[int, int, Any]]:
@@ -179,7 +189,9 @@ def entries(path: Path) -> Iterator[tuple[int, int, Any]]:
     text, position, offset, number, ended = "", 0, 0, 0, False
 
     def fail(why: str) -> DataError:
-        return DataError(f"{path}: entry {number}, near byte {offset}: {why}; the file must be one JSON list of objects")
+        return DataError(
+            f"{path}: entry {number}, near byte {offset}: {why}; the file must be one JSON list of objects"
+        )
 
     with path.open("rb") as file:
 
@@ -261,7 +273,11 @@ def parse(entry: Any, source: Source, number: int, *, check_images: bool = True)
         raise Rejected("box count", f"{len(boxes)} boxes for {slots} <lvr>")
     checked = tuple(_box(box, k) for k, box in enumerate(boxes))
     indices = entry.get("bbox_images", [0] * len(boxes))
-    if not isinstance(indices, list) or len(indices) != len(boxes) or not all(type(i) is int and 0 <= i < len(names) for i in indices):
+    if (
+        not isinstance(indices, list)
+        or len(indices) != len(boxes)
+        or not all(type(i) is int and 0 <= i < len(names) for i in indices)
+    ):
         raise Rejected("bad box image", f"bbox_images {indices!r} for {len(boxes)} boxes in {len(names)} images")
     return Sample(f"{source.name}:{number}", files, turns, checked, tuple(indices))
 
@@ -281,7 +297,11 @@ def _turns(conversations: Any) -> tuple[dict[str, str], ...]:
 
 
 def _box(box: Any, number: int) -> tuple[float, float, float, float]:
-    if not isinstance(box, list) or len(box) != 4 or not all(isinstance(v, (int, float)) and math.isfinite(v) for v in box):
+    if (
+        not isinstance(box, list)
+        or len(box) != 4
+        or not all(isinstance(v, (int, float)) and math.isfinite(v) for v in box)
+    ):
         raise Rejected("bad box", f"box {number} is {box!r}; expected four finite numbers x0, y0, x1, y1")
     x0, y0, x1, y1 = (min(max(float(v), 0.0), 1.0) for v in box)
     if x1 <= x0 or y1 <= y0:

@@ -42,7 +42,9 @@ class FeatureStore:
         self.folder = Path(folder)
         facts = self.folder / "features.json"
         if not facts.is_file():
-            raise FileNotFoundError(f"{facts}: no such file; compute the features of this data set first (cache_features)")
+            raise FileNotFoundError(
+                f"{facts}: no such file; compute the features of this data set first (cache_features)"
+            )
         self.facts: dict[str, Any] = json.loads(facts.read_text())
         self.dtype = _DTYPES[self.facts["dtype"]]
         index = np.load(self.folder / "index.npz")
@@ -101,12 +103,19 @@ def cache_features(run: Run, *, checkpoint: Path, data: Path, images: Images) ->
             patches, grids = patches_of(processor, list(pool.map(open_image, [file.path for file in chunk])))
             for file, grid, tokens in zip(chunk, grids.tolist(), encode_images(model, patches, grids), strict=True):
                 if not torch.isfinite(tokens).all():
-                    raise ValueError(f"{file.path}: the vision tower's output is not finite; the checkpoint or the image is broken")
+                    raise ValueError(
+                        f"{file.path}: the vision tower's output is not finite; the checkpoint or the image is broken"
+                    )
                 writer.add(file.key, tokens.cpu(), (grid[1] // merge, grid[2] // merge))
             done += len(chunk)
             run.log(done, len(files), images_per_second=done / (time.perf_counter() - began))
     width = model.config.text_config.hidden_size
-    facts = {"dtype": str(dtype).removeprefix("torch."), "width": width, "images": images.model_dump(), **writer.close()}
+    facts = {
+        "dtype": str(dtype).removeprefix("torch."),
+        "width": width,
+        "images": images.model_dump(),
+        **writer.close(),
+    }
     (run.out / "features.json").write_text(json.dumps(facts, indent=1) + "\n")
     return facts | {"seconds": round(time.perf_counter() - began, 3), "rejected": samples.summary.rejected}
 

@@ -9,7 +9,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -19,10 +19,10 @@ from models.config import Sft, Stage2, TrainSpec
 from models.run import Run
 from models.training.collate import Cached, Collator, Live, Pixels
 from models.training.data import Sample, Samples, read_samples
-from models.training.diagnostics import probe
 from models.training.features import FeatureStore
 from models.training.images import load_image_processor, stored_dtype
 from models.training.order import MicroBatches, Order
+from models.training.probe import probe
 from models.training.trainer import CHECKPOINT_SECONDS, StageTrainer, trainable
 from models.vreflection import checkpoint as checkpoints
 from models.vreflection.batch import Batch
@@ -93,9 +93,7 @@ def train(
     loader = DataLoader(
         _Numbered(samples),
         batch_sampler=MicroBatches(order),
-        collate_fn=Collator(
-            tokenizer, pixels, packing=packing_of(spec), short_rows=run.device == "cpu", **options
-        ),
+        collate_fn=Collator(tokenizer, pixels, packing=spec.packing, short_rows=run.device == "cpu", **options),
         num_workers=workers,
         persistent_workers=workers > 0,
     )
@@ -117,7 +115,9 @@ def train(
     _save(trainer, model, tokenizer, Path(init), run.out, facts, rank)
     padded = Collator(tokenizer, pixels, packing="padded", **options)
     autocast = torch.bfloat16 if stage.precision == "bf16" else None
-    probed = probe(model, stage, spec.latent_steps, _probe_batches(samples, held, padded, args.device), autocast=autocast)
+    probed = probe(
+        model, stage, spec.latent_steps, _probe_batches(samples, held, padded, args.device), autocast=autocast
+    )
     diagnostics = {
         "probe": probed,
         "probe_samples": held,
@@ -134,16 +134,6 @@ def train(
 def held_out(samples: int) -> int:
     """How many samples at the end of a data set are kept for the diagnostics: 256, or a quarter of a small set."""
     return min(PROBE_SAMPLES, samples // 4)
-
-
-def packing_of(spec: TrainSpec) -> Literal["packed", "padded"]:
-    """spec.packing, but padded where slots are filled one after another: packed samples have no common slot columns."""
-    stage = spec.stage
-    if isinstance(stage, Sft) or stage.rollout == "two_pass":
-        return spec.packing
-    from_states = stage.slot_fill == "student" and getattr(stage, "query_source", "hidden") == "hidden"
-    one_by_one = from_states or stage.slot_fill == "hidden" or stage.self_fed > 0
-    return "padded" if one_by_one else spec.packing
 
 
 def load_model(
@@ -169,7 +159,9 @@ def load_model(
     for name in trained:
         if (head := getattr(model, name, None)) is not None:
             head.requires_grad_(True)
-    for parameter in model.model.visual.parameters():  # not `.to`: it would round the rotary frequencies, which are buffers
+    for (
+        parameter
+    ) in model.model.visual.parameters():  # not `.to`: it would round the rotary frequencies, which are buffers
         parameter.data = parameter.data.to(stored_dtype(init))
     return model
 
@@ -178,7 +170,9 @@ def _set_teacher(model: VReflection, stage: Stage2, spec: TrainSpec, init: Path,
     fresh = "bcm" in model.fresh_heads
     if stage.teacher == "random":
         if not fresh:
-            raise ValueError(f"{init} holds a BCM, but teacher: random wants a fresh one; start from a checkpoint without")
+            raise ValueError(
+                f"{init} holds a BCM, but teacher: random wants a fresh one; start from a checkpoint without"
+            )
         return
     if teacher is not None:
         other = checkpoints.load(
@@ -242,7 +236,9 @@ def _pixels(spec: TrainSpec, init: Path, features: Path | None) -> Pixels:
     if spec.vision == "live":
         return Live(load_image_processor(init, spec.images))
     if features is None:
-        raise ValueError("vision: cached needs a folder of features; compute them first (cache_features), or set vision: live")
+        raise ValueError(
+            "vision: cached needs a folder of features; compute them first (cache_features), or set vision: live"
+        )
     store = FeatureStore(Path(features))
     store.check(spec.images)
     return Cached(store)
@@ -281,7 +277,11 @@ def _save(
     if rank:
         return
     for file in sorted(init.iterdir()):
-        if file.suffix in (".json", ".txt", ".jinja", ".model") and file.name not in _MODEL_FILES and ".index." not in file.name:
+        if (
+            file.suffix in (".json", ".txt", ".jinja", ".model")
+            and file.name not in _MODEL_FILES
+            and ".index." not in file.name
+        ):
             shutil.copyfile(file, out / file.name)
     checkpoints.save(model, out, facts, state)
     tokenizer.save_pretrained(out)

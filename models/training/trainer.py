@@ -22,8 +22,8 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 from models.config import Stage
 from models.run import Interrupted, Run
 from models.training.collate import Collated
-from models.training.diagnostics import mechanism
 from models.training.order import Order, indicator, noise
+from models.vreflection.diagnostics import mechanism
 from models.vreflection.model import StageOutput, VReflection
 
 COMPLETE = "COMPLETE"
@@ -88,7 +88,9 @@ class StageTrainer(Trainer):
         self.micro = 0
         self.seen_ids = [name for b in batches for name in b.ids]
         if totals[0] == 0:
-            raise ValueError(f"step {self.state.global_step}: no supervised token in samples {', '.join(self.seen_ids)}")
+            raise ValueError(
+                f"step {self.state.global_step}: no supervised token in samples {', '.join(self.seen_ids)}"
+            )
         self.tokens += sum(b.tokens for b in batches)
         return batches, totals
 
@@ -129,7 +131,9 @@ class StageTrainer(Trainer):
         self.gradient_norm = float(norm) if norm is not None else 0.0
         if not math.isfinite(self.gradient_norm):
             samples = ", ".join(self.seen_ids)
-            raise NotFinite(f"step {self.state.global_step}: gradient norm is {self.gradient_norm:g}; samples {samples}")
+            raise NotFinite(
+                f"step {self.state.global_step}: gradient norm is {self.gradient_norm:g}; samples {samples}"
+            )
         return norm
 
     # Optimiser
@@ -179,7 +183,9 @@ class StageTrainer(Trainer):
     def train(self, *args: Any, **kwargs: Any):
         result = super().train(*args, **kwargs)
         if self.state.global_step < self.order.steps:
-            raise Interrupted(f"stopped after step {self.state.global_step} of {self.order.steps}; a checkpoint is written")
+            raise Interrupted(
+                f"stopped after step {self.state.global_step} of {self.order.steps}; a checkpoint is written"
+            )
         return result
 
 

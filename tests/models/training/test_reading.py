@@ -49,7 +49,12 @@ def test_several_images_and_boxes_keep_their_image(tmp_path):
         {"from": "human", "value": "<image>\n<image>\nCompare."},
         {"from": "gpt", "value": "<lvr> and <lvr>\n<answer> same </answer>"},
     ]
-    two = entry(image=["a.png", "a.png"], conversations=conversations, bboxes=[[0, 0, 1, 1], [-0.1, 0, 0.5, 1.2]], bbox_images=[1, 0])
+    two = entry(
+        image=["a.png", "a.png"],
+        conversations=conversations,
+        bboxes=[[0, 0, 1, 1], [-0.1, 0, 0.5, 1.2]],
+        bbox_images=[1, 0],
+    )
     samples = read_samples(write(tmp_path, [two]))
     assert samples[0].box_image == (1, 0)
     assert samples[0].boxes[1] == (0.0, 0.0, 0.5, 1.0)

@@ -12,7 +12,7 @@ from transformers import AutoProcessor, AutoTokenizer, Qwen2_5_VLForConditionalG
 from models.config import Joint, Sft, Stage1, Stage2, TrainSpec
 from models.run import Interrupted, LocalRun
 from models.training import cache_features, train
-from models.training.stage import held_out, packing_of
+from models.training.stage import held_out
 from tests.models.training.conftest import SMALL
 
 FAST = {"global_batch": 4, "lr": 1e-3, "precision": "fp32", "warmup_ratio": 0.5}
@@ -26,7 +26,9 @@ def world(base, make_data, tmp_path_factory):
 
 
 def spec(stage, **options) -> TrainSpec:
-    return TrainSpec(**({"stage": stage, "latent_steps": 2, "images": SMALL, "vision": "cached", "packing": "padded"} | options))
+    return TrainSpec(
+        **({"stage": stage, "latent_steps": 2, "images": SMALL, "vision": "cached", "packing": "padded"} | options)
+    )
 
 
 def go(folder, spec, world, *, micro_batch=4, teacher=None, init=None, run=None, **options):
@@ -143,7 +145,9 @@ def test_accumulation_gives_the_step_of_one_large_batch(tmp_path, world):
     _, whole = go(tmp_path / "4", spec(stage), world, micro_batch=4)
     _, parts = go(tmp_path / "1", spec(stage), world, micro_batch=1)
     for key, value in weights(whole.out).items():
-        torch.testing.assert_close(weights(parts.out)[key], value, rtol=1e-3, atol=2e-5, msg=lambda m, key=key: f"{key}: {m}")
+        torch.testing.assert_close(
+            weights(parts.out)[key], value, rtol=1e-3, atol=2e-5, msg=lambda m, key=key: f"{key}: {m}"
+        )
 
 
 def test_packed_rows_train_as_padded_ones(tmp_path, world):
@@ -151,7 +155,9 @@ def test_packed_rows_train_as_padded_ones(tmp_path, world):
     _, padded = go(tmp_path / "a", spec(stage), world)
     _, packed = go(tmp_path / "b", spec(stage, packing="packed", max_tokens=300), world)
     for key, value in weights(padded.out).items():
-        torch.testing.assert_close(weights(packed.out)[key], value, rtol=1e-3, atol=2e-5, msg=lambda m, key=key: f"{key}: {m}")
+        torch.testing.assert_close(
+            weights(packed.out)[key], value, rtol=1e-3, atol=2e-5, msg=lambda m, key=key: f"{key}: {m}"
+        )
 
 
 def test_live_vision_trains_as_cached(tmp_path, world):
@@ -159,7 +165,9 @@ def test_live_vision_trains_as_cached(tmp_path, world):
     _, cached = go(tmp_path / "a", spec(stage), world)
     _, live = go(tmp_path / "b", spec(stage, vision="live"), world)
     for key, value in weights(cached.out).items():
-        torch.testing.assert_close(weights(live.out)[key], value, rtol=1e-3, atol=2e-5, msg=lambda m, key=key: f"{key}: {m}")
+        torch.testing.assert_close(
+            weights(live.out)[key], value, rtol=1e-3, atol=2e-5, msg=lambda m, key=key: f"{key}: {m}"
+        )
 
 
 def test_a_broken_loss_names_the_step_and_the_samples(tmp_path, world, base):
@@ -174,7 +182,9 @@ def test_a_broken_loss_names_the_step_and_the_samples(tmp_path, world, base):
 
 def test_a_bf16_checkpoint_stays_bf16_and_its_vision_tower_untouched(tmp_path, world, base):
     init = tmp_path / "init"
-    Qwen2_5_VLForConditionalGeneration.from_pretrained(base, dtype=torch.bfloat16).save_pretrained(init, save_original_format=False)
+    Qwen2_5_VLForConditionalGeneration.from_pretrained(base, dtype=torch.bfloat16).save_pretrained(
+        init, save_original_format=False
+    )
     AutoProcessor.from_pretrained(base).save_pretrained(init)
     _, run = go(tmp_path, spec(Stage1(steps=2, **FAST | {"precision": "bf16"})), world, init=init)
     before, after = weights(init), weights(run.out)
@@ -186,15 +196,6 @@ def test_a_bf16_checkpoint_stays_bf16_and_its_vision_tower_untouched(tmp_path, w
 def test_zero_steps_keep_the_markers_only(tmp_path, world):
     _, run = go(tmp_path, spec(Stage1(steps=1, **FAST), latent_steps=0), world)
     assert set(json.loads((run.out / "diagnostics.json").read_text())["probe"]) == {"ce"}
-
-
-def test_stages_that_fill_slots_one_after_another_pad():
-    def chosen(stage):
-        return packing_of(TrainSpec(stage=stage, packing="packed"))
-
-    assert chosen(Sft()) == chosen(Stage1()) == chosen(Stage2(slot_fill="teacher")) == "packed"
-    assert chosen(Stage2()) == chosen(Stage1(self_fed=0.5)) == chosen(Stage1(slot_fill="hidden")) == "padded"
-    assert chosen(Stage2(rollout="two_pass")) == chosen(Stage2(query_source="random")) == "packed"
 
 
 def test_the_end_of_the_data_is_held_out():

@@ -1,8 +1,5 @@
-"""Does the mechanism work? Collapse of the latents, attention in the box, and what changes when the model feeds itself.
-
-Raw cosines mislead, because a constant that all boxes share makes them large: hence the deviation across boxes and
-cosines of what is left after the mean over boxes is taken away.
-"""
+"""The mechanism on held-out samples, teacher-fed and free-running: runs a trained model, measures with
+`models.vreflection.diagnostics`."""
 
 from __future__ import annotations
 
@@ -15,65 +12,24 @@ from torch import Tensor
 
 from models.config import Sft, Stage
 from models.vreflection.batch import Batch
+from models.vreflection.diagnostics import exposure, mechanism
 from models.vreflection.model import StageOutput, VReflection
-
-
-def instance_std(z: Tensor) -> float:
-    """Standard deviation over boxes of [B, S, D], averaged over slots and dimensions; 0 = collapsed to a constant."""
-    return z.float().std(dim=0, correction=0).mean().item()
-
-
-def pairwise_cosine(z: Tensor) -> float:
-    """Mean cosine between different boxes' latents [B, S, D] at the same slot; 1 = collapsed."""
-    unit = F.normalize(z.float(), dim=-1)
-    boxes = len(unit)
-    return ((unit.sum(0).square().sum(-1) - boxes) / max(boxes * (boxes - 1), 1)).mean().item()
-
-
-def centred_cosine(a: Tensor, b: Tensor) -> float:
-    """Mean cosine between a and b [B, S, D], each less its mean over boxes: how well they agree on the instance."""
-    a, b = (x.float() - x.float().mean(0) for x in (a, b))
-    return F.cosine_similarity(a, b, dim=-1).mean().item()
-
-
-def mass_in_box(attention: Tensor, box_mask: Tensor) -> float:
-    """Attention [B, S, L] that falls on the cells under the box [B, L], averaged over boxes and slots."""
-    return (attention.float() * box_mask[:, None]).sum(-1).mean().item()
-
-
-def box_area(box_mask: Tensor, key_mask: Tensor) -> float:
-    """Share of an image's cells that lie under the box: what uniform attention would give."""
-    return (box_mask.sum(-1) / key_mask.sum(-1)).mean().item()
-
-
-def mechanism(out: StageOutput) -> dict[str, float]:
-    """The numbers above, of whatever a stage's output holds."""
-    found: dict[str, float] = {}
-    for name, z in (("z_t", out.z_t), ("z_s", out.z_s)):
-        if z is not None and len(z) > 1:
-            found[f"{name}_std"] = instance_std(z)
-            found[f"{name}_cosine"] = pairwise_cosine(z)
-    if out.hidden is not None and out.z_t is not None and len(out.z_t) > 1:
-        found["hidden_z_t_cosine"] = centred_cosine(out.hidden, out.z_t)
-    if out.box_mask is not None and len(out.box_mask):
-        found["box_area"] = box_area(out.box_mask, out.key_mask)
-        if out.a_t is not None:
-            found["teacher_in_box"] = mass_in_box(out.a_t, out.box_mask)
-        if out.a_s is not None:
-            found["student_in_box"] = mass_in_box(out.a_s, out.box_mask)
-    return found
 
 
 @torch.no_grad()
 def probe(
-    model: VReflection, stage: Stage, latent_steps: int, batches: Iterable[Batch], *, autocast: torch.dtype | None = None
+    model: VReflection,
+    stage: Stage,
+    latent_steps: int,
+    batches: Iterable[Batch],
+    *,
+    autocast: torch.dtype | None = None,
 ) -> dict[str, float]:
     """Mechanism numbers over held-out batches (padded), teacher-fed and free-running; `autocast`: as in training.
 
     `ce`: answers with slots as in training (SFT: no slots). `teacher_fed.*`: slots hold Z_T of the true box.
-    `free_running.*`: slot i holds the model's own state before it, as in decoding. `exposure_gap`: L1 distance
-    between the states of the two, over the teacher-fed states' own mean deviation across boxes; 0 = none, about 1 =
-    as far apart as different questions.
+    `free_running.*`: slot i holds the model's own state before it, as in decoding. `exposure_*`: how far the states of
+    the two lie apart.
     """
     parts: dict[str, list[StageOutput]] = {}
     modes: dict[str, Stage] = {}
@@ -102,10 +58,7 @@ def probe(
         found |= {f"{prefix}{part}": value.item() for part, value in out.parts.items()}
         found |= {f"{prefix}{part}": value for part, value in mechanism(out).items()}
     if {"teacher_fed", "free_running"} <= merged.keys():
-        fed, free = merged["teacher_fed"].hidden.float(), merged["free_running"].hidden.float()
-        spread = (fed - fed.mean(0)).abs().mean()
-        found["exposure_gap"] = ((fed - free).abs().mean() / spread.clamp(min=1e-12)).item()
-        found["exposure_cosine"] = centred_cosine(fed, free)
+        found |= exposure(merged["teacher_fed"].hidden, merged["free_running"].hidden)
     return found
 
 
@@ -125,4 +78,3 @@ def _merge(outs: list[StageOutput]) -> StageOutput:
         width = max((x.shape[-1] for x in found), default=0)
         stacked[name] = torch.cat([F.pad(x, (0, width - x.shape[-1])) for x in found]) if found else None
     return StageOutput(outs[0].loss, parts, **stacked)
-
