@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 VERBS = {
     "run": "run what the experiments still need, and write their reports (the default verb)",
@@ -32,6 +33,7 @@ _EXPECTED = (
     ("harness.spec.errors", "SpecError"),
     ("harness.store.files", "StoreError"),
     ("harness.dispatch", "DispatchError"),
+    ("harness.dispatch.slurm_queue", "SchedulerSilent"),
     ("harness.tracking", "TrackingError"),
     ("harness.report", "ReportError"),
 )
@@ -40,7 +42,7 @@ _EXPECTED = (
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command line; returns the exit code."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    arguments = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     gc.disable()  # a short-lived command allocates little and collects nothing; `run` turns it on again
     try:
         options = _parse(arguments)
@@ -58,6 +60,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
 
 
+class Parser(argparse.ArgumentParser):
+    """Complains in one line, like every other mistake."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
 def _parse(arguments: list[str]) -> argparse.Namespace:
     if arguments and not arguments[0].startswith("-") and arguments[0] not in VERBS:
         word = arguments[0]
@@ -68,7 +77,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         arguments.insert(0, "run")
     elif arguments and arguments[0].startswith("-") and arguments[0] not in ("-h", "--help"):
         arguments.insert(0, "run")
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="run.py",
         description="V-Reflection, measured: every table cell a spec, every result a stored job.",
         usage="run.py FILE… [options]  |  run.py VERB …",
@@ -94,6 +103,8 @@ def _expected(error: Exception) -> str | None:
         kind = getattr(sys.modules.get(module), name, None)
         if kind is not None and isinstance(error, kind):
             return str(error)
+    if isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] not in ("harness", "models"):
+        return f"{error.name} is not installed here; start with `uv run run.py …`, or see `run.py doctor`"
     if isinstance(error, OSError) and error.errno in _DISK:
         remedy = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "choose a folder you may write"
         return f"{error.filename or 'a file'}: {error.strerror}; {remedy} (--results DIR, --reports DIR)"
@@ -147,8 +158,13 @@ def plans(options: argparse.Namespace) -> list:
 
 
 def experiment_files(named: Sequence[str]) -> list[Path]:
-    """Folders are replaced by the experiments in them."""
+    """Folders are replaced by the experiments in them. Raises SpecError for a folder without any."""
     found: list[Path] = []
     for name in map(Path, named):
-        found += sorted(name.glob("*.yaml")) if name.is_dir() else [name]
-    return found
+        inside = sorted(name.glob("*.yaml")) if name.is_dir() else [name]
+        if not inside:
+            from harness.spec.errors import SpecError
+
+            raise SpecError(f"{name}: holds no experiments (*.yaml)")
+        found += inside
+    return list(dict.fromkeys(found))

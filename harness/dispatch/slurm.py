@@ -26,8 +26,19 @@ from harness.dispatch.slurm_request import Scale, parameters, scaled_minutes, se
 from harness.dispatch.slurm_submission import Submission
 from harness.dispatch.slurm_task import Assignment, perform
 from harness.jobs import Graph, Job
-from harness.store import Owner, State, Status, Store, leases
-from harness.store.attempts import attempts_of
+from harness.store import (
+    AlreadyDone,
+    Attempt,
+    Failure,
+    Held,
+    Owner,
+    Record,
+    State,
+    Status,
+    Store,
+    StoreError,
+    leases,
+)
 from harness.store.leases import Lease
 from harness.store.owners import Scheduler
 
@@ -36,6 +47,10 @@ if TYPE_CHECKING:
 
 ARRAY_LARGEST = 1000
 """Elements of one array; SLURM's own default limit (MaxArraySize) is 1001."""
+SILENCE_SECONDS = 10.0
+"""A scheduler that is only slow is not worth a line."""
+LEAVING_SECONDS = 5.0
+"""How long a driver waits for its last jobs to have left the queue, before it removes their code."""
 LATER = re.compile(
     r"unable to contact|timed out|connection refused|socket|temporar|try again|submit limit|busy|not respond",
     re.IGNORECASE,
@@ -90,22 +105,16 @@ def run(
 
 
 def cancel(store: Store, keys: Iterable[str]) -> list[str]:
-    """Take these jobs out of the scheduler's queue, running ones after their checkpoint. The keys that it had."""
+    """Take these jobs out of the scheduler's queue, running ones after their checkpoint. The keys that it had.
+
+    Their leases stay until a driver has read there that a person cancelled them. Raises SchedulerSilent.
+    """
     wanted = set(keys)
     found = [
         lease for lease in leases.leases(store) if lease.owner.scheduler == "slurm" and wanted & set(lease.remaining)
     ]
     slurm_queue.cancel(lease.owner.scheduler_id for lease in found)
-    for lease in found:
-        if not any(
-            attempt.claim.get("lease") == lease.id for key in lease.remaining for attempt in _attempts(store, key)
-        ):
-            leases.drop(store, lease.id)
     return [key for lease in found for key in lease.remaining if key in wanted]
-
-
-def _attempts(store: Store, key: str) -> list[Any]:
-    return attempts_of(store.record(key).folder)
 
 
 Bundle = tuple[Job, ...]
@@ -138,6 +147,8 @@ class SlurmDriver(Driver):
         self.submitted = 0
         self.unsubmitted = 0
         self.complained = ""
+        self.stuck: dict[str, str] = {}
+        """Key → why its job will not begin by waiting, in words."""
 
     def go(self) -> Outcome:
         with self.listening():
@@ -156,7 +167,11 @@ class SlurmDriver(Driver):
         self.queue.look()
         self._tell_silence()
         self._bury_all()
-        return super().look()
+        statuses = super().look()
+        for key, reason in self.stuck.items():
+            if key in statuses and statuses[key].state is State.SUBMITTED:
+                statuses[key] = replace(statuses[key], reason=f"{statuses[key].reason}: {reason}")
+        return statuses
 
     def _over(self, statuses: Mapping[str, Status]) -> bool:
         if self.detach and not self.unsubmitted:
@@ -170,8 +185,22 @@ class SlurmDriver(Driver):
         pass
 
     def _leave(self) -> None:
+        """Remove the code that nobody runs any more: of earlier submissions, and of ours when all of it is done."""
         slurm_submission.clear(self.store, leases.leases(self.store))
+        give_up = time.monotonic() + LEAVING_SECONDS
+        while self.submission and all(self.store.is_done(self.jobs[key]) for key in self._held()):
+            if not self._held() and not self.queue.busy(f"vr-{self.submission.id}-"):
+                self.submission.remove()
+                break
+            if time.monotonic() > give_up:
+                break
+            time.sleep(0.2)
         shutil.rmtree(self.home, ignore_errors=True)
+
+    def _held(self) -> list[str]:
+        """Keys that jobs of our submission still hold."""
+        mine = f"{self.submission.id}-" if self.submission else ""
+        return [key for lease in leases.leases(self.store) if lease.id.startswith(mine) for key in lease.remaining]
 
     def _tend(self, statuses: Mapping[str, Status]) -> None:
         """Submit whatever nobody has yet, with dependencies on what is in the queue already."""
@@ -350,7 +379,8 @@ class SlurmDriver(Driver):
 
     def _tell_silence(self) -> None:
         if self.queue.silent_since is not None:
-            self._say_once("the scheduler does not answer; jobs go on without it, and files say what is done")
+            if time.time() - self.queue.silent_since > SILENCE_SECONDS:
+                self._say_once("the scheduler does not answer; jobs go on without it, and files say what is done")
         elif self.complained.startswith("the scheduler does not"):
             self._say_once("the scheduler answers again")
 
@@ -360,6 +390,7 @@ class SlurmDriver(Driver):
         """What the store cannot know by itself: that a job was killed for its memory or its time, or never began."""
         if self.queue.silent_since is not None:
             return
+        self.stuck = {}
         for lease in leases.leases(self.store):
             if not lease.remaining or not lease.plan.startswith(".slurm/"):
                 continue
@@ -369,6 +400,8 @@ class SlurmDriver(Driver):
                 continue
             owner = lease.owner
             standing = self.queue.standing(owner.scheduler_id, owner.scheduler_name, lease.started)
+            if standing.phase is Phase.WAITING and standing.reason:
+                self.stuck.update(dict.fromkeys(lease.remaining, standing.reason))
             if standing.phase.over:
                 with self.store.lock("slurm"):
                     if leases.read(self.store, lease.id) is not None:
@@ -377,19 +410,31 @@ class SlurmDriver(Driver):
     def _bury_one(self, lease: Lease, standing: Standing) -> None:
         last = last_words(Path(lease.log))
         for key in lease.remaining:
-            record = self.store.record(key)
+            try:
+                record = self.store.record(key)
+            except StoreError:
+                continue  # its folder was removed
             if self.store.is_done(record):
                 continue
             newest = next(reversed(self.store.attempts(record)), None)
             begun = newest is not None and newest.claim.get("lease") == lease.id
             if standing.phase is Phase.ENDED and not (begun and newest.failure):
                 cause, kind, message = why(standing.state, last, begun=begun, any_begun=bool(lease.current))
+                if cause == "timeout" and begun and newest.complete_checkpoints():
+                    cause = ""  # it got further: it is resumed as after any interruption
                 if cause:
-                    attempt = newest if begun else self.store.begin_attempt(record, lease=lease.id)
-                    attempt.fail(cause, kind, message)
+                    self._fail(record, newest if begun else None, lease, Failure(cause, kind, message))
             if key in self.jobs and self._cancelled_by_hand(key, standing):
                 self.retries.give_up(self.jobs[key], f"cancelled in the scheduler (job {lease.owner.scheduler_id})")
         leases.drop(self.store, lease.id)
+
+    def _fail(self, record: Record, attempt: Attempt | None, lease: Lease, failure: Failure) -> None:
+        """Write down how the job ended, in an attempt of our own where it had none."""
+        try:
+            attempt = attempt or self.store.begin_attempt(record, lease=lease.id)
+        except (Held, AlreadyDone):
+            return  # somebody else has it by now
+        attempt.fail(failure.cause, failure.type, failure.message)
 
     def _cancelled_by_hand(self, key: str, standing: Standing) -> bool:
         by_dependency = standing.reason == "DependencyNeverSatisfied" or self._parent_failed(key)

@@ -171,6 +171,13 @@ class SlurmQueue:
             return Standing(Phase.ENDED if over else Phase.RUNNING, entry.state, entry.reason, entry.restarts)
         return Standing(Phase.RUNNING, entry.state, "", entry.restarts)
 
+    def busy(self, beginning: str) -> bool:
+        """Whether a job whose name begins like this waits or runs; looks at once. False while nobody can tell."""
+        self.look(force=True)
+        return self.silent_since is None and any(
+            entry.name.startswith(beginning) and entry.state not in ENDED for entry in self._entries.values()
+        )
+
     def alive(self, owner: Owner) -> bool | None:
         """For `Store.schedulers`: whether an owner's job is still in the scheduler's hands; looks when it is time."""
         self.look()

@@ -54,6 +54,9 @@ class Submission:
             copy_code(submission.code)
         return submission
 
+    def remove(self) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+
 
 def copy_code(target: Path, source: Path | None = None) -> None:
     """Copy the packages: Python, and the texts that it reads beside itself. source: the folder that holds them (default: of the running program)."""

@@ -121,7 +121,7 @@ class Background:
         except BaseException as error:  # noqa: BLE001 - raised again in the test's own thread
             self.error = error
 
-    def end(self, seconds: float = 60.0) -> dispatch.Outcome:
+    def end(self, seconds: float = 240.0) -> dispatch.Outcome:
         assert self.thread is not None
         self.thread.join(seconds)
         if self.error is not None:
@@ -155,7 +155,7 @@ def step(root: Path, job: Job) -> int:
     return progress["step"] if progress else 0
 
 
-def until(condition: Callable[[], Any], seconds: float = 30.0) -> Any:
+def until(condition: Callable[[], Any], seconds: float = 120.0) -> Any:
     give_up = time.monotonic() + seconds
     while time.monotonic() < give_up:
         if value := condition():

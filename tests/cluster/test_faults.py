@@ -41,27 +41,35 @@ def resumed(root, job: Job) -> bool:
     return "resumed at step" in Store(root).winner(job).log.read_text()
 
 
-def test_requeued_failed_killed_and_preempted_jobs_resume_and_end_like_undisturbed_ones(cluster, tmp_path):
+def test_requeued_failed_and_killed_jobs_resume_and_end_like_undisturbed_ones(cluster, tmp_path):
     by_hand, on_failed_node, killed = (counting(60, name=name) for name in ("by-hand", "failed-node", "killed"))
     child = Job("digest", {}, {"x": on_failed_node}, "child")
     driver = background(Graph([by_hand, child, killed]), tmp_path)
-    for job in (by_hand, on_failed_node, killed):
-        until(lambda job=job: step(tmp_path, job) >= 3)
-    node = entry(cluster, scheduler_id(tmp_path, on_failed_node))[3]
-    cluster.run("scontrol", "requeue", scheduler_id(tmp_path, by_hand))
-    os.kill(Store(tmp_path).attempts(killed)[-1].owner.pid, signal.SIGKILL)
-    cluster.fail_node(node)
-    seen = {str(show(Graph([child]), tmp_path)[on_failed_node.name]).split()[0] for _ in range(5)}
-    assert "failed" not in seen, "NODE_FAIL is provisional: the job goes back into the queue"
-    until(lambda: entry(cluster, scheduler_id(tmp_path, by_hand))[2] == "1")
-    cluster.resume_node(node)
+    failed: list[str] = []
 
-    outcome = driver.end(90)
+    def fail_its_node() -> None:
+        failed.append(entry(cluster, scheduler_id(tmp_path, on_failed_node))[3])
+        cluster.fail_node(failed[0])
+        assert not show(Graph([child]), tmp_path)[on_failed_node.name].startswith("failed"), "NODE_FAIL is provisional"
+
+    faults = {
+        by_hand: lambda: cluster.run("scontrol", "requeue", scheduler_id(tmp_path, by_hand)),
+        killed: lambda: os.kill(Store(tmp_path).attempts(killed)[-1].owner.pid, signal.SIGKILL),
+        on_failed_node: fail_its_node,
+    }
+    while faults:
+        for job in until(lambda: [job for job in faults if step(tmp_path, job) >= 3]):
+            faults.pop(job)()
+    until(lambda: len(Store(tmp_path).attempts(on_failed_node)) > 1)
+    cluster.resume_node(failed[0])
+
+    outcome = driver.end()
     assert outcome.complete, [str(problem) for problem in outcome.problems]
     assert undisturbed(tmp_path, by_hand, on_failed_node, killed)
     assert all(resumed(tmp_path, job) for job in (by_hand, on_failed_node, killed))
     store = Store(tmp_path)
-    assert store.done(by_hand)["fence"] == [2, 1], "second attempt, first restart"
+    attempt, restart = store.done(by_hand)["fence"]
+    assert attempt >= 2 and restart >= 1, "another attempt, in another start of the same scheduler job"
     assert len(store.attempts(child)) == 1, "the child waited for the parent that was queued again"
 
 
@@ -75,8 +83,8 @@ def test_the_time_limit_leads_to_a_checkpoint_and_back_into_the_queue(cluster, t
     assert entry(cluster, scheduler_id(tmp_path, spare))[3] == cluster.node_names[-1]
     alone = ["--partition=urgent", f"--nodelist={cluster.node_names[-1]}", "--exclusive", "--output=/dev/null"]
     cluster.run("sbatch", *alone, "--wrap=sleep 1")
-    assert low.end(90).complete and undisturbed(tmp_path, spare) and resumed(tmp_path, spare), "preempted and resumed"
-    assert driver.end(120).complete and undisturbed(tmp_path, job) and resumed(tmp_path, job)
+    assert low.end().complete and undisturbed(tmp_path, spare) and resumed(tmp_path, spare), "preempted and resumed"
+    assert driver.end().complete and undisturbed(tmp_path, job) and resumed(tmp_path, job)
     assert Store(tmp_path).attempts(job)[0].failure.cause == "interrupted"
 
 
@@ -132,10 +140,11 @@ def test_while_the_scheduler_is_down_files_decide_and_nothing_is_called_failed(c
         driver = background(graph, tmp_path)
         until(lambda: all(Store(tmp_path).is_done(job) for job in running))
         assert not {"failed", "interrupted", "blocked"} & {text.split()[0] for text in show(graph, tmp_path).values()}
+        until(lambda: driver.said)
         assert len(driver.said) == 1 and "scheduler does not answer" in driver.said[0]
     finally:
         cluster.start_controller()
-    assert driver.end(90).complete
+    assert driver.end().complete
     assert driver.said[-1] == "the scheduler answers again"
     assert all(len(Store(tmp_path).attempts(job)) == 1 for job in graph), "nothing ran twice"
 
@@ -164,7 +173,7 @@ def test_a_scheduler_that_lost_its_queue_is_noticed_and_the_jobs_are_submitted_a
     cluster.stop_controller(hard=True)
     cluster.start_controller(forget=True)
     cluster.wait_for_nodes()
-    assert driver.end(90).complete and undisturbed(tmp_path, job)
+    assert driver.end().complete and undisturbed(tmp_path, job)
 
 
 def test_a_twin_on_a_node_that_lost_its_daemon_changes_nothing(cluster, tmp_path):
@@ -172,9 +181,9 @@ def test_a_twin_on_a_node_that_lost_its_daemon_changes_nothing(cluster, tmp_path
     driver = background(Graph([job]), tmp_path, sbatch={"nodelist": cluster.node_names[0]})
     until(lambda: step(tmp_path, job) >= 2)
     cluster.stop_node(cluster.node_names[0])  # the job itself goes on, but the scheduler will give it up
-    until(lambda: entry(cluster, scheduler_id(tmp_path, job))[1] in ("NODE_FAIL", "PENDING", "COMPLETING"), 60)
+    until(lambda: entry(cluster, scheduler_id(tmp_path, job))[1] in ("NODE_FAIL", "PENDING", "COMPLETING"))
     cluster.start_node(cluster.node_names[0])
-    outcome = driver.end(120)
+    outcome = driver.end()
     assert outcome.complete and undisturbed(tmp_path, job)
     assert [attempt.failure for attempt in Store(tmp_path).attempts(job)].count(None) >= 1
     assert queued(cluster) and slurm.available()

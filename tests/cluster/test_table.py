@@ -25,7 +25,7 @@ def door(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
         check=False,
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=1200,
     )
 
 
