@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import statistics
 from collections.abc import Mapping
 from typing import Any
@@ -17,7 +18,7 @@ from harness.verdict.claims import LEVEL
 
 PROBE = {
     "teacher_fed.z_t_std": ("instance std", "Z_T"),
-    "teacher_fed.z_t_cosine": ("centred cosine", "Z_T"),
+    "teacher_fed.z_t_centred_cosine": ("centred cosine", "Z_T"),
     "free_running.z_s_std": ("instance std", "Z_S"),
     "teacher_fed.hidden_z_t_cosine": ("fed Z_T", "cosine of H with Z_T"),
     "free_running.hidden_z_t_cosine": ("free", "cosine of H with Z_T"),
@@ -132,12 +133,12 @@ def probe(results: Results, arm: Arm) -> list[Mapping[str, Any]]:
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
-    """Numbers by dotted name; texts and lists are left to the file."""
+    """Finite numbers by dotted name; texts and lists are left to the file."""
     found: dict[str, float] = {}
     for name, value in values.items():
         if isinstance(value, Mapping):
             found |= flat(value, f"{prefix}{name}.")
-        elif isinstance(value, (int, float)) and not isinstance(value, bool):
+        elif isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
             found[prefix + name] = float(value)
     return found
 
@@ -188,8 +189,14 @@ def probes(results: Results) -> dict[str, list[dict[str, float]]]:
     return {
         label: found
         for label, arm in results.arms.items()
-        if arm.row.delta is None and (found := [flat(values) for values in probe(results, arm)])
+        if arm.row.delta is None and (found := [numbers(values) for values in probe(results, arm)])
     }
+
+
+def numbers(diagnostics: Mapping[str, Any]) -> dict[str, float]:
+    """The probe's numbers by their own names, then what else the file counts; times are no result."""
+    rest = {name: value for name, value in diagnostics.items() if name not in ("probe", "seconds")}
+    return flat(diagnostics.get("probe", {})) | flat(rest)
 
 
 def _probe_rows(by_arm: Mapping[str, list[dict[str, float]]], names: list[str]) -> tuple[Row, ...]:

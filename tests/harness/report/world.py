@@ -115,7 +115,7 @@ def write_training(out: Path, job: Job) -> None:
     numbers = {
         "teacher_fed.ce": 0.7,
         "teacher_fed.z_t_std": 0.6 + 0.2 * random.random(),
-        "teacher_fed.z_t_cosine": 0.1 * random.random(),
+        "teacher_fed.z_t_centred_cosine": 0.1 * random.random(),
         "teacher_fed.teacher_in_box": 0.9,
         "free_running.student_in_box": 0.2 + 0.3 * random.random(),
         "teacher_fed.box_area": 0.182,
@@ -123,7 +123,7 @@ def write_training(out: Path, job: Job) -> None:
     }
     if "stage1" in job.slug:
         del numbers["free_running.student_in_box"]
-    (out / "diagnostics.json").write_text(json.dumps(numbers))
+    (out / "diagnostics.json").write_text(json.dumps({"probe": numbers, "probe_samples": 64, "seconds": 1.5}))
 
 
 def fill(store: Store, plan: Plan, *, n: int = 400, failing: tuple[str, ...] = (), skip: tuple[str, ...] = ()) -> None:
