@@ -16,7 +16,7 @@ from harness.spec.errors import SpecError, unknown
 from harness.spec.experiment import Column, Row
 from harness.spec.files import Loaded, LoadedExperiment, load_benchmark, load_experiment, load_profile, load_recipe
 from harness.spec.profile import Profile
-from harness.spec.resolve import ResolvedRow, base, resolve, resolve_base
+from harness.spec.resolve import ResolvedRow, base, check_overrides, resolve, resolve_base
 from harness.spec.text import Document
 
 
@@ -143,7 +143,7 @@ def plan_experiment(
     """Plan one experiment. Raises SpecError, one line for each mistake, before anything is computed.
 
     recipe: another than the experiment's own. rows, columns: only these, by name or a unique part of one. seeds,
-    protocols, latents: instead of the profile's. overrides: "stage1.p=0.3". digests: cache file for checkpoints'
+    protocols, latents: instead of the profile's; what the table shows is always among them. overrides: "stage1.p=0.3". digests: cache file for checkpoints'
     digests. tasks: where task digests come from (default: `models.evaluation.tasks.digest`).
     """
     if not isinstance(experiment, LoadedExperiment):
@@ -165,9 +165,10 @@ def plan_experiment(
         from models.evaluation.tasks import digest as tasks
     maker = JobMaker(profile, backbone(profile, digests), tasks)
     used_seeds = tuple(range(seeds or profile.value.seeds))
-    used_protocols = tuple(protocols) or profile.value.protocols
-    modes = tuple(latents) or profile.value.latents
+    used_protocols = tuple(dict.fromkeys((spec.protocol, *(protocols or profile.value.protocols))))
+    modes = tuple(dict.fromkeys(("own", *(latents or profile.value.latents))))
     resolved = [resolve(experiment, i, start) for i, row in enumerate(spec.rows) if row.label in chosen_rows]
+    check_overrides(start, resolved)
     selected = tuple(column for column in spec.columns if column.name in chosen_columns)
     cells: list[Cell] = []
     checkpoints: dict[str, dict[int, Checkpoint]] = {}

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
+from pathlib import Path
 from typing import Any, Literal
 
 from harness.spec.errors import SpecError, unknown, validate
@@ -145,11 +146,9 @@ def override(text: str) -> dict[str, Value]:
     place = f"--set {text}"
     if not equals or not name.strip() or not written.strip():
         raise SpecError(f"{place}: is written NAME=VALUE, as in --set stage1.p=0.3")
-    from pathlib import Path
-
     value = parse(written, Path("--set")).data
     try:
-        return {dotted_name: Value(value, "--set", place) for dotted_name in expand(name.strip())}
+        return {dotted: Value(value, "--set", place) for dotted in expand(name.strip())}
     except ValueError as error:
         raise SpecError(f"{place}: {error}") from None
 
@@ -165,10 +164,7 @@ def resolve(experiment: LoadedExperiment, index: int, start: Base) -> ResolvedRo
             values[name] = Value(value, "row", place)
             own.append(name)
     _scale(values, start)
-    for name, value in start.overrides.items():
-        values[name] = value
-        if name.split(".")[0] in (row.stages or ()):
-            own.append(name)
+    values.update(start.overrides)
     options = _validated(values, start.recipe)
     resolved = ResolvedRow(index, row, options, values)
     try:
@@ -180,6 +176,28 @@ def resolve(experiment: LoadedExperiment, index: int, start: Base) -> ResolvedRo
             resolved, undefined=f"not defined under {start.recipe.path.stem}: {str(error).split(': ', 2)[-1]}"
         )
     return resolved
+
+
+def check_overrides(start: Base, rows: Iterable[ResolvedRow]) -> None:
+    """Raises SpecError for a `--set` that no row reads: it would change names and no result."""
+    seen = list(rows)
+    for place in dict.fromkeys(value.place for value in start.overrides.values()):
+        names = [name for name, value in start.overrides.items() if value.place == place]
+        if not any(_reads(row, name) for row in seen for name in names):
+            why = next((reason for row in seen for name in names if (reason := _unread_by(row, name))), "")
+            raise SpecError(f"{place}: no row reads it" + (f": {why}" if why else "; it is of stages that no row has"))
+
+
+def _reads(row: ResolvedRow, name: str) -> bool:
+    section = name.partition(".")[0]
+    return section not in STAGES or (section in (row.row.stages or ()) and not _unread_by(row, name))
+
+
+def _unread_by(row: ResolvedRow, name: str) -> str:
+    section, _, option = name.partition(".")
+    return (
+        _unread(getattr(row.options, section), section, option, row.values) if section in (row.row.stages or ()) else ""
+    )
 
 
 def resolve_base(start: Base) -> ResolvedRow:
@@ -282,8 +300,7 @@ def _check(experiment: LoadedExperiment, resolved: ResolvedRow, own: list[str]) 
                 f"the row has no {teacher} before stage2: add {teacher}, or {instead or 'set stage2.teacher: random'}"
             )
     for name in own:
-        section, _, option = name.partition(".")
-        if section in stages and (reason := _unread(getattr(options, section), section, option, values)):
+        if reason := _unread_by(resolved, name):
             raise NotDefined(f"{values[name].place}: is never read: {reason}")
 
 

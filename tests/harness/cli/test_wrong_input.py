@@ -169,6 +169,8 @@ IN_THE_COMMAND = {
     "an override out of range": (("--set", "stage1.p=1.5"), "--set stage1.p=1.5: 1.5 is out of range: must be at most 1"),
     "an override of nothing": (("--set", "stage1.q=1"), "--set stage1.q=1: no such field"),
     "an override without a value": (("--set", "stage1.p"), "--set stage1.p: is written NAME=VALUE, as in --set stage1.p=0.3"),
+    "an override that no row reads": (("--set", "stage1.align=joint", "--set", "stage1.p=0.3"), "--set stage1.p=0.3: no row reads it: stage1.align is joint"),
+    "an override of a stage that no row has": (("--set", "sft.lr=1"), "--set sft.lr=1: no row reads it; it is of stages that no row has"),
     "S = 0 by override": (("--set", "latent_steps=0"), "--set latent_steps=0: 0 leaves no latent state to align"),
 }  # fmt: skip
 
@@ -217,3 +219,25 @@ def test_a_reports_folder_that_cannot_be_written_is_found_before_anything_runs(d
     assert main([str(desk.table()), "--reports", "taken/reports"]) == 2
     assert "taken" in (said := capsys.readouterr().err) and said.count("\n") == 1
     assert not (desk.folder / "results").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["plan", "table.yaml", "--seed", "3"], "run.py: unrecognized arguments: --seed 3; see run.py --help"),
+        (["plan", "table.yaml", "--seeds", "0"], "0 is no number of seeds; use 1 or more"),
+        (["plan", "table.yaml", "--protocols", "papr"], "invalid choice: 'papr'"),
+        (["plan"], "the following arguments are required: FILE"),
+    ],
+)
+def test_a_mistake_in_the_options_is_one_line(arguments, expected, desk: Desk, capsys):
+    desk.table()
+    with pytest.raises(SystemExit) as left:
+        main(arguments)
+    said = capsys.readouterr().err
+    assert left.value.code == 2 and expected in said and said.count("\n") == 1
+
+
+def test_an_empty_folder_has_no_experiments(desk: Desk, capsys):
+    (desk.folder / "empty").mkdir()
+    assert complaint(capsys, "empty") == "empty: holds no experiments (*.yaml)"
