@@ -58,7 +58,7 @@ def test_requeued_failed_and_killed_jobs_resume_and_end_like_undisturbed_ones(cl
         on_failed_node: fail_its_node,
     }
     while faults:
-        for job in until(lambda: [job for job in faults if step(tmp_path, job) >= 3]):
+        for job in until(lambda: [ready for ready in faults if step(tmp_path, ready) >= 3]):
             faults.pop(job)()
     until(lambda: len(Store(tmp_path).attempts(on_failed_node)) > 1)
     cluster.resume_node(failed[0])
