@@ -140,34 +140,31 @@ def test_checkpoints_come_by_the_clock_and_the_newest_two_stay(tmp_path, world, 
     assert all((tmp_path / "checkpoints" / name / "COMPLETE").is_file() for name in found)
 
 
+def numbers(folder) -> list[dict[str, float]]:
+    """Losses and gradient norm of every logged step. (Weights would not do: Adam turns the rounding noise of a gradient
+    that is zero, such as the one of a key bias, into steps of full size.)"""
+    lines = [json.loads(line)["values"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{name: line[name] for name in ("loss", "ce", "bcm", "grad_norm")} for line in lines]
+
+
+def assert_alike(one: list[dict[str, float]], other: list[dict[str, float]]) -> None:
+    assert len(one) == len(other) == 2
+    for a, b in zip(one, other, strict=True):
+        assert a == pytest.approx(b, rel=2e-3)
+
+
 def test_accumulation_gives_the_step_of_one_large_batch(tmp_path, world):
-    stage = Stage1(steps=2, p=0.999, **FAST)
-    _, whole = go(tmp_path / "4", spec(stage), world, micro_batch=4)
-    _, parts = go(tmp_path / "1", spec(stage), world, micro_batch=1)
-    for key, value in weights(whole.out).items():
-        torch.testing.assert_close(
-            weights(parts.out)[key], value, rtol=1e-3, atol=2e-5, msg=lambda m, key=key: f"{key}: {m}"
-        )
-
-
-def test_packed_rows_train_as_padded_ones(tmp_path, world):
     stage = Stage1(steps=2, **FAST)
-    _, padded = go(tmp_path / "a", spec(stage), world)
-    _, packed = go(tmp_path / "b", spec(stage, packing="packed", max_tokens=300), world)
-    for key, value in weights(padded.out).items():
-        torch.testing.assert_close(
-            weights(packed.out)[key], value, rtol=1e-3, atol=2e-5, msg=lambda m, key=key: f"{key}: {m}"
-        )
+    for size in (4, 1):
+        go(tmp_path / str(size), spec(stage), world, micro_batch=size)
+    assert_alike(numbers(tmp_path / "4"), numbers(tmp_path / "1"))
 
 
-def test_live_vision_trains_as_cached(tmp_path, world):
+def test_packed_rows_and_live_vision_train_as_padded_rows_on_cached_features(tmp_path, world):
     stage = Stage1(steps=2, **FAST)
-    _, cached = go(tmp_path / "a", spec(stage), world)
-    _, live = go(tmp_path / "b", spec(stage, vision="live"), world)
-    for key, value in weights(cached.out).items():
-        torch.testing.assert_close(
-            weights(live.out)[key], value, rtol=1e-3, atol=2e-5, msg=lambda m, key=key: f"{key}: {m}"
-        )
+    go(tmp_path / "a", spec(stage), world)
+    go(tmp_path / "b", spec(stage, packing="packed", vision="live"), world)
+    assert_alike(numbers(tmp_path / "a"), numbers(tmp_path / "b"))
 
 
 def test_a_broken_loss_names_the_step_and_the_samples(tmp_path, world, base):
