@@ -37,7 +37,8 @@ BLINK_COUNTS = {"Counting": 120, "IQ_Test": 150, "Jigsaw": 150, "Relative_Reflec
 """The five subsets and their sizes in the original's val split; the proxy keeps the proportions."""
 BLINK_TOTAL = 1046
 
-_CROSS = {"direction": 0.5, "two_hop": 0.25, "extreme": 0.25}
+_SINGLE = {"attribute": 0.6, "extreme": 0.4}
+_CROSS = {"direction": 0.4, "two_hop": 0.6}
 _PERCEPTION = {"attribute": 0.7, "count": 0.3}
 _REASONING = {"two_hop": 0.5, "extreme": 0.25, "compare": 0.25}
 
@@ -123,7 +124,7 @@ def hrbench_item(role: Role, seed: int, index: int, benchmark: str = "hrbench4k"
     rng = stream(role, seed, BENCHMARKS[benchmark], index)
     style = DENSER if benchmark == "hrbench8k" else DENSE
     if index % 2 == 0:
-        return "single", ask_scene(role, rng, "attribute", style)
+        return "single", ask_scene(role, rng, choose(rng, _SINGLE), style)
     return "cross", ask_scene(role, rng, choose(rng, _CROSS), style)
 
 

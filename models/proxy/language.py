@@ -31,6 +31,8 @@ HOP_LAYER = 3
 """This layer fetches what was read to the answer's position."""
 PICK_LAYER = 4
 """This layer finds the option that says what was fetched; one layer is left to give its letter."""
+PARTS = ("look", "read", "hop", "say", "pick")
+"""The scaffold's losses, in the order of the layers."""
 _HEADS = 2
 """Heads supervised per layer: the first two."""
 
@@ -57,11 +59,8 @@ class Step:
     """Losses of one batch and the share of right answers (first token, teacher forced)."""
 
     answer_loss: torch.Tensor
-    look_loss: torch.Tensor
-    read_loss: torch.Tensor
-    hop_loss: torch.Tensor
-    say_loss: torch.Tensor
-    pick_loss: torch.Tensor
+    scaffold: dict[str, torch.Tensor]
+    """The scaffold's losses by part; zero where a batch has nothing for a part."""
     answers_right: torch.Tensor
     """bool [turns]"""
 
@@ -108,7 +107,7 @@ def forward(
         if len(batch.fill_at):
             y = y.clone()
             y[batch.fill_at[:, 0], batch.fill_at[:, 1]] = pictures[batch.row_of[batch.fill_at[:, 0]], batch.fill_at[:, 2]].to(y.dtype)
-    losses = dict.fromkeys(("look", "read", "hop", "say", "pick"), y.new_zeros(()))
+    losses = dict.fromkeys(PARTS, y.new_zeros(()))
     supervised = scaffold is not None and pictures is not None and len(batch.look_at) > 0
     rotary_x, rotary_y = decoder.rotary_emb(x, batch.prefix_positions), decoder.rotary_emb(y, batch.turn_positions)
     mask_x, mask_y = _causal(x.shape[1]), _causal(y.shape[1], x.shape[1])
@@ -143,4 +142,4 @@ def step(model, batch: Batch, pictures: torch.Tensor | None, never: torch.Tensor
     logits[:, never] = -1e4
     losses = F.cross_entropy(logits, batch.target_ids, reduction="none")
     right = logits.detach()[batch.answers].argmax(-1) == batch.target_ids[batch.answers]
-    return Step((losses * batch.target_weights).sum() / len(batch.answers), *scaffolding.values(), right)
+    return Step((losses * batch.target_weights).sum() / len(batch.answers), scaffolding, right)

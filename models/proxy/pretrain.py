@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from models.proxy import architecture, measure, pretrain_language, pretrain_vision
+from models.proxy.curriculum import PLACE_SHARES
 from models.proxy.pretrain_language import Course, Plan
 from models.proxy.processor import build_processor
 from models.proxy.rows import Tokens
@@ -29,13 +30,19 @@ VISION_STEPS = 900
 TEXT = Plan("text", steps=800, stop=600, batch=64, lr=1.5e-3, warmup=50)
 LANGUAGE = Plan(
     "language", steps=1600, stop=700, batch=20, lr=1.5e-3, warmup=100, text_share=0.15,
-    course=Course(easy=(0, 0.5, 1, 0.25), open_ended=(0, 0.375, 0.6, 0.15), slots=(1, 1, 0, 0), scaffold=(0.25, 0.75, 1, 0)),
+    course=Course(easy=(0, 0.5, 1, 0.25), open_ended=(0, 0.375, 0.6, 0.15), slots=(1, 1, 0, 0), scaffold=(0.25, 0.75, 1, 0),
+                  parts=(("look", 0), ("read", 0), ("hop", 0), ("pick", 0.25))),
 )
 ANSWERS = Plan(
-    "answers", steps=1500, batch=20, lr=1.2e-3, warmup=40, text_share=0.15,
+    "answers", steps=1000, batch=20, lr=1.2e-3, warmup=40, text_share=0.15,
     course=Course(easy=(0, 0.5, 0.8, 0.2), open_ended=(0.1, 0.4, 0.4, 0.12), slots=(0.5, 0.55, 0, 0.3), scaffold=(0.3, 0.7, 0.7, 0)),
 )
-PHASES = {p.name: p for p in (TEXT, LANGUAGE, ANSWERS)}
+PLACES = Plan(
+    "places", steps=450, batch=20, lr=8e-4, warmup=30, text_share=0.06, end_lr=0.03,
+    course=Course(easy=(0, 0.6, 0.6, 0.2), open_ended=(0, 0.6, 0.3, 0.12), slots=(0, 1, 0.3, 0.3), scaffold=(0.3, 0.7, 0.5, 0),
+                  families=PLACE_SHARES),
+)
+PHASES = {p.name: p for p in (TEXT, LANGUAGE, ANSWERS, PLACES)}
 
 
 class Journal:
@@ -92,13 +99,10 @@ def _worker(rank: int, world: int, port: int, name: str, previous: str, out: str
     model.load_state_dict(loaded["model"])
     journal = Journal(Path(out) / "metrics.jsonl")
 
-    def examine(step: int) -> dict:
-        return measure.quick(model, tokens, seed=SEED)
-
     partial = state / f"{name}.partial.pt"
     scaffold = pretrain_language.train(
         model, tokens, plan, seed=SEED, rank=rank, world=world, checkpoint=partial, log=journal,
-        examine=None if name == "text" else examine, scaffold_state=loaded.get("scaffold"),
+        examine=None if name == "text" else (lambda: measure.quick(model, tokens, seed=SEED)), scaffold_state=loaded.get("scaffold"),
     )
     if rank == 0:
         torch.save({"model": model.state_dict(), "scaffold": scaffold}, state / f"{name}.pt")

@@ -24,7 +24,9 @@ from models.proxy.scenes import Scene, render
 from models.proxy.splits import stream
 
 INIT_STD = 0.06
-PHASE_STREAM = {"text": 2, "language": 3, "answers": 4}
+NEVER_TAUGHT = ("<|lvr_start|>", "<|lvr|>", "<|lvr_latent_end|>", "<|image_pad|>", "<|video_pad|>", "<|vision_pad|>")
+"""Tokens left out of the softmax, so that the base is not taught against them."""
+PHASE_STREAM = {"text": 2, "language": 3, "answers": 4, "places": 5}
 """Each phase's number in the random streams."""
 Log = Callable[[dict], None]
 
@@ -46,10 +48,19 @@ class Course:
     """Share of turns with latent slots."""
     scaffold: tuple[float, float, float, float]
     """Weight of the scaffold's losses."""
+    parts: tuple[tuple[str, float], ...] = tuple((name, 0.0) for name in language.PARTS)
+    """The scaffold's parts in use, each with the progress from which it counts."""
+    families: tuple[tuple[str, float], ...] = curriculum.FAMILY_SHARES
+    """Shares of the families."""
 
     def stage(self, progress: float) -> Stage:
         """The mixture at a moment."""
-        return Stage(*(ramp(progress, *r) for r in (self.easy, self.open_ended, self.slots)))
+        return Stage(*(ramp(progress, *r) for r in (self.easy, self.open_ended, self.slots)), self.families)
+
+    def weights(self, progress: float) -> dict[str, float]:
+        """Weight of each part of the scaffold at a moment; parts not in use are left out."""
+        weight = ramp(progress, *self.scaffold)
+        return {name: weight for name, start in self.parts if progress >= start}
 
 
 @dataclass(frozen=True)
@@ -75,6 +86,11 @@ class Plan:
     """Share of steps that are text lookups, falling to a third of it."""
     course: Course | None = None
     """None: the text phase."""
+
+    def rate(self, step: int) -> float:
+        """Learning rate of a step as a share of `lr`: linear warm-up, cosine to `end_lr`."""
+        cosine = 0.5 * (1 + math.cos(math.pi * step / self.steps))
+        return min(1.0, (step + 1) / self.warmup) * (self.end_lr + (1 - self.end_lr) * cosine)
 
 
 def initialise(model: nn.Module, tokens: Tokens, directions: dict[str, torch.Tensor], seed: int) -> None:
@@ -169,15 +185,48 @@ def _average(parameters: list[nn.Parameter], world: int) -> None:
         at += p.numel()
 
 
+class Tally:
+    """Sums over the steps since the last record."""
+
+    def __init__(self) -> None:
+        self.since = time.time()
+        self.steps = self.pictured = self.tokens = 0
+        self.answer_loss = 0.0
+        self.parts = dict.fromkeys(language.PARTS, 0.0)
+        self.right = {"train": [0, 0], "text": [0, 0]}
+
+    def add(self, batch: Batch, result: language.Step) -> None:
+        """Count one step."""
+        pictured = batch.picture_at is not None
+        self.steps += 1
+        self.pictured += pictured
+        self.tokens += batch.prefix.numel() + batch.turns.numel()
+        self.answer_loss += float(result.answer_loss.detach())
+        for name, loss in result.scaffold.items():
+            self.parts[name] += float(loss.detach()) * pictured
+        kind = self.right["train" if pictured else "text"]
+        kind[0] += int(result.answers_right.sum())
+        kind[1] += len(result.answers_right)
+
+    def record(self, world: int) -> dict[str, float | None]:
+        """Means: losses in nats per turn (the scaffold's over steps with pictures), shares of right answers, speed."""
+        return {
+            "loss": self.answer_loss / self.steps,
+            **{f"{name}_loss": total / max(self.pictured, 1) for name, total in self.parts.items()},
+            **{f"{kind}_accuracy": right / n if n else None for kind, (right, n) in self.right.items()},
+            "tokens_per_second": world * self.tokens / (time.time() - self.since),
+        }
+
+
 def train(
     model: nn.Module, tokens: Tokens, plan: Plan, *, seed: int, rank: int, world: int, checkpoint: Path, log: Log,
-    examine: Callable[[int], dict] | None = None, examine_every: int = 200, save_every: int = 100,
+    examine: Callable[[], dict] | None = None, examine_every: int = 200, save_every: int = 100,
     scaffold_state: dict[str, torch.Tensor] | None = None,
 ) -> dict[str, torch.Tensor]:
     """Run a phase from its checkpoint if there is one; process 0 writes the checkpoint and the log. Returns the scaffold's
     state, for the next phase.
 
-    `examine(step)` is called on process 0 and its result logged.
+    `examine()` is called on process 0 and its result logged.
     """
     for p in model.model.visual.parameters():
         p.requires_grad_(False)
@@ -186,12 +235,12 @@ def train(
     if scaffold_state is not None:
         scaffold.load_state_dict(scaffold_state)
     parameters = [*model.model.language_model.parameters(), *model.lm_head.parameters(), *scaffold.parameters()]
-    matrices = [p for p in parameters if p.ndim == 2]
     optimizer = torch.optim.AdamW(
-        [{"params": matrices, "weight_decay": 0.02}, {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0}],
+        [{"params": [p for p in parameters if p.ndim == 2], "weight_decay": 0.02},
+         {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0}],
         lr=plan.lr, betas=(0.9, 0.98),
     )
-    first = 0
+    first, last = 0, plan.stop or plan.steps
     if checkpoint.exists():
         state = torch.load(checkpoint, weights_only=True)
         model.load_state_dict(state["model"])
@@ -199,50 +248,34 @@ def train(
         optimizer.load_state_dict(state["optimizer"])
         first = state["step"]
     feed = Feed(model, tokens, plan, seed, rank, first)
-    one = tokens.tokenizer.convert_tokens_to_ids
-    never = torch.tensor([one(t) for t in ("<|lvr_start|>", "<|lvr|>", "<|lvr_latent_end|>", "<|image_pad|>", "<|video_pad|>", "<|vision_pad|>")])
-    started, sums = time.time(), {"answer": 0.0, "look": 0.0, "read": 0.0, "hop": 0.0, "say": 0.0, "pick": 0.0, "right": 0.0, "answers": 0, "tokens": 0, "looked": 0, "text_right": 0, "text_answers": 0}
-    last = plan.stop or plan.steps
+    never = torch.tensor([tokens.tokenizer.convert_tokens_to_ids(t) for t in NEVER_TAUGHT])
+    started, tally = time.time(), Tally()
     for step in range(first, last):
-        rate = min(1.0, (step + 1) / plan.warmup) * (plan.end_lr + (1 - plan.end_lr) * 0.5 * (1 + math.cos(math.pi * step / plan.steps)))
+        rate = plan.rate(step)
         for group in optimizer.param_groups:
             group["lr"] = plan.lr * rate
         batch, pictures = feed.next(step)
+        weights = plan.course.weights(step / plan.steps) if plan.course else {}
         with torch.autocast("cpu", torch.bfloat16):
             result = language.step(model, batch, pictures, never, scaffold)
-            held = result.look_loss + result.read_loss + result.hop_loss + result.say_loss + result.pick_loss
-            loss = result.answer_loss + (ramp(step / plan.steps, *plan.course.scaffold) if plan.course else 0.0) * held
+            loss = result.answer_loss + sum(weight * result.scaffold[name] for name, weight in weights.items())
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         if world > 1:
             _average(parameters, world)
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
-        sums["answer"] += float(result.answer_loss.detach())
-        sums["looked"] += int(pictures is not None)
-        for name in ("look", "read", "hop", "say", "pick"):
-            sums[name] += float(getattr(result, f"{name}_loss").detach())
-        kind = "" if pictures is not None else "text_"
-        sums[kind + "right"] += int(result.answers_right.sum())
-        sums[kind + "answers"] += len(result.answers_right)
-        sums["tokens"] += batch.prefix.numel() + batch.turns.numel()
-        if rank == 0 and ((step + 1) % 25 == 0 or step + 1 == last):
-            elapsed, done = time.time() - started, step + 1 - first
-            log({
-                "phase": plan.name, "step": step + 1, "loss": sums["answer"] / 25, **{f"{name}_loss": sums[name] / max(sums["looked"], 1) for name in ("look", "read", "hop")}, "say_loss": sums["say"] / 25, "pick_loss": sums["pick"] / 25,
-                "train_accuracy": sums["right"] / max(sums["answers"], 1),
-                "text_accuracy": sums["text_right"] / sums["text_answers"] if sums["text_answers"] else None, "lr": plan.lr * rate,
-                "tokens_per_second": world * sums["tokens"] / (time.time() - sums.get("since", started)),
-                "seconds": elapsed, "seconds_left": elapsed / done * (last - step - 1),
-            })
-            sums = dict.fromkeys(sums, 0) | {"since": time.time()}
-        if rank == 0 and (step + 1) % save_every == 0:
+        tally.add(batch, result)
+        done = step + 1
+        if rank == 0 and (done % 25 == 0 or done == last):
+            elapsed = time.time() - started
+            log({"phase": plan.name, "step": done, **tally.record(world), "lr": plan.lr * rate, "seconds": elapsed,
+                 "seconds_left": elapsed / (done - first) * (last - done)})
+            tally = Tally()
+        if rank == 0 and done % save_every == 0:
             fresh = checkpoint.with_suffix(".new")
-            torch.save({"model": model.state_dict(), "scaffold": scaffold.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1}, fresh)
+            torch.save({"model": model.state_dict(), "scaffold": scaffold.state_dict(), "optimizer": optimizer.state_dict(), "step": done}, fresh)
             fresh.replace(checkpoint)
-        if rank == 0 and examine is not None and (step + 1) % examine_every == 0:
-            log({"phase": plan.name, "step": step + 1, **examine(step + 1)})
+        if rank == 0 and examine is not None and done % examine_every == 0:
+            log({"phase": plan.name, "step": done, **examine()})
     return scaffold.state_dict()
-
-
-__all__ = ["Feed", "Plan", "initialise", "train", "unit_vision"]
