@@ -112,9 +112,13 @@ def test_live_and_cached_pixels_give_one_batch(world, base):
     torch.testing.assert_close(model.vision(live), cached.image_embeds, rtol=1e-4, atol=1e-5)
 
 
-def test_short_rows_are_as_long_as_the_longest_sample(world):
-    samples = [world[1][k] for k in range(6)]
-    padded, short = collator(world, packing="padded")(samples), collator(world, short_rows=True)(samples)
+def test_short_rows_are_as_long_as_the_longest_sample(world, base, make_data):
+    samples = read_samples(make_data(6, sides=(32, 160)))
+    live = Live(load_image_processor(base, SMALL))
+    padded, short = (
+        Collator(world[0], live, latent_steps=2, **options)([samples[k] for k in range(6)])
+        for options in ({"packing": "padded"}, {"short_rows": True})
+    )
     assert short.batch.packed and short.batch.input_ids.shape[1] == padded.batch.input_ids.shape[1]
     assert len(short.batch.input_ids) < len(padded.batch.input_ids) and short.supervised == padded.supervised
 
