@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
 from datasets import Value
+from datasets import config as datasets_config
 from lmms_eval.api.task import ConfigurableMessagesTask, ConfigurableTask
 from lmms_eval.utils import load_yaml_config
 
@@ -36,4 +38,20 @@ def load_task(name: str, mirror: Path) -> MirrorTask:
     if not mirror.is_dir():
         raise FileNotFoundError(f"{name}: no data set folder {mirror}")
     config = load_yaml_config(str(yaml_path(name)))
-    return MirrorTask(config={**config, "dataset_path": str(mirror)}, model_name="vreflection")
+    options = {**(config.get("dataset_kwargs") or {}), "cache_dir": str(cache_of(mirror))}
+    return MirrorTask(
+        config={**config, "dataset_path": str(mirror), "dataset_kwargs": options}, model_name="vreflection"
+    )
+
+
+def cache_of(mirror: Path) -> Path:
+    """Where `datasets` may keep its conversion of this folder, and of no other.
+
+    `datasets` knows a local folder by its last name alone when its README states configs, so that a second mirror in
+    another `out/` would be answered from the first one's cache, silently. Here the cache goes by the files themselves.
+    """
+    state = hashlib.sha256()
+    for file in sorted(f for f in mirror.rglob("*") if f.is_file()):
+        stat = file.stat()
+        state.update(f"{file.relative_to(mirror)}\0{file.resolve()}\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode())
+    return Path(datasets_config.HF_DATASETS_CACHE) / "mirrors" / state.hexdigest()[:16]
