@@ -113,7 +113,7 @@ class Stage2(Optimisation, Slots, Distillation):
     slot_fill: Literal["teacher", "student", "hidden"] = "student"
 
     @model_validator(mode="after")
-    def _consistent(self) -> "Stage2":
+    def _consistent(self) -> Stage2:
         if self.slot_fill != "teacher" and self.rollout == "sequential" and self.query_shift == 0 and self.slot_fill == "student":
             raise ValueError(
                 "query_shift: 0 with slot_fill: student is circular (slot i would be filled from the state at slot i); "
@@ -172,7 +172,7 @@ class TrainSpec(Frozen):
     """packed: samples share a row, block-diagonal; padded: one sample a row, as the release really does."""
 
     @model_validator(mode="after")
-    def _packable(self) -> "TrainSpec":
+    def _packable(self) -> TrainSpec:
         if self.packing == "packed" and self.latent_steps and rolls_out(self.stage):
             raise ValueError(
                 "packing: packed cannot roll out its slots sequentially; use packing: padded, or rollout: two_pass"

@@ -122,6 +122,8 @@ Bundle = tuple[Job, ...]
 
 
 class SlurmDriver(Driver):
+    free_seconds = 20.0
+    """How long after its parents' results a job may go on waiting for their scheduler jobs."""
     parent_seconds = 30.0
     """How long a job waits for its parents' results to become visible on its node."""
 
@@ -147,6 +149,7 @@ class SlurmDriver(Driver):
         self.submitted = 0
         self.unsubmitted = 0
         self.complained = ""
+        self.waiting_for_nothing: dict[str, float] = {}
         self.stuck: dict[str, str] = {}
         """Key → why its job will not begin by waiting, in words."""
 
@@ -402,10 +405,27 @@ class SlurmDriver(Driver):
             standing = self.queue.standing(owner.scheduler_id, owner.scheduler_name, lease.started)
             if standing.phase is Phase.WAITING and standing.reason:
                 self.stuck.update(dict.fromkeys(lease.remaining, standing.reason))
+            self._free(lease, standing)
             if standing.phase.over:
                 with self.store.lock("slurm"):
                     if leases.read(self.store, lease.id) is not None:
                         self._bury_one(lease, standing)
+
+    def _free(self, lease: Lease, standing: Standing) -> None:
+        """A job that waits for parents whose results are there waits for nothing: a controller that crashed may have
+        restored a parent that had ended, and hold it."""
+        known = [self.jobs[key] for key in lease.remaining if key in self.jobs]
+        parents = [parent for job in known for parent in job.parents]
+        if not (standing.for_parents and known and all(self.store.is_done(parent) for parent in parents)):
+            self.waiting_for_nothing.pop(lease.id, None)
+            return
+        since = self.waiting_for_nothing.setdefault(lease.id, time.time())
+        if time.time() - since > self.free_seconds:
+            self.waiting_for_nothing[lease.id] = time.time()
+            try:
+                self.queue.command(["scontrol", "update", f"JobId={lease.owner.scheduler_id}", "Dependency="])
+            except slurm_queue.SchedulerSilent as error:
+                self._say_once(f"job {lease.owner.scheduler_id} waits for jobs that are done: {error}")
 
     def _bury_one(self, lease: Lease, standing: Standing) -> None:
         last = last_words(Path(lease.log))

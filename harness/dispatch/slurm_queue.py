@@ -95,12 +95,16 @@ class Entry:
 
 @dataclass(frozen=True)
 class Standing:
-    """Where a scheduler job stands. state: the scheduler's word. reason: for people, "" when there is none."""
+    """Where a scheduler job stands. state: the scheduler's word. reason: for people, "" when there is none.
+
+    for_parents: waits for jobs that its request named.
+    """
 
     phase: Phase
     state: str = ""
     reason: str = ""
     restarts: int = 0
+    for_parents: bool = False
 
 
 @dataclass
@@ -164,7 +168,7 @@ class SlurmQueue:
         self._first_seen.pop((scheduler_id, name, "absent"), None)
         reason = STUCK.get(entry.reason, "") if entry.state in WAITING else ""
         if entry.state in WAITING:
-            return Standing(Phase.WAITING, entry.state, reason, entry.restarts)
+            return Standing(Phase.WAITING, entry.state, reason, entry.restarts, entry.reason == "Dependency")
         if entry.state in PROVISIONAL or entry.state in ENDED:
             patience = self.provisional_seconds if entry.state in PROVISIONAL else self.settle_seconds
             over = self._age(scheduler_id, name, f"{entry.state} {entry.restarts}") >= patience

@@ -18,8 +18,6 @@ from models.proxy.splits import draw
 
 FAMILY_SHARES = (("attribute", 0.40), ("presence", 0.14), ("relation", 0.14), ("side", 0.08), ("direction", 0.09), ("reflectance", 0.15))
 """Shares of the families; reflectance only where a scene has marked points."""
-PLACE_SHARES = (("attribute", 0.18), ("presence", 0.10), ("relation", 0.28), ("side", 0.18), ("direction", 0.18), ("reflectance", 0.08))
-"""The same with more questions of place, which are learned last."""
 _PROMPT_WEIGHTS = {"paper": 0.5, "mmvp": 0.14, "hrbench": 0.14, "blink": 0.14, "mme_realworld": 0.08}
 _WORDS = [w for values in ATTRIBUTES.values() for w in values]
 
@@ -34,7 +32,6 @@ class Stage:
     """Share of answers without options."""
     slots: float
     """Share of turns with latent slots between question and answer."""
-    families: tuple[tuple[str, float], ...] = FAMILY_SHARES
     turns: int = 6
     """Questions per picture."""
 
@@ -72,7 +69,7 @@ def _slots(rng: np.random.Generator, scene: Scene, question: Question) -> Slots:
 def picture_row(tokens: Tokens, rng: np.random.Generator, scene: Scene, stage: Stage) -> Row:
     """A row of questions about one scene."""
     row = Row(tokens, cells=(scene.side_px // 16,))
-    names, shares = zip(*(f for f in stage.families if f[0] != "reflectance" or scene.markers), strict=True)
+    names, shares = zip(*(f for f in FAMILY_SHARES if f[0] != "reflectance" or scene.markers), strict=True)
     weights = np.array(shares)
     for _ in range(stage.turns):
         question = questions.ask(rng, scene, questions.CORE[names[int(rng.choice(len(names), p=weights / weights.sum()))]])

@@ -5,7 +5,7 @@ Knows nothing of pictures, colours in use or questions.
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
 
@@ -45,7 +45,7 @@ def _inside(shape: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     raise ValueError(f"unknown shape {shape!r}; known: {', '.join(SHAPES)}")
 
 
-@lru_cache(maxsize=None)
+@cache
 def object_alpha(shape: str, fill: str, size_px: int) -> np.ndarray:
     """Opacity of an object, float32 [size_px, size_px] in 0..1. Nothing outside these pixels is drawn.
 
@@ -75,7 +75,7 @@ def object_alpha(shape: str, fill: str, size_px: int) -> np.ndarray:
     return np.clip(alpha, 0, 1).astype(np.float32)
 
 
-@lru_cache(maxsize=None)
+@cache
 def marker_alpha(letter: str) -> np.ndarray:
     """Opacity of a marker's letter on its plate, float32 [MARKER_PX, MARKER_PX] in 0..1."""
     if letter not in _LETTERS:

@@ -139,7 +139,8 @@ def _mme(role: Role, seed: int, n: int) -> Iterator[Row]:
 
 
 def _features(benchmark: str):
-    from datasets import Features, Image as ImageFeature, List, Value
+    from datasets import Features, List, Value
+    from datasets import Image as ImageFeature
 
     text = Value("string")
     if benchmark == "mmvp":

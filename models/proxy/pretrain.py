@@ -18,7 +18,6 @@ import numpy as np
 import torch
 
 from models.proxy import architecture, measure, pretrain_language, pretrain_vision
-from models.proxy.curriculum import PLACE_SHARES
 from models.proxy.pretrain_language import Course, Plan
 from models.proxy.processor import build_processor
 from models.proxy.rows import Tokens
@@ -37,12 +36,7 @@ ANSWERS = Plan(
     "answers", steps=1000, batch=20, lr=1.2e-3, warmup=40, text_share=0.15,
     course=Course(easy=(0, 0.5, 0.8, 0.2), open_ended=(0.1, 0.4, 0.4, 0.12), slots=(0.5, 0.55, 0, 0.3), scaffold=(0.3, 0.7, 0.7, 0)),
 )
-PLACES = Plan(
-    "places", steps=450, batch=20, lr=8e-4, warmup=30, text_share=0.06, end_lr=0.03,
-    course=Course(easy=(0, 0.6, 0.6, 0.2), open_ended=(0, 0.6, 0.3, 0.12), slots=(0, 1, 0.3, 0.3), scaffold=(0.3, 0.7, 0.5, 0),
-                  families=PLACE_SHARES),
-)
-PHASES = {p.name: p for p in (TEXT, LANGUAGE, ANSWERS, PLACES)}
+PHASES = {p.name: p for p in (TEXT, LANGUAGE, ANSWERS)}
 
 
 class Journal:

@@ -11,7 +11,16 @@ import numpy as np
 
 from models.proxy.questions import Question, pick
 from models.proxy.scenes import (
-    ATTRIBUTES, CELL_PX, Item, Marker, Scene, SceneStyle, place, random_tint, render, sample_scene,
+    ATTRIBUTES,
+    CELL_PX,
+    Item,
+    Marker,
+    Scene,
+    SceneStyle,
+    place,
+    random_tint,
+    render,
+    sample_scene,
 )
 
 PATTERN_TEXT = "Which picture follows the same pattern or rule established by the previous pictures?"

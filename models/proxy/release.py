@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 
 from models.proxy import architecture, measure
+from models.proxy.language import PARTS
 from models.proxy.processor import build_processor
-from models.proxy.rows import Tokens
 
 MEASURED = ("mmvp", "hrbench4k", "blink", "vstar", "hrbench8k", "mmerealworld_lite")
 MEASURE_SEED = 0
@@ -29,25 +29,29 @@ def write_weights(state: Path, out: Path) -> None:
 
 
 def curve(metrics: Path, png: Path) -> None:
-    """Draw the training curve: loss and accuracies over the language phase."""
+    """Draw the training curve: losses and accuracies over the phases that read pictures."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
     records = [json.loads(line) for line in metrics.read_text().splitlines()]
-    language = [r for r in records if r["phase"] == "language"]
+    first = max((r["step"] for r in records if r["phase"] == "language"), default=0)
+    language = [
+        {**r, "step": r["step"] + (first if r["phase"] == "answers" else 0)} for r in records if r["phase"] in ("language", "answers")
+    ]
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4))
     trained = [r for r in language if "loss" in r]
-    for key in ("loss", "look_loss"):
-        left.plot([r["step"] for r in trained], [r[key] for r in trained], label=key)
-    left.set(xlabel="step of the language phase", ylabel="loss (nats)", yscale="log")
+    for key in ("loss", *(f"{part}_loss" for part in PARTS)):
+        known = [r for r in trained if key in r]
+        left.plot([r["step"] for r in known], [r[key] for r in known], label=key)
+    left.set(xlabel="step of the language and answers phases", ylabel="loss (nats)", yscale="log")
     left.legend()
     right.plot([r["step"] for r in trained], [r["train_accuracy"] for r in trained], color="0.6", label="training, all prompts")
     examined = [r for r in language if any(k.startswith("dev/") for k in r)]
     for key in sorted({k for r in examined for k in r if k.startswith("dev/")}):
         right.plot([r["step"] for r in examined], [r[key] for r in examined], marker=".", lw=1, label=key)
-    right.set(xlabel="step of the language phase", ylabel="share of right answers", ylim=(0, 1))
+    right.set(xlabel="step of the language and answers phases", ylabel="share of right answers", ylim=(0, 1))
     right.legend(fontsize=7, ncols=2)
     figure.tight_layout()
     figure.savefig(png, dpi=90)
@@ -79,20 +83,23 @@ embeddings), made from random values by
 
     python -m models.proxy.pretrain --out DIR
 
-on two CPU cores in about an hour. It answers multiple-choice questions about small procedural pictures with an option
+on two CPU cores in about an hour when they are free. It answers multiple-choice questions about small procedural pictures with an option
 letter, `<answer> A </answer>`. It exists so that the fine-tuning and evaluation code can be run end to end on a laptop;
 its accuracies say nothing about those of a large model.
 
 ## How it was trained
-1. *Vision*: tower and merger alone, with dense heads per merged token (attributes, place, marker, background).
-2. *Text*: the decoder alone looks up which option states a word, and what a sentence says of an object.
-3. *Language*: the decoder on the frozen tower, several questions per picture, few objects first; prompts of every
-   evaluation protocol, a share of open answers; two heads of one layer are shown where the evidence is, with a weight
-   that goes to zero at three quarters of the phase. From two fifths on, 30 % of the turns hold `<|lvr_start|>`,
-   1 to 16 `<|lvr|>` slots and `<|lvr_end|>` before the answer. Slots are filled with the placeholder's own embedding,
-   with the merged vision tokens under the evidence box, or with random ones. The loss never teaches the model to open
-   such a segment by itself, nor against it: latent tokens are left out of the softmax. So it knows the tokens and can
-   read vision tokens in slots, but has learned no latent reasoning.
+1. *vision* (900 steps): tower and merger alone, with dense heads per merged token (attributes, place, marker, background).
+2. *text* (600): the decoder alone looks up which option states a word, and what a sentence says of an object.
+3. *language* (700) and 4. *answers* (1000): the decoder on the frozen tower, six questions per picture, each a conversation
+   of its own behind a shared prefix; few objects and open answers first, crowded pictures and letters later; prompts of
+   every evaluation protocol. A scaffold of five losses shows where to look, what is there, where to fetch it, how the
+   answer reads and which option says so (`models/proxy/language.py`); its weight is zero from seven tenths of the last
+   phase on. Without it, letters stayed at chance.
+   In the second half of the last phase, up to 30 % of the turns hold `<|lvr_start|>`, 1 to 16 `<|lvr|>` slots and
+   `<|lvr_end|>` before the answer. Slots are filled with the placeholder's own embedding, with the merged vision tokens
+   under the evidence box, or, rarely, with random ones. The loss never teaches the model to open such a segment by itself,
+   nor against it: those tokens are left out of the softmax. So it knows them and can read vision tokens in slots, but has
+   learned no latent reasoning.
 
 Not seen in training: counting, the object closest to another, leftmost and the like, comparisons of two objects, pictures
 as crowded as the HR-Bench mirror's (192 px, 26 to 36 objects; it saw 8 to 20 there), pattern and jigsaw puzzles, several pictures in one prompt.

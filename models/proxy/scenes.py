@@ -212,6 +212,24 @@ def render(scene: Scene) -> np.ndarray:
 
 
 __all__ = [
-    "ATTRIBUTES", "Box", "CELL_PX", "COLORS", "DENSE", "EASY", "FILLS", "GRAY_LEVELS", "Item", "MARKERS", "Marker",
-    "SHAPES", "Scene", "SceneStyle", "USUAL", "background", "place", "random_tint", "render", "sample_scene",
+    "ATTRIBUTES",
+    "CELL_PX",
+    "COLORS",
+    "DENSE",
+    "EASY",
+    "FILLS",
+    "GRAY_LEVELS",
+    "MARKERS",
+    "SHAPES",
+    "USUAL",
+    "Box",
+    "Item",
+    "Marker",
+    "Scene",
+    "SceneStyle",
+    "background",
+    "place",
+    "random_tint",
+    "render",
+    "sample_scene",
 ]

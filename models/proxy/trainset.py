@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from models.proxy import benchmarks, prompts, questions
+from models.proxy import benchmarks, prompts
 from models.proxy.benchmarks import MARKED, choose
 from models.proxy.mirrors import png
 from models.proxy.questions import Question
@@ -76,7 +76,7 @@ def _samples(kind: str, count: int, seed: int, number: int) -> Iterator[Sample]:
             asked += 1
             continue
         style = spec.style
-        scene = draw("train", lambda: sample_scene(rng, style), lambda s: [s.content()])
+        scene = draw("train", lambda rng=rng, style=style: sample_scene(rng, style), lambda s: [s.content()])
         found: dict[str, Question] = {}
         wanted = min(1 if kind == "marked" else QUESTIONS_PER_SCENE, count - asked)
         for _ in range(wanted * 2):

@@ -51,7 +51,9 @@ class Decoded:
     token_ids: list[int]
     """Generated ids, special tokens included; every latent step stands as one `<|lvr|>`. Ends with the end token, if one came."""
     latent_started: bool
+    """Whether `<|lvr_start|>` came, emitted or forced."""
     latent_steps: int
+    """Latent steps taken, over all segments."""
     truncated: bool
     """max_new_tokens was reached before an end token."""
     latents: Tensor | None = None
@@ -85,6 +87,7 @@ class _Row:
         self.left = 0
         """Latent steps still to be taken in this segment; > 0 is latent mode."""
         self.segment = -1
+        """Latent segments begun, less one."""
         self.steps = 0
         self.done = self.truncated = False
         self.latents: list[Tensor] = []
@@ -372,13 +375,14 @@ class _Decoder:
     def _emit(self, row: _Row, token: int) -> None:
         row.ids.append(token)
         row.counted += 1
+        starts = token == self.tokens.lvr_start
+        row.segment += starts
         if token in self.eos:
             row.done = True
         elif row.counted >= self.spec.max_new_tokens:
             row.done = row.truncated = True
-        elif token == self.tokens.lvr_start and self.spec.latent_steps:
+        elif starts:
             row.left = self.spec.latent_steps
-            row.segment += 1
 
     def _take(self, row: _Row, fed: Tensor, state: Tensor) -> None:
         """Book one latent step."""

@@ -319,12 +319,14 @@ class _LatentPass:
         student = fill is None and self.stage.slot_fill == "student"
         steps: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
         mixed = self.stage.self_fed > 0  # not "any drawn": ranks must run the same number of passes
+        keys: Keys | None = None
 
         def next_input(slot: int, segments: Tensor, state: Tensor) -> Tensor:
+            nonlocal keys
             if student:
-                z, a, soft = self.model.student_resampler(
-                    state[:, None], self.keys.select(segments), tau=self.stage.tau
-                )
+                if slot == 0:
+                    keys = self.keys.select(segments)
+                z, a, soft = self.model.student_resampler(state[:, None], keys, tau=self.stage.tau)
                 steps.append((segments, z, a, soft))
                 chosen = z[:, 0]
             else:

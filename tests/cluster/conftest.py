@@ -63,6 +63,7 @@ def mend(cluster: Cluster) -> None:
 @pytest.fixture(autouse=True)
 def quick_children(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(slurm.SlurmDriver, "parent_seconds", 1.0)
+    monkeypatch.setattr(slurm.SlurmDriver, "free_seconds", 3.0)
 
 
 def small(kind: str) -> Resources:

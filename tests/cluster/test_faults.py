@@ -149,6 +149,18 @@ def test_while_the_scheduler_is_down_files_decide_and_nothing_is_called_failed(c
     assert all(len(Store(tmp_path).attempts(job)) == 1 for job in graph), "nothing ran twice"
 
 
+def test_a_job_whose_parent_the_scheduler_brought_back_from_the_dead_does_not_wait_for_it(cluster, tmp_path):
+    parent = counting(2)
+    child = Job("digest", {}, {"x": parent}, "child")
+    drive(Graph([child]), tmp_path, detach=True)
+    until(lambda: Store(tmp_path).is_done(parent) and Store(tmp_path).is_done(child))
+    zombie = cluster.run("sbatch", "--hold", "--output=/dev/null", "--wrap=true").split()[-1]
+    again = Job("digest", {"again": 1}, {"x": parent}, "again")
+    driver = background(Graph([again]), tmp_path, sbatch={"dependency": f"afterok:{zombie}"})
+    assert driver.end().complete
+    assert entry(cluster, zombie)[1] == "PENDING"
+
+
 def test_an_id_that_another_job_uses_again_is_not_taken_for_ours(cluster, tmp_path):
     job = Job("nothing", {})
     drive(Graph([job]), tmp_path, detach=True, sbatch={"hold": True})

@@ -103,7 +103,7 @@ def test_every_value_says_where_it_came_from(plan: Plan):
     values = plan.rows[1].values
     assert values["stage2.teacher"].where == "table.yaml:8" and values["stage2.teacher"].origin == "row"
     scaled = values["stage2.steps"]
-    assert (scaled.value, scaled.unscaled, scaled.factor, scaled.origin) == (100, 1250, 0.08, "recipe")
+    assert (scaled.value, scaled.unscaled, scaled.factor, scaled.origin) == (75, 1250, 0.06, "recipe")
     assert values["stage2.precision"].where.startswith("profiles/proxy.yaml:")
     assert values["stage2.tau"].assumed and not values["stage2.lambda_dac"].assumed
 

@@ -7,7 +7,17 @@ import pytest
 import torch
 from PIL import Image
 
-from models.proxy import BASE_DIR, architecture, benchmarks, curriculum, language, measure, processor, prompts, questions
+from models.proxy import (
+    BASE_DIR,
+    architecture,
+    benchmarks,
+    curriculum,
+    language,
+    measure,
+    processor,
+    prompts,
+    questions,
+)
 from models.proxy.rows import Row, Slots, Tokens, cells_of, collate
 from models.proxy.scenes import ATTRIBUTES, DENSE, USUAL, render, sample_scene
 
@@ -125,7 +135,7 @@ def test_attention_is_shown_the_last_word_of_a_name(committed):
 
 def test_pretraining_asks_no_held_out_family():
     assert not set(questions.CORE) & set(questions.HELD_OUT)
-    assert dict(curriculum.FAMILY_SHARES).keys() == dict(curriculum.PLACE_SHARES).keys() == questions.CORE.keys()
+    assert dict(curriculum.FAMILY_SHARES).keys() == questions.CORE.keys()
 
 
 needs_base = pytest.mark.skipif(not (BASE_DIR / "model.safetensors").exists(), reason="no base checkpoint in this checkout")

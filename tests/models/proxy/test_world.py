@@ -104,7 +104,7 @@ def test_roles_share_no_scene_and_no_stream():
         contents = set()
         for k in range(60):
             rng = splits.stream(role, 0, k)
-            contents.add(splits.draw(role, lambda: sample_scene(rng, USUAL), lambda s: [s.content()]).content())
+            contents.add(splits.draw(role, lambda rng=rng: sample_scene(rng, USUAL), lambda s: [s.content()]).content())
         seen[role] = contents
     for held in ("dev", "test"):
         buckets = {splits.bucket(c) for c in seen[held]}
