@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import threading
 import time
@@ -127,7 +128,9 @@ class Background:
         self.thread.join(seconds)
         if self.error is not None:
             raise self.error
-        assert self.outcome is not None, f"the driver still works after {seconds:.0f} s: {show(self.graph, self.root)}"
+        command = ["squeue", "--array", "--states=all", "--Format=JobArrayID,State,Reason,Dependency,NodeList"]
+        queue = subprocess.run(command, check=False, capture_output=True, text=True).stdout
+        assert self.outcome is not None, f"the driver still works after {seconds:.0f} s: {show(self.graph, self.root)}\n{queue}"
         return self.outcome
 
 

@@ -144,6 +144,7 @@ def test_while_the_scheduler_is_down_files_decide_and_nothing_is_called_failed(c
         assert len(driver.said) == 1 and "scheduler does not answer" in driver.said[0]
     finally:
         cluster.start_controller()
+        cluster.wait_for_nodes()
     assert driver.end().complete
     assert driver.said[-1] == "the scheduler answers again"
     assert all(len(Store(tmp_path).attempts(job)) == 1 for job in graph), "nothing ran twice"
