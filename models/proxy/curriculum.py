@@ -18,8 +18,10 @@ from models.proxy.splits import draw
 
 FAMILY_SHARES = (("attribute", 0.40), ("presence", 0.14), ("relation", 0.14), ("side", 0.08), ("direction", 0.09), ("reflectance", 0.15))
 """Shares of the families; reflectance only where a scene has marked points."""
+PLACES_SHARES = (("attribute", 0.22), ("presence", 0.08), ("relation", 0.26), ("side", 0.12), ("direction", 0.20), ("reflectance", 0.12))
+"""The same once objects are found and named: where two of them lie to each other needs most examples."""
 _PROMPT_WEIGHTS = {"paper": 0.5, "mmvp": 0.14, "hrbench": 0.14, "blink": 0.14, "mme_realworld": 0.08}
-_WORDS = [w for values in ATTRIBUTES.values() for w in values]
+_WORDS = [*(w for values in ATTRIBUTES.values() for w in values), "the first image", "the second image", "the third image"]
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,8 @@ class Stage:
     """Share of answers without options."""
     slots: float
     """Share of turns with latent slots between question and answer."""
+    shares: tuple[tuple[str, float], ...] = FAMILY_SHARES
+    """The families' shares."""
     turns: int = 6
     """Questions per picture."""
 
@@ -69,7 +73,7 @@ def _slots(rng: np.random.Generator, scene: Scene, question: Question) -> Slots:
 def picture_row(tokens: Tokens, rng: np.random.Generator, scene: Scene, stage: Stage) -> Row:
     """A row of questions about one scene."""
     row = Row(tokens, cells=(scene.side_px // 16,))
-    names, shares = zip(*(f for f in FAMILY_SHARES if f[0] != "reflectance" or scene.markers), strict=True)
+    names, shares = zip(*(f for f in stage.shares if f[0] != "reflectance" or scene.markers), strict=True)
     weights = np.array(shares)
     for _ in range(stage.turns):
         question = questions.ask(rng, scene, questions.CORE[names[int(rng.choice(len(names), p=weights / weights.sum()))]])
@@ -84,8 +88,6 @@ def picture_row(tokens: Tokens, rng: np.random.Generator, scene: Scene, stage: S
         question = Question("lookup", "Which option is it?", ("red",), 0, (0, 0, 1, 1))
         row.turn(question, prompts.paper(question), question.letter)
     return row
-
-
 
 
 def text_row(tokens: Tokens, rng: np.random.Generator, hard: bool = True) -> Row:

@@ -31,7 +31,7 @@ def _inside(shape: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     if shape == "circle":
         return x**2 + y**2 <= 1
     if shape == "square":
-        return np.ones_like(x, dtype=bool)
+        return (np.abs(x) <= 1) & (np.abs(y) <= 1)
     if shape == "triangle":
         return np.abs(x) <= (y + 1) / 2
     if shape == "cross":

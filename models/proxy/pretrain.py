@@ -1,7 +1,7 @@
 """Remake the base checkpoint: ``python -m models.proxy.pretrain --out DIR``.
 
-Three phases, each resumable from DIR/state: vision (tower and merger alone), text (lookups), language (questions about
-pictures on the frozen tower). Then the model, processor, log and curve are written to DIR. Everything is seeded; the
+Phases, each resumable from DIR/state: vision (tower and merger alone), text (lookups), then questions about pictures on
+the frozen tower: language (finding and naming), answers (letters), places (where things lie to each other). Then the model, processor, log and curve are written to DIR. Everything is seeded; the
 bits differ between machines and numbers of processes, the measured accuracies should not.
 """
 
@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from models.proxy import architecture, measure, pretrain_language, pretrain_vision
+from models.proxy.curriculum import PLACES_SHARES
 from models.proxy.pretrain_language import Course, Plan
 from models.proxy.processor import build_processor
 from models.proxy.rows import Tokens
@@ -33,10 +34,15 @@ LANGUAGE = Plan(
                   parts=(("look", 0), ("read", 0), ("hop", 0), ("pick", 0.25))),
 )
 ANSWERS = Plan(
-    "answers", steps=1000, batch=20, lr=1.2e-3, warmup=40, text_share=0.15,
+    "answers", steps=900, batch=20, lr=1.2e-3, warmup=40, text_share=0.15,
     course=Course(easy=(0, 0.5, 0.8, 0.2), open_ended=(0.1, 0.4, 0.4, 0.12), slots=(0.5, 0.55, 0, 0.3), scaffold=(0.3, 0.7, 0.7, 0)),
 )
-PHASES = {p.name: p for p in (TEXT, LANGUAGE, ANSWERS)}
+PLACES = Plan(
+    "places", steps=900, batch=20, lr=1.2e-3, warmup=40, text_share=0.12,
+    course=Course(easy=(0, 0.5, 0.7, 0.2), open_ended=(0, 0.4, 0.25, 0.12), slots=(0, 1, 0.3, 0.3), scaffold=(0.2, 0.7, 0.6, 0),
+                  shares=PLACES_SHARES),
+)
+PHASES = {p.name: p for p in (TEXT, LANGUAGE, ANSWERS, PLACES)}
 
 
 class Journal:

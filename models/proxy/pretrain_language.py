@@ -26,7 +26,7 @@ from models.proxy.splits import stream
 INIT_STD = 0.06
 NEVER_TAUGHT = ("<|lvr_start|>", "<|lvr|>", "<|lvr_latent_end|>", "<|image_pad|>", "<|video_pad|>", "<|vision_pad|>")
 """Tokens left out of the softmax, so that the base is not taught against them."""
-PHASE_STREAM = {"text": 2, "language": 3, "answers": 4}
+PHASE_STREAM = {"text": 2, "language": 3, "answers": 4, "places": 5}
 """Each phase's number in the random streams."""
 Log = Callable[[dict], None]
 
@@ -51,9 +51,12 @@ class Course:
     parts: tuple[tuple[str, float], ...] = tuple((name, 0.0) for name in language.PARTS)
     """The scaffold's parts in use, each with the progress from which it counts."""
 
+    shares: tuple[tuple[str, float], ...] = curriculum.FAMILY_SHARES
+    """Shares of the question families."""
+
     def stage(self, progress: float) -> Stage:
         """The mixture at a moment."""
-        return Stage(*(ramp(progress, *r) for r in (self.easy, self.open_ended, self.slots)))
+        return Stage(*(ramp(progress, *r) for r in (self.easy, self.open_ended, self.slots)), shares=self.shares)
 
     def weights(self, progress: float) -> dict[str, float]:
         """Weight of each part of the scaffold at a moment; parts not in use are left out."""

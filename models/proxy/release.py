@@ -36,22 +36,23 @@ def curve(metrics: Path, png: Path) -> None:
     from matplotlib import pyplot
 
     records = [json.loads(line) for line in metrics.read_text().splitlines()]
-    first = max((r["step"] for r in records if r["phase"] == "language"), default=0)
-    language = [
-        {**r, "step": r["step"] + (first if r["phase"] == "answers" else 0)} for r in records if r["phase"] in ("language", "answers")
-    ]
+    language, before = [], 0  # the phases one after another on one axis
+    for phase in ("language", "answers", "places"):
+        own = [r for r in records if r["phase"] == phase]
+        language += [{**r, "step": r["step"] + before} for r in own]
+        before += max((r["step"] for r in own), default=0)
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4))
     trained = [r for r in language if "loss" in r]
     for key in ("loss", *(f"{part}_loss" for part in PARTS)):
         known = [r for r in trained if key in r]
         left.plot([r["step"] for r in known], [r[key] for r in known], label=key)
-    left.set(xlabel="step of the language and answers phases", ylabel="loss (nats)", yscale="log")
+    left.set(xlabel="step of the language, answers and places phases", ylabel="loss (nats)", yscale="log")
     left.legend()
     right.plot([r["step"] for r in trained], [r["train_accuracy"] for r in trained], color="0.6", label="training, all prompts")
     examined = [r for r in language if any(k.startswith("dev/") for k in r)]
     for key in sorted({k for r in examined for k in r if k.startswith("dev/")}):
         right.plot([r["step"] for r in examined], [r[key] for r in examined], marker=".", lw=1, label=key)
-    right.set(xlabel="step of the language and answers phases", ylabel="share of right answers", ylim=(0, 1))
+    right.set(xlabel="step of the language, answers and places phases", ylabel="share of right answers", ylim=(0, 1))
     right.legend(fontsize=7, ncols=2)
     figure.tight_layout()
     figure.savefig(png, dpi=90)
@@ -90,12 +91,12 @@ its accuracies say nothing about those of a large model.
 ## How it was trained
 1. *vision* (900 steps): tower and merger alone, with dense heads per merged token (attributes, place, marker, background).
 2. *text* (600): the decoder alone looks up which option states a word, and what a sentence says of an object.
-3. *language* (700) and 4. *answers* (1000): the decoder on the frozen tower, six questions per picture, each a conversation
+3. *language* (700), 4. *answers* (900) and 5. *places* (900): the decoder on the frozen tower, six questions per picture, each a conversation
    of its own behind a shared prefix; few objects and open answers first, crowded pictures and letters later; prompts of
    every evaluation protocol. A scaffold of five losses shows where to look, what is there, where to fetch it, how the
    answer reads and which option says so (`models/proxy/language.py`); its weight is zero from seven tenths of the last
-   phase on. Without it, letters stayed at chance.
-   In the second half of the last phase, up to 30 % of the turns hold `<|lvr_start|>`, 1 to 16 `<|lvr|>` slots and
+   phase on. Without it, letters stayed at chance. The last phase asks mostly where two objects lie to each other.
+   From the middle of *answers* on, up to 30 % of the turns hold `<|lvr_start|>`, 1 to 16 `<|lvr|>` slots and
    `<|lvr_end|>` before the answer. Slots are filled with the placeholder's own embedding, with the merged vision tokens
    under the evidence box, or, rarely, with random ones. The loss never teaches the model to open such a segment by itself,
    nor against it: those tokens are left out of the softmax. So it knows them and can read vision tokens in slots, but has

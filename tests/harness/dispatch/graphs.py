@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -19,10 +18,10 @@ from tests.harness.dispatch import kinds
 REPOSITORY = Path(__file__).resolve().parents[3]
 
 
-def diamond(steps: int = 15, pause: float = 0.02) -> Graph:
+def diamond(steps: int = 15) -> Graph:
     """One long job, three that continue it, two quick ones on each."""
-    first = Job("count", {"steps": steps, "pause": pause}, slug="first")
-    middle = [Job("count", {"steps": steps, "pause": pause, "i": i}, {"x": first}, f"middle{i}") for i in range(3)]
+    first = Job("count", {"steps": steps}, slug="first")
+    middle = [Job("count", {"steps": steps, "i": i}, {"x": first}, f"middle{i}") for i in range(3)]
     last = [Job("digest", {"i": i}, {"x": parent}, f"last{i}") for parent in middle for i in range(2)]
     return Graph(last)
 
@@ -41,11 +40,12 @@ def results(graph: Graph, root: Path) -> dict[str, str]:
     return {job.key: (store.outputs(job) / "result.json").read_text() for job in graph}
 
 
-def start_driver(root: Path, *, steps: int = 15, pause: float = 0.02, slots: int = 2) -> subprocess.Popen[str]:
+def start_driver(root: Path, *, slow: bool = False) -> subprocess.Popen[str]:
+    """The diamond's driver. slow: its long jobs last four seconds, for tests that must meet one half-way."""
     return subprocess.Popen(
-        [sys.executable, "-m", "tests.harness.dispatch.graphs", str(root), json.dumps([steps, pause, slots])],
+        [sys.executable, "-m", "tests.harness.dispatch.graphs", str(root)],
         cwd=REPOSITORY,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", **({kinds.PAUSE: "0.27"} if slow else {})},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -71,12 +71,11 @@ def wait_until(condition, seconds: float = 90.0):
 if __name__ == "__main__":
     from harness.dispatch.progress import PlainDisplay
 
-    steps, pause, slots = json.loads(sys.argv[2])
     outcome = dispatch.run(
-        diamond(steps, pause),
+        diamond(),
         Store(sys.argv[1]),
         resources=resources,
-        slots=slots,
+        slots=2,
         plugins=[kinds.PLUGIN],
         display=PlainDisplay(sys.stdout),
     )

@@ -77,7 +77,7 @@ def test_memory_that_never_suffices_ends_in_a_failure(tmp_path):
 
 def test_a_killed_worker_is_noticed_and_its_job_resumes_from_the_checkpoint(tmp_path, undisturbed):
     graph = graphs.diamond()
-    driver = graphs.start_driver(tmp_path)
+    driver = graphs.start_driver(tmp_path, slow=True)
     first = next(iter(graph))
     attempt = graphs.wait_until(lambda: next(iter(Store(tmp_path).attempts(first)), None))
     graphs.wait_until(lambda: len(attempt.complete_checkpoints()) > 4)
@@ -90,7 +90,7 @@ def test_a_killed_worker_is_noticed_and_its_job_resumes_from_the_checkpoint(tmp_
 
 def test_a_killed_driver_leaves_its_worker_running_and_the_same_command_continues(tmp_path, undisturbed):
     graph = graphs.diamond()
-    driver = graphs.start_driver(tmp_path)
+    driver = graphs.start_driver(tmp_path, slow=True)
     first = next(iter(graph))
     attempt = graphs.wait_until(lambda: next(iter(Store(tmp_path).attempts(first)), None))
     driver.kill()
@@ -114,7 +114,7 @@ def test_two_drivers_on_one_store_share_the_places_and_duplicate_nothing(tmp_pat
 
 
 def test_ctrl_c_lets_workers_write_a_checkpoint_and_the_next_run_resumes_there(tmp_path, undisturbed):
-    driver = graphs.start_driver(tmp_path)
+    driver = graphs.start_driver(tmp_path, slow=True)
     first = next(iter(graphs.diamond()))
     attempt = graphs.wait_until(lambda: next(iter(Store(tmp_path).attempts(first)), None))
     graphs.wait_until(lambda: len(attempt.complete_checkpoints()) > 2)
