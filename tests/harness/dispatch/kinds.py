@@ -34,7 +34,7 @@ def _save(context: Context, state: dict[str, Any]) -> None:
 @register("count")
 def count(context: Context) -> None:
     """A chain of digests, a step each `pause` seconds, with a checkpoint after every step: resumable exactly."""
-    steps, pause = context.record.payload["steps"], context.record.payload.get("pause", float(os.environ.get(PAUSE, 0.02)))
+    steps, pause = context.record.payload["steps"], context.record.payload.get("pause", float(os.environ.get(PAUSE, "0.02")))
     state = {"step": 0, "digest": "".join(_read(path) for path in context.inputs.values())}
     if context.run.resume_from is not None:
         state = json.loads((context.run.resume_from / "state.json").read_text())
