@@ -31,8 +31,9 @@ def main(options: argparse.Namespace) -> int:
 
 
 def write(made: list[Plan], store: Store, reports: Path, tracking: Any = None, force: bool = False) -> None:
-    """Draws what is not up to date, and says where the reports are."""
-    from harness.report import paths, render, up_to_date
+    """Draws what is not up to date, then the page of all tables, and says where they are."""
+    from harness.report import paths, render, up_to_date, write_index
+    from harness.spec.files import EXPERIMENTS
 
     for plan in made:
         current = not force and up_to_date(plan, store, reports)
@@ -42,6 +43,8 @@ def write(made: list[Plan], store: Store, reports: Path, tracking: Any = None, f
         print(summary(files["md"]))
         names = ", ".join(str(path) if suffix == "md" else f".{suffix}" for suffix, path in files.items())
         print(f"{'unchanged' if current else 'written'}: {names}\n")
+    index, changed = write_index(reports, EXPERIMENTS)
+    print(f"{'written' if changed else 'unchanged'}: {index}, all tables on one page")
 
 
 def summary(markdown: Path) -> str:

@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.report.fingerprint import fingerprint, stamped
+from harness.report.index import write_index
 
 if TYPE_CHECKING:
     from harness.plan import Plan
     from harness.report.study import Tracking
     from harness.store import Store
 
-__all__ = ["FORMATS", "paths", "render", "up_to_date"]
+__all__ = ["FORMATS", "paths", "render", "replace_file", "up_to_date", "write_index"]
 
 FORMATS = ("md", "tex", "html", "png")
 
@@ -64,12 +65,12 @@ def render(
         else:
             from harness.report.chart import png as writer
         content = writer(report)
-        _replace(path, content if isinstance(content, bytes) else content.encode())
+        replace_file(path, content if isinstance(content, bytes) else content.encode())
         written.append(path)
     return written
 
 
-def _replace(path: Path, content: bytes) -> None:
+def replace_file(path: Path, content: bytes) -> None:
     """Whole or not at all: a reader never sees half a report."""
     temporary = path.with_name(f".{path.name}-{os.getpid()}")
     try:

@@ -73,6 +73,8 @@ def build(study: Study, store: Store, out_dir: Path, tracking: Tracking | None =
         chart=chart(results),
         fingerprint=fingerprint(study, store),
         warning=" ".join([*override_warning(results), *warning]),
+        profile=study.profile_name,
+        paper=not study.overrides and not study.left_out,
     )
 
 

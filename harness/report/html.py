@@ -8,9 +8,11 @@ from itertools import groupby
 from pathlib import Path
 
 import jinja2
+from markupsafe import Markup
 
 from harness.report.chart import draw
 from harness.report.fingerprint import STAMP
+from harness.report.index import FRONT, front_matter
 from harness.report.types import Cell, Column, Report
 from harness.report.words import share
 
@@ -18,20 +20,27 @@ from harness.report.words import share
 def html(report: Report) -> str:
     """The whole page."""
     chart = base64.b64encode(draw(report.chart, report.fingerprint)).decode() if report.chart else ""
-    return _page().render(report=report, chart=chart, stamp=f"{STAMP} {report.fingerprint}")
+    return environment().get_template("page.html.j2").render(
+        report=report,
+        chart=chart,
+        stamp=f"{STAMP} {report.fingerprint}",
+        front=FRONT,
+        front_matter=Markup(front_matter(report)),
+    )
 
 
 @cache
-def _page() -> jinja2.Template:
-    environment = jinja2.Environment(
+def environment() -> jinja2.Environment:
+    """Where the templates are, and what they may call."""
+    made = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters |= {"heads": heads, "grouped": grouped, "facts": facts}
-    return environment.get_template("page.html.j2")
+    made.filters |= {"heads": heads, "grouped": grouped, "facts": facts}
+    return made
 
 
 def heads(columns: tuple[Column, ...]) -> list[tuple[str, int, str]]:

@@ -68,13 +68,9 @@ class Measured:
 
 
 def select(frame: pd.DataFrame, score: Score, job: str) -> pd.DataFrame:
-    """The rows whose groups match. Raises Unmeasured when none does: a silent 0 of 0 would be a wrong score."""
-    keep = np.ones(len(frame), dtype=bool)
-    for group, wanted in score.where.items():
-        allowed = {wanted} if isinstance(wanted, str) else set(wanted)
-        keep &= (
-            frame["groups"].map(lambda g, group=group, allowed=allowed: g.get(group) in allowed).to_numpy(dtype=bool)
-        )
+    """The rows that a score counts. Raises Unmeasured when there is none: a silent 0 of 0 would be a wrong score."""
+    samples = ({"task": name, "groups": groups} for (name, _), groups in zip(frame["id"], frame["groups"]))
+    keep = np.fromiter(map(score.keeps, samples), dtype=bool, count=len(frame))
     if not keep.any():
         raise Unmeasured("failed", f"no sample of {job} has {dict(score.where)}")
     return frame[keep]

@@ -214,8 +214,16 @@ class Results:
         winner = self.store.winner(job)
         newest = winner or next(reversed(self.store.attempts(job)), None)
         log = os.path.relpath(newest.path / "log", self.out_dir) if newest else ""
+        samples = winner.out / "samples.jsonl" if winner and job.kind == "evaluate" else None
         return JobRef(
-            job.key, job.kind, job.name, seed, os.path.relpath(folder, self.out_dir), log, self.links.get(job.key, "")
+            job.key,
+            job.kind,
+            job.name,
+            seed,
+            os.path.relpath(folder, self.out_dir),
+            log,
+            self.links.get(job.key, ""),
+            os.path.relpath(samples, self.out_dir) if samples else "",
         )
 
     def jobs(self, row: str, column: str, protocol: str, latents: str = "own") -> tuple[JobRef, ...]:

@@ -13,7 +13,7 @@ Tone = Literal["plain", "muted", "strong", "warning"]
 
 @dataclass(frozen=True)
 class JobRef:
-    """A job behind a cell. folder, log: relative to the report's folder. link: its MLflow run, if known."""
+    """A job behind a cell. folder, log, samples: relative to the report's folder. link: its MLflow run, if known."""
 
     key: str
     kind: str
@@ -22,6 +22,7 @@ class JobRef:
     folder: str
     log: str = ""
     link: str = ""
+    samples: str = ""
 
 
 @dataclass(frozen=True)
@@ -167,3 +168,6 @@ class Report:
     warning: str = ""
     """Shown above everything: an overridden result, missing MLflow."""
     links: dict[str, str] = field(default_factory=dict)
+    profile: str = ""
+    paper: bool = True
+    """Whether these are the paper's rows, all of them, as the recipe has them."""

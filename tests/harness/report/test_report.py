@@ -172,6 +172,20 @@ def test_a_score_that_the_samples_do_not_give_is_an_error_in_its_cell(tmp_path):
     assert "the task's accuracy says 99.000" in row
 
 
+def test_a_subset_is_found_by_its_tasks_name_alone():
+    import pandas as pd
+
+    from harness.report.measure import Unmeasured, select
+    from harness.spec.benchmark import Score
+
+    frame = pd.DataFrame(
+        {"id": [("vr_blink_counting", 0), ("blink_counting", 1), ("vr_blink_jigsaw", 0)], "groups": [{}, {}, {}]}
+    )
+    assert len(select(frame, Score(where={"task": "blink_counting"}, n=1, chance=25), "job")) == 2
+    with pytest.raises(Unmeasured, match="no sample of job"):
+        select(frame, Score(where={"task": "blink_iq_test"}, n=1, chance=25), "job")
+
+
 def test_an_overridden_result_never_enters_the_papers_table(tmp_path):
     plan = make_plan(tmp_path, n=40, overrides=["stage1.p=0.3"])
     written = render(plan, Store(tmp_path / "results"), tmp_path / "reports", formats=("md", "html"))

@@ -1,0 +1,147 @@
+"""`index.html`: every rendered table on one page that needs nothing else, put together from the tables' own pages.
+
+Reads the part of each page between two marks, so that a table is drawn once and the index costs no second look at any
+sample. Tables of `experiments/` that were not rendered here are named.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.identity import digest
+from harness.report.fingerprint import STAMP, renderer, stamped
+
+if TYPE_CHECKING:
+    from harness.report.types import Report
+
+FRONT = ("main", "claims")
+"""The sections of a page that the index shows; the others are one click away."""
+
+_ARTICLE = re.compile(r"<!-- article:begin (\{.*?\}) -->\n(.*?)<!-- article:end -->", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Article:
+    """One table's part of the index. measured of cells; holding of claims. paper: neither overridden nor partial."""
+
+    name: str
+    label: str
+    title: str
+    subtitle: str
+    profile: str
+    measured: int
+    cells: int
+    holding: int
+    claims: int
+    paper: bool
+    body: str = ""
+
+    @property
+    def file(self) -> str:
+        return f"{self.name}.html"
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """An experiment without a page. file: as a person types it."""
+
+    label: str
+    title: str
+    file: str
+
+
+def front_matter(report: Report) -> str:
+    """What the index must know of a page, as JSON that may stand in a comment of HTML."""
+    tables = {section.name: section.tables for section in report.sections}
+    main = tables["main"][0]
+    own = [
+        cell
+        for row in main.rows
+        if not row.label.endswith("(not a row of the paper)")
+        for column, cell in zip(main.columns, row.cells)
+        if column.title in ("proxy", "measured")
+    ]
+    claims = [row for table in tables.get("claims", ()) for row in table.rows]
+    facts = {
+        "name": report.name,
+        "label": report.label,
+        "title": report.title,
+        "subtitle": report.subtitle,
+        "profile": report.profile,
+        "measured": sum(cell.value is not None for cell in own),
+        "cells": len(own),
+        "holding": sum(row.cells[2].display.startswith("holds") for row in claims),
+        "claims": len(claims),
+        "paper": report.paper,
+    }
+    text = json.dumps(facts, ensure_ascii=True)
+    return text.replace("-", "\\u002d").replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def read_article(page: Path) -> Article | None:
+    """None for a file that is no table's page of this renderer."""
+    found = _ARTICLE.search(page.read_text(encoding="utf-8"))
+    if found is None:
+        return None
+    facts: dict[str, Any] = json.loads(found[1])
+    return Article(**facts, body=found[2])
+
+
+def index_fingerprint(pages: Iterable[Path], specs: Iterable[Path]) -> str:
+    """Of what the index is made from; reads only the pages' stamps."""
+    return digest(
+        {
+            "renderer": renderer(),
+            "pages": {page.name: stamped(page) or "" for page in pages},
+            "specs": {spec.name: hashlib.sha256(spec.read_bytes()).hexdigest() for spec in specs},
+        }
+    )
+
+
+def write_index(reports: Path, experiments: Path) -> tuple[Path, bool]:
+    """Write `index.html` of all pages in `reports`, in the order of the specs in `experiments`; (file, whether it changed).
+
+    Raises OSError when it cannot be written.
+    """
+    path = reports / "index.html"
+    pages = sorted(page for page in reports.glob("*.html") if page != path)
+    specs = sorted(experiments.glob("*.yaml"))
+    now = index_fingerprint(pages, specs)
+    if stamped(path) == now:
+        return path, False
+    from harness.report import replace_file
+    from harness.report.html import environment
+
+    articles = [article for page in pages if (article := read_article(page)) is not None]
+    order, waiting = _known(specs, {article.name for article in articles})
+    articles.sort(key=lambda article: order.get(article.name, len(order)))
+    text = environment().get_template("index.html.j2").render(
+        stamp=f"{STAMP} {now}",
+        articles=[article for article in articles if article.paper],
+        others=[article for article in articles if not article.paper],
+        waiting=waiting,
+    )
+    replace_file(path, text.encode())
+    return path, True
+
+
+def _known(specs: Iterable[Path], rendered: set[str]) -> tuple[dict[str, int], list[Waiting]]:
+    """Report name -> its place, tables before figures before controls; and the experiments without a page."""
+    from harness.spec.files import load_experiment
+    from harness.spec.text import shown
+
+    loaded = [(path, load_experiment(path).value) for path in specs]
+    loaded.sort(key=lambda one: ("table", "figure", "controls").index(one[1].kind))
+    order = {spec.slug: place for place, (_, spec) in enumerate(loaded)}
+    missing = [
+        Waiting(f"{spec.kind.capitalize()} {spec.name}", spec.title, shown(path))
+        for path, spec in loaded
+        if spec.slug not in rendered
+    ]
+    return order, missing
