@@ -96,7 +96,9 @@ class Driver:
         self.fed: set[str] = set()
         self.resources = {kind: resources(kind) for kind in {job.kind for job in graph}}
         self.seconds = forecasts.seconds_of(graph, forecast)
-        self.folders = {job.key: str(store.ensure(job).relative_to(store.root)) for job in graph}
+        self.folders = {
+            key: str(folder.relative_to(store.root)) for key, folder in store.ensure_all(graph).items()
+        }
         self.order = self._priorities()
         self._written: Orders | None = None
 

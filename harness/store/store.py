@@ -38,6 +38,8 @@ class Store:
         self.root = Path(root).absolute()
         self.schedulers: dict[str, Scheduler] = dict(schedulers or {})
         self._folders: dict[tuple[str, str], Path] = {}
+        self._listed: dict[str, int] = {}
+        """Kind → the time of its folder when it was last listed."""
 
     # Finding
 
@@ -48,15 +50,20 @@ class Store:
     def _find(self, kind: str, key: str) -> Path | None:
         known = self._folders.get((kind, key[:12]))
         if known is None:
-            self._list(kind)
+            self._list(kind, changed=True)
             known = self._folders.get((kind, key[:12]))
         return known
 
-    def _list(self, kind: str) -> None:
+    def _list(self, kind: str, changed: bool = False) -> None:
+        """changed: only if the folder's time says that something was made in it."""
         try:
+            time_ns = os.stat(self.root / kind).st_mtime_ns
+            if changed and self._listed.get(kind) == time_ns:
+                return
             entries = list(os.scandir(self.root / kind))
         except (FileNotFoundError, NotADirectoryError):
             return
+        self._listed[kind] = time_ns
         for entry in entries:
             if not entry.name.startswith("."):
                 self._folders[kind, entry.name.rpartition("-")[2]] = self.root / kind / entry.name
@@ -68,28 +75,42 @@ class Store:
 
     def ensure(self, job: Job) -> Path:
         """The job's folder, with its spec.json. Raises StoreError when it cannot be written or belongs to another key."""
-        folder = self._find(job.kind, job.key)
-        if folder is None:
+        return self.ensure_all([job])[job.key]
+
+    def ensure_all(self, jobs: Iterable[Job]) -> dict[str, Path]:
+        """The same for many jobs, by key, looking once for what others made."""
+        jobs = list(jobs)
+        if any((job.kind, job.key12) not in self._folders for job in jobs):
             with files.writing(self.root):
                 self.root.mkdir(parents=True, exist_ok=True)
                 with self.lock("folders"):
-                    self._list(job.kind)
-                    folder = self._folders.get((job.kind, job.key12)) or self.root / job.kind / job.name
-                    folder.mkdir(parents=True, exist_ok=True)
-            self._folders[job.kind, job.key12] = folder
+                    self.refresh(job.kind for job in jobs)
+                    for job in jobs:
+                        if (job.kind, job.key12) not in self._folders:
+                            folder = self.root / job.kind / job.name
+                            folder.mkdir(parents=True, exist_ok=True)
+                            self._folders[job.kind, job.key12] = folder
+        found = {job.key: self._folders[job.kind, job.key12] for job in jobs}
+        with files.writing(self.root):
+            files.write_many(
+                {found[job.key] / "spec.json": spec for job in jobs if (spec := self._unwritten(job, found[job.key]))}
+            )
+        return found
+
+    @staticmethod
+    def _unwritten(job: Job, folder: Path) -> dict[str, Any] | None:
+        """What spec.json must say and does not. Raises StoreError when it is another job's."""
         record = record_of(job)
         there = files.read_json(folder / "spec.json")
         if there is None:
-            with files.writing(folder):
-                files.write_json(folder / "spec.json", record)
-        elif there["key"] != job.key:
+            return record
+        if there["key"] != job.key:
             raise StoreError(
                 f"{folder}: holds another job ({there['key']}), not {job.key}; choose another results folder"
             )
-        elif there["inputs"] != record["inputs"] and not (folder / "DONE.json").exists():
-            with files.writing(folder):  # the same content may lie elsewhere now
-                files.write_json(folder / "spec.json", {**record, "slug": there["slug"]})
-        return folder
+        if there["inputs"] != record["inputs"] and not (folder / "DONE.json").exists():
+            return {**record, "slug": there["slug"]}  # the same content may lie elsewhere now
+        return None
 
     def ensure_writable(self) -> None:
         """Raises StoreError, in one line, when results could not be written: before any compute is spent."""

@@ -294,3 +294,19 @@ class mounted:
 
     def __exit__(self, *error: object) -> None:
         subprocess.run(["umount", "-l", str(self.path)], check=True)
+
+
+def test_many_jobs_cost_one_look_at_a_folder_not_one_each(store, monkeypatch):
+    looks = []
+    scandir = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path=".": looks.append(path) or scandir(path))
+    jobs = [Job("digest", {"n": n}, slug="many") for n in range(50)]
+    folders = store.ensure_all(jobs)
+    assert all(json.loads((folders[job.key] / "spec.json").read_text())["key"] == job.key for job in jobs)
+    others = [Job("digest", {"m": n}, slug="absent") for n in range(50)]
+    store.statuses(jobs + others)
+    assert not any(store.is_done(job) for job in others)
+    assert len(looks) <= 4
+    late = Job("digest", {"m": 0}, slug="late")
+    Store(store.root).ensure(late)
+    assert store.folder(others[0]).name.startswith("late-"), "what another process made later is found"
