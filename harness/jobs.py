@@ -5,7 +5,7 @@ Jobs are values. They say what is to be computed and from what, never where, whe
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -109,6 +109,24 @@ class Graph:
 
     def __getitem__(self, key: str) -> Job:
         return self._jobs[key]
+
+    def needed(self, done: Callable[[Job], bool]) -> Graph:
+        """What is still asked for: the jobs that no other waits for, and the parents of every job here that is not done.
+
+        A job whose children are all done is not among them: nobody trains again what was adopted or tidied away.
+        """
+        awaited = {parent.key for job in self for parent in job.parents}
+        waiting = [job for job in self if job.key not in awaited]
+        kept: set[str] = set()
+        while waiting:
+            job = waiting.pop()
+            if job.key not in kept:
+                kept.add(job.key)
+                if not done(job):
+                    waiting += job.parents
+        found = Graph()
+        found._jobs = {key: job for key, job in self._jobs.items() if key in kept}
+        return found
 
     def children(self, job: Job) -> tuple[Job, ...]:
         return tuple(other for other in self if job in other.parents)

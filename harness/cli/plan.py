@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from harness.cli.main import add_selection, plans
-from harness.cli.stored import history, open_store
+from harness.cli.stored import history, open_store, standing
 from harness.cli.words import columns, duration, listed, plural
 from harness.jobs import Graph, Job, Source
 
@@ -37,8 +37,8 @@ def main(options: argparse.Namespace) -> int:
         return 0
     graph = merged(made)
     store = open_store(options.results)
-    statuses = store.statuses(graph)
-    todo = [job for job in graph if statuses[job.key].state != "done"]
+    statuses = standing(store, graph)
+    todo = [job for job in graph if statuses[job.key].state not in ("done", "not needed")]
     known = history(store) if todo else {}
     stated = made[0].profile.value.seconds
     costs = {job.key: seconds_of(job, known, stated) for job in todo}
@@ -62,8 +62,9 @@ def main(options: argparse.Namespace) -> int:
         ) + f"{plural(unknown, 'job')} of unknown cost (no finished job of their shape)"
     if shared := sharing(made, lambda job: seconds_of(job, known, stated)):
         print(shared)
-    done = len(graph) - len(todo)
-    print(f"{plural(len(graph), 'job')}: {done} done, {len(todo)} to run" + (f"; {forecast}" if todo else ""))
+    spared = sum(statuses[job.key].state == "not needed" for job in graph)
+    done = f"{len(graph) - len(todo) - spared} done, {len(todo)} to run" + (f", {spared} not needed" if spared else "")
+    print(f"{plural(len(graph), 'job')}: {done}" + (f"; {forecast}" if todo else ""))
     return 0
 
 

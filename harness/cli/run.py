@@ -31,7 +31,8 @@ def main(options: argparse.Namespace) -> int:
     from harness.plan import merged
 
     made = plans(options)
-    store, graph = open_store(options.results), merged(made)
+    store = open_store(options.results)
+    graph = merged(made).needed(store.is_done)
     ensure_writable(options.reports)
     profile = made[0].profile.value
     todo = not all(store.is_done(job) for job in graph)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from harness.cli.main import add_selection, plans
-from harness.cli.stored import open_store, rebuilt
+from harness.cli.stored import open_store, rebuilt, standing
 from harness.cli.words import columns, duration, plural
-from harness.jobs import Job
+from harness.jobs import Graph, Job
 
 if TYPE_CHECKING:
     from harness.store import Attempt, Status, Store
@@ -26,14 +26,14 @@ def main(options: argparse.Namespace) -> int:
     from harness.plan import merged
 
     store = open_store(options.results)
-    jobs = list(merged(plans(options))) if options.files else rebuilt(store)
-    statuses = store.statuses(jobs)
+    jobs = merged(plans(options)) if options.files else Graph(rebuilt(store))
+    statuses = standing(store, jobs)
     if not jobs:
         print(f"{options.results}: no jobs yet")
         return 0
     counts = Counter(str(statuses[job.key].state) for job in jobs)
     print(f"{plural(len(jobs), 'job')}: " + ", ".join(f"{n} {state}" for state, n in counts.most_common()))
-    quiet = () if options.all else ("done", "missing", "ready")
+    quiet = () if options.all else ("done", "missing", "ready", "not needed")
     rows = [line(job, statuses[job.key]) for job in jobs if str(statuses[job.key].state) not in quiet]
     if rows:
         print(columns(rows))
@@ -62,7 +62,7 @@ def progress(attempt: Attempt) -> str:
     return "; ".join(filter(None, [f"{last['step']}/{last['total']}, about {duration(left)} left", number]))
 
 
-def other_code(store: Store, jobs: list[Job], statuses: Mapping[str, Status]) -> str:
+def other_code(store: Store, jobs: Iterable[Job], statuses: Mapping[str, Status]) -> str:
     """Advice when finished jobs ran another version of the code than is checked out now."""
     from harness.worker.provenance import code
 

@@ -7,11 +7,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.jobs import Job, Source
+from harness.jobs import Graph, Job, Source
 
 if TYPE_CHECKING:
     from harness.dispatch.slurm_queue import SlurmQueue
-    from harness.store import Owner, Record, Store
+    from harness.store import Owner, Record, Status, Store
 
 
 def open_store(results: Path) -> Store:
@@ -33,14 +33,25 @@ def _slurm_has(owner: Owner) -> bool | None:
     return _slurm_queue().alive(owner)
 
 
+def standing(store: Store, graph: Graph) -> dict[str, Status]:
+    """Where every job of the graph stands, by key; what nothing waits for any more is "not needed"."""
+    from harness.store import State, Status
+
+    statuses = store.statuses(graph)
+    needed = graph.needed(lambda job: statuses[job.key].state is State.DONE)
+    idle = (State.MISSING, State.READY, State.BLOCKED)
+    spared = (job for job in graph if job not in needed and statuses[job.key].state in idle)
+    return statuses | {job.key: Status(State.SPARED) for job in spared}
+
+
 def history(store: Store) -> dict[str, float]:
-    """Seconds per unit of work by shape, from every finished job of the store."""
+    """Seconds per unit of work by shape, from every job that was finished here."""
     from harness.plan.cost import learn
 
     finished = []
     for record in store.records():
         done = store.done(record)
-        if done is not None:
+        if done is not None and "adopted" not in done:
             keys = {role: upstream.key for role, upstream in record.inputs.items()}
             finished.append((record.kind, record.payload, keys, done["seconds"]))
     return learn(finished)

@@ -28,7 +28,7 @@ def ranks(graph: Graph, seconds: Mapping[str, float]) -> dict[str, float]:
     found: dict[str, float] = {}
     for job in reversed(list(graph)):
         found[job.key] = seconds[job.key] + longest[job.key]
-        for parent in job.parents:
+        for parent in (p for p in job.parents if p in graph):
             longest[parent.key] = max(longest[parent.key], found[job.key])
     return found
 

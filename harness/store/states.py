@@ -21,6 +21,8 @@ class State(StrEnum):
     """Stopped or killed; another attempt resumes from the newest checkpoint."""
     FAILED = "failed"
     DONE = "done"
+    SPARED = "not needed"
+    """Not done, and nothing that is not done waits for it. Said by who asks for a graph, not by the store."""
 
     @property
     def in_flight(self) -> bool:

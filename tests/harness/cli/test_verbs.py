@@ -103,6 +103,19 @@ def test_a_plan_forecasts_from_what_is_done(desk: Desk, capsys):
     assert "~1 min 40 s" in line  # twice the steps of a training that took 50 s
 
 
+def test_what_nothing_waits_for_is_not_needed(desk: Desk, capsys):
+    plan = plan_experiment(desk.table(), "proxy")
+    store = Store("results")
+    store.ensure_all(plan.graph)
+    attempt = store.begin_attempt(plan.checkpoints["Stage 1 Only"][0])
+    assert store.publish(attempt, seconds=1.0)
+    said = run(capsys, "plan", desk.table(), "--rows", "Stage 1 Only")
+    assert "1 done, " in said and "2 not needed; " in said  # its training set and features
+    assert next(line for line in said.splitlines() if line.strip().startswith("scenes-")).split()[1:3] == ["not", "needed"]
+    assert [job.kind for job in plan.graph.needed(lambda job: job.kind == "train")].count("data") == 0
+    assert len(plan.graph.needed(lambda job: False)) == len(plan.graph)
+
+
 def test_an_overridden_plan_says_so(desk: Desk, capsys):
     assert "overridden by --set stage1.p=0.3: these results never enter" in run(
         capsys, "plan", desk.table(), "--set", "stage1.p=0.3"
