@@ -20,8 +20,10 @@ VERBS = {
     "logs": "show a job's log",
     "why": "show what a cell still needs and what it costs",
     "report": "write the reports again from what is stored",
+    "samples": "show the questions on which two rows differ, with pictures and both answers",
     "cancel": "stop jobs that run or wait",
     "retry": "let a failed job run again",
+    "adopt": "take an existing checkpoint as the result of a row's training",
     "release": "take a job from an owner that is gone",
     "audit": "check the arithmetic of reported tables",
     "doctor": "check this machine: interpreter, packages, disk, results folder",
@@ -35,7 +37,7 @@ _EXPECTED = (
     ("harness.dispatch", "DispatchError"),
     ("harness.dispatch.slurm_queue", "SchedulerSilent"),
     ("harness.tracking", "TrackingError"),
-    ("harness.report", "ReportError"),
+    ("models.vreflection.adopt", "Unfit"),
 )
 """Errors that are about the user's input or machine, by the module that defines them: shown as a line, not a traceback."""
 
@@ -118,7 +120,7 @@ def add_selection(parser: argparse.ArgumentParser, files: str = "+") -> None:
     parser.add_argument("--recipe", metavar="R", help="another recipe than the experiment's own")
     parser.add_argument("--rows", nargs="+", default=[], metavar="ROW", help="only these rows")
     parser.add_argument("--columns", nargs="+", default=[], metavar="COLUMN", help="only these columns")
-    parser.add_argument("--seeds", type=_count, metavar="N", help="number of seeds (default: the profile's)")
+    parser.add_argument("--seeds", type=count, metavar="N", help="number of seeds (default: the profile's)")
     parser.add_argument("--protocols", nargs="+", default=[], choices=("paper", "stock"), help="default: the profile's")
     parser.add_argument(
         "--latents", nargs="+", default=[], choices=("own", "zeroed", "noise", "shuffled", "oracle"),
@@ -137,7 +139,7 @@ def add_results(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _count(text: str) -> int:
+def count(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text} is no number of seeds; use 1 or more")
     return int(text)

@@ -93,12 +93,13 @@ def read_article(page: Path) -> Article | None:
     return Article(**facts, body=found[2])
 
 
-def index_fingerprint(pages: Iterable[Path], specs: Iterable[Path]) -> str:
+def index_fingerprint(pages: Iterable[Path], specs: Iterable[Path], samples: Iterable[Path] = ()) -> str:
     """Of what the index is made from; reads only the pages' stamps."""
     return digest(
         {
             "renderer": renderer(),
             "pages": {page.name: stamped(page) or "" for page in pages},
+            "samples": [page.name for page in samples],
             "specs": {spec.name: hashlib.sha256(spec.read_bytes()).hexdigest() for spec in specs},
         }
     )
@@ -112,7 +113,8 @@ def write_index(reports: Path, experiments: Path) -> tuple[Path, bool]:
     path = reports / "index.html"
     pages = sorted(page for page in reports.glob("*.html") if page != path)
     specs = sorted(experiments.glob("*.yaml"))
-    now = index_fingerprint(pages, specs)
+    samples = sorted((reports / "samples").glob("*.html"))
+    now = index_fingerprint(pages, specs, samples)
     if stamped(path) == now:
         return path, False
     from harness.report import replace_file
@@ -126,6 +128,7 @@ def write_index(reports: Path, experiments: Path) -> tuple[Path, bool]:
         articles=[article for article in articles if article.paper],
         others=[article for article in articles if not article.paper],
         waiting=waiting,
+        samples=[page.stem for page in samples],
     )
     replace_file(path, text.encode())
     return path, True

@@ -89,7 +89,8 @@ def short(name: str) -> str:
 
 
 def same_runs(results: Results) -> tuple[dict[str, str], list[str]]:
-    """Row label -> footnote sign, and the footnotes: rows that are one run, and rows whose training contains another's."""
+    """Row label -> footnote sign, and the footnotes: rows that are one run, rows whose training contains another's, and
+    rows whose checkpoint was adopted instead of trained here."""
     finals = {label: arm.trainings() for label, arm in results.arms.items() if arm.trainings()}
     notes: list[str] = []
     marks: dict[str, str] = {}
@@ -111,7 +112,29 @@ def same_runs(results: Results) -> tuple[dict[str, str], list[str]]:
             if all(s in finals[outer] and job in ancestors(finals[outer][s]) for s, job in finals[inner].items()):
                 job = next(iter(finals[inner].values()))
                 add((inner, outer), f"{inner} is the first part of {outer}: one training ({job.key12}), used by both.")
+    taken: dict[str, list[str]] = {}
+    for label in finals:
+        for text in adopted(results, label):
+            taken.setdefault(text, []).append(label)
+    for text, labels in taken.items():
+        add(tuple(labels), text)
     return marks, notes
+
+
+def adopted(results: Results, row: str) -> list[str]:
+    """One sentence for each of the row's trainings whose result was taken over from elsewhere."""
+    found: dict[str, None] = {}
+    arm = results.arms.get(row)
+    for job in arm.trainings().values() if arm else ():
+        for training in (job, *sorted(ancestors(job), key=lambda job: job.key)):
+            facts = (results.store.done(training) or {}).get("adopted")
+            if facts and training.kind == "train":
+                stage = training.payload["stage"]["kind"]
+                found[
+                    f"adopted, not trained here: {stage} ({training.key12}) is the checkpoint {facts['from']}, sha256 "
+                    f"{facts['sha256'][:12]}, registered by {facts['by']}: {facts['note']}."
+                ] = None
+    return list(found)
 
 
 def ancestors(job: Job) -> set[Job]:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from itertools import combinations
 
 from harness.report.measure import Unmeasured
+from harness.report.provenance import adopted
 from harness.report.results import BASE, Results
 from harness.report.types import Cell, Column, Row, Table
 from harness.report.words import MINUS, count, interval, p_value, percent, scaled, share, signed, signed_interval
@@ -37,6 +38,7 @@ def measured_cell(results: Results, row: str, column: str, protocol: str = "pape
     notes = list(found.lost)
     if value.seeds == 1:
         notes.append("one seed: the interval holds item noise only")
+    notes += adopted(results, row)
     return Cell(
         display=percent(value.mean),
         value=100 * value.mean,
@@ -224,7 +226,7 @@ def pair_table(results: Results, protocol: str = "paper") -> Table | None:
         for first, second, column in tested
         if column == name
     ]
-    test = next(iter(tested.values()))[0].test
+    test, example = next(iter(tested.values()))[0].test, next(iter(tested))
     return Table(
         f"pairs-{protocol}",
         f"Paired differences in points, first minus second, with 95 % interval ({test}); {count(len(tested), 'comparison')}, "
@@ -241,7 +243,8 @@ def pair_table(results: Results, protocol: str = "paper") -> Table | None:
         notes=(
             ("Gained / lost: questions that only the first, only the second row answers right (summed over seeds). "
             "Differs: the Holm-adjusted p is at most 0.05; otherwise, how many questions or seeds would show a "
-            "difference of the size seen, four times in five."),
+            "difference of the size seen, four times in five. The questions themselves, with both answers: "
+            f"`run.py samples FILE \"{example[0]}\" \"{example[1]}\"`."),
         ),
     )
 

@@ -60,6 +60,12 @@ def yaml_path(task: str) -> Path:
     return YAML_FOLDER / f"{task}.yaml"
 
 
+def dataset_of(task: str) -> tuple[str | None, str]:
+    """(configuration or None, split) of the data set whose rows are the task's questions, in order."""
+    config = _expanded(yaml_path(task))
+    return config.get("dataset_name"), config.get("test_split") or config["validation_split"]
+
+
 def digest(benchmark: str, protocol: Protocol = "paper") -> dict[str, str]:
     """Task name -> sha256 of its expanded YAML, the function files it names, the extractor's and lmms-eval's version.
 

@@ -1,0 +1,54 @@
+"""`run.py samples FILE ROW_A ROW_B`: the questions on which two rows differ, with pictures and both answers."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+
+from harness.cli.main import add_results, count, plans
+from harness.cli.stored import open_store
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", metavar="FILE", help="experiments/*.yaml")
+    parser.add_argument("row_a", metavar="ROW_A", help="a row, or a unique part of its name")
+    parser.add_argument("row_b", metavar="ROW_B", help="another row, or “Base model”")
+    parser.add_argument("--column", metavar="COLUMN", help="only this one (default: every benchmark of the table)")
+    parser.add_argument("--protocol", choices=("paper", "stock"), help="default: the table's")
+    parser.add_argument("--seed", type=int, metavar="SEED", help="default: the first")
+    parser.add_argument("--most", type=count, default=24, metavar="N", help="questions shown of each benchmark (default: 24)")
+    parser.add_argument("--profile", default="proxy", metavar="P", help="profile's name or file (default: proxy)")
+    parser.add_argument("--reports", type=Path, default=Path("reports"), metavar="DIR", help="default: reports")
+    add_results(parser)
+
+
+def main(options: argparse.Namespace) -> int:
+    from harness.report import replace_file, write_index
+    from harness.report.samples import columns_of, compare, page, row_label
+    from harness.spec.files import EXPERIMENTS
+
+    chosen = dict(files=[options.file], recipe=None, rows=[], columns=[], protocols=[], latents=[], overrides=[])
+    seeds = None if options.seed is None else options.seed + 1
+    (plan,) = plans(argparse.Namespace(**vars(options) | chosen | {"seeds": seeds}))
+    rows = row_label(plan, options.row_a), row_label(plan, options.row_b)
+    protocol = options.protocol or plan.experiment.value.protocol
+    path = options.reports / "samples" / f"{slug(plan.name, *rows, *([options.column] if options.column else []))}.html"
+    store = open_store(options.results)
+    parts = [
+        compare(plan, store, column, rows, protocol, path.parent.absolute(), options.most, options.seed)
+        for column in columns_of(plan, options.column)
+    ]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    replace_file(path, page(plan, rows, protocol, parts).encode())
+    write_index(options.reports, EXPERIMENTS)
+    print(f"first: {rows[0]}; second: {rows[1]}; protocol {protocol}")
+    for part in parts:
+        print(f"  {part.words}")
+    print(f"written: {path}")
+    return 0
+
+
+def slug(*words: str) -> str:
+    """ "table3c", "Two-stage (Ours)", "Joint Train" -> "table3c-two-stage-ours-joint-train"."""
+    return re.sub("[^a-z0-9]+", "-", "-".join(words).lower()).strip("-")
