@@ -95,6 +95,7 @@ def train(context: Context) -> Any:
         micro_batch=context.micro_batch or int(context.resources["micro_batch"]),
         deepspeed=zero_config(zero) if (zero := context.resources.get("deepspeed")) else None,
         gradient_checkpointing=context.resources.get("gradient_checkpointing") or None,
+        attention=context.resources.get("attention", "sdpa"),
     )
 
 
@@ -111,7 +112,11 @@ def evaluate(context: Context) -> Any:
         context.kept.pop("session", None)  # before the next one is loaded: one model in memory at a time
         session = None
         session = context.kept["session"] = Session(
-            checkpoint, device=context.run.device, threads=context.run.threads, precision=spec.precision
+            checkpoint,
+            device=context.run.device,
+            threads=context.run.threads,
+            precision=spec.precision,
+            attention=context.resources.get("attention", "sdpa"),
         )
         context.kept["session of"] = wanted
     return session.evaluate(
@@ -120,3 +125,22 @@ def evaluate(context: Context) -> Any:
         mirror=context.inputs["mirror"],
         batch_size=context.micro_batch or int(context.resources["batch_size"]),
     )
+
+
+@register("maps")
+def maps(context: Context) -> Any:
+    from models.attention import attention_maps
+    from models.config import MapsSpec
+
+    spec = MapsSpec.model_validate(context.record.payload)
+    source = context.inputs["data" if spec.benchmark is None else "mirror"]
+    return attention_maps(context.run, spec, checkpoint=context.inputs["checkpoint"], source=source)
+
+
+@register("measure")
+def measure(context: Context) -> Any:
+    from models.config import MeasureSpec
+    from models.efficiency import measure as measure_cost
+
+    spec = MeasureSpec.model_validate(context.record.payload)
+    return measure_cost(context.run, spec, checkpoint=context.inputs["checkpoint"])

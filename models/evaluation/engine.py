@@ -60,6 +60,7 @@ class Engine:
         device: str = "cpu",
         threads: int = 1,
         precision: str = "bf16",
+        attention: str = "sdpa",
         feature_cache_bytes: int = 4 << 30,
     ) -> None:
         from transformers import AutoProcessor
@@ -74,6 +75,7 @@ class Engine:
             heads=frozenset({"bcm"}) if self.has_bcm else frozenset(),
             latent_steps=checkpoints.facts(self.checkpoint).get("latent_steps", 8),
             dtype=PRECISIONS[precision],
+            attn_implementation=attention,
         )
         self.model.to(device).eval()
         processor = AutoProcessor.from_pretrained(self.checkpoint)

@@ -42,11 +42,18 @@ class Session:
     """One checkpoint, ready for any number of `evaluate` calls.
 
     checkpoint: a Qwen2.5-VL folder, with heads or without. device: "cpu" or "cuda". threads: torch's.
-    precision: "bf16" or "fp32"; a spec of another precision is refused.
+    precision: "bf16" or "fp32"; a spec of another precision is refused. attention: transformers' name of it.
     """
 
-    def __init__(self, checkpoint: Path | str, device: str = "cpu", threads: int = 1, precision: str = "bf16") -> None:
-        self.engine = Engine(checkpoint, device=device, threads=threads, precision=precision)
+    def __init__(
+        self,
+        checkpoint: Path | str,
+        device: str = "cpu",
+        threads: int = 1,
+        precision: str = "bf16",
+        attention: str = "sdpa",
+    ) -> None:
+        self.engine = Engine(checkpoint, device=device, threads=threads, precision=precision, attention=attention)
         self._manager = TaskManager(include_defaults=False, include_path=str(YAML_FOLDER))
         self._tasks: dict[tuple[str, Path], MirrorTask] = {}
         self._prepared: dict[tuple[str, Path, Any], dict[Key, Question]] = {}

@@ -3,8 +3,8 @@ another number of ranks or another micro-batch sees the same."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 import numpy as np
@@ -29,6 +29,8 @@ class Order:
     seed: int
     rank: int = 0
     world: int = 1
+    lengths: Sequence[int] | None = field(default=None, repr=False, compare=False)
+    """[samples], rough: samples of a step are sorted by it, so that a micro-batch's rows have little padding."""
 
     def __post_init__(self) -> None:
         if self.samples < 1:
@@ -48,10 +50,11 @@ class Order:
     def step_samples(self, step: int) -> list[int]:
         """The step's samples over all ranks, in order."""
         first = step * self.global_batch
-        return [
+        drawn = [
             int(_permutation(self.seed, k // self.samples, self.samples)[k % self.samples])
             for k in range(first, first + self.global_batch)
         ]
+        return drawn if self.lengths is None else sorted(drawn, key=self.lengths.__getitem__)
 
     def number(self, micro: int) -> int:
         """Number of this rank's `micro`-th micro-batch among those of all ranks in a step."""

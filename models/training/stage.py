@@ -46,6 +46,7 @@ def train(
     micro_batch: int,
     deepspeed: dict[str, Any] | None = None,
     gradient_checkpointing: bool | None = None,
+    attention: str = "sdpa",
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
 ) -> dict[str, Any]:
     """Train one stage from `init` on `data` and write a checkpoint folder to run.out; returns its diagnostics.
@@ -53,7 +54,8 @@ def train(
     features: a folder of `cache_features`, for spec.vision "cached". teacher: a checkpoint whose BCM is the frozen
     teacher; None takes the one in `init`. micro_batch: sequences per forward pass at most; what does not divide the rank's
     share of global_batch is an error that lists the choices. Under torchrun (RANK, WORLD_SIZE set) ranks share the
-    global batch. gradient_checkpointing None: for large models on a GPU. The last samples of the data set (`held_out`) are never trained on: the diagnostics are of them.
+    global batch. gradient_checkpointing None: for large models on a GPU. attention: transformers' name of
+    the language model's attention. The last samples of the data set (`held_out`) are never trained on: the diagnostics are of them.
     Raises `models.run.Interrupted` after a stop request, with a checkpoint in run.checkpoints.
     """
     began = time.perf_counter()
@@ -64,8 +66,10 @@ def train(
         refuse_stage(stage)
     samples = read_samples(Path(data), report=run.out if rank == 0 else None)
     held = held_out(len(samples))
+    pixels = _pixels(spec, Path(init), features)
     order = Order(
         samples=len(samples) - held,
+        lengths=[pixels.rough_length(s) for s in samples] if isinstance(pixels, Cached) else None,
         steps=stage.steps,
         global_batch=stage.global_batch,
         micro_batch=min(micro_batch, stage.global_batch // world),
@@ -76,14 +80,16 @@ def train(
     tokenizer = AutoTokenizer.from_pretrained(init)
     add_tokens(tokenizer)
     # Loaded before TrainingArguments exist: with ZeRO-3 they would shard the weights while they are read.
-    model = load_model(spec, Path(init), teacher, tokenizer, dtype=stored_dtype(init) if deepspeed else torch.float32)
+    model = load_model(
+        spec, Path(init), teacher, tokenizer, dtype=stored_dtype(init) if deepspeed else torch.float32,
+        attention=attention,
+    )
     args = _arguments(run, spec, order, deepspeed)
     caching = vars(model.config).get("use_cache")
     if gradient_checkpointing is None:
         gradient_checkpointing = run.device != "cpu" and model.config.text_config.hidden_size >= 2048
     if gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
-    pixels = _pixels(spec, Path(init), features)
     options = {
         "latent_steps": None if isinstance(stage, Sft) else spec.latent_steps,
         "max_tokens": spec.max_tokens,
@@ -137,7 +143,8 @@ def held_out(samples: int) -> int:
 
 
 def load_model(
-    spec: TrainSpec, init: Path, teacher: Path | None, tokenizer: Any, *, dtype: torch.dtype = torch.float32
+    spec: TrainSpec, init: Path, teacher: Path | None, tokenizer: Any, *, dtype: torch.dtype = torch.float32,
+    attention: str = "sdpa",
 ) -> VReflection:
     """The model at the stage's start, with only the stage's parameters requiring gradients.
 
@@ -145,7 +152,9 @@ def load_model(
     """
     stage = spec.stage
     heads = heads_of(stage) if spec.latent_steps else frozenset()
-    model = checkpoints.load(init, heads=heads, latent_steps=spec.latent_steps, dtype=dtype, seed=spec.seed)
+    model = checkpoints.load(
+        init, heads=heads, latent_steps=spec.latent_steps, dtype=dtype, seed=spec.seed, attn_implementation=attention
+    )
     rows = model.get_input_embeddings().num_embeddings
     if len(tokenizer) > rows:
         raise ValueError(f"{init}: the embedding has {rows} rows, the tokenizer with latent tokens {len(tokenizer)}")
