@@ -15,7 +15,8 @@ from torch import Tensor
 from models.config import DecodeSpec, Images
 from models.evaluation.vision import FeatureCache, content_hash, encode, image_processor, merged_grid
 from models.vreflection import checkpoint as checkpoints
-from models.vreflection.decoding import Decoded, Prompt, decode
+from models.vreflection.decoding import Decoded, Prompt, decode, read
+from models.vreflection.prefill import Prefill
 from models.vreflection.tokens import ADDED, SpecialTokens, add_tokens
 
 PRECISIONS = {"bf16": torch.bfloat16, "fp32": torch.float32}
@@ -62,6 +63,7 @@ class Engine:
         precision: str = "bf16",
         attention: str = "sdpa",
         feature_cache_bytes: int = 4 << 30,
+        prefill_cache_bytes: int = 3 << 28,
     ) -> None:
         from transformers import AutoProcessor
 
@@ -86,6 +88,7 @@ class Engine:
         self.tokens = SpecialTokens.of(self.tokenizer)
         self.eos = _end_tokens(self.model, self.tokenizer)
         self.features = FeatureCache(feature_cache_bytes)
+        self.prefills = _Prefills(prefill_cache_bytes)
         self._processor = lru_cache(maxsize=4)(lambda images: image_processor(self.checkpoint, images))
 
     def prepare(
@@ -153,10 +156,17 @@ class Engine:
                 )
             )
         generator = torch.Generator().manual_seed(shuffle_seed)
-        decoded = decode(self.model, prompts, spec, tokens=self.tokens, eos=self.eos, generator=generator)
-        return [self._read(d) for d in decoded]
+        forced = spec.start == "forced"
+        prefill = self.prefills.find(questions, forced)
+        if prefill is None:
+            prefill = read(self.model, prompts, forced, self.tokens)
+            self.prefills.keep(questions, prefill)
+        decoded = decode(
+            self.model, prompts, spec, tokens=self.tokens, eos=self.eos, generator=generator, prefill=prefill
+        )
+        return [self._answer_of(d) for d in decoded]
 
-    def _read(self, decoded: Decoded) -> Answer:
+    def _answer_of(self, decoded: Decoded) -> Answer:
         return Answer(
             response=self.tokenizer.decode(decoded.token_ids, skip_special_tokens=False),
             latent_started=decoded.latent_started,
@@ -203,6 +213,33 @@ class Engine:
             held[key] = features
             self.features.put((key, images), features)
         return held
+
+
+class _Prefills:
+    """Batches read before, as many as there is room for: latents of another kind start from the same prompts.
+
+    None is forgotten to make room (a second pass over the same batches would then find nothing); `clear` forgets all.
+    """
+
+    def __init__(self, capacity_bytes: int) -> None:
+        self.left = self.capacity_bytes = capacity_bytes
+        self._kept: dict[tuple[Question, bool], tuple[Prefill, int]] = {}
+
+    def clear(self) -> None:
+        self._kept.clear()
+        self.left = self.capacity_bytes
+
+    def keep(self, questions: Sequence[Question], prefill: Prefill) -> None:
+        if prefill.nbytes <= self.left:
+            self.left -= prefill.nbytes
+            self._kept |= {(question, prefill.forced): (prefill, row) for row, question in enumerate(questions)}
+
+    def find(self, questions: Sequence[Question], forced: bool) -> Prefill | None:
+        """The prefill of these questions, if all of them were read in one batch."""
+        found = [self._kept.get((question, forced)) for question in questions]
+        if None in found or len({id(prefill) for prefill, _ in found}) > 1:
+            return None
+        return found[0][0].rows([row for _, row in found])
 
 
 def _parts(conversation: list[Message], kind: str) -> list[dict[str, Any]]:

@@ -127,7 +127,8 @@ class VReflection(lmms):
         """Batches of one token limit, in the order of `keys`; those whose answers are all known are left out.
 
         `shuffled` feeds a question another one's latents out of its batch. There, batches have a size of their own (so that
-        batch_size cannot change a result) and no two questions on one picture (whose latents would be no other's).
+        batch_size cannot change a result). No batch holds two questions on one picture: their latents would be no other's.
+        That is so for every kind of latents, so that all of them can start from the same prefills.
         """
         shuffled = self.decode.latents == "shuffled" and self.decode.latent_steps > 0
         size = _SHUFFLED_TOGETHER if shuffled else self.batch_size
@@ -137,7 +138,7 @@ class VReflection(lmms):
             fitting = (
                 b
                 for b in open_batches
-                if limits[b[0]] == limits[key] and not (shuffled and self._shares_picture(key, b))
+                if limits[b[0]] == limits[key] and not self._shares_picture(key, b)
             )
             batch = next(fitting, None)
             if batch is None:

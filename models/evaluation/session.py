@@ -57,6 +57,7 @@ class Session:
         self._manager = TaskManager(include_defaults=False, include_path=str(YAML_FOLDER))
         self._tasks: dict[tuple[str, Path], MirrorTask] = {}
         self._prepared: dict[tuple[str, Path, Any], dict[Key, Question]] = {}
+        self._asked: tuple[Any, ...] = ()
 
     def evaluate(self, run: Run, spec: EvaluateSpec, *, mirror: Path, batch_size: int) -> dict[str, Any]:
         """Answer and score one benchmark; returns what result.json holds.
@@ -69,6 +70,9 @@ class Session:
         self._check(spec)
         names = tasks_for(spec.benchmark, spec.protocol)
         tasks = {name: self._task(name, mirror) for name in names}
+        if self._asked != (names, mirror, spec.images):
+            self.engine.prefills.clear()
+            self._asked = (names, mirror, spec.images)
         oracle = spec.decode.latents == "oracle"
         model = VReflection(
             self.engine,

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicLayer
 
-BLOCK = 64
+BLOCK = 32
 """Columns added whenever the buffer is full."""
 
 
@@ -17,6 +17,15 @@ class BufferLayer(DynamicLayer):
         super().lazy_initialization(key_states, value_states)
         self.used = 0
         self.buffers = tuple(new.new_empty(*new.shape[:2], 0, new.shape[3]) for new in (key_states, value_states))
+
+    @classmethod
+    def over(cls, buffers: tuple[Tensor, Tensor], used: int) -> BufferLayer:
+        """A layer whose first `used` columns are these buffers'; further columns are written into them while they last."""
+        layer = cls()
+        layer.lazy_initialization(*buffers)
+        layer.buffers, layer.used = buffers, used
+        layer._view()
+        return layer
 
     def update(self, key_states: Tensor, value_states: Tensor, *args, **kwargs) -> tuple[Tensor, Tensor]:
         if not self.is_initialized:

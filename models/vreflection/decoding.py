@@ -17,6 +17,7 @@ from models.config import DecodeSpec
 from models.vreflection.boxes import Cells, box_cells
 from models.vreflection.cache import BufferLayer
 from models.vreflection.model import VReflection
+from models.vreflection.prefill import Prefill
 from models.vreflection.template import positions
 from models.vreflection.tokens import SpecialTokens
 
@@ -104,6 +105,7 @@ def decode(
     generator: torch.Generator | None = None,
     keep_latents: bool = False,
     on_step: Callable[[Step], None] | None = None,
+    prefill: Prefill | None = None,
 ) -> list[Decoded]:
     """Greedy answers to `prompts`, in order.
 
@@ -113,13 +115,19 @@ def decode(
 
     latents: own; zeroed; noise (normal, with the norm of the own latent); shuffled (each row is fed another row's own
     latents: own ones are decoded first; a donor that starts none is forced to); oracle (Z_T of the true box, by the BCM).
-    generator (CPU): of the noise and the derangement. on_step sees every forward of the last pass.
+    generator (CPU): of the noise and the derangement. on_step sees every forward of the last pass. prefill: of these
+    prompts, from `read`, where they are decoded more than once.
     """
     if not prompts:
         return []
     _check(model, prompts, spec)
     options = {"tokens": tokens, "eos": eos, "on_step": on_step}
     with torch.inference_mode():
+        if prefill is None:
+            prefill = read(model, prompts, spec.start == "forced", tokens)
+        if prefill.forced != (spec.start == "forced") or len(prefill.mask) != len(prompts):
+            raise ValueError("this prefill is not of these prompts and this start")
+        options["prefill"] = prefill
         if spec.latents == "shuffled" and spec.latent_steps:
             return _shuffled(model, prompts, spec, generator, keep_latents, options)
         feed = _feed(model, prompts, spec, generator)
@@ -219,12 +227,15 @@ def _shuffled(model, prompts: list[Prompt], spec: DecodeSpec, generator, keep_la
     wanted = sorted({donors[at] for at, answer in enumerate(own) if answer.latent_started} - set(first))
     if wanted:
         forced = own_spec.model_copy(update={"start": "forced", "max_new_tokens": 2, "count_latents": False})
-        given = _Decoder(model, [prompts[at] for at in wanted], forced, _own, True, **quiet).run()
+        asked = [prompts[at] for at in wanted]
+        quiet["prefill"] = read(model, asked, True, options["tokens"])
+        given = _Decoder(model, asked, forced, _own, True, **quiet).run()
         first |= {at: answer.latents[: spec.latent_steps] for at, answer in zip(wanted, given)}
     receivers = [at for at, answer in enumerate(own) if answer.latent_started]
     if not receivers:
         return own if keep_latents else [replace(answer, latents=None, hidden=None) for answer in own]
     feed = _Given([first[donors[at]][None] for at in receivers])
+    options = options | {"prefill": options["prefill"].rows(receivers)}
     again = _Decoder(model, [prompts[at] for at in receivers], spec, feed, keep_latents, **options).run()
     answers = dict(zip(receivers, again))
     return [answers.get(at, replace(answer, latents=None, hidden=None)) for at, answer in enumerate(own)]
@@ -278,6 +289,41 @@ def _following(place: Tensor) -> Tensor:
     return torch.stack([place[0, -1:] + 1, *(3 * [place[1:].max()[None] + 1])])
 
 
+def read(model: VReflection, prompts: list[Prompt], forced: bool, tokens: SpecialTokens) -> Prefill:
+    """Run the prompts, left-padded, with `<|lvr_start|>` behind each if its start is forced."""
+    prompt_ids = [prompt.input_ids.cpu() for prompt in prompts]
+    merge = model.model.visual.spatial_merge_size
+    placed = [positions(i, _grids(p, merge), tokens.image) for i, p in zip(prompt_ids, prompts)]
+    if forced:
+        start = torch.tensor([tokens.lvr_start])
+        prompt_ids = [torch.cat([ids, start]) for ids in prompt_ids]
+        placed = [torch.cat([place, _following(place)], 1) for place in placed]
+    longest = max(len(ids) for ids in prompt_ids)
+    shape = (len(prompt_ids), longest)
+    input_ids = torch.zeros(shape, dtype=torch.long)
+    mask = torch.zeros(shape, dtype=torch.bool)
+    place = torch.zeros(4, *shape, dtype=torch.long)
+    for at, (ids, own) in enumerate(zip(prompt_ids, placed)):
+        input_ids[at, longest - len(ids) :] = ids
+        mask[at, longest - len(ids) :] = True
+        place[:, at, longest - len(ids) :] = own
+    mask = mask.to(model.device)
+    next_position = torch.stack([place[0, :, -1], *(3 * [place[1:].amax((0, 2))])]).to(model.device)
+    with torch.inference_mode():
+        features, _ = _vision(model, prompts)
+        embeds = model.embed(input_ids.to(model.device), features)
+        cache = Cache(layers=[BufferLayer() for _ in model.model.language_model.layers])
+        hidden = _language(model, embeds, mask, place.to(model.device), cache)
+    return Prefill.of(forced, mask, next_position, embeds[:, -1].clone(), hidden.clone(), cache)
+
+
+def _language(model: VReflection, embeds: Tensor, mask: Tensor, place: Tensor, cache: Cache) -> Tensor:
+    """The last hidden states [r, D] after these inputs [r, n, D]."""
+    return model.model.language_model(
+        inputs_embeds=embeds, attention_mask=mask, position_ids=place, past_key_values=cache, use_cache=True
+    ).last_hidden_state[:, -1]
+
+
 @dataclass(eq=False)
 class _Decoder:
     """One pass over a batch of prompts."""
@@ -289,12 +335,13 @@ class _Decoder:
     keep: bool
     tokens: SpecialTokens
     eos: set[int]
+    prefill: Prefill
     on_step: Callable[[Step], None] | None = None
     rows: list[_Row] = field(default_factory=list)
 
     def run(self) -> list[Decoded]:
         every = self.rows = [_Row(at) for at in range(len(self.prompts))]
-        hidden = self._prefill()
+        hidden = self._start()
         while True:
             inputs = self._advance(hidden)
             if inputs is None:
@@ -302,52 +349,24 @@ class _Decoder:
             hidden = self._forward(*self._compact(inputs))
         return [self._result(row) for row in every]
 
-    def _prefill(self) -> Tensor:
-        """Run the prompts, left-padded; returns the last hidden states [r, D]."""
-        model, forced = self.model, self.spec.start == "forced"
-        prompt_ids = [prompt.input_ids.cpu() for prompt in self.prompts]
-        merge = model.model.visual.spatial_merge_size
-        placed = [positions(i, _grids(p, merge), self.tokens.image) for i, p in zip(prompt_ids, self.prompts)]
-        if forced:
-            start = torch.tensor([self.tokens.lvr_start])
-            prompt_ids = [torch.cat([ids, start]) for ids in prompt_ids]
-            placed = [torch.cat([place, _following(place)], 1) for place in placed]
-        longest = max(len(ids) for ids in prompt_ids)
-        shape = (len(prompt_ids), longest)
-        input_ids = torch.zeros(shape, dtype=torch.long)
-        mask = torch.zeros(shape, dtype=torch.bool)
-        place = torch.zeros(4, *shape, dtype=torch.long)
-        for at, (ids, own) in enumerate(zip(prompt_ids, placed)):
-            input_ids[at, longest - len(ids) :] = ids
-            mask[at, longest - len(ids) :] = True
-            place[:, at, longest - len(ids) :] = own
-        self.mask = mask.to(model.device)
-        self.next_position = torch.stack([place[0, :, -1], *(3 * [place[1:].amax((0, 2))])]).to(model.device)
-        features, _ = _vision(model, self.prompts)
-        embeds = model.embed(input_ids.to(model.device), features)
-        self.cache = Cache(layers=[BufferLayer() for _ in model.model.language_model.layers])
-        for row in self.rows:
-            if forced:
+    def _start(self) -> Tensor:
+        """Stand behind the prompts; returns the last hidden states [r, D]."""
+        given = self.prefill
+        self.mask, self.next_position, self.cache = given.mask, given.next_position, given.cache()
+        if given.forced:
+            for row in self.rows:
                 self._emit(row, self.tokens.lvr_start)
-        return self._language(embeds, place.to(model.device))
+        if self.on_step is not None:
+            self.on_step(Step(list(range(len(self.rows))), given.inputs, given.hidden, given.next_position.T))
+        return given.hidden
 
     def _forward(self, inputs: Tensor) -> Tensor:
         """One more input [r, D] per row."""
         self.mask = torch.cat([self.mask, self.mask.new_ones(len(inputs), 1)], 1)
         self.next_position = self.next_position + 1
-        return self._language(inputs[:, None], self.next_position[..., None])
-
-    def _language(self, embeds: Tensor, place: Tensor) -> Tensor:
-        hidden = self.model.model.language_model(
-            inputs_embeds=embeds,
-            attention_mask=self.mask,
-            position_ids=place,
-            past_key_values=self.cache,
-            use_cache=True,
-        ).last_hidden_state[:, -1]
+        hidden = _language(self.model, inputs[:, None], self.mask, self.next_position[..., None], self.cache)
         if self.on_step is not None:
-            rows = [row.prompt for row in self.rows]
-            self.on_step(Step(rows, embeds[:, -1], hidden, place[..., -1].T))
+            self.on_step(Step([row.prompt for row in self.rows], inputs, hidden, self.next_position.T))
         return hidden
 
     def _advance(self, hidden: Tensor) -> Tensor | None:

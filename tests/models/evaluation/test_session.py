@@ -45,7 +45,7 @@ def lettered(monkeypatch, session):
     texts = ["<answer> A </answer>", "<answer> (B) </answer>", "C", "<answer> none </answer>", "The answer is B."]
     asked = []
 
-    def decode(model, prompts, spec, *, tokens, eos, generator=None):
+    def decode(model, prompts, spec, *, tokens, eos, generator=None, prefill=None):
         out = []
         for prompt in prompts:
             text = texts[len(asked) % len(texts)]
@@ -120,6 +120,26 @@ def test_a_second_evaluation_encodes_no_picture_again(session, spec, mirrors, tm
     session.evaluate(LocalRun(tmp_path / "2"), spec("mmvp", latents="zeroed"), mirror=mirrors["mmvp"], batch_size=8)
 
 
+def test_another_kind_of_latents_starts_from_the_prompts_as_they_were_read(session, spec, mirrors, checkpoint, tmp_path, monkeypatch):
+    from models.evaluation import Session, engine
+
+    reads = []
+    real = engine.read
+    monkeypatch.setattr(engine, "read", lambda *given: reads.append(given) or real(*given))
+    mirror = mirrors["mmvp"]
+    kinds = ("own", "zeroed", "shuffled", "noise")
+    session._asked = ()
+    for kind in kinds:
+        session.evaluate(LocalRun(tmp_path / kind), spec("mmvp", latents=kind), mirror=mirror, batch_size=16)
+        if kind == "own":
+            first = len(reads)
+    assert first == len(reads) > 0
+    for kind in kinds:
+        alone = Session(checkpoint, precision="fp32")
+        alone.evaluate(LocalRun(tmp_path / f"{kind} alone"), spec("mmvp", latents=kind), mirror=mirror, batch_size=16)
+        assert rows_in(tmp_path / kind) == rows_in(tmp_path / f"{kind} alone")
+
+
 def test_progress_counts_questions_up_to_the_total(session, spec, mirrors, lettered, tmp_path):
     run = LocalRun(tmp_path / "out", metrics=tmp_path / "metrics.jsonl")
     session.evaluate(run, spec("blink"), mirror=mirrors["blink"], batch_size=2)
@@ -144,10 +164,10 @@ class StopsAfter(LocalRun):
 
 def test_an_interrupted_evaluation_goes_on_where_it_stopped(session, spec, mirrors, lettered, tmp_path):
     run = StopsAfter(tmp_path / "first", questions=3)
-    with pytest.raises(Interrupted, match="3 of 8 questions answered"):
+    with pytest.raises(Interrupted, match="4 of 8 questions answered"):
         session.evaluate(run, spec("hrbench4k"), mirror=mirrors["hrbench4k"], batch_size=3)
     (kept,) = run.checkpoints.iterdir()
-    assert (kept / "COMPLETE").exists() and len(lettered) == 3
+    assert (kept / "COMPLETE").exists() and len(lettered) == 4
     again = LocalRun(tmp_path / "second", resume_from=kept)
     result = session.evaluate(again, spec("hrbench4k"), mirror=mirrors["hrbench4k"], batch_size=3)
     assert len(lettered) == 8 and result["n"] == 8

@@ -54,6 +54,34 @@ def same(ours, theirs):
 
 
 @pytest.mark.parametrize("start", ["emitted", "forced"])
+def test_any_number_of_decodings_start_from_one_prefill(talkative, prompts, tokens, start):
+    prompts = prompts[:-1]
+    prefill = decoding.read(talkative, prompts, start == "forced", tokens)
+    for latents in ("own", "zeroed", "shuffled", "oracle", "own"):
+        spec = DecodeSpec(max_new_tokens=80, latents=latents, start=start)
+        options = {"tokens": tokens, "eos": {EOS}, "keep_latents": True}
+        fresh, again = (
+            decode(talkative, prompts, spec, generator=torch.Generator().manual_seed(3), prefill=given, **options)
+            for given in (None, prefill)
+        )
+        same(again, fresh)
+    some = [4, 0, 3]
+    spec = DecodeSpec(max_new_tokens=24, start=start)
+    part = decode(
+        talkative, [prompts[k] for k in some], spec, tokens=tokens, eos={EOS}, keep_latents=True, prefill=prefill.rows(some)
+    )
+    whole = run(talkative, prompts, tokens, start=start)
+    assert [answer.token_ids for answer in part] == [whole[k].token_ids for k in some]
+
+
+def test_a_prefill_of_other_prompts_is_refused(talkative, prompts, tokens):
+    prefill = decoding.read(talkative, prompts, False, tokens)
+    for other, start in ((prompts[:2], "emitted"), (prompts, "forced")):
+        with pytest.raises(ValueError, match="not of these prompts"):
+            decode(talkative, other, DecodeSpec(start=start), tokens=tokens, eos={EOS}, prefill=prefill)
+
+
+@pytest.mark.parametrize("start", ["emitted", "forced"])
 @pytest.mark.parametrize("latents", ["own", "zeroed", "noise", "oracle"])
 def test_a_batch_answers_as_one_prompt_at_a_time(talkative, prompts, tokens, latents, start):
     prompts = prompts[:-1] if latents == "oracle" else prompts
