@@ -1,6 +1,6 @@
 """Does this implementation compute what the authors' release computes? `python -m models.parity DIR` prints a table.
 
-DIR holds reference tensors of the release on tiny random configurations (heads, stage1, stage2, generate .safetensors and
+Everything in DIR is compared; what is not is named with the reason, and a tensor that no check knows is a failure. DIR holds reference tensors of the release on tiny random configurations (heads, stage1, stage2, generate .safetensors and
 manifest.json). Each check is a maximum difference relative to the largest reference value; outputs and losses must agree
 to 1e-5, gradients to 1e-4, in fp32. `--reduce OUT` writes the subset that the tests carry.
 """
@@ -11,10 +11,13 @@ import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -65,6 +68,21 @@ TINY = Qwen2_5_VLConfig(
 )  # fmt: skip
 """The reference's tiny Qwen2.5-VL."""
 
+NOT_COMPARED = {
+    "manifest: torch": "the reference's version",
+    "manifest: transformers": "the reference's version",
+    "manifest: release_commit": "the reference's version",
+    "manifest: restated.*": "what the reference says about its own numbers",
+    "manifest: stage2_missing_from_stage1_ckpt": "a message of the release's loader",
+    "manifest: packing.*": "how the release fills batches; ours packs by its own rule, which changes no sample's numbers",
+    "manifest: *loss_ortho": "logged by the release, in no loss",
+    "manifest: *ortho_loss": "logged by the release, in no loss",
+    "manifest: *attn_rows_sum_to_1": "follows from the maps",
+    "manifest: batch.ids.pad": "what stands under the padding",
+    "manifest: batch.ids.vocab": "the embedding's size: its weights would not load otherwise",
+}
+"""Pattern of a name in DIR → why no check reads it."""
+
 FULL_SIZE = {"hidden_size": 3584, "latent_steps": 8, "parameters": 102_832_128, "bf16_mib": 196.14}
 """Table 3(e)."""
 
@@ -82,12 +100,37 @@ class Check:
         return self.difference <= self.tolerance  # NaN fails
 
 
+class Noted(dict):
+    """A dict that knows which of its items were read."""
+
+    def __init__(self, held: Mapping[str, Any]) -> None:
+        super().__init__(held)
+        self.read: set[str] = set()
+
+    def __getitem__(self, name: str) -> Any:
+        self.read.add(name)
+        return super().__getitem__(name)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        self.read.add(name)
+        return super().get(name, default)
+
+    def unread(self) -> Iterator[str]:
+        """Names of what was not read, "outer.inner" for dicts in it."""
+        for name, value in self.items():
+            if isinstance(value, Noted) and value:
+                yield from (f"{name}.{inner}" for inner in value.unread())
+            elif name not in self.read:
+                yield name
+
+
 class Reference:
     """The files of DIR, and the release's weights and inputs in our classes."""
 
     def __init__(self, folder: Path | str) -> None:
         self.folder = Path(folder)
-        self.manifest = json.loads((self.folder / "manifest.json").read_text())
+        self.manifest = json.loads((self.folder / "manifest.json").read_text(), object_hook=Noted)
+        self._held: dict[str, Noted] = {"manifest": self.manifest}
         self.steps = 8
         names = self.manifest["batch"]["ids"]
         self.tokens = SpecialTokens(
@@ -95,10 +138,21 @@ class Reference:
             names["image"], names["vision_start"], names["vision_end"],
         )  # fmt: skip
 
-    def tensors(self, name: str) -> dict[str, Tensor]:
+    def tensors(self, name: str) -> Noted:
         """The tensors of NAME.safetensors; empty if the (optional) file is not there."""
-        file = self.folder / f"{name}.safetensors"
-        return load_file(file) if file.exists() else {}
+        if name not in self._held:
+            file = self.folder / f"{name}.safetensors"
+            self._held[name] = Noted(load_file(file) if file.exists() else {})
+        return self._held[name]
+
+    def unread(self) -> dict[str, str]:
+        """"file: name" → why it is not compared, of all that no check has read; "" where nobody knows why."""
+        found = {}
+        for file, held in self._held.items():
+            for name in held.unread():
+                full = f"{file}: {name}"
+                found[full] = next((why for pattern, why in NOT_COMPARED.items() if fnmatchcase(full, pattern)), "")
+        return found
 
     @cached_property
     def stage1(self) -> dict[str, Tensor]:
@@ -110,7 +164,7 @@ class Reference:
 
     def model(self, attn_implementation: str = "eager") -> VReflection:
         """The tiny model with the release's weights, through a checkpoint folder as any other."""
-        weights = {k[2:]: v for k, v in (self.stage1 | self.stage2).items() if k.startswith("w.")}
+        weights = {k[2:]: held[k] for held in (self.stage1, self.stage2) for k in held if k.startswith("w.")}
         with tempfile.TemporaryDirectory() as folder:
             TINY.save_pretrained(folder)
             save_file(weights, Path(folder) / "model.safetensors", metadata={"format": "pt"})
@@ -154,17 +208,19 @@ class Reference:
         ]
 
 
-def checks(folder: Path | str, attn_implementation: str = "eager") -> Iterator[Check]:
-    """Every check that the files of `folder` allow."""
-    reference = Reference(folder)
+def checks(reference: Reference, attn_implementation: str = "eager") -> Iterator[Check]:
+    """Every check that the reference's files allow; the last one is that nothing in them was passed over."""
     yield from _heads(reference)
     yield from _boxes(reference)
     yield from _template(reference)
+    yield from _answers(reference)
     model = reference.model(attn_implementation)
     yield from _stage1(reference, model)
     yield from _stage2(reference, model)
     yield from _decoding(reference, model)
-    yield from _parameters()
+    yield from _parameters(reference)
+    unknown = sorted(name for name, why in reference.unread().items() if not why)
+    yield Check(f"nothing passed over{': ' * bool(unknown)}{', '.join(unknown)}", len(unknown), 0)
 
 
 def _difference(ours: Tensor, theirs: Tensor) -> float:
@@ -174,15 +230,19 @@ def _difference(ours: Tensor, theirs: Tensor) -> float:
 def _heads(reference: Reference) -> Iterator[Check]:
     held = reference.tensors("heads")
     for width in sorted({int(name[1 : name.index(".")]) for name in held}):
-        part = {k.split(".", 1)[1]: v for k, v in held.items() if k.startswith(f"D{width}.")}
+        part = {k.split(".", 1)[1]: held[k] for k in held if k.startswith(f"D{width}.") and ".out." not in k}
         bcm, dac = BoxResampler(width, reference.steps), StudentResampler(width)
         bcm.load_state_dict({k[4:]: v for k, v in part.items() if k.startswith("bcm.")})
         dac.load_state_dict({k[4:]: v for k, v in part.items() if k.startswith("dac.")})
         with torch.no_grad():
             z_t, a_t = bcm(part["in.feats"], ~part["in.key_padding"])
             z_s, a_s, _ = dac(part["in.H"], part["in.global"], ~part["in.global_padding"])
-        for name, ours in (("Z_T", z_t), ("A_T", a_t), ("Z_S", z_s), ("A_S", a_s)):
-            yield Check(f"heads D={width}: {name}", _difference(ours, part[f"out.{name}"]), OUTPUT)
+        for name, ours in (("Z_T", z_t), ("Z_T_noattn", z_t), ("A_T", a_t), ("Z_S", z_s), ("A_S", a_s)):
+            yield Check(f"heads D={width}: {name}", _difference(ours, held[f"D{width}.out.{name}"]), OUTPUT)
+        stated = reference.manifest["heads"][f"D{width}"]
+        counts = [sum(p.numel() for p in head.parameters()) for head in (bcm, dac)]
+        unequal = sum(ours != stated[name] for ours, name in zip(counts, ("bcm_params", "dac_params"), strict=True))
+        yield Check(f"heads D={width}: parameters {counts}", unequal + (bcm.cross_attn.heads != stated["heads"]), 0)
 
 
 def _boxes(reference: Reference) -> Iterator[Check]:
@@ -206,6 +266,15 @@ def _template(reference: Reference) -> Iterator[Check]:
     yield Check("template strings", wrong, 0)
 
 
+def _answers(reference: Reference) -> Iterator[Check]:
+    """How the release reads answers, its errors included (`extract: release`)."""
+    from models.evaluation.extract import read_release
+
+    cases = reference.manifest.get("answers", [])
+    wrong = sum(read_release(case["response"]) != case["release reads"] for case in cases)
+    yield Check(f"reading answers, {len(cases)} cases", wrong, 0)
+
+
 def _stage1(reference: Reference, model: VReflection) -> Iterator[Check]:
     held, batch = reference.stage1, reference.batch()
     real = batch.attention_mask
@@ -213,7 +282,14 @@ def _stage1(reference: Reference, model: VReflection) -> Iterator[Check]:
     yield Check("mRoPE positions", int((batch.position_ids[1:, real] != theirs).sum()), 0)
     terms = model.stage_terms(batch, RELEASE_STAGE1, reference.steps)
     yield from _language(terms, held, "mse", "stage 1", real)
-    yield Check("stage 1: Z_T", _difference(terms.latents["z_t"], held["mse.box_feature_resampler.1"]), OUTPUT)
+    yield from _features(model, batch, held, "mse", "stage 1")
+    cells = [own.nonzero()[:, 0].tolist() for own in terms.latents["box_mask"]]
+    wanted = reference.manifest["batch"]["lvr_tokens"]
+    yield Check("stage 1: tokens under the boxes", sum(a != b for a, b in zip(cells, wanted, strict=True)), 0)
+    for call in (0, 1):
+        name = f"mse.box_feature_resampler.{call}"
+        if name in held:
+            yield Check(f"stage 1: Z_T, call {call}", _difference(terms.latents["z_t"], held[name]), OUTPUT)
     logits = model.lm_head(terms.hidden[real])
     if "mse.logits" in held:
         yield Check("stage 1: logits", _difference(logits, held["mse.logits"][real]), OUTPUT)
@@ -222,10 +298,32 @@ def _stage1(reference: Reference, model: VReflection) -> Iterator[Check]:
         yield from _loss(model, terms.losses[part], scalars, name, held, "mse", f"stage 1: {part}")
 
 
+def _features(model: VReflection, batch: Batch, held: Noted, prefix: str, title: str) -> Iterator[Check]:
+    """F_global of the vision tower; in the reduced data the features are an input."""
+    name = f"{prefix}.image_embeds.0"
+    if name in held:
+        yield Check(f"{title}: F_global", _difference(model.vision(batch), held[name]), OUTPUT)
+
+
 def _stage2(reference: Reference, model: VReflection) -> Iterator[Check]:
     held, batch = reference.stage2, reference.batch()
     terms = model.stage_terms(batch, RELEASE_STAGE2, reference.steps)
-    yield from _language(terms, held, "s2", "stage 2", batch.attention_mask)
+    real = batch.attention_mask
+    yield from _language(terms, held, "s2", "stage 2", real)
+    yield from _features(model, batch, held, "s2", "stage 2")
+    if "s2.position_ids.0" in held:
+        unequal = int((batch.position_ids[1:, real] != held["s2.position_ids.0"][:, real]).sum())
+        yield Check("stage 2: mRoPE positions", unequal, 0)
+    if "s2.logits" in held:
+        yield Check("stage 2: logits", _difference(model.lm_head(terms.hidden[real]), held["s2.logits"][real]), OUTPUT)
+    for name in ("box_feature_resampler.0", "box_feature_resampler.1.0"):
+        if f"s2.{name}" in held:
+            yield Check(f"stage 2: Z_T, {name}", _difference(terms.latents["z_t"], held[f"s2.{name}"]), OUTPUT)
+    inside = terms.latents["box_mask"]
+    ours = torch.cat([a[:, own].flatten() for a, own in zip(terms.latents["a_t"], inside, strict=True)])
+    local = held["s2.box_feature_resampler.1.1"]
+    theirs = torch.cat([a[:, : int(own.sum())].flatten() for a, own in zip(local, inside, strict=True)])
+    yield Check("stage 2: A_T in the box", _difference(ours, theirs), OUTPUT)
     for ours, name in (
         ("z_s", "student_resampler.0.0"),
         ("a_s", "student_resampler.0.1"),
@@ -249,7 +347,7 @@ def _loss(model, loss: Tensor, scalars: dict, name: str, held: dict, prefix: str
     """The loss, its gradients where DIR holds them, and the norms of gradients (None: no gradient at all)."""
     yield Check(f"{title} loss", _difference(loss.detach(), torch.tensor(scalars[name])), OUTPUT)
     parameters = dict(model.named_parameters())
-    norms = {k.split(f"{name}.", 1)[1]: v for k, v in scalars.items() if k.startswith(f"grad_l2.{name}.")}
+    norms = {k.split(f"{name}.", 1)[1]: scalars[k] for k in scalars if k.startswith(f"grad_l2.{name}.")}
     found = torch.autograd.grad(loss, [parameters[k] for k in norms], retain_graph=True, allow_unused=True)
     gradients = dict(zip(norms, found))
     stray = [k for k, norm in norms.items() if (norm is None) != (gradients[k] is None or not gradients[k].any())]
@@ -269,6 +367,10 @@ def _loss(model, loss: Tensor, scalars: dict, name: str, held: dict, prefix: str
 
 def _decoding(reference: Reference, model: VReflection) -> Iterator[Check]:
     held, batch = reference.tensors("generate"), reference.batch()
+    for name in ("pixel_values", "image_grid_thw"):
+        if name in held:
+            unequal = not torch.equal(held[name], reference.stage1[f"in.{name}"])
+            yield Check(f"decoding: {name} are those of training", int(unequal), 0)
     other = batch.input_ids[1, : int(batch.segment_start[1]) - 1]  # the second row up to its first latent segment
     for key in ("S8.row0", "S1.row0"):
         slots, new = int(key[1]), reference.manifest["generate"][key]["new_ids"]
@@ -279,19 +381,26 @@ def _decoding(reference: Reference, model: VReflection) -> Iterator[Check]:
         for prompts, title in (([prompt], "alone"), ([second, prompt], "in a batch")):
             steps = []
             answer = decode(model, prompts, spec, tokens=reference.tokens, eos=set(), on_step=steps.append)[-1]
-            yield Check(f"decoding S={slots} {title}: ids", sum(a != b for a, b in zip(answer.token_ids, want)), 0)
+            wrong = sum(a != b for a, b in zip(answer.token_ids, want, strict=True))
+            if f"{key}.ids" in held:
+                wrong += held[f"{key}.ids"][0].tolist() != held[f"{key}.prompt"][0].tolist() + new
+            yield Check(f"decoding S={slots} {title}: ids", wrong, 0)
             last = len(prompts) - 1
             mine = [(step, step.rows.index(last)) for step in steps if last in step.rows]
             places = torch.stack([step.positions[at] for step, at in mine])
             unequal = int((places != held[f"{key}.step_pos(text,t,h,w)"]).sum())
             yield Check(f"decoding S={slots} {title}: positions", unequal, 0)
+            latent = [bool(torch.equal(now.inputs[a], before.hidden[b])) for (before, b), (now, a) in pairwise(mine)]
+            stated = reference.manifest["generate"][key]
+            unequal = (latent != stated["latent_step_flags(after prefill)"]) + (sum(latent) != stated["num_latent_inputs"])
+            yield Check(f"decoding S={slots} {title}: previous state fed", unequal, 0)
             for name, theirs in (("inputs", "step_in"), ("hidden", "step_hidden")):
                 ours = torch.stack([getattr(step, name)[at] for step, at in mine])
                 yield Check(f"decoding S={slots} {title}: {name}", _difference(ours, held[f"{key}.{theirs}"]), OUTPUT)
 
 
-def _parameters() -> Iterator[Check]:
-    """Table 3(e) at the 7B size, without weights."""
+def _parameters(reference: Reference) -> Iterator[Check]:
+    """Table 3(e) at the 7B size, without weights: the sums, and every name and shape where DIR has them."""
     with torch.device("meta"):
         heads = (
             BoxResampler(FULL_SIZE["hidden_size"], FULL_SIZE["latent_steps"]),
@@ -299,6 +408,17 @@ def _parameters() -> Iterator[Check]:
         )
     count = sum(p.numel() for head in heads for p in head.parameters())
     yield Check(f"parameters at 7B: {count:,}", abs(count - FULL_SIZE["parameters"]), 0)
+    stated = reference.manifest.get("heads", {}).get("D3584", {})
+    for head, name in zip(heads, ("bcm", "dac"), strict=True):
+        if f"{name}_keys" in stated:
+            ours = {key: list(value.shape) for key, value in head.state_dict().items()}
+            unequal = sum(ours.get(k) != stated[f"{name}_keys"][k] for k in stated[f"{name}_keys"])
+            unequal += len(ours) != len(stated[f"{name}_keys"])
+            unequal += sum(p.numel() for p in head.parameters()) != stated[name]
+            yield Check(f"names and shapes at 7B: {name}", unequal, 0)
+    if stated:
+        unequal = (count != stated["total"]) + (count * 2 / 2**20 != stated["bf16_MiB"]) + (heads[0].cross_attn.heads != stated["heads"])
+        yield Check("sums at 7B as the release has them", unequal, 0)
     mib = round(count * 2 / 2**20, 2)
     yield Check(f"bf16 at 7B: {mib} MiB", abs(mib - FULL_SIZE["bf16_mib"]), 0)
 
@@ -330,6 +450,7 @@ def reduce(folder: Path | str, out: Path | str) -> int:
         "generate",
         "box_to_tokens",
         "template",
+        "answers",
     )
     manifest = {key: source.manifest[key] for key in names}
     (out / "manifest.json").write_text(json.dumps(manifest, separators=(",", ":")) + "\n")
@@ -350,13 +471,23 @@ def main(arguments: list[str] | None = None) -> int:
     if options.reduce:
         print(f"{reduce(options.folder, options.reduce)} bytes in {options.reduce}")
         return 0
-    failed = 0
-    for check in checks(options.folder, options.attention):
+    failed, reference = 0, Reference(options.folder)
+    for check in checks(reference, options.attention):
         failed += not check.passed
         verdict = "ok" if check.passed else "FAILED"
         print(f"{check.name:78s} {check.difference:9.2e}  (at most {check.tolerance:.0e})  {verdict}", flush=True)
+    for reason, names in sorted(_by_reason(reference.unread()).items()):
+        print(f"not compared: {names} ({reason})")
     print("all agree" if not failed else f"{failed} checks failed")
     return 1 if failed else 0
+
+
+def _by_reason(unread: Mapping[str, str]) -> dict[str, str]:
+    """Reason → what it holds for, in a few words."""
+    found: dict[str, list[str]] = {}
+    for name, why in sorted(unread.items()):
+        found.setdefault(why, []).append(name)
+    return {why: ", ".join(names[:3]) + f" and {len(names) - 3} more" * (len(names) > 3) for why, names in found.items() if why}
 
 
 if __name__ == "__main__":
