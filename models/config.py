@@ -210,6 +210,33 @@ class EvaluateSpec(Frozen):
     """Of noise and of the shuffling; the decoding itself is greedy."""
 
 
+class MapsSpec(Frozen):
+    """Attention maps of one checkpoint: of training samples (no benchmark), or while it answers a benchmark's questions.
+
+    samples: how many, evenly spread over the data and chosen by nothing else.
+    """
+
+    benchmark: str | None = None
+    samples: Count = 6
+    latent_steps: Annotated[int, Field(ge=1)] = 8
+    max_new_tokens: Count = 512
+    images: Images = Images()
+    precision: Literal["bf16", "fp32"] = "bf16"
+
+
+class MeasureSpec(Frozen):
+    """Cost of latent steps on one checkpoint: counts, and seconds over prompts and answers of these lengths (tokens)."""
+
+    latent_steps: Annotated[int, Field(ge=1)] = 8
+    answers: tuple[Count, ...] = (10, 20, 30)
+    prompts: tuple[Count, ...] = (64,)
+    context: Count = 1024
+    """Tokens before the counted decoding step of the 7B configuration."""
+    repeats: Count = 20
+    precision: Literal["bf16", "fp32"] = "bf16"
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
 class ProxyTraining(Frozen):
     """Procedural scenes in the Visual-CoT format; generated, so its parameters are its identity."""
 

@@ -158,7 +158,7 @@ def read_table(loaded: LoadedExperiment) -> PrintedTable:
     folder = loaded.document.path.parent
     names = dict.fromkeys(column.benchmark for column in loaded.value.columns)
     benchmarks = {name: load_benchmark(name, folder).value for name in names}
-    plan = plan_experiment(loaded, neutral_profile(names), tasks=lambda benchmark, protocol: {benchmark: protocol})
+    plan = plan_experiment(loaded, neutral_profile([*names, *(loaded.value.maps.benchmarks if loaded.value.maps else ())]), tasks=lambda benchmark, protocol: {benchmark: protocol})
     runs: dict[tuple[str, str], str] = {}
     for row in loaded.value.rows:
         for column in loaded.value.columns:

@@ -118,8 +118,9 @@ def heading(plan: Plan) -> str:
         f"{spec.kind.capitalize()} {spec.name} · {spec.title} · {plan.experiment.document.name}",
         f"  profile {plan.profile.name}: {profile.title}; recipe {plan.recipe.path.stem}; {plural(len(plan.seeds), 'seed')}"
         + (f"; base {base.digest[:12]}" if base else ""),
-        f"  {plural(len(plan.rows), 'row')} × {plural(len(plan.columns), 'column')}, {' and '.join(plan.protocols)}:"
-        + f" {plural(len(plan.cells), 'cell')}",
+        f"  {plural(len(plan.rows), 'row')}"
+        + (f" × {plural(len(plan.columns), 'column')}, {' and '.join(plan.protocols)}" if plan.columns else "")
+        + f": {plural(len(plan.cells), 'cell')}",
     ]
     if plan.overridden:
         changed = [f"--set {text}" for text in plan.overrides] + (
@@ -191,7 +192,7 @@ def as_json(
 
 
 def _order(job: Job) -> int:
-    kinds = ("data", "mirror", "features", "train", "evaluate")
+    kinds = ("data", "mirror", "features", "train", "evaluate", "maps", "measure")
     return kinds.index(job.kind) if job.kind in kinds else len(kinds)
 
 

@@ -10,10 +10,20 @@ from dataclasses import dataclass, field
 
 from harness.jobs import Job, Source
 from harness.plan.payload import payload
+from harness.spec.experiment import Measurement
 from harness.spec.files import Loaded
 from harness.spec.profile import Profile
 from harness.spec.resolve import ResolvedRow
-from models.config import DecodeSpec, EvaluateSpec, ExternalTraining, ProxyMirror, TrainSpec, rolls_out
+from models.config import (
+    DecodeSpec,
+    EvaluateSpec,
+    ExternalTraining,
+    MapsSpec,
+    MeasureSpec,
+    ProxyMirror,
+    TrainSpec,
+    rolls_out,
+)
 
 Checkpoint = Job | Source
 TaskDigests = Callable[[str, str], dict[str, str]]
@@ -107,6 +117,34 @@ class JobMaker:
         of = checkpoint.slug if isinstance(checkpoint, Job) else "base"
         slug = "-".join([of, benchmark, protocol] + [latents] * (latents != "own"))
         return self._once(Job("evaluate", payload(spec), {"checkpoint": checkpoint, "mirror": mirror}, slug))
+
+    def maps(self, row: ResolvedRow, seed: int, benchmark: str | None, samples: int) -> Job:
+        """Attention of the row's checkpoint on its training samples, or while it answers a benchmark's questions."""
+        options, checkpoint = row.options, self.checkpoint(row, seed)
+        spec = MapsSpec(
+            benchmark=benchmark,
+            samples=samples,
+            latent_steps=options.latent_steps,
+            max_new_tokens=options.decode.max_new_tokens,
+            images=options.images,
+            precision=options.decode.precision,
+        )
+        source = {"data": self.data()} if benchmark is None else {"mirror": self.mirror(benchmark)}
+        of = checkpoint.slug if isinstance(checkpoint, Job) else "base"
+        return self._once(Job("maps", payload(spec), {"checkpoint": checkpoint, **source}, f"{of}-{benchmark or 'training'}"))
+
+    def measure(self, row: ResolvedRow, seed: int, wanted: Measurement) -> Job:
+        """What latent steps cost on the row's checkpoint."""
+        checkpoint = self.checkpoint(row, seed)
+        spec = MeasureSpec(
+            latent_steps=row.options.latent_steps,
+            answers=wanted.answers,
+            prompts=wanted.prompts,
+            repeats=wanted.repeats,
+            precision=row.options.decode.precision,
+        )
+        of = checkpoint.slug if isinstance(checkpoint, Job) else "base"
+        return self._once(Job("measure", payload(spec), {"checkpoint": checkpoint}, f"{of}-cost"))
 
     def _once(self, job: Job) -> Job:
         """The first job with this key: later rows share it, name and all."""

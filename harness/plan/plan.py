@@ -13,7 +13,7 @@ from harness.plan.jobs import Checkpoint, JobMaker, TaskDigests, has_latents
 from harness.plan.sources import backbone
 from harness.spec.benchmark import Benchmark
 from harness.spec.errors import SpecError, unknown
-from harness.spec.experiment import Column, Row
+from harness.spec.experiment import Column, Experiment, Row
 from harness.spec.files import Loaded, LoadedExperiment, load_benchmark, load_experiment, load_profile, load_recipe
 from harness.spec.profile import Profile
 from harness.spec.resolve import ResolvedRow, base, check_overrides, resolve, resolve_base
@@ -180,9 +180,11 @@ def plan_experiment(
             for protocol in (p for p in used_protocols if p in benchmarks[column.benchmark].value.protocols):
                 jobs = {} if reason else _evaluations(maker, row, column, protocol, used_seeds, modes)
                 cells.append(Cell(row.label, column, protocol, jobs, reason))
+        if not reason:
+            cells += _shown_instead(maker, row, spec, used_seeds[0])
     own: dict[str, dict[str, Job]] = {}
     if profile.value.proxy and checkpoints:
-        for name, protocol in dict.fromkeys((cell.column.benchmark, cell.protocol) for cell in cells):
+        for name, protocol in dict.fromkeys((c.column.benchmark, c.protocol) for c in cells if c.column in selected):
             own.setdefault(name, {})[protocol] = maker.evaluate(resolve_base(start), 0, name, protocol, "own")
     graph = Graph(
         [job for cell in cells for job in cell.jobs.values()] + [job for jobs in own.values() for job in jobs.values()]
@@ -205,6 +207,17 @@ def _evaluations(
     return {
         (seed, mode): maker.evaluate(row, seed, column.benchmark, protocol, mode) for seed in seeds for mode in wanted
     }
+
+
+def _shown_instead(maker: JobMaker, row: ResolvedRow, spec: Experiment, seed: int) -> list[Cell]:
+    """Cells of what an experiment shows that is no accuracy: attention maps, cost. Of the first seed."""
+    jobs: dict[str, Job] = {}
+    if spec.maps:
+        for benchmark in (None, *spec.maps.benchmarks):
+            jobs[benchmark or "training samples"] = maker.maps(row, seed, benchmark, spec.maps.samples)
+    if spec.measure:
+        jobs["cost"] = maker.measure(row, seed, spec.measure)
+    return [Cell(row.label, Column(benchmark=name), spec.protocol, {(seed, "own"): job}) for name, job in jobs.items()]
 
 
 def _not_run(row: Row) -> str:

@@ -54,6 +54,10 @@ def render(
     report = build(study_of(plan), store, Path(out_dir), tracking)
     written = []
     Path(out_dir).mkdir(parents=True, exist_ok=True)
+    for one in report.drawings:
+        (Path(out_dir) / "figures").mkdir(exist_ok=True)
+        for suffix, content in (("png", one.png), ("pdf", one.pdf)):
+            replace_file(Path(out_dir) / "figures" / f"{one.stem}.{suffix}", content)
     for suffix in formats:
         path = paths(plan, out_dir)[suffix]
         if suffix == "md":

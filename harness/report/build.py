@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ def build(study: Study, store: Store, out_dir: Path, tracking: Tracking | None =
     """Everything a writer prints."""
     links, warning = find_links(study, store, tracking)
     results = Results(study, store, out_dir, links)
+    if study.experiment.maps or study.experiment.measure:
+        return special(results, warning)
     marks, same = same_runs(results)
     others = [p for p in study.protocols if p != study.experiment.protocol]
     sections = [
@@ -74,6 +77,36 @@ def build(study: Study, store: Store, out_dir: Path, tracking: Tracking | None =
         fingerprint=fingerprint(study, store),
         warning=" ".join([*override_warning(results), *warning]),
         profile=study.profile_name,
+        paper=not study.overrides and not study.left_out,
+    )
+
+
+def special(results: Results, warning: list[str]) -> Report:
+    """A report that shows no accuracies: attention maps, or what inference costs."""
+    study = results.study
+    spec, drawings = study.experiment, ()
+    if spec.maps:
+        from harness.report.attention import attention_sections
+
+        headline, sections, drawings = attention_sections(results)
+    else:
+        from harness.report.efficiency import efficiency_sections
+
+        headline, sections = efficiency_sections(results)
+    main = replace(sections[0], bullets=(*sections[0].bullets, *spec.notes))
+    origin = Section("Provenance", bullets=tuple(provenance(results)), tables=(job_table(results),), folded=True, name="provenance")
+    return Report(
+        name=study.name,
+        label=f"{spec.kind.capitalize()} {spec.name}",
+        title=spec.title,
+        subtitle=f"{spec.source or 'No source given'} · recipe {study.recipe_name} · profile {study.profile_name}",
+        headline=tuple(headline),
+        sections=(main, *sections[1:], origin),
+        chart=None,
+        fingerprint=fingerprint(study, results.store),
+        warning=" ".join([*override_warning(results), *warning]),
+        profile=study.profile_name,
+        drawings=drawings,
         paper=not study.overrides and not study.left_out,
     )
 

@@ -19,10 +19,12 @@ from harness.report.words import share
 
 def html(report: Report) -> str:
     """The whole page."""
+    drawings = [(one, base64.b64encode(one.png).decode()) for one in report.drawings]
     chart = base64.b64encode(draw(report.chart, report.fingerprint)).decode() if report.chart else ""
     return environment().get_template("page.html.j2").render(
         report=report,
         chart=chart,
+        drawings=drawings,
         stamp=f"{STAMP} {report.fingerprint}",
         front=FRONT,
         front_matter=Markup(front_matter(report)),

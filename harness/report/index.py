@@ -67,6 +67,7 @@ def front_matter(report: Report) -> str:
         for column, cell in zip(main.columns, row.cells)
         if column.title in ("proxy", "measured")
     ]
+    own = own or [cell for table in tables["main"] for row in table.rows for cell in row.cells if cell.jobs]
     claims = [row for table in tables.get("claims", ()) for row in table.rows]
     facts = {
         "name": report.name,
@@ -74,7 +75,7 @@ def front_matter(report: Report) -> str:
         "title": report.title,
         "subtitle": report.subtitle,
         "profile": report.profile,
-        "measured": sum(cell.value is not None for cell in own),
+        "measured": sum(cell.value is not None or cell.tone != "warning" for cell in own),
         "cells": len(own),
         "holding": sum(row.cells[2].display.startswith("holds") for row in claims),
         "claims": len(claims),

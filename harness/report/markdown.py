@@ -22,6 +22,8 @@ def markdown(report: Report) -> str:
     lines += section_lines(main)
     if report.chart is not None:
         lines += [f"![{escape(report.chart.title)}]({report.name}.png)", ""]
+    for one in report.drawings:
+        lines += [f"![{escape(one.title)}](figures/{one.stem}.png)", ""]
     for section in rest:
         lines += section_lines(section)
     lines += cell_lines(report)

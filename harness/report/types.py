@@ -154,6 +154,16 @@ class Chart:
 
 
 @dataclass(frozen=True)
+class Drawing:
+    """A figure. stem: its files' name, below figures/. png, pdf: their contents."""
+
+    stem: str
+    title: str
+    png: bytes
+    pdf: bytes
+
+
+@dataclass(frozen=True)
 class Report:
     """headline: first lines, most important first. main: the section that holds the paper's table."""
 
@@ -169,5 +179,6 @@ class Report:
     """Shown above everything: an overridden result, missing MLflow."""
     links: dict[str, str] = field(default_factory=dict)
     profile: str = ""
+    drawings: tuple[Drawing, ...] = ()
     paper: bool = True
     """Whether these are the paper's rows, all of them, as the recipe has them."""

@@ -10,7 +10,7 @@ from harness.spec.benchmark import Protocol
 from harness.spec.claims import Claim
 from harness.spec.recipe import StageName
 from harness.spec.reported import ReportedValue
-from models.config import Frozen, NonNegative
+from models.config import Count, Frozen, NonNegative
 
 
 class Column(Frozen):
@@ -98,6 +98,32 @@ class Plot(Frozen):
     log: bool = False
 
 
+class Maps(Frozen):
+    """Attention maps of every row: of training samples, and while it answers these benchmarks' questions."""
+
+    benchmarks: tuple[str, ...] = Field(min_length=1)
+    samples: Count = 6
+    """Of each, evenly spread; none is chosen by its result."""
+
+
+class Quantity(Frozen):
+    """A line of an efficiency table, as the paper prints it. of: what is counted or measured here beside it."""
+
+    of: Literal["resamplers", "parameters", "memory", "flops", "steps", "mechanism", "latency"]
+    title: str
+    baseline: str
+    ours: str
+
+
+class Measurement(Frozen):
+    """Cost at inference of every row beside the same model without latent steps. answers, prompts: lengths in tokens."""
+
+    answers: tuple[Count, ...] = (10, 20, 30)
+    prompts: tuple[Count, ...] = (64,)
+    repeats: Count = 20
+    reported: tuple[Quantity, ...]
+
+
 class Experiment(Frozen):
     """table, figure, controls: one of them names the experiment ("3c").
 
@@ -113,11 +139,14 @@ class Experiment(Frozen):
     recipe: str = "vreflection"
     protocol: Protocol = "paper"
     equivalence: NonNegative = 2.0
-    columns: tuple[Column, ...] = Field(min_length=1)
+    columns: tuple[Column, ...] = ()
     rows: tuple[Row, ...] = Field(min_length=1)
     cells: tuple[str, ...] = ()
     claims: tuple[Claim, ...] = ()
     plot: Plot | None = None
+    maps: Maps | None = None
+    measure: Measurement | None = None
+    """What an experiment shows instead of accuracies; then it has no columns."""
     notes: tuple[str, ...] = ()
     footnotes: dict[str, str] = Field(default_factory=dict)
     """Footnote sign → its text."""
@@ -127,6 +156,10 @@ class Experiment(Frozen):
         given = [kind for kind in ("table", "figure", "controls") if getattr(self, kind)]
         if len(given) != 1:
             raise ValueError('needs one of table, figure, controls to name it, as in table: "3c"')
+        shown = [name for name in ("columns", "maps", "measure") if getattr(self, name)]
+        if len(shown) != 1:
+            have = f"has {' and '.join(shown)}" if shown else "has none"
+            raise ValueError(f"needs one of columns, maps, measure; it {have}")
         return self
 
     @property

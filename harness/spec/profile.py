@@ -9,7 +9,7 @@ from pydantic import Field, field_validator
 from harness.spec.benchmark import Protocol
 from models.config import BenchmarkData, Count, Frozen, Latents, Positive, TrainingData
 
-Kind = Literal["data", "mirror", "features", "train", "evaluate"]
+Kind = Literal["data", "mirror", "features", "train", "evaluate", "maps", "measure"]
 
 
 class LocalBackbone(Frozen):

@@ -62,6 +62,13 @@ def read_questions(mirror: Path, benchmark: str, task: str, doc_ids: Iterable[in
     return found
 
 
+def number_of_questions(mirror: Path, task: str) -> int:
+    """Questions of the task's split. FileNotFoundError as in `read_questions`."""
+    from pyarrow import parquet
+
+    return sum(parquet.ParquetFile(file).metadata.num_rows for file in _files(mirror, *dataset_of(task)))
+
+
 def _opened(value: Any) -> Any:
     """`datasets` stores a picture as {bytes, path}."""
     if isinstance(value, Mapping) and value.keys() == {"bytes", "path"} and value["bytes"] is not None:

@@ -1,0 +1,220 @@
+"""Attention maps as figures, from what `maps` jobs stored: pictures, boxes and arrays. Nothing is computed but means."""
+
+from __future__ import annotations
+
+import io
+import json
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure as Canvas
+from matplotlib.patches import Rectangle
+from PIL import Image
+
+from harness.jobs import Job
+from harness.report.results import Results
+from harness.report.types import Cell, Column, Drawing, Row, Section, Table
+from harness.report.words import count, listed
+from harness.store import Store
+
+WORDS = {
+    "teacher": "teacher (BCM)",
+    "student_fed": "student (DAC), fed Z_T",
+    "student_free": "student (DAC), own states",
+    "student": "student (DAC)",
+}
+COLOURS = "cividis"
+"""Even in grey and in every common colour blindness."""
+
+
+@dataclass(frozen=True)
+class Maps:
+    """What one job left. arrays: "<number>.<who>" -> [S, H, W]."""
+
+    job: Job
+    out: Path
+    benchmark: str | None
+    samples: Sequence[Mapping[str, Any]]
+    arrays: Mapping[str, np.ndarray]
+
+    @classmethod
+    def read(cls, store: Store, job: Job) -> Maps | None:
+        if not store.is_done(job):
+            return None
+        out = store.outputs(job)
+        text = json.loads((out / "maps.json").read_text(encoding="utf-8"))
+        with np.load(out / "attention.npz") as arrays:
+            return cls(job, out, text["benchmark"], text["samples"], dict(arrays))
+
+    @property
+    def who(self) -> list[str]:
+        return [name for name in WORDS if any(name in sample["in_box"] for sample in self.samples)]
+
+    @property
+    def place(self) -> str:
+        return "training samples" if self.benchmark is None else f"while answering {self.benchmark}"
+
+
+def attention_sections(results: Results) -> tuple[list[str], list[Section], tuple[Drawing, ...]]:
+    """Headline, sections and figures of an experiment with `maps`."""
+    headline, drawings, tables, missing = [], [], [], []
+    for label, arm in results.arms.items():
+        for name, evaluations in arm.evaluations.items():
+            job = evaluations[0].job
+            found = Maps.read(results.store, job)
+            if found is None:
+                missing.append(f"{label}, {name}: {results.store.status(job)}")
+                continue
+            headline += sentences(label, found)
+            tables.append(mass_table(results, label, found))
+            stem = f"{results.study.name}-{len(drawings) + 1}-{found.benchmark or 'training'}"
+            drawings.append(drawing(stem, label, found))
+    tables = tables or [Table("masses", "No maps yet.", (Column("attention"),), ())]
+    text = ("not run: " + "; ".join(missing),) if missing else ()
+    return headline or ["No attention maps yet."], [Section("", text, tuple(tables), name="main")], tuple(drawings)
+
+
+def sentences(label: str, maps: Maps) -> list[str]:
+    """How much of each one's attention falls on the evidence, beside what looking everywhere alike would give."""
+    area = fmean(sample["box_area"] for sample in maps.samples)
+    parts = [
+        f"{WORDS[who]} {fmean(s['in_box'][who] for s in maps.samples if who in s['in_box']):.1%}"
+        for who in maps.who
+    ]
+    if not parts:
+        return [f"{label}, {maps.place}: no latent segment was opened, so there is nothing to show."]
+    return [
+        (f"{label}, {maps.place} ({count(len(maps.samples), 'sample')}): share of attention in the box: {listed(parts)}; "
+        f"looking everywhere alike would give {area:.1%}.")
+    ]
+
+
+def mass_table(results: Results, label: str, maps: Maps) -> Table:
+    ref = (results.job_ref(maps.job, None),)
+    rows = []
+    for sample in maps.samples:
+        cells = [Cell(f"{100 * sample['box_area']:.1f}", 100 * sample["box_area"])]
+        for who in maps.who:
+            mass = sample["in_box"].get(who)
+            note = sample["question"] + (f" answered {sample['prediction']}, target {sample['answer']}" if maps.benchmark else "")
+            cells.append(Cell("–") if mass is None else Cell(f"{100 * mass:.1f}", 100 * mass, jobs=ref, note=note))
+        rows.append(Row(sample["sample"], tuple(cells)))
+    means = [Cell(f"{100 * v:.1f}", 100 * v, tone="strong") for v in _means(maps)]
+    return Table(
+        f"masses-{maps.benchmark or 'training'}",
+        f"{label}, {maps.place}: attention in the evidence box in percent, mean over the latent steps.",
+        (Column("box, share of picture"), *(Column(WORDS[who]) for who in maps.who)),
+        (*rows, Row("mean", tuple(means))),
+        stub="Sample",
+    )
+
+
+def _means(maps: Maps) -> list[float]:
+    means = [fmean(s["box_area"] for s in maps.samples)]
+    return means + [fmean(s["in_box"][who] for s in maps.samples if who in s["in_box"]) for who in maps.who]
+
+
+# --- drawing --------------------------------------------------------------------------------------------------------
+
+
+def drawing(stem: str, label: str, maps: Maps) -> Drawing:
+    """Training: picture, teacher and student, means over the steps. Answering: picture, the student's mean and each step."""
+    title = f"{label}: attention, {maps.place}"
+    steps = max((len(values) for values in maps.arrays.values()), default=0)
+    if maps.benchmark is None:
+        heads, width = [WORDS[who] for who in maps.who], 2.35
+    else:
+        heads, width = ["student, mean", *(f"step {i + 1}" for i in range(steps))], 1.55
+    shown = len(maps.samples)
+    canvas = Canvas(figsize=(width * (len(heads) + 1) + 2.4, (width + 0.28) * shown + 0.9), dpi=110, layout="constrained")
+    FigureCanvasAgg(canvas)
+    canvas.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold")
+    grid = canvas.subplots(shown, len(heads) + 2, squeeze=False, width_ratios=[0.8 if maps.benchmark is None else 1.5, *[1.0] * (len(heads) + 1)])
+    for number, (sample, axes) in enumerate(zip(maps.samples, grid)):
+        with Image.open(maps.out / sample["picture"]) as file:
+            picture = file.convert("RGB")
+        words(axes[0], sample, maps)
+        plain(axes[1], picture, sample["boxes"], "picture and evidence" if number == 0 else "")
+        for axis, (head, values) in zip(axes[2:], columns(maps, number, heads)):
+            overlay(axis, picture, values, sample, head if number == 0 else "")
+    canvas.supxlabel(
+        "Each map is scaled to its own largest value (bright); the number is the share of attention in the box.",
+        fontsize=8, color="#555555",
+    )  # fmt: skip
+    png, pdf = io.BytesIO(), io.BytesIO()
+    canvas.savefig(png, format="png", metadata={"Software": None})
+    canvas.savefig(pdf, format="pdf", metadata={"CreationDate": None, "Creator": None, "Producer": None})
+    return Drawing(stem, title, reduced(png.getvalue()), pdf.getvalue())
+
+
+def reduced(png: bytes) -> bytes:
+    """With 256 colours: a third of the size, no visible difference."""
+    content = io.BytesIO()
+    Image.open(io.BytesIO(png)).convert("RGB").quantize(256).save(content, format="PNG", optimize=True)
+    return content.getvalue()
+
+
+def columns(maps: Maps, number: int, heads: Sequence[str]) -> list[tuple[str, np.ndarray | None]]:
+    if maps.benchmark is None:
+        found = [maps.arrays.get(f"{number}.{who}") for who in maps.who]
+        return [(head, None if values is None else values.mean(0)) for head, values in zip(heads, found)]
+    values = maps.arrays.get(f"{number}.student")
+    each = [None] * len(heads) if values is None else [values.mean(0), *values]
+    return list(zip(heads, each))
+
+
+def words(axis: Axes, sample: Mapping[str, Any], maps: Maps) -> None:
+    """The question and the answer, left of the pictures."""
+    question = next((line for line in sample["question"].splitlines() if line.rstrip().endswith("?")), sample["question"])
+    lines = textwrap.wrap(question, 27)[:7]
+    if maps.benchmark is not None:
+        right = "right" if sample["prediction"] == sample["answer"] else f"wrong, it is {sample['answer']}"
+        lines += ["", f"answered {sample['prediction'] or 'nothing readable'}: {right}"]
+    axis.text(0, 0.98, "\n".join(lines), fontsize=7.5, va="top", transform=axis.transAxes)
+    axis.set_axis_off()
+
+
+def plain(axis: Axes, picture: Image.Image, boxes: Sequence[Sequence[float]], title: str) -> None:
+    axis.imshow(picture)
+    outline(axis, picture.size, boxes)
+    axis.set_title(title, fontsize=8)
+    axis.set_axis_off()
+
+
+def overlay(axis: Axes, picture: Image.Image, values: np.ndarray | None, sample: Mapping[str, Any], title: str) -> None:
+    """The map's cells over the picture in grey; cells stay cells."""
+    axis.set_axis_off()
+    if values is None:
+        axis.text(0.5, 0.5, "no latent\nsegment", ha="center", va="center", fontsize=7.5, transform=axis.transAxes)
+        axis.set_title(title, fontsize=8)
+        return
+    wide, high = picture.size
+    axis.imshow(picture.convert("L"), cmap="gray", vmin=0, vmax=255)
+    axis.imshow(values, cmap=COLOURS, vmin=0, alpha=0.72, extent=(-0.5, wide - 0.5, high - 0.5, -0.5), interpolation="nearest")
+    outline(axis, picture.size, sample["boxes"])
+    mass = share(values, sample["boxes"])
+    axis.set_title(f"{title}\n{mass:.0%}" if title else f"{mass:.0%}", fontsize=8)
+
+
+def share(values: np.ndarray, boxes: Sequence[Sequence[float]]) -> float:
+    """Of a map [H, W], on the cells that the box touches."""
+    high, wide = values.shape
+    x0, y0, x1, y1 = boxes[0]
+    inside = values[int(y0 * high) : int(np.ceil(y1 * high)), int(x0 * wide) : int(np.ceil(x1 * wide))]
+    return float(inside.sum() / values.sum())
+
+
+def outline(axis: Axes, size: tuple[int, int], boxes: Sequence[Sequence[float]]) -> None:
+    """White over black, so that it shows on any ground."""
+    for x0, y0, x1, y1 in boxes:
+        place = (x0 * size[0] - 0.5, y0 * size[1] - 0.5), (x1 - x0) * size[0], (y1 - y0) * size[1]
+        for colour, line in (("black", 2.6), ("white", 1.2)):
+            axis.add_patch(Rectangle(*place, fill=False, edgecolor=colour, linewidth=line))
+
