@@ -13,7 +13,8 @@ from PIL import Image
 from torch import Tensor
 
 from models.config import DecodeSpec, Images
-from models.evaluation.vision import FeatureCache, content_hash, encode, image_processor, merged_grid
+from models.evaluation.vision import FeatureCache, content_hash, encode, merged_grid
+from models.training.images import load_image_processor
 from models.vreflection import checkpoint as checkpoints
 from models.vreflection.decoding import Decoded, Prompt, decode, read
 from models.vreflection.prefill import Prefill
@@ -89,7 +90,7 @@ class Engine:
         self.eos = _end_tokens(self.model, self.tokenizer)
         self.features = FeatureCache(feature_cache_bytes)
         self.prefills = _Prefills(prefill_cache_bytes)
-        self._processor = lru_cache(maxsize=4)(lambda images: image_processor(self.checkpoint, images))
+        self._processor = lru_cache(maxsize=4)(lambda images: load_image_processor(self.checkpoint, images))
 
     def prepare(
         self, conversations: Sequence[list[Message]], images: Images, reload: Sequence[Callable]

@@ -9,28 +9,13 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor
 
-from models.config import Images
 from models.training.images import encode_images, patches_of
-
-
-def image_processor(checkpoint: Path, images: Images) -> Any:
-    """The checkpoint's image processor with the wanted backend and limits; RuntimeError if that backend is missing."""
-    from transformers import AutoImageProcessor
-
-    processor = AutoImageProcessor.from_pretrained(
-        checkpoint, backend=images.processor, min_pixels=images.min_pixels, max_pixels=images.max_pixels
-    )
-    backend = "pil" if type(processor).__name__.endswith("Pil") else "torchvision"
-    if backend != images.processor:  # transformers falls back silently; the backends' pixels differ
-        raise RuntimeError(f"images.processor: {images.processor} is not available here, only {backend}")
-    return processor
 
 
 def content_hash(image: Image.Image) -> str:

@@ -29,12 +29,17 @@ def stored_dtype(checkpoint: Path | str) -> torch.dtype:
 
 
 def load_image_processor(checkpoint: Path | str, images: Images) -> Any:
-    """The checkpoint's image processor with the spec's pixel limits and backend (the two backends differ)."""
-    return AutoImageProcessor.from_pretrained(
-        checkpoint,
-        backend=images.processor,
-        size={"shortest_edge": images.min_pixels, "longest_edge": images.max_pixels},
+    """The checkpoint's image processor with the spec's pixel limits and backend; RuntimeError if that backend is missing.
+
+    The limits go in as min_pixels and max_pixels: a `size` loses against the min_pixels of the published configurations.
+    """
+    processor = AutoImageProcessor.from_pretrained(
+        checkpoint, backend=images.processor, min_pixels=images.min_pixels, max_pixels=images.max_pixels
     )
+    backend = "pil" if type(processor).__name__.endswith("Pil") else "torchvision"
+    if backend != images.processor:  # transformers falls back silently; the backends' pixels differ
+        raise RuntimeError(f"images.processor: {images.processor} is not available here, only {backend}")
+    return processor
 
 
 def open_image(path: Path) -> Image.Image:

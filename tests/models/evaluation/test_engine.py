@@ -6,7 +6,8 @@ import torch
 from models.config import DecodeSpec, Images
 from models.evaluation.engine import Engine
 from models.evaluation.lmms_model import VReflection, stock_text
-from models.evaluation.vision import FeatureCache, image_processor, merged_grid
+from models.evaluation.vision import FeatureCache, merged_grid
+from models.training.images import load_image_processor
 from tests.models.evaluation.conftest import byte_processor, picture
 
 LIMITS = Images(min_pixels=48 * 48, max_pixels=96 * 96)
@@ -42,7 +43,7 @@ def test_ids_and_features_are_those_of_the_checkpoint_s_own_processor(backend, e
 
     images = LIMITS.model_copy(update={"processor": backend})
     stock = AutoProcessor.from_pretrained(checkpoint)
-    stock.image_processor = image_processor(checkpoint, images)
+    stock.image_processor = load_image_processor(checkpoint, images)
     assert stock.image_processor.size["longest_edge"] == 96 * 96
     for question, chat in zip(prepared(engine, *CONVERSATIONS, images=images), CONVERSATIONS, strict=True):
         pictures = question.reload()
@@ -70,7 +71,7 @@ def test_a_hub_configuration_s_own_limits_do_not_override_the_spec_s(tmp_path):
     written = json.loads(file.read_text())
     written.pop("size")
     file.write_text(json.dumps(written | {"min_pixels": 3136, "max_pixels": 12845056}))
-    processor = image_processor(tmp_path, LIMITS)
+    processor = load_image_processor(tmp_path, LIMITS)
     assert (processor.size["shortest_edge"], processor.size["longest_edge"]) == (LIMITS.min_pixels, LIMITS.max_pixels)
     assert merged_grid(processor, picture(0, 200)) == (6, 6)
 
