@@ -68,7 +68,10 @@ def attention_maps(run: Run, spec: MapsSpec, *, checkpoint: Path, source: Path) 
 
 def _with_heads(checkpoint: Path, spec: MapsSpec, loaded: VReflection) -> VReflection:
     """The checkpoint again, with whichever of BCM and DAC its training had."""
-    stage = TrainSpec.model_validate(checkpoints.facts(checkpoint)["spec"]).stage
+    facts = checkpoints.facts(checkpoint)
+    if "spec" not in facts:
+        raise ValueError(f"{checkpoint} was not trained here: it has neither BCM nor DAC to show")
+    stage = TrainSpec.model_validate(facts["spec"]).stage
     heads = heads_of(stage) - {"static"} | ({"bcm"} if loaded.box_feature_resampler is not None else set())
     if isinstance(stage, Sft) or not heads:
         raise ValueError(f"{checkpoint} has neither BCM nor DAC: it has no attention over a box or a picture to show")
