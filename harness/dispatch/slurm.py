@@ -21,7 +21,7 @@ from harness.dispatch.driver import Driver
 from harness.dispatch.forecast import Forecast
 from harness.dispatch.outcome import Outcome, outcome_of
 from harness.dispatch.progress import Display, display_for
-from harness.dispatch.slurm_queue import Phase, SlurmQueue, Standing
+from harness.dispatch.slurm_queue import Phase, SlurmQueue, Standing, last_words, why
 from harness.dispatch.slurm_request import Scale, parameters, scaled_minutes, setup_lines, stop_lead
 from harness.dispatch.slurm_submission import Submission
 from harness.dispatch.slurm_task import Assignment, perform
@@ -49,6 +49,8 @@ ARRAY_LARGEST = 1000
 """Elements of one array; SLURM's own default limit (MaxArraySize) is 1001."""
 SILENCE_SECONDS = 10.0
 """A scheduler that is only slow is not worth a line."""
+RELEASES = 3
+"""How often a job that its node did not start is released: a node that is slow once is not broken."""
 LEAVING_SECONDS = 5.0
 """How long a driver waits for its last jobs to have left the queue, before it removes their code."""
 LATER = re.compile(
@@ -56,7 +58,6 @@ LATER = re.compile(
     re.IGNORECASE,
 )
 """What sbatch says when the same request may be accepted later."""
-OUT_OF_MEMORY = re.compile(r"oom.kill|out of memory", re.IGNORECASE)
 
 
 def available() -> bool:
@@ -150,6 +151,7 @@ class SlurmDriver(Driver):
         self.unsubmitted = 0
         self.complained = ""
         self.waiting_for_nothing: dict[str, float] = {}
+        self.released: dict[str, int] = {}
         self.stuck: dict[str, str] = {}
         """Key → why its job will not begin by waiting, in words."""
 
@@ -406,6 +408,8 @@ class SlurmDriver(Driver):
             if standing.phase is Phase.WAITING and standing.reason:
                 self.stuck.update(dict.fromkeys(lease.remaining, standing.reason))
             self._free(lease, standing)
+            if standing.launch_failed:
+                self._release(lease, standing)
             if standing.phase.over:
                 with self.store.lock("slurm"):
                     if leases.read(self.store, lease.id) is not None:
@@ -426,6 +430,17 @@ class SlurmDriver(Driver):
                 self.queue.command(["scontrol", "update", f"JobId={lease.owner.scheduler_id}", "Dependency="])
             except slurm_queue.SchedulerSilent as error:
                 self._say_once(f"job {lease.owner.scheduler_id} waits for jobs that are done: {error}")
+
+    def _release(self, lease: Lease, standing: Standing) -> None:
+        """Give a job that its node did not start another chance; SLURM itself holds it for ever."""
+        before = self.released.get(lease.id, 0)
+        if before > min(RELEASES - 1, standing.restarts):
+            return  # still the hold that was released already, or once too often
+        self.released[lease.id] = before + 1
+        try:
+            self.queue.command(["scontrol", "release", lease.owner.scheduler_id])
+        except slurm_queue.SchedulerSilent as error:
+            self._say_once(f"job {lease.owner.scheduler_id} is held because its node did not start it: {error}")
 
     def _bury_one(self, lease: Lease, standing: Standing) -> None:
         last = last_words(Path(lease.log))
@@ -466,30 +481,3 @@ class SlurmDriver(Driver):
             status.state in (State.FAILED, State.BLOCKED, State.INTERRUPTED, State.READY, State.MISSING)
             for status in statuses.values()
         )
-
-
-def why(state: str, last: str, *, begun: bool, any_begun: bool) -> tuple[str, str, str]:
-    """(cause, type, message) of a job that ended without a word of its own; cause "" where trying again is free.
-
-    begun: whether this job was. any_begun: whether any of its bundle was: then the others only did not get their turn.
-    last: the end of its scheduler log: under srun an out-of-memory kill reads FAILED, and only the log tells.
-    """
-    if any_begun and not begun:
-        return "", "", ""
-    if state == "OUT_OF_MEMORY" or (state == "FAILED" and OUT_OF_MEMORY.search(last)):
-        return "memory", "OutOfMemory", "killed by the scheduler for using more memory than it asked for"
-    if state in ("TIMEOUT", "DEADLINE"):
-        return "timeout", "TimeLimit", "killed at its time limit, before it could write a checkpoint"
-    if state == "FAILED" and not begun:
-        words = [line.strip() for line in last.splitlines() if line.strip()] or ["its log is empty"]
-        return "code", "JobNotBegun", f"the scheduler's job failed before it began: {words[-1][:300]}"
-    return "", "", ""
-
-
-def last_words(log: Path, size: int = 4000) -> str:
-    try:
-        with log.open("rb") as file:
-            file.seek(max(0, os.fstat(file.fileno()).st_size - size))
-            return file.read().decode(errors="replace")
-    except OSError:
-        return ""

@@ -7,12 +7,14 @@ job is known by id *and* name, and names are unique to a submission. Silence of 
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
 
 from harness.store import Owner
 
@@ -49,6 +51,9 @@ STUCK = {
     "QOSMaxWallDurationPerJobLimit": "asks for more time than the QOS allows",
 }
 """Reasons of a waiting job that will not go away by waiting, in words."""
+OUT_OF_MEMORY = re.compile(r"oom.kill|out of memory", re.IGNORECASE)
+LAUNCH_FAILED = "launch failed requeued held"
+"""The reason of a job that its node did not start (it was slow, or lost its daemon): held until somebody releases it."""
 
 
 class SchedulerSilent(RuntimeError):
@@ -97,7 +102,7 @@ class Entry:
 class Standing:
     """Where a scheduler job stands. state: the scheduler's word. reason: for people, "" when there is none.
 
-    for_parents: waits for jobs that its request named.
+    for_parents: waits for jobs that its request named. launch_failed: held because its node did not start it.
     """
 
     phase: Phase
@@ -105,6 +110,7 @@ class Standing:
     reason: str = ""
     restarts: int = 0
     for_parents: bool = False
+    launch_failed: bool = False
 
 
 @dataclass
@@ -166,8 +172,11 @@ class SlurmQueue:
         if entry is None:
             return self._absent(scheduler_id, name, submitted)
         self._first_seen.pop((scheduler_id, name, "absent"), None)
-        reason = STUCK.get(entry.reason, "") if entry.state in WAITING else ""
         if entry.state in WAITING:
+            if entry.reason.replace("_", " ").startswith(LAUNCH_FAILED):
+                words = "its node did not start it (scontrol release)"
+                return Standing(Phase.WAITING, entry.state, words, entry.restarts, launch_failed=True)
+            reason = STUCK.get(entry.reason, "")
             return Standing(Phase.WAITING, entry.state, reason, entry.restarts, entry.reason == "Dependency")
         if entry.state in PROVISIONAL or entry.state in ENDED:
             patience = self.provisional_seconds if entry.state in PROVISIONAL else self.settle_seconds
@@ -301,3 +310,30 @@ def compressed(scheduler_ids: Collection[str]) -> list[str]:
         main, _, index = id_.partition("_")
         arrays.setdefault(main, []).extend([index] if index else [])
     return [f"{main}_[{','.join(indices)}]" if indices else main for main, indices in arrays.items()]
+
+
+def why(state: str, last: str, *, begun: bool, any_begun: bool) -> tuple[str, str, str]:
+    """(cause, type, message) of a job that ended without a word of its own; cause "" where trying again is free.
+
+    begun: whether this job was. any_begun: whether any of its bundle was: then the others only did not get their turn.
+    last: the end of its scheduler log: under srun an out-of-memory kill reads FAILED, and only the log tells.
+    """
+    if any_begun and not begun:
+        return "", "", ""
+    if state == "OUT_OF_MEMORY" or (state == "FAILED" and OUT_OF_MEMORY.search(last)):
+        return "memory", "OutOfMemory", "killed by the scheduler for using more memory than it asked for"
+    if state in ("TIMEOUT", "DEADLINE"):
+        return "timeout", "TimeLimit", "killed at its time limit, before it could write a checkpoint"
+    if state == "FAILED" and not begun:
+        words = [line.strip() for line in last.splitlines() if line.strip()] or ["its log is empty"]
+        return "code", "JobNotBegun", f"the scheduler's job failed before it began: {words[-1][:300]}"
+    return "", "", ""
+
+
+def last_words(log: Path, size: int = 4000) -> str:
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - size))
+            return file.read().decode(errors="replace")
+    except OSError:
+        return ""

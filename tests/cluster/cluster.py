@@ -144,6 +144,13 @@ class Cluster:
         """NODE_FAIL for what runs there, within a second."""
         self.run("scontrol", "update", f"node={node}", "state=down", "reason=test")
 
+    def fail_next_launch(self) -> Path:
+        """The next job's node cannot start it: SLURM drains the node, and holds the job for ever. A file that is gone when
+        it has happened."""
+        fault = self.state / "fail-next-launch"
+        fault.touch()
+        return fault
+
     def resume_node(self, node: str) -> None:
         self.run("scontrol", "update", f"node={node}", "state=resume", check=False)
 
@@ -152,7 +159,7 @@ class Cluster:
             lines = self.run("sinfo", "-h", "-N", "-p", "main", "-o", "%N %t", check=False).splitlines()
             states = [line.split() for line in lines]
             for node, state in states:
-                if state.rstrip("*") in ("down", "drain", "drng", "inval", "unk"):
+                if state.rstrip("*") in ("down", "drain", "drng", "inval"):
                     self.resume_node(node)
             return len(states) == self.nodes and all(state in LIVE_NODE_STATES for _, state in states)
 
@@ -294,6 +301,7 @@ SlurmctldLogFile={state}/log/slurmctld.log
 SlurmdLogFile={state}/log/slurmd.%n.log
 # A node that is set down stays down; one that only stopped answering returns.
 ReturnToService=1
+Prolog={state}/prolog
 # Believe the node lines below, not the hardware.
 SlurmdParameters=config_overrides
 SchedulerType=sched/backfill
@@ -352,6 +360,9 @@ PartitionName=short {shared.replace("INFINITE", "2")} PriorityTier=5 PreemptMode
             for node in self.node_names:
                 gres_lines += f"NodeName={node} Name=gpu Type={self.gpu_type} File={state}/dev/gpu[0-{self.gpus - 1}]\n"
         cgroup = "CgroupPlugin=cgroup/v1\nCgroupAutomount=yes\nConstrainRAMSpace=yes\n"
+        prolog = state / "prolog"
+        prolog.write_text(f"#!/bin/sh\n! rm {state}/fail-next-launch 2>/dev/null\n")
+        prolog.chmod(0o755)
         changed = False
         for name, text in {"slurm.conf": slurm, "gres.conf": gres_lines, "cgroup.conf": cgroup}.items():
             path = state / name

@@ -42,7 +42,8 @@ def resumed(root, job: Job) -> bool:
 
 
 def test_requeued_failed_and_killed_jobs_resume_and_end_like_undisturbed_ones(cluster, tmp_path):
-    by_hand, on_failed_node, killed = (counting(60, name=name) for name in ("by-hand", "failed-node", "killed"))
+    names, gate = ("by-hand", "failed-node", "killed"), tmp_path / "gate"
+    by_hand, on_failed_node, killed = (counting(20, name=name, gate=str(gate)) for name in names)
     child = Job("digest", {}, {"x": on_failed_node}, "child")
     driver = background(Graph([by_hand, child, killed]), tmp_path)
     failed: list[str] = []
@@ -52,14 +53,21 @@ def test_requeued_failed_and_killed_jobs_resume_and_end_like_undisturbed_ones(cl
         cluster.fail_node(failed[0])
         assert not show(Graph([child]), tmp_path)[on_failed_node.name].startswith("failed"), "NODE_FAIL is provisional"
 
+    def running(job: Job) -> bool:
+        """Whether it is at work now; the failure of a node takes along whatever runs there."""
+        attempt = Store(tmp_path).attempts(job)[-1]
+        at_work = attempt.failure is None and attempt.owner.alive()
+        return step(tmp_path, job) >= 3 and at_work and entry(cluster, attempt.owner.scheduler_id)[1] == "RUNNING"
+
     faults = {
         by_hand: lambda: cluster.run("scontrol", "requeue", scheduler_id(tmp_path, by_hand)),
         killed: lambda: os.kill(Store(tmp_path).attempts(killed)[-1].owner.pid, signal.SIGKILL),
         on_failed_node: fail_its_node,
     }
-    while faults:
-        for job in until(lambda: [ready for ready in faults if step(tmp_path, ready) >= 3]):
-            faults.pop(job)()
+    while faults:  # in whatever order they get going
+        job = until(lambda: next((ready for ready in faults if step(tmp_path, ready) and running(ready)), None))
+        faults.pop(job)()
+    gate.touch()
     until(lambda: len(Store(tmp_path).attempts(on_failed_node)) > 1)
     cluster.resume_node(failed[0])
 
@@ -190,13 +198,22 @@ def test_a_scheduler_that_lost_its_queue_is_noticed_and_the_jobs_are_submitted_a
 
 
 def test_a_twin_on_a_node_that_lost_its_daemon_changes_nothing(cluster, tmp_path):
-    job = counting(150, pause=0.15)
+    gate = tmp_path / "gate"
+    job = counting(60, gate=str(gate))
     driver = background(Graph([job]), tmp_path, sbatch={"nodelist": cluster.node_names[0]})
     until(lambda: step(tmp_path, job) >= 2)
     cluster.stop_node(cluster.node_names[0])  # the job itself goes on, but the scheduler will give it up
     until(lambda: entry(cluster, scheduler_id(tmp_path, job))[1] in ("NODE_FAIL", "PENDING", "COMPLETING"))
+    gate.touch()
     cluster.start_node(cluster.node_names[0])
     outcome = driver.end()
     assert outcome.complete and undisturbed(tmp_path, job)
     assert [attempt.failure for attempt in Store(tmp_path).attempts(job)].count(None) >= 1
     assert queued(cluster) and slurm.available()
+
+
+def test_a_job_that_its_node_could_not_start_is_not_held_for_ever(cluster, tmp_path):
+    job = Job("nothing", {})
+    fault = cluster.fail_next_launch()
+    assert drive(Graph([job]), tmp_path).complete
+    assert not fault.exists() and len(Store(tmp_path).attempts(job)) == 1

@@ -33,14 +33,20 @@ def _save(context: Context, state: dict[str, Any]) -> None:
 
 @register("count")
 def count(context: Context) -> None:
-    """A chain of digests, a step each `pause` seconds, with a checkpoint after every step: resumable exactly."""
+    """A chain of digests, a step each `pause` seconds, with a checkpoint after every step: resumable exactly.
+
+    gate: a file without which it does not get past step 10.
+    """
     steps, pause = context.record.payload["steps"], context.record.payload.get("pause", float(os.environ.get(PAUSE, "0.02")))
     state = {"step": 0, "digest": "".join(_read(path) for path in context.inputs.values())}
     if context.run.resume_from is not None:
         state = json.loads((context.run.resume_from / "state.json").read_text())
         print(f"resumed at step {state['step']}")
+    gate = context.record.payload.get("gate")
     while state["step"] < steps:
         time.sleep(pause)
+        while gate and state["step"] >= 10 and not os.path.exists(gate) and not context.run.should_stop():
+            time.sleep(0.1)
         state = {
             "step": state["step"] + 1,
             "digest": hashlib.sha256(f"{state['digest']}{context.record.key}{state['step']}".encode()).hexdigest(),

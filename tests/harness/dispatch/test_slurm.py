@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from harness.dispatch import slurm_submission
-from harness.dispatch.slurm import why
-from harness.dispatch.slurm_queue import Phase, SchedulerSilent, SlurmQueue, cancel, compressed, expand
+from harness.dispatch.slurm_queue import Phase, SchedulerSilent, SlurmQueue, cancel, compressed, expand, why
 from harness.dispatch.slurm_request import Scale, parameters, sbatch_words, setup_lines, signal_seconds, stop_lead
 from harness.dispatch.slurm_task import others, seconds_of, what_next
 from harness.spec.profile import Resources, SlurmDispatch
@@ -82,6 +81,14 @@ def test_every_state_has_a_phase_and_ends_count_once_files_may_be_visible(schedu
     scheduler.lines = [f"7_1|{state}|0|None|vr-a-train|"]
     assert at(queue, scheduler, 0).phase is (Phase.RUNNING if phase is Phase.ENDED else phase)
     assert at(queue, scheduler, 5).phase is phase
+
+
+def test_a_job_that_its_node_could_not_start_is_told_from_one_that_a_person_holds(scheduler, queue):
+    scheduler.lines = ["7_1|PENDING|0|launch failed requeued held|vr-a-train|"]
+    standing = at(queue, scheduler, 0)
+    assert standing.launch_failed and "scontrol release" in standing.reason
+    scheduler.lines = ["7_1|PENDING|0|JobHeldUser|vr-a-train|"]
+    assert not at(queue, scheduler, 5).launch_failed
 
 
 def test_node_fail_is_believed_only_when_it_stays(scheduler, queue):
