@@ -132,10 +132,11 @@ class Engine:
         boxes: Sequence[tuple[Tensor, Tensor] | None] | None = None,
         seeds: Sequence[int] | None = None,
         shuffle_seed: int = 0,
+        groups: Sequence[int] | None = None,
     ) -> list[Answer]:
         """Decode one batch. boxes: per question ([b, 4] float64, [b] image indices), for oracle latents.
 
-        seeds: of every question's noise. shuffle_seed: of who is fed whose latents, with `latents: shuffled`.
+        seeds: of every question's noise. shuffle_seed, groups: of who is fed whose latents, with `latents: shuffled`.
 
         ValueError if the decode asks for what this checkpoint or these questions lack.
         """
@@ -163,7 +164,14 @@ class Engine:
             prefill = read(self.model, prompts, forced, self.tokens)
             self.prefills.keep(questions, prefill)
         decoded = decode(
-            self.model, prompts, spec, tokens=self.tokens, eos=self.eos, generator=generator, prefill=prefill
+            self.model,
+            prompts,
+            spec,
+            tokens=self.tokens,
+            eos=self.eos,
+            generator=generator,
+            prefill=prefill,
+            groups=groups,
         )
         return [self._answer_of(d) for d in decoded]
 

@@ -107,8 +107,8 @@ class VReflection(lmms):
         self._prepare(requests)
         limits = {_key(r): self._max_new_tokens(r) for r in requests}
         waiting = sorted(limits, key=lambda key: (limits[key], len(self.prepared[key].input_ids), key))
-        for batch in self._batches(waiting, limits):
-            self._decode(batch, self.decode.model_copy(update={"max_new_tokens": limits[batch[0]]}))
+        for groups in self._batches(waiting, limits):
+            self._decode(groups, self.decode.model_copy(update={"max_new_tokens": limits[groups[0][0]]}))
             self.after_batch()
         return [self._handed_over(_key(r)) for r in requests]
 
@@ -123,34 +123,38 @@ class VReflection(lmms):
             return self.decode.max_new_tokens
         return int(request.args[2].get("max_new_tokens") or _STOCK_MAX_NEW_TOKENS)
 
-    def _batches(self, keys: list[Key], limits: Mapping[Key, int]) -> list[list[Key]]:
-        """Batches of one token limit, in the order of `keys`; those whose answers are all known are left out.
+    def _batches(self, keys: list[Key], limits: Mapping[Key, int]) -> list[list[list[Key]]]:
+        """Batches of groups, one token limit each, in the order of `keys`; those whose answers are all known are left out.
 
-        `shuffled` feeds a question another one's latents out of its batch. There, batches have a size of their own (so that
-        batch_size cannot change a result). No batch holds two questions on one picture: their latents would be no other's.
-        That is so for every kind of latents, so that all of them can start from the same prefills.
+        `shuffled` feeds a question another one's latents out of its group. Groups have a size of their own (so that
+        batch_size cannot change a result), and none holds two questions on one picture (whose latents would be no other's).
+        Every kind of latents is decoded in the same batches, so that all can start from the same prefills.
         """
-        shuffled = self.decode.latents == "shuffled" and self.decode.latent_steps > 0
-        size = _SHUFFLED_TOGETHER if shuffled else self.batch_size
-        batches: list[list[Key]] = []
-        open_batches: list[list[Key]] = []
+        groups: list[list[Key]] = []
+        open_groups: list[list[Key]] = []
         for key in keys:
-            fitting = (
-                b
-                for b in open_batches
-                if limits[b[0]] == limits[key] and not self._shares_picture(key, b)
-            )
-            batch = next(fitting, None)
-            if batch is None:
-                batch = []
-                batches.append(batch)
-                open_batches.append(batch)
-            batch.append(key)
-            if len(batch) == size:
-                open_batches.remove(batch)
-        if shuffled:
-            batches = self._no_lonely(batches)
-        return [batch for batch in batches if any(key not in self.answers for key in batch)]
+            fitting = (g for g in open_groups if limits[g[0]] == limits[key] and not self._shares_picture(key, g))
+            group = next(fitting, None)
+            if group is None:
+                group = []
+                groups.append(group)
+                open_groups.append(group)
+            group.append(key)
+            if len(group) == _SHUFFLED_TOGETHER:
+                open_groups.remove(group)
+        if self.decode.latents == "shuffled" and self.decode.latent_steps > 0:
+            groups = self._no_lonely(groups)
+        elif self.batch_size < _SHUFFLED_TOGETHER:
+            size = self.batch_size
+            groups = [group[i : i + size] for group in groups for i in range(0, len(group), size)]
+        batches: list[list[list[Key]]] = []
+        for group in groups:
+            last = batches[-1] if batches else None
+            if last and limits[last[0][0]] == limits[group[0]] and sum(map(len, [*last, group])) <= self.batch_size:
+                last.append(group)
+            else:
+                batches.append([group])
+        return [batch for batch in batches if any(key not in self.answers for group in batch for key in group)]
 
     def _no_lonely(self, batches: list[list[Key]]) -> list[list[Key]]:
         """Questions left alone join a batch without their picture. ValueError if there is none."""
@@ -192,8 +196,8 @@ class VReflection(lmms):
         conversation = _messages(request, self._documents([request])[0])
         return [part["url"] for message in conversation for part in message["content"] if part["type"] == "image"]
 
-    def _decode(self, batch: list[Key], spec: DecodeSpec) -> None:
-        boxes = None
+    def _decode(self, groups: list[list[Key]], spec: DecodeSpec) -> None:
+        batch, boxes = [key for group in groups for key in group], None
         if spec.latents == "oracle":
             if without := [f"{task} {doc}" for task, doc in batch if (task, doc) not in self.boxes]:
                 raise ValueError(f"latents: oracle needs a box for every question; none for {', '.join(without[:3])}")
@@ -204,6 +208,7 @@ class VReflection(lmms):
             self.images,
             boxes=boxes,
             seeds=[self._seed_of(k) for k in batch],
+            groups=[len(group) for group in groups],
         )
         self.answers |= dict(zip(batch, answers, strict=True))
 

@@ -6,7 +6,7 @@ batch when they end; the answers are those of one prompt at a time. Knows nothin
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -106,6 +106,7 @@ def decode(
     keep_latents: bool = False,
     on_step: Callable[[Step], None] | None = None,
     prefill: Prefill | None = None,
+    groups: Sequence[int] | None = None,
 ) -> list[Decoded]:
     """Greedy answers to `prompts`, in order.
 
@@ -115,6 +116,8 @@ def decode(
 
     latents: own; zeroed; noise (normal, with the norm of the own latent); shuffled (each row is fed another row's own
     latents: own ones are decoded first; a donor that starts none is forced to); oracle (Z_T of the true box, by the BCM).
+    groups: numbers of consecutive prompts among which `shuffled` stays; every group is shuffled by the same draw, so what
+    else is in the batch does not matter. None: one group.
     generator (CPU): of the noise and the derangement. on_step sees every forward of the last pass. prefill: of these
     prompts, from `read`, where they are decoded more than once.
     """
@@ -129,7 +132,8 @@ def decode(
             raise ValueError("this prefill is not of these prompts and this start")
         options["prefill"] = prefill
         if spec.latents == "shuffled" and spec.latent_steps:
-            return _shuffled(model, prompts, spec, generator, keep_latents, options)
+            donors = _donors(groups or [len(prompts)], generator)
+            return _shuffled(model, prompts, spec, donors, keep_latents, options)
         feed = _feed(model, prompts, spec, generator)
         return _Decoder(model, prompts, spec, feed, keep_latents, **options).run()
 
@@ -175,7 +179,7 @@ def _feed(model: VReflection, prompts: list[Prompt], spec: DecodeSpec, generator
     if spec.latents == "noise":
         return _Noise(prompts, generator)
     if spec.latents == "oracle" and spec.latent_steps:
-        return _Given([_oracle(model, prompt) for prompt in prompts])
+        return _Given(_oracle(model, prompts))
     return _own
 
 
@@ -205,24 +209,41 @@ class _Given:
         return torch.stack([g[min(a.segment, len(g) - 1), a.step] for g, a in zip(given, asked)]).to(states.dtype)
 
 
-def _oracle(model: VReflection, prompt: Prompt) -> Tensor:
-    """[b, S, D]: Z_T of the true boxes."""
-    device = model.device
-    features, grids = _vision(model, [prompt])
-    images = torch.zeros(len(prompt.boxes), dtype=torch.long) if prompt.box_image is None else prompt.box_image
-    cells = Cells.of(grids.to(device), images.to(device))
-    boxes = prompt.boxes.to(device=device, dtype=torch.float64)
+def _oracle(model: VReflection, prompts: list[Prompt]) -> list[Tensor]:
+    """[b, S, D] of every prompt: Z_T of the true boxes."""
+    device, merge = model.device, model.model.visual.spatial_merge_size
+    features, grids = _vision(model, prompts)
+    images, before = [], 0
+    for prompt in prompts:
+        own = torch.zeros(len(prompt.boxes), dtype=torch.long) if prompt.box_image is None else prompt.box_image.cpu()
+        images.append(own + before)
+        before += len(_grids(prompt, merge))
+    cells = Cells.of(grids.to(device), torch.cat(images).to(device))
+    boxes = torch.cat([prompt.boxes for prompt in prompts]).to(device=device, dtype=torch.float64)
     region = model.region(features, cells, boxes, box_cells(boxes, cells), *model.teacher_region)
-    return model.teacher(region)[0]
+    return list(model.teacher(region)[0].split([len(prompt.boxes) for prompt in prompts]))
 
 
-def _shuffled(model, prompts: list[Prompt], spec: DecodeSpec, generator, keep_latents: bool, options) -> list[Decoded]:
-    if len(prompts) < 2:
+def _donors(groups: Sequence[int], generator: torch.Generator | None) -> list[int]:
+    """Whose latents each prompt is fed."""
+    if min(groups) < 2:
         raise ValueError("latents: shuffled feeds another question's latents; it needs at least two prompts in a batch")
+    state = None if generator is None else generator.get_state()
+    donors: list[int] = []
+    for size in groups:
+        if state is not None:
+            generator.set_state(state)
+        first = len(donors)
+        donors += [first + other for other in derangement(size, generator)]
+    return donors
+
+
+def _shuffled(
+    model: VReflection, prompts: list[Prompt], spec: DecodeSpec, donors: list[int], keep_latents: bool, options
+) -> list[Decoded]:
     quiet = options | {"on_step": None}
     own_spec = spec.model_copy(update={"latents": "own"})
     own = _Decoder(model, prompts, own_spec, _own, True, **quiet).run()
-    donors = derangement(len(prompts), generator)
     first = {at: answer.latents[: spec.latent_steps] for at, answer in enumerate(own) if _complete(answer, spec)}
     wanted = sorted({donors[at] for at, answer in enumerate(own) if answer.latent_started} - set(first))
     if wanted:

@@ -115,14 +115,14 @@ def test_no_latents_mode_depends_on_the_batch_size(latents, engine):
         model = VReflection(
             engine, batch_size=batch_size, images=LIMITS, latents=latents, start="forced", max_new_tokens=5
         )
-        chats = [conversation(f"Question {k} {'x' * k}", picture(10 + k, 48)) for k in range(7)]
+        chats = [conversation(f"Question {k} {'x' * k}", picture(10 + k, 48)) for k in range(20)]
         model.prepared = {("vr_mmvp", k): q for k, q in enumerate(prepared(engine, *chats))}
         limits = dict.fromkeys(model.prepared, 5)
         for batch in model._batches(list(limits), limits):
             model._decode(batch, model.decode)
         return [model.answers[key].response for key in sorted(model.answers)]
 
-    assert responses(1) == responses(3)
+    assert responses(1) == responses(64)
 
 
 def test_shuffled_batches_hold_no_picture_twice_and_nobody_alone(engine):
@@ -130,9 +130,10 @@ def test_shuffled_batches_hold_no_picture_twice_and_nobody_alone(engine):
     chats = [conversation(f"Rotation {k}", picture(30 + k // 4, 48)) for k in range(20)]
     model.prepared = {("vr_hrbench4k", k): q for k, q in enumerate(prepared(engine, *chats))}
     batches = model._batches(list(model.prepared), dict.fromkeys(model.prepared, 5))
-    assert sorted(key for batch in batches for key in batch) == sorted(model.prepared)
-    for batch in batches:
-        shown = [model.prepared[key].images for key in batch]
+    groups = [group for batch in batches for group in batch]
+    assert sorted(key for group in groups for key in group) == sorted(model.prepared)
+    for group in groups:
+        shown = [model.prepared[key].images for key in group]
         assert len(set(shown)) == len(shown) > 1
     model.prepared = {key: model.prepared[key] for key in list(model.prepared)[:4]}
     with pytest.raises(ValueError, match="shuffled needs questions on different pictures"):

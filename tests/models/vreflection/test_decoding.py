@@ -171,6 +171,19 @@ def test_shuffled_feeds_the_donors_own_latents(talkative, prompts, tokens):
         torch.testing.assert_close(answer.hidden[0], own[at].hidden[0], atol=1e-5, rtol=1e-4)
 
 
+def test_every_group_is_shuffled_alike_whatever_else_is_in_the_batch(talkative, prompts, tokens):
+    spec = DecodeSpec(latents="shuffled", start="forced", max_new_tokens=12)
+    options = {"tokens": tokens, "eos": {EOS}, "keep_latents": True}
+    prompts = prompts[:6]
+    together = decode(talkative, prompts, spec, generator=torch.Generator().manual_seed(0), groups=[3, 3], **options)
+    alone = [
+        answer
+        for group in (prompts[:3], prompts[3:])
+        for answer in decode(talkative, group, spec, generator=torch.Generator().manual_seed(0), **options)
+    ]
+    same(together, alone)
+
+
 def test_shuffled_leaves_prompts_without_latents_alone_and_forces_donors_that_start_none(talkative, prompts, tokens):
     spec = DecodeSpec(latents="shuffled", max_new_tokens=24)
     own = run(talkative, prompts, tokens)
