@@ -13,7 +13,7 @@ from harness.plan.jobs import Checkpoint, JobMaker, TaskDigests, has_latents
 from harness.plan.sources import backbone
 from harness.spec.benchmark import Benchmark
 from harness.spec.errors import SpecError, unknown
-from harness.spec.experiment import Column, Experiment, Row
+from harness.spec.experiment import Column, Experiment, External, Row
 from harness.spec.files import Loaded, LoadedExperiment, load_benchmark, load_experiment, load_profile, load_recipe
 from harness.spec.profile import Profile
 from harness.spec.resolve import ResolvedRow, base, check_overrides, resolve, resolve_base
@@ -224,8 +224,19 @@ def _not_run(row: Row) -> str:
     if row.delta is not None:
         return f"{row.delta.of} minus {row.delta.over}"
     if row.external is not None:
-        return row.external.not_run or "external systems are not evaluated yet"
+        return external_reason(row.external)
     return ""
+
+
+def external_reason(system: External) -> str:
+    """Why a comparison system has no value here; the reported one stands beside it."""
+    if system.not_run:
+        return system.not_run
+    if system.endpoint:
+        return f"{system.model} answers only at an OpenAI-compatible endpoint ({system.endpoint}), and none is asked from here yet"
+    if system.repo:
+        return f"the weights of {system.repo} are not here, and lmms-eval's {system.adapter or 'adapter'} is not driven from here yet"
+    return "the spec names neither a checkpoint nor an endpoint"
 
 
 def _select(known: list[str], wanted: Sequence[str], flag: str, noun: str) -> list[str]:

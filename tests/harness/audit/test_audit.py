@@ -149,3 +149,9 @@ def test_nothing_is_found_in_a_corrected_copy(tmp_path):
     (tmp_path / "recipes").symlink_to(EXPERIMENTS / "recipes")
     (tmp_path / "table2.yaml").write_text(text)
     assert audit(read_paper([tmp_path / "table2.yaml"])).findings == ()
+
+
+def test_another_papers_table_is_read_and_its_way_of_rounding_is_no_accusation():
+    found = audit(read_paper(spec_files([EXPERIMENTS / "examples"]))).findings
+    assert found and {finding.severity for finding in found} == {Severity.CONDITIONAL}
+    assert all("only if truncated" in finding.text for finding in found)
