@@ -7,7 +7,6 @@ asked only whether a job is still in its hands, once for all jobs a poll.
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import time

@@ -107,6 +107,7 @@ def train(
         model, args, run=run, stage=stage, latent_steps=spec.latent_steps, order=order, loader=loader,
         checkpoint_seconds=checkpoint_seconds,
     )  # fmt: skip
+    trained = sum(p.numel() for p in trainable(model).values())  # before they are sharded
     trainer.train(resume_from_checkpoint=str(run.resume_from) if run.resume_from else None)
 
     if caching is None:  # the Trainer sets it for training; it must not end up in config.json
@@ -129,7 +130,7 @@ def train(
         "probe_samples": held,
         "training_samples": len(samples) - held,
         "rejected": samples.summary.rejected,
-        "trainable_parameters": sum(p.numel() for p in trainable(model).values()),
+        "trainable_parameters": trained,
         "seconds": round(time.perf_counter() - began, 3),
     }
     if rank == 0:
@@ -238,6 +239,10 @@ def _use_gloo() -> None:
 
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
     os.environ["ACCELERATE_USE_DEEPSPEED"] = "true"
+    import deepspeed.ops
+
+    # A kernel for inference, compiled for a minute at first use; a rank killed meanwhile leaves a lock that hangs the next.
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     PartialState(backend="gloo")
 
 
@@ -279,7 +284,8 @@ def _save(
     dtype = stored_dtype(init)
     state = None
     if trainer.is_deepspeed_enabled:
-        state = {name: value.to(dtype) for name, value in trainer.accelerator.get_state_dict(trainer.deepspeed).items()}
+        gathered = trainer.accelerator.get_state_dict(trainer.deepspeed)  # by all ranks together, for the first
+        state = {} if rank else {name: value.to(dtype) for name, value in gathered.items()}
     else:
         for parameter in model.parameters():
             parameter.data = parameter.data.to(dtype)

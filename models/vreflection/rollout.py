@@ -37,7 +37,8 @@ class Layout:
 
     @classmethod
     def of(cls, mask: Tensor, segment_row: Tensor, segment_start: Tensor, slots: int, rounds: int = 0) -> Layout:
-        """mask [R, L] of real tokens (right-padded or not); segments [B]. rounds: at least so many chunks of slots."""
+        """mask [R, L] of real tokens (right-padded or not); segments [B]. rounds: at least so many chunks of slots,
+        and text before each and after the last, be it one column of padding: sharded ranks must take the same steps."""
         rows, length = mask.shape
         device = mask.device
         order = (segment_row * (length + 1) + segment_start).argsort()
@@ -52,7 +53,7 @@ class Layout:
             segments[row_of[here]] = order[here]
             has = segments >= 0
             start = torch.where(has, segment_start[segments.clamp(min=0)], done)
-            width = int((start - done).max())
+            width = max(int((start - done).max()), int(rounds > 0))
             text = start[:, None] - width + torch.arange(width, device=device)
             columns.append(torch.where(text >= done[:, None], text, -1))
             chunks.append((begin, begin + width, None))
@@ -61,7 +62,7 @@ class Layout:
             chunks.append((begin + width, begin + width + slots, segments))
             begin += width + slots
             done = torch.where(has, start + slots, done)
-        width = int((length - done).max())
+        width = max(int((length - done).max()), int(rounds > 0))
         rest = done[:, None] + torch.arange(width, device=device)
         columns.append(torch.where(rest < length, rest, -1))
         chunks.append((begin, begin + width, None))
