@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from models.config import DecodeSpec, Images
-from models.evaluation.vision import FeatureCache, content_hash, encode, merged_grid
+from models.evaluation.vision import FeatureCache, content_hash, encode, merged_grid, weights_digest
 from models.training.images import load_image_processor
 from models.vreflection import checkpoint as checkpoints
 from models.vreflection.decoding import Decoded, Prompt, decode, read
@@ -53,6 +53,7 @@ class Engine:
     """Model, tokenizer, image processors and the feature cache of one checkpoint folder.
 
     checkpoint: any Qwen2.5-VL folder; heads and latent tokens are optional (without them decoding is plain).
+    features: by vision tower, kept by the caller from one checkpoint to the next: the tower is frozen in training.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class Engine:
         attention: str = "sdpa",
         feature_cache_bytes: int = 4 << 30,
         prefill_cache_bytes: int = 3 << 28,
+        features: dict[str, FeatureCache] | None = None,
     ) -> None:
         from transformers import AutoProcessor
 
@@ -89,6 +91,11 @@ class Engine:
         self.tokens = SpecialTokens.of(self.tokenizer)
         self.eos = _end_tokens(self.model, self.tokenizer)
         self.features = FeatureCache(feature_cache_bytes)
+        if features is not None:
+            tower = weights_digest(self.model.model.visual)
+            if tower not in features:
+                features.clear()
+            self.features = features.setdefault(tower, self.features)
         self.prefills = _Prefills(prefill_cache_bytes)
         self._processor = lru_cache(maxsize=4)(lambda images: load_image_processor(self.checkpoint, images))
 

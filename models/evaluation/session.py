@@ -32,6 +32,7 @@ from models.evaluation.lmms_model import Key, VReflection
 from models.evaluation.mirror import MirrorTask, load_task
 from models.evaluation.rows import rows_of
 from models.evaluation.tasks import YAML_FOLDER, digest, tasks_for
+from models.evaluation.vision import FeatureCache
 from models.run import Interrupted, Run
 
 _CHECKPOINT_SECONDS = 300.0
@@ -43,6 +44,7 @@ class Session:
 
     checkpoint: a Qwen2.5-VL folder, with heads or without. device: "cpu" or "cuda". threads: torch's.
     precision: "bf16" or "fp32"; a spec of another precision is refused. attention: transformers' name of it.
+    features: see `Engine`.
     """
 
     def __init__(
@@ -52,8 +54,11 @@ class Session:
         threads: int = 1,
         precision: str = "bf16",
         attention: str = "sdpa",
+        features: dict[str, FeatureCache] | None = None,
     ) -> None:
-        self.engine = Engine(checkpoint, device=device, threads=threads, precision=precision, attention=attention)
+        self.engine = Engine(
+            checkpoint, device=device, threads=threads, precision=precision, attention=attention, features=features
+        )
         self._manager = TaskManager(include_defaults=False, include_path=str(YAML_FOLDER))
         self._tasks: dict[tuple[str, Path], MirrorTask] = {}
         self._prepared: dict[tuple[str, Path, Any], dict[Key, Question]] = {}

@@ -25,6 +25,15 @@ def content_hash(image: Image.Image) -> str:
     return state.hexdigest()
 
 
+def weights_digest(module: torch.nn.Module) -> str:
+    """Of names, dtypes and values of all parameters and buffers."""
+    state = hashlib.blake2b(digest_size=16)
+    for name, value in module.state_dict().items():
+        state.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        state.update(value.detach().cpu().contiguous().view(torch.uint8).numpy())
+    return state.hexdigest()
+
+
 class FeatureCache:
     """Least-recently-used features by picture, bounded in bytes; kept in main memory."""
 

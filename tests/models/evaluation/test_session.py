@@ -120,6 +120,20 @@ def test_a_second_evaluation_encodes_no_picture_again(session, spec, mirrors, tm
     session.evaluate(LocalRun(tmp_path / "2"), spec("mmvp", latents="zeroed"), mirror=mirrors["mmvp"], batch_size=8)
 
 
+def test_a_second_checkpoint_with_the_same_tower_encodes_no_picture_again(checkpoint, spec, mirrors, tmp_path, monkeypatch):
+    from models.evaluation import Session, engine
+
+    kept = {}
+    first = Session(checkpoint, precision="fp32", features=kept)
+    first.evaluate(LocalRun(tmp_path / "1"), spec("mmvp"), mirror=mirrors["mmvp"], batch_size=8)
+    monkeypatch.setattr(engine, "encode", lambda model, processor, pictures: pytest.fail("encoded") if pictures else [])
+    second = Session(checkpoint, precision="fp32", features=kept)
+    second.evaluate(LocalRun(tmp_path / "2"), spec("mmvp"), mirror=mirrors["mmvp"], batch_size=8)
+    assert rows_in(tmp_path / "1") == rows_in(tmp_path / "2")
+    other = Session(checkpoint, precision="bf16", features=kept)
+    assert other.engine.features.bytes == 0 and len(kept) == 1
+
+
 def test_another_kind_of_latents_starts_from_the_prompts_as_they_were_read(session, spec, mirrors, checkpoint, tmp_path, monkeypatch):
     from models.evaluation import Session, engine
 
