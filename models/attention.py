@@ -54,10 +54,11 @@ def attention_maps(run: Run, spec: MapsSpec, *, checkpoint: Path, source: Path) 
     for number, (facts, picture, maps) in enumerate(found):
         file = f"pictures/{number}.png"
         picture.save(run.out / file)
-        inside = facts.pop("inside")
+        inside = facts.pop("inside").cpu()
+        maps = {who: values.float().cpu() for who, values in maps.items()}
         for who, values in maps.items():
-            arrays[f"{number}.{who}"] = values.float().cpu().numpy().reshape(-1, *facts["grid"]).astype(np.float32)
-        mass = {who: (values.float() * inside).sum(-1).mean().item() for who, values in maps.items()}
+            arrays[f"{number}.{who}"] = values.numpy().reshape(-1, *facts["grid"]).astype(np.float32)
+        mass = {who: (values * inside).sum(-1).mean().item() for who, values in maps.items()}
         rows.append({"picture": file, **facts, "in_box": mass, "box_area": inside.float().mean().item()})
         run.log(number + 1, len(found))
     np.savez_compressed(run.out / "attention.npz", **arrays)

@@ -101,6 +101,8 @@ def row_label(plan: Plan, text: str) -> str:
 
 def columns_of(plan: Plan, text: str | None) -> list[Column]:
     """The named column, or the first one of each benchmark. Raises SpecError with the nearest name."""
+    if not plan.columns:
+        raise SpecError(f"{plan.experiment.document.name}: shows no accuracies, so its rows have no samples to compare")
     if text is None:
         return list({column.benchmark: column for column in reversed(plan.columns)}.values())[::-1]
     names = [column.name for column in plan.columns]
