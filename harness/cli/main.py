@@ -38,6 +38,7 @@ _EXPECTED = (
     ("harness.dispatch.slurm_queue", "SchedulerSilent"),
     ("harness.tracking", "TrackingError"),
     ("models.vreflection.adopt", "Unfit"),
+    ("models.training.data", "DataError"),
 )
 """Errors that are about the user's input or machine, by the module that defines them: shown as a line, not a traceback."""
 

@@ -39,6 +39,8 @@ def main(options: argparse.Namespace) -> int:
     if todo:
         gc.enable()
         store.ensure_writable()
+        for note in check_inputs(graph, store, profile):
+            print(note, file=sys.stderr)
         if options.detach and profile.dispatch.kind == "local":
             return detach(options)
     follower = begin(made, store, running=todo)
@@ -61,9 +63,22 @@ def work(graph: Graph, store: Store, profile: Profile, detach: bool = False) -> 
     outcome = run_profile(
         graph, store, profile, forecast=lambda job: seconds_of(job, known, profile.seconds), detach=detach
     )
-    for line in (*outcome.notes, *map(str, outcome.problems)):
+    blocked = [problem for problem in outcome.problems if problem.state == "blocked"]
+    for line in (*outcome.notes, *(str(problem) for problem in outcome.problems if problem not in blocked)):
         print(line, file=sys.stderr)
+    if blocked:
+        print(f"{plural(len(blocked), 'job')} could not run for it: run.py status shows which", file=sys.stderr)
     return outcome
+
+
+def check_inputs(graph: Graph, store: Store, profile: Profile) -> list[str]:
+    """External data are looked at first, where the jobs run on this machine; notes for a person."""
+    todo = [job for job in graph if job.payload.get("source") == "external" and not store.is_done(job)]
+    if not todo or profile.dispatch.kind != "local":
+        return []
+    from harness.worker.inputs import check_inputs as check
+
+    return check(todo)
 
 
 def ensure_writable(folder: Path) -> None:

@@ -19,6 +19,7 @@ import json
 import math
 import os
 import re
+import resource
 import time
 from array import array
 from collections import Counter
@@ -99,6 +100,10 @@ class Summary:
     rejected: dict[str, int] = field(default_factory=dict)
     """Reason -> samples."""
     rows_per_second: float = 0.0
+    index_mib: float = 0.0
+    """What is kept of all samples."""
+    peak_mib: float = 0.0
+    """The process's largest memory so far."""
 
 
 class Samples:
@@ -329,7 +334,7 @@ def read_samples(data: Path, *, report: Path | None = None) -> Samples:
                     line = {"id": f"{source.name}:{number}", "file": source.annotations.name, "entry": number,
                             "reason": why.reason, "detail": why.detail}  # fmt: skip
                     rejected.write(json.dumps(line) + "\n")
-                    first = first or f"; first: {source.name}:{number}: {why}"
+                    first = first or f"; the first: {source.annotations}, entry {number}: {why}; correct the file or the meta's image_folder"
                     continue
                 where.extend((source_number, number, start, size))
                 summary.boxes += len(sample.boxes)
@@ -339,13 +344,20 @@ def read_samples(data: Path, *, report: Path | None = None) -> Samples:
     summary.samples = len(where) // 4
     summary.rejected = {reason: counts[reason] for reason in REASONS if counts[reason]}
     summary.rows_per_second = round(rows / max(time.perf_counter() - began, 1e-9), 1)
+    summary.index_mib = round(len(where) * where.itemsize / 2**20, 3)
+    summary.peak_mib = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
     if report is not None:
         (report / "reading.json").write_text(json.dumps(asdict(summary), indent=1) + "\n")
     if not where:
         raise DataError(
-            f"{meta_file(Path(data))}: no usable sample of {rows} ({summary.rejected or 'the files are empty lists'}){first}"
+            f"{meta_file(Path(data))}: no usable sample of {rows} ({counted(summary.rejected) or 'the files are empty lists'}){first}"
         )
     return Samples(sources, np.frombuffer(where, dtype=np.int64).reshape(-1, 4), summary)
+
+
+def counted(rejected: dict[str, int]) -> str:
+    """2 missing image, 1 bad box"""
+    return ", ".join(f"{count} {reason}" for reason, count in rejected.items())
 
 
 def _lines(report: Path | None) -> io.TextIOBase:

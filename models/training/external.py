@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from models.config import ExternalTraining
-from models.training.data import DataError, meta_file, read_samples, read_sources
+from models.training.data import DataError, Summary, meta_file, read_samples, read_sources
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -34,13 +34,7 @@ def link_training_set(out: Path, spec: ExternalTraining) -> dict[str, Any]:
     A revision of 64 hex digits must be the data's `manifest_digest`; any other text is taken as a name and recorded
     beside the digest. Raises DataError naming the file and the remedy.
     """
-    meta = meta_file(Path(spec.meta).absolute())
-    digest = manifest_digest(meta)
-    if _SHA256.fullmatch(spec.revision) and digest != spec.revision:
-        raise DataError(
-            f"{meta}: its content has sha256 {digest}, the profile pins {spec.revision}; "
-            "restore that data, or write the new digest as data.revision"
-        )
+    meta, digest = _pinned(spec)
     sources = [
         {"ds_name": s.name, "data_path": str(s.annotations), "image_folder": str(s.images), "ds_type": s.kind}
         for s in read_sources(meta)
@@ -49,3 +43,20 @@ def link_training_set(out: Path, spec: ExternalTraining) -> dict[str, Any]:
     summary = asdict(read_samples(out, report=out).summary) | {"manifest_sha256": digest, "revision": spec.revision}
     (out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
     return summary
+
+
+def check_training_set(spec: ExternalTraining) -> Summary:
+    """What a job would find, before any job runs: one validating pass. Raises DataError, one line about the user's own file."""
+    return read_samples(_pinned(spec)[0]).summary
+
+
+def _pinned(spec: ExternalTraining) -> tuple[Path, str]:
+    """The meta file and its digest. Raises DataError when it is not there or is not what the profile pins."""
+    meta = meta_file(Path(spec.meta).expanduser().absolute())
+    digest = manifest_digest(meta)
+    if _SHA256.fullmatch(spec.revision) and digest != spec.revision:
+        raise DataError(
+            f"{meta}: its content has sha256 {digest}, the profile pins {spec.revision}; "
+            "restore that data, or write the new digest as data.revision"
+        )
+    return meta, digest

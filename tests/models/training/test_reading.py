@@ -118,7 +118,7 @@ def test_broken_json_names_file_and_entry(tmp_path, text, entry_number):
 
 
 def test_nothing_usable_is_an_error_with_the_first_reason(tmp_path):
-    with pytest.raises(DataError, match=r"no usable sample of 1 .*toy:0: box count: 0 boxes for 1 <lvr>"):
+    with pytest.raises(DataError, match=r"no usable sample of 1 \(1 box count\); the first: .*annotations\.json, entry 0: box count: 0 boxes for 1 <lvr>; correct"):
         read_samples(write(tmp_path, [entry(bboxes=[])]))
 
 

@@ -1,0 +1,148 @@
+"""Each kind of wrong input that a person would give, through the real command: one line, its place, the remedy, no compute."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from harness.spec.files import REPOSITORY
+from tests.harness.conftest import Desk
+from tests.harness.store.test_store import mounted
+
+ROW = "- Stage 2 Only:     {stages: [stage2], set: {stage2.teacher: random}, reported: [68.4, 67.5, 52.9]}"
+
+
+def command(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(REPOSITORY / "run.py"), *words], capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+def one_line(*words: str, code: int = 2) -> str:
+    done = command(*words)
+    assert done.returncode == code and done.stdout == "", done.stderr
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert not list(Path().glob("results/*/*/attempts/*")), "nothing was computed"
+    return done.stderr.strip()
+
+
+def changed(desk: Desk, what: str) -> Path:
+    return desk.table((ROW, f"- Stage 2 Only:     {what}"))
+
+
+def test_an_unknown_recipe(desk: Desk):
+    said = one_line(str(desk.table(("recipe: vreflection", "recipe: vreflecton"))))
+    assert said.startswith('table.yaml:4: recipe: no such recipe "vreflecton"; did you mean "vreflection"? (recipes: ')
+
+
+def test_a_misspelt_field(desk: Desk):
+    said = one_line(str(changed(desk, "{stages: [stage2], set: {stage2.techer: random}}")))
+    assert said.startswith('table.yaml:8: rows[1].set.stage2.techer: no such field; did you mean "teacher"?')
+
+
+def test_no_latent_steps(desk: Desk):
+    said = one_line(str(changed(desk, "{stages: [stage1], set: {latent_steps: 0}}")))
+    assert said.startswith("table.yaml:8: rows[1].set.latent_steps: 0 leaves no latent state to align; use 1 or more")
+
+
+def test_a_probability_of_one_and_a_half(desk: Desk):
+    said = one_line(str(changed(desk, "{stages: [stage1], set: {stage1.p: 1.5}}")))
+    assert said == "table.yaml:8: rows[1].set.stage1.p: 1.5 is out of range: must be at most 1"
+
+
+def test_yaml_syntax(desk: Desk):
+    said = one_line(str(desk.table(("columns: [mmvp, hrbench4k, blink]", "columns: [mmvp, hrbench4k, blink"))))
+    assert said.startswith("table.yaml:6: YAML syntax: ")
+
+
+def test_a_results_folder_that_cannot_be_written(desk: Desk):
+    (desk.folder / "taken").write_text("a file, not a folder")
+    said = one_line(str(desk.table()), "--results", "taken/results")
+    assert "taken" in said and "Not a directory" in said
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
+def test_a_results_folder_on_a_read_only_disk(desk: Desk):
+    with mounted(desk.folder / "disk", "size=1m"):
+        subprocess.run(["mount", "-o", "remount,ro", str(desk.folder / "disk")], check=True)
+        said = one_line(str(desk.table()), "--results", "disk/results")
+    assert "disk/results" in said and "Read-only file system" in said and "choose another results folder" in said
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
+def test_a_disk_that_is_full(desk: Desk):
+    with mounted(desk.folder / "disk", "size=256k"):
+        said = one_line(str(desk.table()), "--results", "disk/results")
+        assert not list((desk.folder / "disk").rglob("DONE*"))
+    assert "no space left to write" in said and "free some or choose another results folder" in said
+
+
+def test_a_missing_checkpoint(desk: Desk):
+    desk.write("profiles/mine.yaml", desk.profile("smoke").replace("/base}", "/bose}"))
+    said = one_line(str(desk.table()), "--profile", "mine")
+    assert said.startswith("profiles/mine.yaml:") and "backbone.path: no such folder" in said
+
+
+def external(desk: Desk, *entries: dict) -> str:
+    """A profile that trains on these entries of the authors' format."""
+    (desk.folder / "set" / "images").mkdir(parents=True)
+    Image.new("RGB", (56, 56)).save(desk.folder / "set" / "images" / "a.png")
+    sample = {
+        "dataset": "mine", "image": ["a.png"], "bboxes": [[0.1, 0.1, 0.5, 0.5]],
+        "conversations": [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": "<lvr>\n<answer> A </answer>"}],
+    }  # fmt: skip
+    desk.write("set/rows.json", json.dumps([{**sample, **entry} for entry in entries]))
+    meta = [{"ds_name": "mine", "data_path": "rows.json", "image_folder": "images", "ds_type": "Q_A"}]
+    desk.write("set/meta.json", json.dumps(meta))
+    text = desk.profile("smoke")
+    line = next(line for line in text.splitlines() if line.startswith("data: "))
+    desk.write("profiles/mine.yaml", text.replace(line, "data: {source: external, meta: set/meta.json, revision: mine}"))
+    return str(desk.table())
+
+
+def test_a_missing_image(desk: Desk):
+    said = one_line(external(desk, {"image": ["gone.png"]}), "--profile", "mine")
+    assert "set/rows.json, entry 0: missing image: " in said and "images/gone.png; correct the file or" in said
+
+
+def test_an_inverted_box(desk: Desk):
+    said = one_line(external(desk, {"bboxes": [[0.6, 0.2, 0.4, 0.8]]}), "--profile", "mine")
+    assert "entry 0: bad box: box 0 [0.6, 0.2, 0.4, 0.8] is empty or inverted within 0..1" in said
+
+
+def test_an_annotation_file_that_is_not_there(desk: Desk):
+    table = external(desk, {})
+    (desk.folder / "set" / "rows.json").unlink()
+    said = one_line(table, "--profile", "mine")
+    assert "set/meta.json: entry 0, field 'data_path': 'rows.json' does not exist" in said
+
+
+def test_other_data_than_the_profile_pins(desk: Desk):
+    table = external(desk, {})
+    text = (desk.folder / "profiles" / "mine.yaml").read_text()
+    desk.write("profiles/mine.yaml", text.replace("revision: mine", f"revision: {'a' * 64}"))
+    said = one_line(table, "--profile", "mine")
+    assert "set/meta.json: its content has sha256 " in said and "write the new digest as data.revision" in said
+
+
+def test_a_benchmark_folder_that_is_not_there(desk: Desk):
+    text = desk.profile("smoke").replace("mmvp: {source: proxy, n: 16}", "mmvp: {source: external, path: ./mmvp, revision: v1}")
+    desk.write("profiles/mine.yaml", text)
+    said = one_line(str(desk.table()), "--profile", "mine")
+    assert said.startswith("./mmvp: no such folder; ") and said.endswith("benchmarks.mmvp.path")
+
+
+def test_some_bad_samples_are_counted_before_anything_runs(desk: Desk, capsys):
+    from harness.cli.run import check_inputs
+    from harness.plan import plan_experiment
+    from harness.store import Store
+
+    plan = plan_experiment(external(desk, {}, {"image": ["gone.png"]}, {"bboxes": []}, {}), "mine")
+    (note,) = check_inputs(plan.graph, Store("results"), plan.profile.value)
+    assert note.startswith("set/meta.json: 2 of 4 samples rejected (1 missing image, 1 box count); the rest is used")
