@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--column", metavar="COLUMN", help="only this one (default: every benchmark of the table)")
     parser.add_argument("--protocol", choices=("paper", "stock"), help="default: the table's")
     parser.add_argument("--seed", type=int, metavar="SEED", help="default: the first")
-    parser.add_argument("--most", type=count, default=24, metavar="N", help="questions shown of each benchmark (default: 24)")
+    parser.add_argument("--most", type=count, default=16, metavar="N", help="questions shown of each benchmark (default: 16)")
     parser.add_argument("--profile", default="proxy", metavar="P", help="profile's name or file (default: proxy)")
     parser.add_argument("--reports", type=Path, default=Path("reports"), metavar="DIR", help="default: reports")
     add_results(parser)

@@ -214,7 +214,7 @@ def embedded(picture: Any) -> tuple[str, int]:
     small = picture.convert("RGB")
     small.thumbnail((SIDE, SIDE))
     content = io.BytesIO()
-    small.quantize(256).save(content, format="PNG", optimize=True)  # half the size, no visible difference
+    small.save(content, format="PNG", optimize=True)  # no palette: questions ask for colours
     width = small.width if max(small.size) > SIDE // 2 else 2 * small.width
     return f"data:image/png;base64,{base64.b64encode(content.getvalue()).decode()}", width
 
