@@ -237,11 +237,15 @@ class MeasureSpec(Frozen):
     seed: Annotated[int, Field(ge=0)] = 0
 
 
+GENERATOR = 2
+"""Version of the proxy's world, raised when the same seed gives other pictures or questions. 1 drew hollow squares empty."""
+
+
 class ProxyTraining(Frozen):
     """Procedural scenes in the Visual-CoT format; generated, so its parameters are its identity."""
 
     source: Literal["proxy"] = "proxy"
-    generator: Count = 1
+    generator: Count = GENERATOR
     n: Count = 8000
     seed: Annotated[int, Field(ge=0)] = 0
 
@@ -259,7 +263,7 @@ class ProxyMirror(Frozen):
     """A generated benchmark in the true schema of the stock data set."""
 
     source: Literal["proxy"] = "proxy"
-    generator: Count = 1
+    generator: Count = GENERATOR
     benchmark: str
     n: Count | None = None
     """Questions; None is the generator's own default for the benchmark."""

@@ -6,8 +6,9 @@ from typing import Any
 
 from pydantic import BaseModel
 
-TAGS = frozenset({"kind", "source"})
-"""Fields that say which schema the others belong to: kept although they are at their default."""
+TAGS = frozenset({"kind", "source", "generator"})
+"""Fields that say which schema the others belong to, or which version made the data: kept although they are at their
+default, because a new default means new data."""
 
 
 def payload(spec: BaseModel) -> dict[str, Any]:
