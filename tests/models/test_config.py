@@ -1,0 +1,82 @@
+"""Schema defaults are part of every stored result's identity: a changed one changes what old keys mean.
+
+To add a field is free. To change a default here, raise the kind's version in harness/jobs.py.
+"""
+
+import pytest
+from pydantic import ValidationError
+
+from models.config import (
+    DecodeSpec,
+    EvaluateSpec,
+    ExternalMirror,
+    ExternalTraining,
+    Images,
+    Joint,
+    ProxyMirror,
+    ProxyTraining,
+    Sft,
+    Stage1,
+    Stage2,
+    TrainSpec,
+)  # fmt: skip
+
+OPTIMISATION = {
+    "steps": 2500, "lr": 1e-5, "weight_decay": 0.1, "decay_norms": False, "warmup_ratio": 0.03, "schedule": "cosine",
+    "global_batch": 256, "precision": "bf16", "max_grad_norm": 1.0, "adam_betas": (0.9, 0.999),
+}  # fmt: skip
+SLOTS = {
+    "slot_fill": "teacher", "slot_gradient": "attached", "rollout": "sequential", "self_fed": 0.0, "ce_on_slots": False,
+    "region": "roi_align", "roi_bins": 8,
+}  # fmt: skip
+ALIGNMENT = {"lambda_bcm": 0.1, "align": "bernoulli", "p": 0.5, "granularity": "step", "bcm_distance": "l1", "clamp": 0.0}
+DISTILLATION = {
+    "lambda_dac": 0.1, "lambda_feat": 1.0, "lambda_attn": 1.0, "dac_distance": "l1", "tau": 1.0, "epsilon": 1e-9,
+    "epsilon_in": "both", "query_source": "hidden", "query_shift": 1, "teacher": "stage1",
+}  # fmt: skip
+IMAGES = {"min_pixels": 100352, "max_pixels": 4014080, "processor": "torchvision"}
+DECODE = {"latent_steps": 8, "latents": "own", "start": "emitted", "max_new_tokens": 512, "count_latents": False}
+FROZEN = {
+    Sft: OPTIMISATION | {"kind": "sft"},
+    Stage1: OPTIMISATION | SLOTS | ALIGNMENT | {"kind": "stage1"},
+    Stage2: OPTIMISATION | SLOTS | DISTILLATION | {"kind": "stage2", "slot_fill": "student"},
+    Joint: OPTIMISATION | SLOTS | ALIGNMENT | DISTILLATION | {"kind": "joint", "teacher": "joint"},
+    Images: IMAGES,
+    TrainSpec: {"latent_steps": 8, "seed": 0, "images": Images(), "vision": "live", "max_tokens": 16384, "packing": "packed"},
+    DecodeSpec: DECODE,
+    EvaluateSpec: {"protocol": "paper", "decode": DecodeSpec(), "images": Images(), "precision": "bf16", "seed": 0},
+    ProxyTraining: {"source": "proxy", "n": 8000, "seed": 0},
+    ExternalTraining: {"source": "external"},
+    ProxyMirror: {"source": "proxy", "n": None, "seed": 0, "split": "test"},
+    ExternalMirror: {"source": "external"},
+}
+
+
+@pytest.mark.parametrize("model", FROZEN, ids=lambda model: model.__name__)
+def test_a_default_that_keys_leave_out_is_frozen(model):
+    fields = model.model_fields
+    assert {name: fields[name].default for name in FROZEN[model]} == FROZEN[model]
+
+
+REFUSED = {
+    "a probability": (Stage1, {"p": 1.5}, "less than or equal to 1"),
+    "a share": (Stage2, {"self_fed": -0.1}, "greater than or equal to 0"),
+    "a weight": (Stage1, {"lambda_bcm": -1}, "greater than or equal to 0"),
+    "a temperature": (Stage2, {"tau": 0}, "greater than 0"),
+    "bins": (Stage1, {"roi_bins": 0}, "greater than or equal to 1"),
+    "steps": (Sft, {"steps": 0}, "greater than or equal to 1"),
+    "S": (TrainSpec, {"stage": Stage1(), "latent_steps": -1}, "greater than or equal to 0"),
+    "an unknown name": (Stage1, {"lamda_bcm": 1}, "Extra inputs are not permitted"),
+    "a shift": (Stage2, {"query_shift": 2}, "Input should be 0 or 1"),
+    "a fill from itself": (Stage2, {"query_shift": 0}, "is circular"),
+    "a fill from nobody": (Stage2, {"teacher": "none", "slot_fill": "teacher"}, "teacher: none cannot fill the slots"),
+    "a frozen teacher in joint training": (Joint, {"teacher": "stage1"}, "Input should be 'joint'"),
+    "packed rows filled one after another": (TrainSpec, {"stage": Stage2()}, "packing: packed cannot roll out its slots"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_what_makes_no_sense_is_refused_with_the_reason(what):
+    model, values, reason = REFUSED[what]
+    with pytest.raises(ValidationError, match=reason):
+        model(**values)
