@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FORMATS", "paths", "render", "replace_file", "up_to_date", "write_index"]
 
-FORMATS = ("md", "tex", "html", "png")
+FORMATS = ("md", "tex", "html", "png", "pdf")
 
 
 def paths(plan: Plan, out_dir: Path) -> dict[str, Path]:
@@ -66,8 +66,10 @@ def render(
             from harness.report.latex import latex as writer
         elif suffix == "html":
             from harness.report.html import html as writer
-        else:
+        elif suffix == "png":
             from harness.report.chart import png as writer
+        else:
+            from harness.report.chart import pdf as writer
         content = writer(report)
         replace_file(path, content if isinstance(content, bytes) else content.encode())
         written.append(path)

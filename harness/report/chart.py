@@ -19,12 +19,21 @@ MEASURED, REPORTED, GUESS, INK = "#0072B2", "#8A5A00", "#767676", "#16191d"
 
 def png(report: Report) -> bytes:
     """The chart's file. A report without numbers gets a page that says so, so that every format exists."""
-    return draw(report.chart or Chart(report.title, (), (), "Nothing to show", "Nothing to show"), report.fingerprint)
+    return draw(_chart(report), report.fingerprint)
+
+
+def pdf(report: Report) -> bytes:
+    """The same for print. The fingerprint is a comment behind the end: readers pass over it."""
+    return draw(_chart(report), report.fingerprint, "pdf") + f"% {STAMP} {report.fingerprint}\n".encode()
+
+
+def _chart(report: Report) -> Chart:
+    return report.chart or Chart(report.title, (), (), "Nothing to show", "Nothing to show")
 
 
 @lru_cache(maxsize=4)
-def draw(chart: Chart, fingerprint: str) -> bytes:
-    """PNG bytes; the same chart gives the same bytes."""
+def draw(chart: Chart, fingerprint: str, kind: str = "png") -> bytes:
+    """PNG or PDF bytes; the same chart gives the same bytes."""
     panels, rows = chart.panels, chart.rows
     height = 6.2 if chart.x else 1.9 + 0.66 * max(len(rows), 2)
     figure = Figure(figsize=(2.2 + 3.1 * max(len(panels), 1), height), dpi=150, layout="constrained")
@@ -53,7 +62,10 @@ def draw(chart: Chart, fingerprint: str) -> bytes:
                     _line(axis, panel.base, "base", "--")
     figure.supxlabel(chart.footer, fontsize=8, color=GUESS)
     content = io.BytesIO()
-    figure.savefig(content, format="png", metadata={"Description": f"{STAMP} {fingerprint}", "Software": None})
+    if kind == "png":
+        figure.savefig(content, format="png", metadata={"Description": f"{STAMP} {fingerprint}", "Software": None})
+    else:
+        figure.savefig(content, format="pdf", metadata={"CreationDate": None, "Creator": None, "Producer": None})
     return content.getvalue()
 
 

@@ -17,6 +17,7 @@ from tests.harness.report.test_report import Page
 from tests.harness.report.world import REPOSITORY, fill, make_plan
 
 EXPERIMENTS = REPOSITORY / "experiments"
+SPECS = len(list(EXPERIMENTS.glob("*.yaml")))
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +40,7 @@ def test_the_index_holds_the_rendered_tables_and_names_the_others(reports):
     page = (reports / "index.html").read_text()
     assert '<article id="table3c">' in page and '<article id="table4">' in page
     assert page.index('id="table3c"') < page.index('id="table4"')
-    assert "2 rendered, 7 not yet" in page and "run.py experiments/table1.yaml" in page
+    assert f"2 rendered, {SPECS - 2} not yet" in page and "run.py experiments/table1.yaml" in page
 
 
 def test_an_overridden_report_is_linked_and_not_among_the_papers_tables(reports):
@@ -72,7 +73,7 @@ def test_the_index_is_written_again_only_when_a_page_changed(reports, tmp_path):
     assert write_index(folder, EXPERIMENTS)[1] is False
     (folder / "table4.html").unlink()
     assert write_index(folder, EXPERIMENTS)[1] is True
-    assert "1 rendered, 8 not yet" in (folder / "index.html").read_text()
+    assert f"1 rendered, {SPECS - 1} not yet" in (folder / "index.html").read_text()
 
 
 @pytest.mark.slow
