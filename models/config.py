@@ -134,6 +134,11 @@ class Joint(Optimisation, Slots, Alignment, Distillation):
 Stage = Annotated[Union[Sft, Stage1, Stage2, Joint], Field(discriminator="kind")]
 
 
+def has_teacher(stage: Sft | Stage1 | Stage2 | Joint) -> bool:
+    """Whether the stage's checkpoint holds a BCM: what oracle latents come from."""
+    return not isinstance(stage, Sft) and getattr(stage, "teacher", "stage1") != "none"
+
+
 def steps_by_states(stage: Sft | Stage1 | Stage2 | Joint) -> bool:
     """Whether a slot's content depends on the model's state before it: own states, or a student that queries with them."""
     if isinstance(stage, Sft):

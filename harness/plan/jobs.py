@@ -5,8 +5,9 @@ The only place that knows which job needs which. Knows nothing about tables: row
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from harness.jobs import Job, Source
 from harness.plan.payload import payload
@@ -17,11 +18,13 @@ from harness.spec.resolve import ResolvedRow
 from models.config import (
     DecodeSpec,
     EvaluateSpec,
+    ExternalMirror,
     ExternalTraining,
     MapsSpec,
     MeasureSpec,
     ProxyMirror,
     TrainSpec,
+    has_teacher,
     rolls_out,
 )
 
@@ -145,6 +148,24 @@ class JobMaker:
         )
         of = checkpoint.slug if isinstance(checkpoint, Job) else "base"
         return self._once(Job("measure", payload(spec), {"checkpoint": checkpoint}, f"{of}-cost"))
+
+    def modes(self, row: ResolvedRow, benchmark: str, asked: Sequence[str]) -> tuple[str, ...]:
+        """Those of the latents modes that mean something for the row: its own alone where it opens no latent segment;
+        oracle where its checkpoint holds the BCM, decodes as many steps as that has queries, and the boxes are there."""
+        if not has_latents(row):
+            return ("own",)
+        last = getattr(row.options, next(stage for stage in reversed(row.row.stages or ()) if stage != "sft"))
+        steps = row.options.decode.latent_steps
+        oracle = has_teacher(last) and steps in (None, row.options.latent_steps) and self._boxed(benchmark)
+        return tuple(mode for mode in asked if mode != "oracle" or oracle)
+
+    def _boxed(self, benchmark: str) -> bool:
+        """Whether the true boxes of the benchmark's questions lie beside it."""
+        spec = self.profile.value.benchmarks.get(benchmark)
+        if not isinstance(spec, ExternalMirror):
+            return True
+        folder = Path(spec.path).expanduser()
+        return any(file.is_file() for pattern in ("boxes.jsonl", "*/boxes.jsonl") for file in folder.glob(pattern))
 
     def _once(self, job: Job) -> Job:
         """The first job with this key: later rows share it, name and all."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from harness.identity import digest
 from harness.jobs import Graph, Job
-from harness.plan.jobs import Checkpoint, JobMaker, TaskDigests, has_latents
+from harness.plan.jobs import Checkpoint, JobMaker, TaskDigests
 from harness.plan.sources import backbone
 from harness.spec.benchmark import Benchmark
 from harness.spec.errors import SpecError, unknown
@@ -166,7 +166,7 @@ def plan_experiment(
     maker = JobMaker(profile, backbone(profile, digests), tasks)
     used_seeds = tuple(range(seeds or profile.value.seeds))
     used_protocols = tuple(dict.fromkeys((spec.protocol, *(protocols or profile.value.protocols))))
-    modes = tuple(dict.fromkeys(("own", *(latents or profile.value.latents))))
+    modes = tuple(dict.fromkeys(("own", *(latents or (*profile.value.latents, *spec.latents)))))
     resolved = [resolve(experiment, i, start) for i, row in enumerate(spec.rows) if row.label in chosen_rows]
     check_overrides(start, resolved)
     selected = tuple(column for column in spec.columns if column.name in chosen_columns)
@@ -203,7 +203,7 @@ def merged(plans: Iterable[Plan]) -> Graph:
 def _evaluations(
     maker: JobMaker, row: ResolvedRow, column: Column, protocol: str, seeds: Sequence[int], modes: Sequence[str]
 ) -> dict[tuple[int, str], Job]:
-    wanted = modes if protocol == "paper" and has_latents(row) else ("own",)
+    wanted = maker.modes(row, column.benchmark, modes) if protocol == "paper" else ("own",)
     return {
         (seed, mode): maker.evaluate(row, seed, column.benchmark, protocol, mode) for seed in seeds for mode in wanted
     }

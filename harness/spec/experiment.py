@@ -10,7 +10,7 @@ from harness.spec.benchmark import Protocol
 from harness.spec.claims import Claim
 from harness.spec.recipe import StageName
 from harness.spec.reported import ReportedValue
-from models.config import Count, Frozen, NonNegative
+from models.config import Count, Frozen, Latents, NonNegative
 
 
 class Column(Frozen):
@@ -139,6 +139,8 @@ class Experiment(Frozen):
     recipe: str = "vreflection"
     protocol: Protocol = "paper"
     equivalence: NonNegative = 2.0
+    latents: tuple[Latents, ...] = ()
+    """Latents modes that the experiment is about, besides the profile's own."""
     columns: tuple[Column, ...] = ()
     rows: tuple[Row, ...] = Field(min_length=1)
     cells: tuple[str, ...] = ()
