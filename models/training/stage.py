@@ -208,7 +208,7 @@ def _arguments(run: Run, spec: TrainSpec, order: Order, deepspeed: dict[str, Any
         options["use_cpu"] = cpu
         if order.world > 1:
             options |= {"ddp_find_unused_parameters": True, "ddp_backend": "gloo" if cpu else "nccl"}
-    return TrainingArguments(
+    return (_OnGloo if cpu and deepspeed is not None else TrainingArguments)(
         output_dir=str(run.checkpoints),
         max_steps=stage.steps,
         per_device_train_batch_size=order.micro_batch,
@@ -231,6 +231,15 @@ def _arguments(run: Run, spec: TrainSpec, order: Order, deepspeed: dict[str, Any
         remove_unused_columns=False,
         **options,
     )
+
+
+class _OnGloo(TrainingArguments):
+    """transformers allows bf16 without a GPU only with `use_cpu`, and with `use_cpu` no DeepSpeed."""
+
+    def _validate_args(self) -> None:
+        self.use_cpu = True
+        super()._validate_args()
+        self.use_cpu = False
 
 
 def _use_gloo() -> None:

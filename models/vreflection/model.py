@@ -254,7 +254,7 @@ class _LatentPass:
                 self.z_t, self.a_t = model.teacher(region)
         self.keys: Keys | None = None
         if self.has_student:
-            self.keys = model.student_resampler.cross_attn(None, self.cells.gather(features), self.cells.mask)
+            self.keys = model.student_resampler.keys(self.cells.gather(features), self.cells.mask)
         self.self_fed = self._draw_self_fed()
 
     def terms(self) -> Terms:

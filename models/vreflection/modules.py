@@ -50,12 +50,13 @@ class CrossAttention(nn.Module):
 
     def forward(
         self, queries: Tensor | None, source: Tensor | Keys, mask: Tensor | None = None, tau: float = 1.0
-    ) -> Keys | tuple[Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, ...]:
         """queries [B, S, D] against source: features [B, N, D] with `mask` [B, N] (True = exists), or `Keys` of an earlier call.
 
         Returns (output [B, S, D], map [B, S, N], map softened by tau): maps are averaged over heads after the softmax, in
-        fp32; tau divides the scores of every head. With queries None: the projected `Keys` only.
-        (One `forward` for both, because sharded parameters are only whole inside it.)
+        fp32; tau divides the scores of every head. With queries None: only the projected (keys, values), for `Keys`.
+        (One `forward` for both, because sharded parameters are only whole inside it; a plain tuple, because ZeRO-3 looks
+        for tensors whose backward pass needs the parameters in no other type.)
         """
         width = self.in_proj_weight.shape[1]
         if isinstance(source, Keys):
@@ -63,9 +64,9 @@ class CrossAttention(nn.Module):
         else:
             projected = F.linear(source, self.in_proj_weight[width:], self.in_proj_bias[width:])
             key, value = (self._split(part) for part in projected.chunk(2, dim=-1))
+            if queries is None:
+                return key, value
             keys = Keys(key, value, mask)
-        if queries is None:
-            return keys
         query = self._split(F.linear(queries, self.in_proj_weight[:width], self.in_proj_bias[:width]))
         scores = (query @ keys.key.transpose(-1, -2)).float() * query.shape[-1] ** -0.5
         if keys.mask is not None:
@@ -90,7 +91,7 @@ class Resampler(nn.Module):
 
     def keys(self, features: Tensor, mask: Tensor | None) -> Keys:
         """Project features [B, N, D] once, to query them several times."""
-        return self.cross_attn(None, features, mask)
+        return Keys(*self.cross_attn(None, features), mask)
 
     def forward(
         self, queries: Tensor, source: Tensor | Keys, mask: Tensor | None = None, tau: float = 1.0
