@@ -253,3 +253,14 @@ def test_oracle_latents_need_boxes_and_a_bcm(session, spec, mirrors, checkpoint,
     checkpoints.save(model, folder, {"latent_steps": 2, "region": "tokens"})
     result = Session(folder, precision="fp32").evaluate(LocalRun(tmp_path), oracle, mirror=mirror, batch_size=8)
     assert result["n"] == 8
+
+
+@pytest.mark.parametrize("steps", [0, 1, 4])
+def test_s_swept_at_inference_takes_that_many_latent_steps_and_none_with_markers_only(
+    steps, session, spec, mirrors, tmp_path
+):
+    wanted = spec("mmvp", latent_steps=steps)
+    session.evaluate(LocalRun(tmp_path), wanted, mirror=mirrors["mmvp"], batch_size=8)
+    rows = rows_in(tmp_path)
+    assert rows and all(row["latent_started"] and row["latent_steps"] % max(steps, 1) == 0 for row in rows)
+    assert {row["latent_steps"] > 0 for row in rows} == {steps > 0}
