@@ -63,6 +63,7 @@ class Alignment(Frozen):
     """L_BCM (Eq. 2) between the teacher's Z_T and the language model's H."""
 
     lambda_bcm: NonNegative = 0.1
+    """Weight of L_BCM beside the cross-entropy (Sec. 4.1)."""
     align: Literal["bernoulli", "split", "joint"] = "bernoulli"
     """bernoulli: one side moves, drawn with p; split: half of each (release); joint: no stop-gradient ("w/o sg")."""
     p: Probability = 0.5
@@ -70,6 +71,7 @@ class Alignment(Frozen):
     granularity: Literal["step", "microbatch", "sample"] = "step"
     """What shares one Bernoulli draw; `step` is shared by all ranks and accumulation micro-batches."""
     bcm_distance: Literal["l1", "mse"] = "l1"
+    """Between Z_T and H, the mean over all S x D elements: absolute (Eq. 2) or squared (release)."""
     clamp: NonNegative = 0.0
     """Clamp both sides to +-clamp before the distance (release: 1e4); 0 = off."""
 
@@ -78,12 +80,17 @@ class Distillation(Frozen):
     """L_DAC (Eq. 4, 5): the DAC student against the BCM teacher."""
 
     lambda_dac: NonNegative = 0.1
+    """Weight of L_DAC beside the cross-entropy (Sec. 4.1)."""
     lambda_feat: NonNegative = 1.0
+    """Weight of the distance between Z_S and sg(Z_T) in L_DAC (Eq. 5); 0 is a row of Table 3b."""
     lambda_attn: NonNegative = 1.0
+    """Weight of KL(A-hat_T || A_S) in L_DAC (Eq. 4); 0 is a row of Table 3b."""
     dac_distance: Literal["l1", "mse"] = "l1"
+    """Between Z_S and sg(Z_T), the mean over all S x D elements: absolute (Eq. 5) or squared (release)."""
     tau: Positive = 1.0
     """Divides the student's scores before softmax, per head (Eq. 4)."""
     epsilon: NonNegative = 1e-9
+    """Added to maps before the logarithm (Alg. 1 line 21)."""
     epsilon_in: Literal["both", "student"] = "both"
     """Where the smoothing constant stands in the KL: numerator and denominator (Eq. 4) or the student only (release)."""
     query_source: Literal["hidden", "static", "random"] = "hidden"
@@ -105,6 +112,12 @@ class Stage1(Optimisation, Slots, Alignment):
 
     kind: Literal["stage1"] = "stage1"
 
+    @model_validator(mode="after")
+    def _consistent(self) -> Stage1:
+        if self.slot_fill == "student":
+            raise ValueError("slot_fill: student needs the DAC, which stage1 does not train; use teacher or hidden")
+        return self
+
 
 class Stage2(Optimisation, Slots, Distillation):
     """CE + lambda_dac * L_DAC. The BCM is frozen; trains the language model and the DAC."""
@@ -114,11 +127,9 @@ class Stage2(Optimisation, Slots, Distillation):
 
     @model_validator(mode="after")
     def _consistent(self) -> Stage2:
-        if self.slot_fill != "teacher" and self.rollout == "sequential" and self.query_shift == 0 and self.slot_fill == "student":
-            raise ValueError(
-                "query_shift: 0 with slot_fill: student is circular (slot i would be filled from the state at slot i); "
-                "use query_shift: 1, slot_fill: teacher, or rollout: two_pass"
-            )
+        _not_circular(self)
+        if self.teacher == "none" and self.rollout == "two_pass" and steps_by_states(self):
+            raise ValueError("rollout: two_pass starts from teacher-filled slots, but teacher: none; use rollout: sequential")
         if self.teacher == "none" and self.slot_fill == "teacher":
             raise ValueError("teacher: none cannot fill the slots; use slot_fill: student or hidden")
         return self
@@ -129,6 +140,20 @@ class Joint(Optimisation, Slots, Alignment, Distillation):
 
     kind: Literal["joint"] = "joint"
     teacher: Literal["joint"] = "joint"
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Joint:
+        _not_circular(self)
+        return self
+
+
+def _not_circular(stage: Stage2 | Joint) -> None:
+    by_own_state = stage.slot_fill == "student" and stage.query_source == "hidden" and stage.rollout == "sequential"
+    if by_own_state and stage.query_shift == 0:
+        raise ValueError(
+            "query_shift: 0 with slot_fill: student is circular (slot i would be filled from the state at slot i); "
+            "use query_shift: 1, slot_fill: teacher, or rollout: two_pass"
+        )
 
 
 Stage = Annotated[Union[Sft, Stage1, Stage2, Joint], Field(discriminator="kind")]

@@ -202,10 +202,10 @@ def test_bfloat16_autocast_runs_and_stays_near_fp32(model, padded):
     [
         (Stage2(), "packed", "packing: padded, or rollout: two_pass"),
         (Stage1(self_fed=0.5), "packed", "packing: padded"),
-        (Stage1(slot_fill="student"), "padded", "which stage1 does not train"),
-        (Joint(slot_fill="student", query_shift=0), "padded", "is circular"),
+        (Stage1().model_copy(update={"slot_fill": "student"}), "padded", "which stage1 does not train"),
+        (Joint().model_copy(update={"slot_fill": "student", "query_shift": 0}), "padded", "is circular"),
         (
-            Stage2(slot_fill="student", teacher="none", rollout="two_pass"),
+            Stage2(slot_fill="student", teacher="none").model_copy(update={"rollout": "two_pass"}),
             "padded",
             "teacher: none; use rollout: sequential",
         ),
