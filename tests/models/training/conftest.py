@@ -38,10 +38,8 @@ def one_thread():
     torch.set_num_threads(1)
 
 
-@pytest.fixture(scope="session")
-def base(tmp_path_factory) -> Path:
+def write_base(folder: Path) -> Path:
     """A checkpoint folder in float32: config, weights, tokenizer, processors."""
-    folder = tmp_path_factory.mktemp("base")
     torch.manual_seed(0)
     model = Qwen2_5_VLForConditionalGeneration(tiny_config(AutoTokenizer.from_pretrained(BASE_DIR)))
     model.save_pretrained(folder, save_original_format=False)
@@ -49,33 +47,44 @@ def base(tmp_path_factory) -> Path:
     return folder
 
 
+def write_data(
+    folder: Path, n: int, *, sides: tuple[int, ...] = (64, 96), several: bool = False, seed: int = 0
+) -> Path:
+    """A data set of n samples with random pictures, in the authors' format."""
+    (folder / "images").mkdir()
+    rng = np.random.default_rng(seed)
+    annotations = []
+    for k in range(n):
+        count = 2 if several and k % 2 else 1
+        names = [f"{k:03d}_{i}.png" for i in range(count)]
+        for i, name in enumerate(names):
+            height, width = sides[(k + i) % len(sides)], sides[(k // 2 + i) % len(sides)]
+            Image.fromarray(rng.integers(0, 255, (height, width, 3), dtype=np.uint8)).save(folder / "images" / name)
+        corner = rng.uniform(0, 0.5, (count, 2))
+        boxes = np.concatenate([corner, corner + rng.uniform(0.2, 0.5, (count, 2))], axis=1).tolist()
+        annotations.append({
+            "dataset": "toy", "image": names, "bboxes": boxes, "bbox_images": list(range(count))[::-1],
+            "conversations": [
+                {"from": "human", "value": "<image>\n" * count + "What colour is it?" + " Please." * (k % 3)},
+                {"from": "gpt", "value": "<lvr>\n" * count + f"<answer> {'ABCD'[k % 4]} </answer>"},
+            ],
+        })  # fmt: skip
+    (folder / "annotations.json").write_text(json.dumps(annotations))
+    meta = [{"ds_name": "toy", "data_path": "annotations.json", "image_folder": "images", "ds_type": "Q_A"}]
+    (folder / "meta.json").write_text(json.dumps(meta))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory) -> Path:
+    return write_base(tmp_path_factory.mktemp("base"))
+
+
 @pytest.fixture(scope="session")
 def make_data(tmp_path_factory) -> Callable[..., Path]:
-    """make_data(n, sides=(64, 96), several=False): a data set of n samples with random pictures."""
+    """make_data(n, sides=(64, 96), several=False): see `write_data`."""
 
-    def make(n: int, *, sides: tuple[int, ...] = (64, 96), several: bool = False, seed: int = 0) -> Path:
-        folder = tmp_path_factory.mktemp("data")
-        (folder / "images").mkdir()
-        rng = np.random.default_rng(seed)
-        annotations = []
-        for k in range(n):
-            count = 2 if several and k % 2 else 1
-            names = [f"{k:03d}_{i}.png" for i in range(count)]
-            for i, name in enumerate(names):
-                height, width = sides[(k + i) % len(sides)], sides[(k // 2 + i) % len(sides)]
-                Image.fromarray(rng.integers(0, 255, (height, width, 3), dtype=np.uint8)).save(folder / "images" / name)
-            corner = rng.uniform(0, 0.5, (count, 2))
-            boxes = np.concatenate([corner, corner + rng.uniform(0.2, 0.5, (count, 2))], axis=1).tolist()
-            annotations.append({
-                "dataset": "toy", "image": names, "bboxes": boxes, "bbox_images": list(range(count))[::-1],
-                "conversations": [
-                    {"from": "human", "value": "<image>\n" * count + "What colour is it?" + " Please." * (k % 3)},
-                    {"from": "gpt", "value": "<lvr>\n" * count + f"<answer> {'ABCD'[k % 4]} </answer>"},
-                ],
-            })  # fmt: skip
-        (folder / "annotations.json").write_text(json.dumps(annotations))
-        meta = [{"ds_name": "toy", "data_path": "annotations.json", "image_folder": "images", "ds_type": "Q_A"}]
-        (folder / "meta.json").write_text(json.dumps(meta))
-        return folder
+    def make(n: int, **options) -> Path:
+        return write_data(tmp_path_factory.mktemp("data"), n, **options)
 
     return make
