@@ -38,7 +38,7 @@ ANSWERS = Plan(
     course=Course(easy=(0, 0.5, 0.8, 0.2), open_ended=(0.1, 0.4, 0.4, 0.12), slots=(0.5, 0.55, 0, 0.3), scaffold=(0.3, 0.7, 0.7, 0)),
 )
 PLACES = Plan(
-    "places", steps=700, stop=500, batch=20, lr=1.2e-3, warmup=40, text_share=0.12,
+    "places", steps=700, batch=20, lr=1.2e-3, warmup=40, text_share=0.12,
     course=Course(easy=(0, 0.5, 0.7, 0.2), open_ended=(0, 0.4, 0.25, 0.12), slots=(0, 1, 0.3, 0.3), scaffold=(0.2, 0.7, 0.6, 0),
                   shares=PLACES_SHARES),
 )

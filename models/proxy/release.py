@@ -91,7 +91,7 @@ its accuracies say nothing about those of a large model.
 ## How it was trained
 1. *vision* (900 steps): tower and merger alone, with dense heads per merged token (attributes, place, marker, background).
 2. *text* (600): the decoder alone looks up which option states a word, and what a sentence says of an object.
-3. *language* (700), 4. *answers* (900) and 5. *places* (500): the decoder on the frozen tower, six questions per picture, each a conversation
+3. *language* (700), 4. *answers* (900) and 5. *places* (700): the decoder on the frozen tower, six questions per picture, each a conversation
    of its own behind a shared prefix; few objects and open answers first, crowded pictures and letters later; prompts of
    every evaluation protocol. A scaffold of five losses shows where to look, what is there, where to fetch it, how the
    answer reads and which option says so (`models/proxy/language.py`); its weight is zero from seven tenths of every
