@@ -97,6 +97,8 @@ class Engine:
                 features.clear()
             self.features = features.setdefault(tower, self.features)
         self.prefills = _Prefills(prefill_cache_bytes)
+        self.own: dict[tuple[Question, DecodeSpec], Decoded] = {}
+        """Answers with their own latents, which `shuffled` feeds to other questions."""
         self._processor = lru_cache(maxsize=4)(lambda images: load_image_processor(self.checkpoint, images))
 
     def prepare(
@@ -129,6 +131,11 @@ class Engine:
             )
             for ids, own_hashes, own_grids, again in zip(rows, hashes, grids, reload, strict=True)
         ]
+
+    def forget_answers(self) -> None:
+        """Other questions come: what was kept of these is of no more use."""
+        self.prefills.clear()
+        self.own.clear()
 
     def answer(
         self,
@@ -170,6 +177,7 @@ class Engine:
         if prefill is None:
             prefill = read(self.model, prompts, forced, self.tokens)
             self.prefills.keep(questions, prefill)
+        own = [self.own.get((question, spec.model_copy(update={"latents": "own"}))) for question in questions]
         decoded = decode(
             self.model,
             prompts,
@@ -179,7 +187,11 @@ class Engine:
             generator=generator,
             prefill=prefill,
             groups=groups,
+            keep_latents=spec.latents == "own",
+            own=None if None in own else own,
         )
+        if spec.latents == "own":
+            self.own |= {(question, spec): answer for question, answer in zip(questions, decoded, strict=True)}
         return [self._answer_of(d) for d in decoded]
 
     def _answer_of(self, decoded: Decoded) -> Answer:

@@ -76,7 +76,7 @@ class Session:
         names = tasks_for(spec.benchmark, spec.protocol)
         tasks = {name: self._task(name, mirror) for name in names}
         if self._asked != (names, mirror, spec.images):
-            self.engine.prefills.clear()
+            self.engine.forget_answers()
             self._asked = (names, mirror, spec.images)
         oracle = spec.decode.latents == "oracle"
         model = VReflection(

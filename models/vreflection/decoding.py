@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,6 +22,8 @@ from models.vreflection.prefill import Prefill
 from models.vreflection.template import positions
 from models.vreflection.tokens import SpecialTokens
 
+READ_TOKENS = 2048
+"""On a CPU, about so many tokens of prompts go through the layers at once: what they need then stays in its caches."""
 COMPACT_BELOW = 0.75
 """Rows still running, as a share of the batch, at which dropping the others is worth copying the cache."""
 
@@ -107,6 +110,7 @@ def decode(
     on_step: Callable[[Step], None] | None = None,
     prefill: Prefill | None = None,
     groups: Sequence[int] | None = None,
+    own: Sequence[Decoded] | None = None,
 ) -> list[Decoded]:
     """Greedy answers to `prompts`, in order.
 
@@ -117,7 +121,8 @@ def decode(
     latents: own; zeroed; noise (normal, with the norm of the own latent); shuffled (each row is fed another row's own
     latents: own ones are decoded first; a donor that starts none is forced to); oracle (Z_T of the true box, by the BCM).
     groups: numbers of consecutive prompts among which `shuffled` stays; every group is shuffled by the same draw, so what
-    else is in the batch does not matter. None: one group.
+    else is in the batch does not matter. None: one group. own: for `shuffled`, these prompts' answers with `latents: own`
+    and keep_latents, where they are known already.
     generator (CPU): of the noise and the derangement. on_step sees every forward of the last pass. prefill: of these
     prompts, from `read`, where they are decoded more than once.
     """
@@ -133,7 +138,7 @@ def decode(
         options["prefill"] = prefill
         if spec.latents == "shuffled" and spec.latent_steps:
             donors = _donors(groups or [len(prompts)], generator)
-            return _shuffled(model, prompts, spec, donors, keep_latents, options)
+            return _shuffled(model, prompts, spec, donors, keep_latents, options, own)
         feed = _feed(model, prompts, spec, generator)
         return _Decoder(model, prompts, spec, feed, keep_latents, **options).run()
 
@@ -239,11 +244,17 @@ def _donors(groups: Sequence[int], generator: torch.Generator | None) -> list[in
 
 
 def _shuffled(
-    model: VReflection, prompts: list[Prompt], spec: DecodeSpec, donors: list[int], keep_latents: bool, options
+    model: VReflection,
+    prompts: list[Prompt],
+    spec: DecodeSpec,
+    donors: list[int],
+    keep_latents: bool,
+    options: dict[str, Any],
+    own: Sequence[Decoded] | None,
 ) -> list[Decoded]:
     quiet = options | {"on_step": None}
     own_spec = spec.model_copy(update={"latents": "own"})
-    own = _Decoder(model, prompts, own_spec, _own, True, **quiet).run()
+    own = own or _Decoder(model, prompts, own_spec, _own, True, **quiet).run()
     first = {at: answer.latents[: spec.latent_steps] for at, answer in enumerate(own) if _complete(answer, spec)}
     wanted = sorted({donors[at] for at, answer in enumerate(own) if answer.latent_started} - set(first))
     if wanted:
@@ -254,7 +265,7 @@ def _shuffled(
         first |= {at: answer.latents[: spec.latent_steps] for at, answer in zip(wanted, given)}
     receivers = [at for at, answer in enumerate(own) if answer.latent_started]
     if not receivers:
-        return own if keep_latents else [replace(answer, latents=None, hidden=None) for answer in own]
+        return list(own) if keep_latents else [replace(answer, latents=None, hidden=None) for answer in own]
     feed = _Given([first[donors[at]][None] for at in receivers])
     options = options | {"prefill": options["prefill"].rows(receivers)}
     again = _Decoder(model, [prompts[at] for at in receivers], spec, feed, keep_latents, **options).run()
@@ -332,10 +343,16 @@ def read(model: VReflection, prompts: list[Prompt], forced: bool, tokens: Specia
     next_position = torch.stack([place[0, :, -1], *(3 * [place[1:].amax((0, 2))])]).to(model.device)
     with torch.inference_mode():
         features, _ = _vision(model, prompts)
-        embeds = model.embed(input_ids.to(model.device), features)
-        cache = Cache(layers=[BufferLayer() for _ in model.model.language_model.layers])
-        hidden = _language(model, embeds, mask, place.to(model.device), cache)
-    return Prefill.of(forced, mask, next_position, embeds[:, -1].clone(), hidden.clone(), cache)
+        embeds, place = model.embed(input_ids.to(model.device), features), place.to(model.device)
+        at_once = max(1, READ_TOKENS // longest) if model.device.type == "cpu" else len(prompts)
+        hidden, read_layers = [], []
+        for part in torch.arange(len(prompts)).split(at_once):
+            rows = slice(int(part[0]), int(part[-1]) + 1)
+            cache = Cache(layers=[BufferLayer() for _ in model.model.language_model.layers])
+            hidden.append(_language(model, embeds[rows], mask[rows], place[:, rows], cache).clone())
+            read_layers.append([layer.buffers for layer in cache.layers])
+        buffers = [tuple(map(torch.cat, zip(*parts))) for parts in zip(*read_layers)]
+    return Prefill(forced, mask, next_position, embeds[:, -1].clone(), torch.cat(hidden), buffers)
 
 
 def _language(model: VReflection, embeds: Tensor, mask: Tensor, place: Tensor, cache: Cache) -> Tensor:

@@ -32,11 +32,6 @@ class Prefill:
     buffers: list[tuple[Tensor, Tensor]]
     """Of every layer: keys and values [r, heads, >= L, d]."""
 
-    @classmethod
-    def of(cls, forced: bool, mask: Tensor, next_position: Tensor, inputs: Tensor, hidden: Tensor, cache: Cache) -> Prefill:
-        """From a cache that holds the prompts and nothing else."""
-        return cls(forced, mask, next_position, inputs, hidden, [layer.buffers for layer in cache.layers])
-
     def cache(self) -> Cache:
         """A cache that holds the prompts."""
         return Cache(layers=[BufferLayer.over(buffers, self.mask.shape[1]) for buffers in self.buffers])

@@ -45,7 +45,7 @@ def lettered(monkeypatch, session):
     texts = ["<answer> A </answer>", "<answer> (B) </answer>", "C", "<answer> none </answer>", "The answer is B."]
     asked = []
 
-    def decode(model, prompts, spec, *, tokens, eos, generator=None, prefill=None, groups=None):
+    def decode(model, prompts, spec, *, tokens, eos, **options):
         out = []
         for prompt in prompts:
             text = texts[len(asked) % len(texts)]

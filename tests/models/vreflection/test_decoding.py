@@ -74,6 +74,25 @@ def test_any_number_of_decodings_start_from_one_prefill(talkative, prompts, toke
     assert [answer.token_ids for answer in part] == [whole[k].token_ids for k in some]
 
 
+def test_prompts_read_in_parts_give_the_same_answers(talkative, prompts, tokens, monkeypatch):
+    whole = run(talkative, prompts, tokens)
+    monkeypatch.setattr(decoding, "READ_TOKENS", 100)
+    same(run(talkative, prompts, tokens), whole)
+
+
+def test_shuffled_takes_own_answers_that_are_known(talkative, prompts, tokens, monkeypatch):
+    options = {"tokens": tokens, "eos": {EOS}}
+    spec = DecodeSpec(latents="shuffled", max_new_tokens=24)
+    fresh = decode(talkative, prompts, spec, generator=torch.Generator().manual_seed(0), **options)
+    own = run(talkative, prompts, tokens)
+    passes = []
+    real = decoding._Decoder.run
+    monkeypatch.setattr(decoding._Decoder, "run", lambda self: passes.append((self.feed, len(self.prompts))) or real(self))
+    again = decode(talkative, prompts, spec, generator=torch.Generator().manual_seed(0), own=own, **options)
+    same(again, fresh)
+    assert passes and (decoding._own, len(prompts)) not in passes
+
+
 def test_a_prefill_of_other_prompts_is_refused(talkative, prompts, tokens):
     prefill = decoding.read(talkative, prompts, False, tokens)
     for other, start in ((prompts[:2], "emitted"), (prompts, "forced")):
