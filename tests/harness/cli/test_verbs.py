@@ -97,7 +97,7 @@ def test_a_plan_forecasts_from_what_is_done(desk: Desk, capsys):
     finish(desk)
     said = run(capsys, "plan", desk.table())
     assert "75 jobs: 3 done, 72 to run; " in said
-    desk.write("profiles/longer.yaml", desk.profile("proxy").replace("steps: 0.06", "steps: 0.12"))
+    desk.write("profiles/longer.yaml", desk.profile("proxy").replace("steps: 0.05", "steps: 0.1"))
     said = run(capsys, "plan", desk.table(), "--profile", "longer")
     line = next(line for line in said.splitlines() if line.strip().startswith("stage1-seed0-") and "from base" in line)
     assert "~1 min 40 s" in line  # twice the steps of a training that took 50 s
@@ -128,7 +128,7 @@ def test_explaining_a_row_names_the_source_of_every_value(desk: Desk, capsys):
     assert said.startswith("Stage 2 Only: stage2\n")
     assert lines["stage2.teacher"].split(maxsplit=2)[1:] == ["random", "row table.yaml:8"]
     assert (
-        lines["stage2.steps"].endswith(": 1250, scaled by 0.06")
+        lines["stage2.steps"].endswith(": 1250, scaled by 0.05")
         and "recipes/vreflection.yaml:" in lines["stage2.steps"]
     )
     assert lines["stage2.tau"].endswith("(assumed)") and "stage1.p" not in lines
