@@ -6,6 +6,7 @@ store alone. A worker whose driver died finishes the job in hand and leaves, unl
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import importlib
 import os
@@ -185,6 +186,7 @@ class Worker:
         leases.update(self.store, self.lease_id, current="")
         if resident_bytes() > COLLECT_BYTES or resources.get("device") == "cuda":
             gc.collect()  # seconds, once transformers and lmms_eval are loaded
+            give_memory_back()
         return ending.well and not self.stop.requested and resident_bytes() < RECYCLE_BYTES
 
     @staticmethod
@@ -197,6 +199,15 @@ class Worker:
             if failure is not None and failure.cause == "oom" and failure.micro_batch:
                 size = max(1, min(int(size or failure.micro_batch), failure.micro_batch // 2))
         return size
+
+
+def give_memory_back() -> None:
+    """What Python freed goes back to the system: glibc keeps a training's gigabytes, and a process that holds them is
+    replaced, with everything that it has loaded."""
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except (OSError, AttributeError):
+        pass  # another C library: the process is replaced, no more
 
 
 def resident_bytes() -> int:
