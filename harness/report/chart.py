@@ -158,7 +158,7 @@ def _line(axis: Axes, value: float, name: str, style: str) -> None:
     if low <= value <= high:
         axis.axvline(value, color=GUESS, linestyle=style, linewidth=1)
         axis.annotate(
-            f"{name} {value:.1f}", (value, 0.015), xycoords=("data", "axes fraction"), xytext=(3, 0),
+            f"{name} {value:.1f}", (value, 0.015), xycoords=("data", "axes fraction"), xytext=(3, 8 * (name == "base")),
             textcoords="offset points", va="bottom", fontsize=6.5, color=GUESS,
         )  # fmt: skip
     else:
