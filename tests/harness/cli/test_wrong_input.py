@@ -138,7 +138,7 @@ IN_THE_PROFILE = {
     "a misspelt option": (("  precision: bf16", "  precison: bf16"), 'set.precison: no such field; did you mean "precision"?'),
     "an option set and scaled": (("  steps: 0.05", "  precision: 2\n  steps: 0.05"), "is in set: too; keep one"),
     "a word to scale": (("  steps: 0.05", "  schedule: 2\n  steps: 0.05"), "scale.schedule: is no number to scale"),
-    "a factor of nought": (("  lr: 20", "  lr: 0"), "scale.lr: 0 is out of range: must be > 0"),
+    "a factor of nought": (("  lr: 60", "  lr: 0"), "scale.lr: 0 is out of range: must be > 0"),
     "no such backbone": (("/base}", "/bose}"), "backbone.path: no such folder"),
     "an unknown source": (("source: local", "source: disk"), 'source: "disk" is no choice (choices: local, hub)'),
     "a missing benchmark": (("  blink: {", "  blonk: {"), "benchmarks: has no entry for blink; add one (it has mmvp"),

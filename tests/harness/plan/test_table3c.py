@@ -95,8 +95,8 @@ def test_an_override_is_taken_as_it_stands_and_a_row_is_scaled(desk: Desk):
     assert trained(planned(desk, overrides=["stage1.lr=1e-3"]), "Stage 1 Only").payload["stage"]["lr"] == 1e-3
     path = desk.table(("{stages: [stage1], reported", "{stages: [stage1], set: {stage1.lr: 2e-5}, reported"))
     plan = plan_experiment(path, "proxy", tasks=fake_digest)
-    assert trained(plan, "Stage 1 Only").payload["stage"]["lr"] == 4e-4
-    assert trained(plan, "Two-stage (Ours)").inputs["init"].payload["stage"]["lr"] == 2e-4
+    assert trained(plan, "Stage 1 Only").payload["stage"]["lr"] == 1.2e-3
+    assert trained(plan, "Two-stage (Ours)").inputs["init"].payload["stage"]["lr"] == 6e-4
 
 
 def test_every_value_says_where_it_came_from(plan: Plan):
