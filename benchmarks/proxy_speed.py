@@ -61,7 +61,7 @@ def seconds_per_mode(checkpoint: Path, folder: Path, mirror: Path, attention: st
     for kind in ("own", *LATENTS):  # the first pass encodes the pictures
         session.engine.prefills.clear() if not found else None
         spec = EvaluateSpec(benchmark="mmvp", protocol="paper", tasks=digest("mmvp", "paper"),
-                            decode=DecodeSpec(latents=kind, start="forced"), images=IMAGES)
+                            decode=DecodeSpec(latents=kind, start="forced", max_new_tokens=16), images=IMAGES)
         started = time.perf_counter()
         session.evaluate(LocalRun(folder / f"{attention}-{room}-{kind}-{len(found)}"), spec, mirror=mirror, batch_size=64)
         found[kind] = time.perf_counter() - started
