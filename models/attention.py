@@ -20,10 +20,9 @@ from torch import Tensor
 from models.config import DecodeSpec, MapsSpec, Sft, TrainSpec
 from models.evaluation.engine import Engine
 from models.evaluation.extract import read_strict
-from models.evaluation.questions import Asked, number_of_questions, read_questions
+from models.evaluation.questions import Asked, boxes_of, number_of_questions, read_questions
 from models.evaluation.tasks import tasks_for
 from models.evaluation.tasks.paper import paper_prompt
-from models.evaluation.vision import encode
 from models.run import Interrupted, Run
 from models.training.collate import Collator, Live
 from models.training.data import read_samples
@@ -127,7 +126,6 @@ def _answering(
 ) -> list[tuple[dict[str, Any], Image.Image, dict[str, Tensor]]]:
     task = tasks_for(spec.benchmark)[0]
     asked = _questions(Path(mirror), spec.benchmark, task, spec.samples)
-    processor = load_image_processor(engine.checkpoint, spec.images)
     decoding = DecodeSpec(latent_steps=spec.latent_steps, max_new_tokens=spec.max_new_tokens)
     model, found = engine.model, []
     for doc_id, one in asked.items():
@@ -137,7 +135,8 @@ def _answering(
         text = paper_prompt(one.text, list(one.options))
         message = [{"role": "user", "content": [*parts, {"type": "text", "text": text}]}]
         (question,) = engine.prepare([message], spec.images, [lambda one=one: list(one.images)])
-        features = encode(model, processor, list(one.images))
+        held = engine.features_of([question], spec.images)
+        features = [held[key] for key in question.images]
         prompt = Prompt(question.input_ids, question.grids, torch.cat(features).to(model.device))
         (given,) = decode(model, [prompt], decoding, tokens=engine.tokens, eos=engine.eos, keep_latents=True)
         height, width = question.grids[0].tolist()
@@ -166,16 +165,15 @@ def _answering(
 
 def _questions(mirror: Path, benchmark: str, task: str, wanted: int) -> dict[int, Asked]:
     """Questions with a box in their first picture that is no larger than LARGEST_AREA, evenly spread."""
-    chosen: dict[int, Asked] = {}
-    for doc_id in _spread(number_of_questions(mirror, task)):
-        one = read_questions(mirror, benchmark, task, [doc_id])[doc_id]
-        if one.boxes and one.boxes[0][0] == 0 and _area(one.boxes[0][1:]) <= LARGEST_AREA:
-            chosen[doc_id] = one
-        if len(chosen) == wanted:
-            break
+    boxes = boxes_of(mirror, task)
+    chosen = [
+        doc_id
+        for doc_id in _spread(number_of_questions(mirror, task))
+        if (own := boxes.get(doc_id)) and own[0][0] == 0 and _area(own[0][1:]) <= LARGEST_AREA
+    ][:wanted]
     if not chosen:
         raise ValueError(f"{benchmark}: no question has an evidence box of at most {LARGEST_AREA:.0%} of its picture")
-    return dict(sorted(chosen.items()))
+    return read_questions(mirror, benchmark, task, chosen)
 
 
 def _spread(count: int) -> list[int]:

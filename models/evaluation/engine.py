@@ -156,7 +156,7 @@ class Engine:
         """
         if spec.latents == "oracle" and not self.has_bcm:
             raise ValueError(f"latents: oracle needs a BCM, and {self.checkpoint.name} holds none")
-        held = self._features(questions, images)
+        held = self.features_of(questions, images)
         prompts = []
         for index, question in enumerate(questions):
             own = boxes[index] if boxes else None
@@ -177,7 +177,7 @@ class Engine:
         if prefill is None:
             prefill = read(self.model, prompts, forced, self.tokens)
             self.prefills.keep(questions, prefill)
-        own = [self.own.get((question, spec.model_copy(update={"latents": "own"}))) for question in questions]
+        own = self._own(questions, spec) if spec.latents == "shuffled" else None
         decoded = decode(
             self.model,
             prompts,
@@ -188,11 +188,17 @@ class Engine:
             prefill=prefill,
             groups=groups,
             keep_latents=spec.latents == "own",
-            own=None if None in own else own,
+            own=own,
         )
         if spec.latents == "own":
             self.own |= {(question, spec): answer for question, answer in zip(questions, decoded, strict=True)}
         return [self._answer_of(d) for d in decoded]
+
+    def _own(self, questions: Sequence[Question], spec: DecodeSpec) -> list[Decoded] | None:
+        """The questions' answers with their own latents, if all are known."""
+        asked = spec.model_copy(update={"latents": "own"})
+        found = [self.own.get((question, asked)) for question in questions]
+        return None if None in found else found
 
     def _answer_of(self, decoded: Decoded) -> Answer:
         return Answer(
@@ -226,7 +232,7 @@ class Engine:
         for key, features in zip(new, encode(self.model, processor, list(new.values())), strict=True):
             self.features.put((key, images), features)
 
-    def _features(self, questions: Sequence[Question], images: Images) -> dict[str, Tensor]:
+    def features_of(self, questions: Sequence[Question], images: Images) -> dict[str, Tensor]:
         """The features of every picture of a batch, encoded again where the cache has forgotten or never held them."""
         held: dict[str, Tensor] = {}
         missing: dict[str, Image.Image] = {}

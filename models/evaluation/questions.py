@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -12,21 +11,23 @@ from typing import Any
 
 import yaml
 
+from models.evaluation.boxes import read_sidecar
 from models.evaluation.rows import reading_of
 from models.evaluation.tasks import dataset_of
 
-SIDECAR = "boxes.jsonl"
+Box = tuple[int, float, float, float, float]
+"""Image index, then normalised x0, y0, x1, y1."""
 
 
 @dataclass(frozen=True)
 class Asked:
-    """One question. images: RGB pictures in prompt order. boxes: (image index, normalised x0, y0, x1, y1); none known is ()."""
+    """One question. images: RGB pictures in prompt order. boxes: none known is ()."""
 
     text: str
     options: tuple[str, ...]
     target: str
     images: tuple[Any, ...]
-    boxes: tuple[tuple[int, float, float, float, float], ...] = ()
+    boxes: tuple[Box, ...] = ()
 
 
 def read_questions(mirror: Path, benchmark: str, task: str, doc_ids: Iterable[int]) -> dict[int, Asked]:
@@ -38,7 +39,7 @@ def read_questions(mirror: Path, benchmark: str, task: str, doc_ids: Iterable[in
 
     config, split = dataset_of(task)
     wanted = sorted(set(doc_ids))
-    reading, boxes = reading_of(benchmark), _boxes(mirror, config)
+    reading, boxes = reading_of(benchmark), boxes_of(mirror, task)
     found: dict[int, Asked] = {}
     first = 0
     for file in _files(mirror, config, split):
@@ -60,6 +61,12 @@ def read_questions(mirror: Path, benchmark: str, task: str, doc_ids: Iterable[in
     if missing := [doc for doc in wanted if doc not in found]:
         raise IndexError(f"{task}: the data set holds {first} questions, there is no number {missing[0]}")
     return found
+
+
+def boxes_of(mirror: Path, task: str) -> dict[int, tuple[Box, ...]]:
+    """doc_id -> evidence boxes, without reading a question; empty where the data set comes without boxes."""
+    rows = read_sidecar(mirror, dataset_of(task)[0]) or {}
+    return {doc_id: tuple((image, *box) for image, box in zip(images, boxes)) for doc_id, (boxes, images) in rows.items()}
 
 
 def number_of_questions(mirror: Path, task: str) -> int:
@@ -94,14 +101,3 @@ def _files(mirror: Path, config: str | None, split: str) -> list[Path]:
         if found := sorted(mirror.glob(pattern)):
             return found
     raise FileNotFoundError(f"{mirror}: no parquet file of split {split}" + (f", configuration {config}" if config else ""))
-
-
-def _boxes(mirror: Path, config: str | None) -> dict[int, tuple[tuple[int, float, float, float, float], ...]]:
-    places = [mirror / config / SIDECAR] if config else []
-    file = next((place for place in (*places, mirror / SIDECAR) if place.is_file()), None)
-    found = {}
-    for line in file.read_text().splitlines() if file else ():
-        row = json.loads(line)
-        images = row.get("images", [0] * len(row["boxes"]))
-        found[int(row["doc_id"])] = tuple((image, *box) for image, box in zip(images, row["boxes"]))
-    return found

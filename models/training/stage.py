@@ -169,9 +169,8 @@ def load_model(
     for name in trained:
         if (head := getattr(model, name, None)) is not None:
             head.requires_grad_(True)
-    for (
-        parameter
-    ) in model.model.visual.parameters():  # not `.to`: it would round the rotary frequencies, which are buffers
+    # Not `visual.to`: it would round the rotary frequencies, which are buffers.
+    for parameter in model.model.visual.parameters():
         parameter.data = parameter.data.to(stored_dtype(init))
     return model
 
