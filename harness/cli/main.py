@@ -47,6 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command line; returns the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     gc.disable()  # a short-lived command allocates little and collects nothing; `run` turns it on again
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # to look for any reads every installed package's metadata
     try:
         options = _parse(arguments)
         return _verb(options.verb).main(options)
