@@ -42,7 +42,8 @@ def backbone(profile: Loaded[Profile], cache: Path | None = None) -> Source:
     wanted = profile.value.backbone
     if not isinstance(wanted, LocalBackbone):
         return Source(f"hub:{wanted.repo}@{wanted.revision}", f"{wanted.repo}@{wanted.revision}")
-    candidates = [profile.document.path.parent / wanted.path, REPOSITORY / wanted.path]
+    written_in = profile.document.owner("backbone", "path").path.parent
+    candidates = [written_in / wanted.path, REPOSITORY / wanted.path]
     folder = next((c for c in candidates if c.is_dir()), None)
     if folder is None:
         raise profile.error(f"no such folder {wanted.path}; name a checkpoint folder", "backbone", "path")

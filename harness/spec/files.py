@@ -7,16 +7,16 @@ project's own.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
 from harness.spec.benchmark import Benchmark
 from harness.spec.claims import form_of
-from harness.spec.errors import SpecError, dotted, unknown, validate
+from harness.spec.errors import SpecError, dotted, show, unknown, validate
 from harness.spec.experiment import Experiment
 from harness.spec.profile import Profile
-from harness.spec.text import Document, read, shown
+from harness.spec.text import Document, layered, read, shown
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 EXPERIMENTS = REPOSITORY / "experiments"
@@ -53,16 +53,20 @@ class LoadedExperiment(Loaded[Experiment]):
         return self.document.where(*_through_label(self.document.data, path))
 
 
-def find(name: str, shelf: Shelf, beside: Path | None = None) -> Path:
-    """The file of a recipe, profile or benchmark. Raises SpecError with the known names."""
+def find(name: str, shelf: Shelf, beside: Path | None = None, here: Path | None = None) -> Path:
+    """The file of a recipe, profile or benchmark. Raises SpecError with the known names.
+
+    beside: a folder of experiments. here: a folder whose files themselves come first.
+    """
     if name.endswith((".yaml", ".yml")) or os.sep in name:
         path = Path(name)
-        candidates = [path] if path.is_absolute() or beside is None else [beside / path, path]
+        folders = [] if path.is_absolute() else [f for f in (here, beside) if f]
+        candidates = [*(f / path for f in folders), path]
         found = next((c for c in candidates if c.is_file()), None)
         if found is None:
             raise SpecError(f"no such file {name}")
         return found
-    folders = [f / shelf for f in ([beside] if beside else []) + [EXPERIMENTS]]
+    folders = ([here] if here else []) + [f / shelf for f in ([beside] if beside else []) + [EXPERIMENTS]]
     for folder in folders:
         if (folder / f"{name}.yaml").is_file():
             return folder / f"{name}.yaml"
@@ -76,9 +80,27 @@ def load_recipe(name: str, beside: Path | None = None) -> Document:
 
 
 def load_profile(name: str, beside: Path | None = None) -> Loaded[Profile]:
-    """A profile by name or path."""
-    document = read(find(name, "profiles", beside))
+    """A profile by name or path, over the one that it extends."""
+    document = _over_others(read(find(name, "profiles", beside)))
     return Loaded(validate(Profile, document.data, document.place), document)
+
+
+def _over_others(document: Document, heirs: tuple[Document, ...] = ()) -> Document:
+    """The document over the one named by its `extends:`, and so on. Raises SpecError for an unknown name or a circle."""
+    if not isinstance(document.data, dict) or "extends" not in document.data:
+        return document
+    heirs, name, place = (*heirs, document), document.data["extends"], document.place(("extends",))
+    if not isinstance(name, str) or not name:
+        raise SpecError(f"{place}: must be the name of a profile, not {show(name)}")
+    try:
+        under = read(find(name, "profiles", here=document.path.parent))
+    except SpecError as error:
+        raise SpecError(f"{place}: {error}") from None
+    if any(under.path.resolve() == heir.path.resolve() for heir in heirs):
+        chain = " → ".join(each.name for each in (*heirs, under))
+        raise SpecError(f"{place}: goes round in a circle: {chain}; one of them must stand on its own")
+    own = replace(document, data={key: value for key, value in document.data.items() if key != "extends"})
+    return layered(own, _over_others(under, heirs))
 
 
 def load_benchmark(name: str, beside: Path | None = None) -> Loaded[Benchmark]:

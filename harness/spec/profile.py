@@ -9,7 +9,7 @@ from pydantic import Field, field_validator
 from harness.spec.benchmark import Protocol
 from models.config import BenchmarkData, Count, Frozen, Latents, Positive, TrainingData
 
-Kind = Literal["data", "mirror", "features", "train", "evaluate", "maps", "measure"]
+Kind = Literal["data", "mirror", "features", "train", "evaluate", "ask", "maps", "measure"]
 
 
 class LocalBackbone(Frozen):
@@ -34,7 +34,9 @@ Backbone = Annotated[LocalBackbone | HubBackbone, Field(discriminator="source")]
 class Resources(Frozen):
     """What one job of a kind is given. Never part of a key.
 
-    cpus: per process, also the number of torch threads. processes: ranks of a training. minutes: the time limit.
+    cpus: per process, also the number of torch threads. processes: of a scheduler's job: the ranks of a training, or the
+    shards of an evaluation, each of which answers its share of the questions on a GPU of its own; the others' is one, and
+    so is every job's on the local queue. gpus, memory_gb: of all processes together. minutes: the time limit.
     micro_batch: sequences per forward (training). batch_size: questions decoded at once (evaluation).
     """
 
@@ -45,8 +47,6 @@ class Resources(Frozen):
     minutes: Count = 60
     micro_batch: Count = 1
     batch_size: Count = 1
-    shards: Count = 1
-    """Array tasks that share one evaluation."""
     bundle: Count = 1
     """Evaluations of one checkpoint that one job of a scheduler does in turn, so that it is loaded once."""
     attention: Literal["eager", "sdpa", "flash_attention_2"] = "sdpa"
@@ -87,6 +87,8 @@ class Profile(Frozen):
     the same for all arms: a row keeps its relation to the baseline.
     """
 
+    extends: str | None = None
+    """Another profile, of which this one says only what it changes; by now, nothing is left of it."""
     title: str
     proxy: bool = False
     backbone: Backbone
@@ -94,6 +96,9 @@ class Profile(Frozen):
     benchmarks: dict[str, BenchmarkData]
     set: dict[str, Any] = Field(default_factory=dict)
     scale: dict[str, Positive] = Field(default_factory=dict)
+    comparisons: bool = False
+    """Whether rows of systems that are not trained here are evaluated too, where address, key or weights are at hand. At a
+    server that takes money for it, this costs money."""
     vision: Literal["live", "cached"] = "live"
     seeds: Count = 1
     protocols: tuple[Protocol, ...] = ("paper",)
@@ -110,6 +115,16 @@ class Profile(Frozen):
         if not isinstance(value, dict):
             return value
         return {k: {**v, "benchmark": v.get("benchmark", k)} if isinstance(v, dict) else v for k, v in value.items()}
+
+    @field_validator("resources")
+    @classmethod
+    def _several_only_together(cls, value: dict[Kind, Resources]) -> dict[Kind, Resources]:
+        for kind, needs in value.items():
+            if needs.processes > 1 and kind not in ("train", "evaluate"):
+                raise ValueError(f"{kind}.processes: only train and evaluate are done by several processes together")
+            if kind == "evaluate" and needs.gpus and needs.gpus < needs.processes:
+                raise ValueError(f"evaluate: {needs.processes} processes need a GPU each, and gpus is {needs.gpus}")
+        return value
 
     @field_validator("protocols", "latents")
     @classmethod

@@ -44,13 +44,51 @@ class Document:
             path = path[:-1]
         return self.lines.get(path, 1)
 
+    def owner(self, *path: str | int) -> Document:
+        """The file in which the path, or its nearest ancestor, is written."""
+        return self
+
     def where(self, *path: str | int) -> str:
         """`file:line` of the path."""
-        return f"{self.name}:{self.line(*path)}"
+        owner = self.owner(*path)
+        return f"{owner.name}:{owner.line(*path)}"
 
     def place(self, path: tuple[str | int, ...], message: str = "") -> str:
         """`file:line: field`: how an error about the path begins."""
         return f"{self.where(*path)}: {dotted(path)}" if path else self.where()
+
+
+TAGS = ("kind", "source")
+"""Keys that say which schema a mapping's others belong to."""
+
+
+@dataclass(frozen=True)
+class Layered(Document):
+    """A file that states only what it changes in another: its data over the other's, key by key."""
+
+    under: Document = field(kw_only=True)
+
+    def owner(self, *path: str | int) -> Document:
+        below = self.under.owner(*path)
+        return below if _depth(below, path) > _depth(self, path) else self
+
+
+def layered(over: Document, under: Document) -> Layered:
+    """`over` on top of `under`. Mappings are merged by key; a list or scalar replaces what it covers, and so does a mapping
+    of another kind or source, whose fields would mean nothing beside the old ones."""
+    return Layered(over.path, _merged(over.data, under.data), over.lines, under=under)
+
+
+def _merged(over: Any, under: Any) -> Any:
+    both = isinstance(over, dict) and isinstance(under, dict)
+    if not both or any(tag in over and over[tag] != under.get(tag) for tag in TAGS):
+        return over
+    return under | {key: _merged(value, under[key]) if key in under else value for key, value in over.items()}
+
+
+def _depth(document: Document, path: tuple[str | int, ...]) -> int:
+    """How much of the path is written there."""
+    return next((n for n in range(len(path), 0, -1) if path[:n] in document.lines), 0)
 
 
 def shown(path: Path) -> str:

@@ -1,0 +1,75 @@
+"""A profile that states only what it changes in another."""
+
+import pytest
+
+from harness.plan.sources import backbone
+from harness.spec.errors import SpecError
+from harness.spec.files import load_profile
+from tests.harness.conftest import Desk
+
+
+def mine(desk: Desk, text: str, name: str = "mine"):
+    desk.write(f"profiles/{name}.yaml", text)
+    return load_profile(name, desk.folder)
+
+
+def test_what_is_written_replaces_and_what_is_not_stays(desk: Desk):
+    proxy = load_profile("proxy", desk.folder).value
+    text = "extends: proxy\ntitle: mine\nbenchmarks:\n  mmvp: {n: 7}\nlatents: [own]\nresources: {train: {minutes: 5}}\n"
+    own = mine(desk, text).value
+    assert own.title == "mine" and own.latents == ("own",)
+    assert own.benchmarks["mmvp"].n == 7 and own.benchmarks["blink"] == proxy.benchmarks["blink"]
+    assert own.resources["train"] == proxy.resources["train"].model_copy(update={"minutes": 5})
+    assert own.model_copy(update={n: getattr(proxy, n) for n in ("title", "latents", "benchmarks", "resources")}) == proxy
+
+
+def test_a_mapping_of_another_kind_is_replaced_as_a_whole(desk: Desk):
+    own = mine(desk, "extends: proxy\ndata: {source: external, meta: m.json, revision: r1}\n").value
+    assert own.data.source == "external" and own.data.meta == "m.json"
+
+
+def test_profiles_extend_profiles_that_extend(desk: Desk):
+    mine(desk, "extends: proxy\nseeds: 2\nscale: {steps: 0.5}\n", "between")
+    last = mine(desk, "extends: ./between.yaml\nscale: {lr: 3}\n").value
+    assert last.seeds == 2 and last.scale["steps"] == 0.5 and last.scale["lr"] == 3 and last.scale["lambda_bcm"] == 10
+
+
+def test_a_value_is_blamed_on_the_file_that_writes_it(desk: Desk):
+    loaded = mine(desk, "extends: proxy\nscale:\n  steps: 0.5\n")
+    assert loaded.where("scale", "steps") == "profiles/mine.yaml:3"
+    assert loaded.where("scale", "lr").startswith("profiles/proxy.yaml:")
+    with pytest.raises(SpecError, match=r"profiles/mine\.yaml:2: resources\.train\.minuts: no such field; did you mean"):
+        mine(desk, "extends: proxy\nresources: {train: {minuts: 5}}\n")
+    desk.write("profiles/proxy.yaml", desk.profile("proxy").replace("  lr: 60", "  lr: 0"))
+    with pytest.raises(SpecError, match=r"^profiles/proxy\.yaml:\d+: scale\.lr: 0 is out of range"):
+        mine(desk, "extends: proxy\nseeds: 3\n")
+
+
+def test_a_folder_is_looked_for_beside_the_file_that_names_it(desk: Desk):
+    (desk.folder / "base").rename(desk.folder / "profiles" / "stand-in")
+    desk.write("profiles/proxy.yaml", desk.profile("proxy").replace(str(desk.folder / "base"), "stand-in"))
+    (desk.folder / "elsewhere").mkdir()
+    desk.write("elsewhere/mine.yaml", "extends: ../profiles/proxy.yaml\nseeds: 2\n")
+    assert backbone(load_profile("elsewhere/mine.yaml")).location == str(desk.folder / "profiles" / "stand-in")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("extends: proxi\n", 'profiles/mine.yaml:1: extends: no such profile "proxi"; did you mean "proxy"? (profiles: '),
+        ("extends: mine\n", "profiles/mine.yaml:1: extends: goes round in a circle: profiles/mine.yaml → profiles/mine.yaml"),
+        ("extends: [proxy]\n", "profiles/mine.yaml:1: extends: must be the name of a profile, not"),
+        ("extends: ./gone.yaml\n", "profiles/mine.yaml:1: extends: no such file ./gone.yaml"),
+        ("extend: proxy\n", 'profiles/mine.yaml:1: extend: no such field; did you mean "extends"?'),
+    ],
+)
+def test_a_wrong_parent_is_one_line(text, said, desk: Desk):
+    with pytest.raises(SpecError) as error:
+        mine(desk, text)
+    assert said in str(error.value).splitlines()[-1]
+
+
+def test_a_circle_of_two_is_refused(desk: Desk):
+    desk.write("profiles/other.yaml", "extends: mine\n")
+    with pytest.raises(SpecError, match="goes round in a circle: .*mine.yaml → .*other.yaml → .*mine.yaml"):
+        mine(desk, "extends: other\n")
