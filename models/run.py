@@ -25,6 +25,8 @@ class Run(Protocol):
     resume_from: Path | None
     threads: int
     device: str
+    rank: int
+    ranks: int
 
     def log(self, step: int, total: int, **values: float) -> None: ...
 
@@ -36,7 +38,8 @@ class LocalRun:
     """A run in a plain folder.
 
     out: finished outputs. checkpoints: `checkpoint-<step>/` folders, complete once they hold `COMPLETE`.
-    resume_from: such a folder, or None. threads: torch threads. device: "cpu" or "cuda".
+    resume_from: such a folder, or None. threads: torch threads. device: "cpu" or "cuda". rank, ranks: which of how many
+    processes that share this run; only rank 0 writes to `out`.
     """
 
     out: Path
@@ -44,6 +47,8 @@ class LocalRun:
     resume_from: Path | None = None
     threads: int = 1
     device: str = "cpu"
+    rank: int = 0
+    ranks: int = 1
     metrics: Path | None = None
     stop: bool = field(default=False, repr=False)
 

@@ -36,6 +36,7 @@ from harness.store import (
     Status,
     Store,
     StoreError,
+    files,
     leases,
 )
 from harness.store.leases import Lease
@@ -170,7 +171,10 @@ class SlurmDriver(Driver):
     def look(self) -> dict[str, Status]:
         self.queue.look()
         self._tell_silence()
-        self._bury_all()
+        try:
+            self._bury_all()
+        except (OSError, StoreError) as error:
+            self._say_once(f"{error}; it is tried again")
         statuses = super().look()
         for key, reason in self.stuck.items():
             if key in statuses and statuses[key].state is State.SUBMITTED:
@@ -340,6 +344,8 @@ class SlurmDriver(Driver):
                 leases.drop(self.store, lease.id)
             self._refused(kind, str(error))
             return None
+        except OSError as error:
+            raise StoreError(files.explain(error, submission.folder)) from error
         found = {}
         for bundle, lease, submitted in zip(bundles, mine, jobs, strict=True):
             owner = Owner(scheduler="slurm", scheduler_id=submitted.job_id, scheduler_name=name)
@@ -399,7 +405,7 @@ class SlurmDriver(Driver):
             if not lease.remaining or not lease.plan.startswith(".slurm/"):
                 continue
             if lease.owner.scheduler != "slurm":
-                if lease.owner.alive() is False:  # its driver died between writing it and submitting
+                if lease.owner == self.me or lease.owner.alive() is False:  # written, but never submitted
                     leases.drop(self.store, lease.id)
                 continue
             owner = lease.owner

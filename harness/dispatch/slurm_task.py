@@ -10,19 +10,23 @@ import importlib
 import os
 import sys
 import time
-from collections.abc import Mapping
+import traceback
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from harness.dispatch.slurm_queue import SchedulerSilent, SlurmQueue, run_command
-from harness.store import AlreadyDone, Attempt, Held, Owner, Record, Store, files, leases
+from harness.store import AlreadyDone, Attempt, Held, Owner, Record, Store, StoreError, files, leases
 from harness.worker.attempt import AttemptRun, Context, Ending, Stop, resolve_inputs, run_attempt
+from harness.worker.causes import cause_of, one_line
 from harness.worker.orders import Order
 from harness.worker.process import Worker, catch_stop_signals
 from models.run import Interrupted
 
 HELD_LOOK_SECONDS = 1.0
+DISK_SECONDS = 60.0
+"""How long a job waits for a store that refuses its claim."""
 
 
 class NotDone(RuntimeError):
@@ -58,19 +62,20 @@ def perform(task: Assignment) -> str:
     store = Store(task.root, {"slurm": lambda owner: others(owner, me, queue)})
     queue = SlurmQueue(poll_seconds=20)
     rank = int(os.environ.get("SLURM_PROCID", "0"))
-    if task.processes > 1:
+    records = [Record.read(store.root / folder) for folder in task.folders]
+    if task.processes > 1 and records[0].kind != "evaluate":  # its ranks only share files; lmms-eval would join them
         join_processes()
     if rank:
         return follow(store, task, stop, rank)
-    report(store, task, me)
+    noted(lambda: report(store, task, me))
     kept: dict[str, Any] = {}
     endings: dict[str, Ending] = {}
-    records = [Record.read(store.root / folder) for folder in task.folders]
     for i, record in enumerate(records):
         endings[record.name] = one(store, record, task, stop, kept)
         print(f"{record.name}: {endings[record.name].outcome} {endings[record.name].message}".rstrip(), flush=True)
-        leases.update(store, task.lease, remaining=tuple(left.key for left in records[i + 1 :]))
-    leases.drop(store, task.lease)
+        left = tuple(record.key for record in records[i + 1 :])
+        noted(lambda left=left: leases.update(store, task.lease, remaining=left))
+    noted(lambda: leases.drop(store, task.lease))
     if bad := [f"{name}: {ending.outcome}: {ending.message}" for name, ending in endings.items() if not ending.well]:
         raise NotDone("; ".join(bad))
     return ", ".join(ending.outcome for ending in endings.values())
@@ -86,8 +91,8 @@ def one(store: Store, record: Record, task: Assignment, stop: Stop, kept: dict[s
     if attempt is None:
         return Ending("done", "already")
     before = store.resume_point(record)
-    announce(store, task, attempt, before)
-    leases.update(store, task.lease, current=record.key)
+    files.patiently(lambda: announce(store, task, attempt, before))
+    noted(lambda: leases.update(store, task.lease, current=record.key))
     from harness.worker.provenance import versions
 
     ending = run_attempt(
@@ -98,6 +103,7 @@ def one(store: Store, record: Record, task: Assignment, stop: Stop, kept: dict[s
         kept=kept,
         stop=stop,
         provenance={"code": dict(task.code or {}), "versions": versions()},
+        ranks=ranks_of(task),
     )
     if ending.outcome == "interrupted" and stop.requested:
         after_stop(store, record, task, attempt, stop, progressed=store.resume_point(record) != before)
@@ -119,22 +125,31 @@ def report(store: Store, task: Assignment, me: Owner) -> None:
         leases.update(store, task.lease, owner=mine)
 
 
+def noted(note: Callable[[], object]) -> None:
+    """A lease saves work and decides nothing: a disk that refuses it is no reason to fail."""
+    try:
+        note()
+    except (OSError, StoreError) as error:
+        print(f"the lease stays as it was: {error}", file=sys.stderr, flush=True)
+
+
 def wait_for_parents(store: Store, record: Record, task: Assignment) -> None:
     """The scheduler's word that the parents ended well is not enough: it starts the children of jobs it has forgotten."""
     give_up = time.monotonic() + task.parent_seconds
     for upstream in record.inputs.values():
         while upstream.kind and not store.is_done(store.record(upstream.key, upstream.kind)):
             if time.monotonic() > give_up:
-                leases.drop(store, task.lease)
+                noted(lambda: leases.drop(store, task.lease))
                 name = store.record(upstream.key, upstream.kind).name
                 raise NotDone(f"{record.name}: not begun, because its parent {name} is not done")
             time.sleep(0.5)
 
 
 def begin(store: Store, record: Record, task: Assignment, stop: Stop) -> Attempt | None:
-    """The claim, as soon as nobody else has it; None when the result is there."""
+    """The claim, as soon as nobody else has it and the disk takes it; None when the result is there."""
     folder = str(record.folder.relative_to(store.root))
     order = Order(record.key, record.kind, folder, 0, resources=task.settings)
+    give_up = time.monotonic() + DISK_SECONDS
     while True:
         try:
             return store.begin_attempt(
@@ -149,7 +164,11 @@ def begin(store: Store, record: Record, task: Assignment, stop: Stop) -> Attempt
             if stop.requested:
                 raise NotDone(f"{record.name}: stopped while it waited: {error}") from None
             print(f"waiting: {error}", file=sys.stderr, flush=True)
-            time.sleep(HELD_LOOK_SECONDS)
+        except StoreError as error:
+            if stop.requested or time.monotonic() > give_up:
+                raise
+            print(f"waiting: {error}", file=sys.stderr, flush=True)
+        time.sleep(HELD_LOOK_SECONDS)
 
 
 # Being told to stop
@@ -164,7 +183,7 @@ def after_stop(
     if what == "timeout":
         message = f"stopped by the time limit of {task.settings.get('minutes')} min before it reached a new checkpoint"
         attempt.fail("timeout", "TimeLimit", message)
-        leases.drop(store, task.lease)
+        noted(lambda: leases.drop(store, task.lease))
         raise NotDone(f"{record.name}: {message}")
     if what == "requeue":
         try:
@@ -220,6 +239,10 @@ def own_facts(job: str) -> dict[str, str]:
 # Several processes
 
 
+def ranks_of(task: Assignment) -> int:
+    return int(os.environ.get("SLURM_NTASKS", task.processes)) if task.processes > 1 else 1
+
+
 def join_processes() -> None:
     """MASTER_ADDR, RANK, WORLD_SIZE and so on, from SLURM's task layout. Every process sees all GPUs of its node."""
     from submitit.helpers import TorchDistributedEnvironment
@@ -254,12 +277,20 @@ def follow(store: Store, task: Assignment, stop: Stop, rank: int) -> str:
     attempt = Attempt(record.folder / "attempts" / str(word["attempt"]))
     resume = Path(word["resume"]) if word["resume"] else None
     threads, device = int(task.settings.get("threads") or 1), str(task.settings.get("device") or "cpu")
-    run = FollowerRun(attempt, resume, threads, device, stop)
-    context = Context(run, record, resolve_inputs(store, record), task.settings, {}, attempt.claim.get("micro_batch"))
+    run = FollowerRun(attempt, resume, threads, device, stop, rank, ranks_of(task))
+    micro_batch = attempt.claim.get("micro_batch")
     try:
-        function_of(record.kind)(context)
+        inputs = resolve_inputs(store, record)
+        function_of(record.kind)(Context(run, record, inputs, task.settings, {}, micro_batch))
     except Interrupted:  # no error: it would end rank 0 before that one has asked to be queued again
         return f"rank {rank} was interrupted"
+    except Exception as error:
+        if store.is_done(record):  # rank 0 needed nothing more of us, and tidied up
+            return "done already"
+        if attempt.failure is None:  # the first word says why; rank 0 only sees that somebody is missing
+            text = "".join(traceback.format_exception(error))
+            attempt.fail(cause_of(error), type(error).__name__, f"rank {rank}: {one_line(error)}", text, micro_batch)
+        raise
     return f"rank {rank} ended"
 
 

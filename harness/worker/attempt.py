@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.store import Attempt, Record, Store
+from harness.store import Attempt, Record, Store, files
 from harness.worker.causes import cause_of, one_line
 from models.run import Interrupted
 
@@ -32,13 +32,15 @@ class Stop:
 
 @dataclass
 class AttemptRun:
-    """`models.run.Run` over an attempt's folder."""
+    """`models.run.Run` over an attempt's folder. rank, ranks: which of how many processes that share the attempt."""
 
     attempt: Attempt
     resume_from: Path | None
     threads: int
     device: str
     stop: Stop
+    rank: int = 0
+    ranks: int = 1
     _unwritten: list[str] = field(default_factory=list)
 
     @property
@@ -103,8 +105,12 @@ def run_attempt(
     kept: dict[str, Any],
     stop: Stop,
     provenance: Mapping[str, Any],
+    ranks: int = 1,
 ) -> Ending:
-    """Run the job's function and publish its outputs, or record why not. Never raises for what the function did."""
+    """Run the job's function and publish its outputs, or record why not. Never raises for what the function did.
+
+    ranks: processes that do the job together; this is the first of them.
+    """
     from harness.worker.kinds import function_of
 
     started = time.monotonic()
@@ -116,7 +122,12 @@ def run_attempt(
             if resume is not None:
                 print(f"[{_clock()}] resumes from {resume}", flush=True)
             run = AttemptRun(
-                attempt, resume, int(resources.get("threads") or 1), str(resources.get("device") or "cpu"), stop
+                attempt,
+                resume,
+                int(resources.get("threads") or 1),
+                str(resources.get("device") or "cpu"),
+                stop,
+                ranks=ranks,
             )
             inputs = resolve_inputs(store, record)
             function_of(record.kind)(Context(run, record, inputs, resources, kept, micro_batch))
@@ -132,7 +143,10 @@ def run_attempt(
             print(text, file=sys.stderr, flush=True)
             if cause != "code":
                 shutil.rmtree(attempt.out, ignore_errors=True)  # of no use to anybody, and the disk may need the room
-            attempt.fail(cause, type(error).__name__, one_line(error), text, micro_batch)
+            if (first := attempt.failure) is not None:  # another rank's; ours only follows from it
+                return Ending(first.cause, first.message)
+            words = (cause, type(error).__name__, one_line(error), text, micro_batch)
+            files.patiently(lambda: attempt.fail(*words))
             return Ending(cause, one_line(error))
         print(
             f"[{_clock()}] {'done' if won else 'discarded: another attempt counts'} after {seconds:.1f} s", flush=True

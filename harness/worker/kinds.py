@@ -106,6 +106,10 @@ def evaluate(context: Context) -> Any:
 
     spec = EvaluateSpec.model_validate(context.record.payload)
     checkpoint: Path = context.inputs["checkpoint"]
+    if context.run.ranks > 1 and context.run.device == "cuda":
+        import torch
+
+        torch.cuda.set_device(context.run.rank % torch.cuda.device_count())
     wanted = (checkpoint, spec.precision)
     session = context.kept.get("session")
     if session is None or context.kept.get("session of") != wanted:

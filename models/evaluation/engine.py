@@ -102,13 +102,17 @@ class Engine:
         self._processor = lru_cache(maxsize=4)(lambda images: load_image_processor(self.checkpoint, images))
 
     def prepare(
-        self, conversations: Sequence[list[Message]], images: Images, reload: Sequence[Callable]
+        self,
+        conversations: Sequence[list[Message]],
+        images: Images,
+        reload: Sequence[Callable],
+        encoded: bool = True,
     ) -> list[Question]:
         """Tokenise conversations and encode their new pictures, while the feature cache has room for them.
 
         A conversation is a list of {"role", "content"}; content is a list of {"type": "text", "text"} and
         {"type": "image", "url": picture} (lmms-eval's form). reload[i] gives the pictures of conversation i again.
-        The ids equal those of the checkpoint's own processor.
+        The ids equal those of the checkpoint's own processor. encoded: False leaves every picture to the batch that needs it.
         """
         processor = self._processor(images)
         pictures = [[_rgb(part["url"]) for part in _parts(c, "image")] for c in conversations]
@@ -121,7 +125,8 @@ class Engine:
             add_generation_prompt=True,
         )
         rows = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
-        self._remember(processor, images, zip(_flat(hashes), _flat(pictures), _flat(grids), strict=True))
+        if encoded:
+            self._remember(processor, images, zip(_flat(hashes), _flat(pictures), _flat(grids), strict=True))
         return [
             Question(
                 input_ids=torch.tensor(self._expanded(ids, own_grids)),

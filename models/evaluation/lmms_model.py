@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -20,15 +21,15 @@ from lmms_eval.api.model import lmms
 from models.config import DecodeSpec, Images
 from models.evaluation.engine import Answer, Engine, Question
 from models.evaluation.extract import last_answer
+from models.evaluation.shards import Elsewhere, Key, Shard
 from models.evaluation.tasks import TASKS
 
-Key = tuple[str, int]
-"""Task name, doc_id."""
 Boxes = Mapping[Key, tuple[torch.Tensor, torch.Tensor]]
 """Of a question: boxes [b, 4] float64 (normalised x0, y0, x1, y1) and the image index of each, [b]."""
 
 _PAPER_TASKS = {task for protocols in TASKS.values() for task in protocols["paper"]}
 _DOCUMENTS_AT_ONCE = 16
+_LISTEN_SECONDS = 0.2
 _SHUFFLED_TOGETHER = 16
 """Questions that exchange latents; not the batch size, which may not change a result."""
 _STOCK_MAX_NEW_TOKENS = 128
@@ -51,7 +52,8 @@ class VReflection(lmms):
 
     checkpoint: a folder, or an Engine that is already loaded. The other arguments are the fields of DecodeSpec and Images;
     strings are accepted, as lmms-eval's command line gives them. A paper task (`vr_*`) gets the full response and
-    `max_new_tokens`; any other task gets `stock_text` and the limit of its own YAML.
+    `max_new_tokens`; any other task gets `stock_text` and the limit of its own YAML. shard: the part of the questions that
+    this process answers; every process reads all of them, because batches are made of all.
     """
 
     is_simple = False
@@ -69,6 +71,7 @@ class VReflection(lmms):
         decode: DecodeSpec | None = None,
         images: Images | None = None,
         boxes: Boxes | None = None,
+        shard: Shard | None = None,
         **fields: Any,
     ) -> None:
         super().__init__()
@@ -86,6 +89,7 @@ class VReflection(lmms):
         self.images = images or Images.model_validate(of_images)
         self.boxes: Boxes = boxes or {}
         self.seed = int(seed)
+        self.shard = shard or Shard()
         self.batch_size = int(batch_size or 16)
         self.accelerator = None  # one process, one device: nothing for lmms-eval to gather
         self.prepared: dict[Key, Question] = {}
@@ -110,7 +114,21 @@ class VReflection(lmms):
         for groups in self._batches(waiting, limits):
             self._decode(groups, self.decode.model_copy(update={"max_new_tokens": limits[groups[0][0]]}))
             self.after_batch()
+        self._hear_the_rest(waiting)
         return [self._handed_over(_key(r)) for r in requests]
+
+    def _hear_the_rest(self, keys: Sequence[Key]) -> None:
+        """Wait for the answers of the other ranks; another rank than 0 is done here."""
+        if self.shard.rank:
+            raise Elsewhere
+        while any(key not in self.answers for key in keys):
+            heard = self.shard.hear()
+            self.answers |= heard
+            if heard:
+                self.after_batch()
+            else:
+                time.sleep(_LISTEN_SECONDS)
+                self.after_chunk()
 
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
         raise NotImplementedError("latent decoding generates text; tasks scored by likelihood are not supported")
@@ -154,7 +172,8 @@ class VReflection(lmms):
                 last.append(group)
             else:
                 batches.append([group])
-        return [batch for batch in batches if any(key not in self.answers for group in batch for key in group)]
+        mine = self.shard.mine(batches)
+        return [batch for batch in mine if any(key not in self.answers for group in batch for key in group)]
 
     def _no_lonely(self, batches: list[list[Key]]) -> list[list[Key]]:
         """Questions left alone join a batch without their picture. ValueError if there is none."""
@@ -178,7 +197,7 @@ class VReflection(lmms):
             part = new[start : start + _DOCUMENTS_AT_ONCE]
             conversations = [_messages(r, doc) for r, doc in zip(part, self._documents(part), strict=True)]
             reload = [partial(self._pictures, request) for request in part]
-            questions = self.engine.prepare(conversations, self.images, reload)
+            questions = self.engine.prepare(conversations, self.images, reload, encoded=self.shard.alone)
             self.prepared |= dict(zip(map(_key, part), questions, strict=True))
             self.after_chunk()
 
@@ -210,7 +229,9 @@ class VReflection(lmms):
             seeds=[self._seed_of(k) for k in batch],
             groups=[len(group) for group in groups],
         )
-        self.answers |= dict(zip(batch, answers, strict=True))
+        found = dict(zip(batch, answers, strict=True))
+        self.shard.tell(found)
+        self.answers |= found | self.shard.hear()
 
     def _seed_of(self, key: Key) -> int:
         """A question's own seed: its noise does not depend on the batch it stands in."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import time
-from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -28,9 +27,10 @@ from models.config import EvaluateSpec
 from models.evaluation import extract, scores
 from models.evaluation.boxes import read_boxes
 from models.evaluation.engine import Answer, Engine, Question
-from models.evaluation.lmms_model import Key, VReflection
+from models.evaluation.lmms_model import VReflection
 from models.evaluation.mirror import MirrorTask, load_task
 from models.evaluation.rows import rows_of
+from models.evaluation.shards import Elsewhere, Key, Shard, answers_in, lines_of
 from models.evaluation.tasks import YAML_FOLDER, digest, tasks_for
 from models.evaluation.vision import FeatureCache
 from models.run import Interrupted, Run
@@ -67,6 +67,8 @@ class Session:
     def evaluate(self, run: Run, spec: EvaluateSpec, *, mirror: Path, batch_size: int) -> dict[str, Any]:
         """Answer and score one benchmark; returns what result.json holds.
 
+        When several processes share the run, each answers its part; rank 0 writes, and the others return nothing ({}).
+
         Raises ValueError if the spec does not fit this session or the installed tasks, scores.Mismatch if lmms-eval's
         aggregates and the samples disagree, Interrupted (after writing a checkpoint) when the run is asked to stop.
         """
@@ -90,10 +92,14 @@ class Session:
             }
             if oracle
             else None,
+            shard=Shard(run.rank, run.ranks, run.checkpoints / "shards"),
         )
         progress = _Progress(run, model, total=sum(len(task.eval_docs) for task in tasks.values()))
         model.answers |= progress.resumed()
         model.after_chunk, model.after_batch = progress.after_chunk, progress.after_batch
+        if run.rank:
+            self._answer_only(model, tasks, mirror)
+            return {}
         rows: list[scores.Row] = []
         by_task: dict[str, dict[str, float]] = {}
         run.out.mkdir(parents=True, exist_ok=True)
@@ -123,6 +129,14 @@ class Session:
         }
         (run.out / "result.json").write_text(json.dumps(result, indent=2) + "\n")
         return result
+
+    def _answer_only(self, model: VReflection, tasks: dict[str, MirrorTask], mirror: Path) -> None:
+        for name, task in tasks.items():
+            model.prepared = self._prepared.setdefault((name, mirror, model.images), {})
+            try:
+                self._simple_evaluate(model, task, name)
+            except Elsewhere:
+                pass
 
     def _check(self, spec: EvaluateSpec) -> None:
         if spec.precision != self.engine.precision:
@@ -172,10 +186,9 @@ class _Progress:
         """Answers of an earlier attempt."""
         if self.run.resume_from is None:
             return {}
-        lines = (self.run.resume_from / "answers.jsonl").read_text().splitlines()
-        kept = [json.loads(line) for line in lines]
+        kept = answers_in((self.run.resume_from / "answers.jsonl").read_text())
         self.before = len(kept)
-        return {(row.pop("task"), row.pop("doc_id")): Answer(**row) for row in kept}
+        return kept
 
     def after_chunk(self) -> None:
         """Preparing high-resolution pictures takes minutes: show a sign of life, and stop if asked to."""
@@ -198,19 +211,20 @@ class _Progress:
     def _stop_or_save(self, now: float) -> None:
         """A checkpoint every few minutes, and before stopping."""
         done = len(self.model.answers)
-        stop = self.run.should_stop() and done < self.total
-        if done > self.before and (stop or now - self.saved > _CHECKPOINT_SECONDS):
+        shard = self.model.shard
+        stop = (self.run.should_stop() or shard.stopped()) and done < self.total
+        if not shard.rank and done > self.before and (stop or now - self.saved > _CHECKPOINT_SECONDS):
             self._save(done)
             self.saved = now
         if stop:
+            shard.stop()
             raise Interrupted(f"{done} of {self.total} questions answered")
 
     def _save(self, done: int) -> None:
         folder = self.run.checkpoints / f"checkpoint-{done}"
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / "answers.jsonl").open("w") as lines:
-            for (task, doc), answer in self.model.answers.items():
-                lines.write(json.dumps({"task": task, "doc_id": doc, **asdict(answer)}, ensure_ascii=False) + "\n")
+            lines.write(lines_of(self.model.answers))
             lines.flush()
             os.fsync(lines.fileno())
         (folder / "COMPLETE").touch()

@@ -94,12 +94,9 @@ class Extender:
 
     def __init__(self, language_model: Qwen2_5_VLTextModel, position_ids: Tensor, valid: Tensor) -> None:
         """position_ids [3, R, C] and valid [R, C] of the whole sequence."""
-        implementation = language_model.config._attn_implementation
-        if implementation not in ("sdpa", "eager"):
-            raise ValueError(f"a sequential rollout needs attn_implementation sdpa or eager, not {implementation}")
         if language_model.has_sliding_layers:
             raise ValueError("a sequential rollout needs full attention; this configuration has sliding-window layers")
-        self.additive = implementation == "eager"
+        self.additive = language_model.config._attn_implementation == "eager"
         self.model, self.valid, self.position_ids = language_model, valid, position_ids
         self.past: list[tuple[list[Tensor], list[Tensor]]] = [([], []) for _ in language_model.layers]
         self.seen = 0
@@ -140,13 +137,18 @@ class Extender:
 
 def _layer_chunk(layer: nn.Module, hidden: Tensor, cos: Tensor, sin: Tensor, mask: Tensor, *past: Tensor):
     window = _Window(past)
+    config = layer.self_attn.config
     own_checkpointing, layer.gradient_checkpointing = layer.gradient_checkpointing, False
+    own_attention = config._attn_implementation
+    if own_attention != "eager":  # flash attention takes no mask of queries against keys; a chunk needs one
+        config._attn_implementation = "sdpa"
     try:
         hidden = layer(
             hidden, attention_mask=mask, position_embeddings=(cos, sin), past_key_values=window, use_cache=True
         )
     finally:
         layer.gradient_checkpointing = own_checkpointing
+        config._attn_implementation = own_attention
     return hidden, window.key, window.value
 
 

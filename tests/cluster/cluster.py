@@ -38,12 +38,23 @@ class ClusterError(RuntimeError):
     """The cluster cannot be started or controlled; the text says why and where the logs are."""
 
 
+class NotInstalled(ClusterError):
+    """SLURM's packages are missing and cannot be had here."""
+
+
 def unsupported() -> str | None:
     """Why this machine cannot run the cluster, or None."""
     if not Path("/etc/debian_version").exists():
         return "not Debian: the test cluster installs Debian's SLURM packages"
     if os.geteuid() != 0:
         return "not root: the test cluster starts system daemons"
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            os.mknod(f"{folder}/gpu0", 0o666 | 0o020000, os.makedev(1, 3))
+    except OSError as error:
+        return f"no device nodes can be made here ({error.strerror}): the test cluster's GPUs are such nodes"
+    if not os.access(HOSTS, os.W_OK):
+        return f"{HOSTS} cannot be written: the test cluster's nodes are named there"
     return None
 
 
@@ -110,8 +121,7 @@ class Cluster:
             shutil.rmtree(self.state, ignore_errors=True)
 
     def save(self) -> None:
-        values = asdict(self) | {"state": str(self.state)}
-        (self.state / "cluster.json").write_text(json.dumps(values, indent=1))
+        (self.state / "cluster.json").write_text(json.dumps(asdict(self) | {"state": str(self.state)}, indent=1))
 
     @classmethod
     def load(cls, state: Path) -> Cluster:
@@ -185,10 +195,10 @@ class Cluster:
         try:
             done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=timeout, env=env)
         except subprocess.TimeoutExpired:
-            if check:
-                text = f"{' '.join(command)}: no answer in {timeout:.0f} s; logs in {self.state / 'log'}"
-                raise ClusterError(text) from None
-            return ""
+            if not check:
+                return ""
+            text = f"{' '.join(command)}: no answer in {timeout:.0f} s; logs in {self.state / 'log'}"
+            raise ClusterError(text) from None
         if done.returncode and check:
             raise ClusterError(f"{' '.join(command)}: {done.stderr.strip()[-2000:]}; logs in {self.state / 'log'}")
         return "" if done.returncode else done.stdout
@@ -242,9 +252,8 @@ class Cluster:
     def _install(self) -> None:
         wanted = ["slurm-wlm", "munge"] + (["slurmdbd", "mariadb-server"] if self.accounting else [])
         query = ["dpkg-query", "-W", "-f", "${Package} ${Status}\n", *wanted]
-        known = subprocess.run(query, check=False, capture_output=True, text=True)
-        present = {line.split()[0] for line in known.stdout.splitlines() if line.endswith("ok installed")}
-        missing = [package for package in wanted if package not in present]
+        known = subprocess.run(query, check=False, capture_output=True, text=True).stdout
+        missing = [package for package in wanted if f"{package} install ok installed\n" not in known]
         if not missing:
             return
         self.say(f"installing {' '.join(missing)}")
@@ -257,9 +266,12 @@ class Cluster:
             quiet = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
             install = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *missing]
             for command in (["apt-get", "update", "-qq"], install):
-                done = subprocess.run(command, check=False, capture_output=True, text=True, env=quiet)
+                try:
+                    done = subprocess.run(command, check=False, capture_output=True, text=True, env=quiet)
+                except FileNotFoundError:
+                    raise NotInstalled(f"{' '.join(missing)} missing, and there is no apt-get") from None
                 if done.returncode:
-                    raise ClusterError(f"{' '.join(command)}: {done.stderr.strip()[-2000:]}")
+                    raise NotInstalled(f"{' '.join(command)}: {done.stderr.strip()[-2000:]}")
         finally:
             if ours:
                 policy.unlink()
@@ -269,10 +281,10 @@ class Cluster:
         lines = [f"127.0.0.1 {' '.join(self.node_names)}"]
         host = socket.gethostname().split(".")[0]
         try:
-            if not socket.gethostbyname(host).startswith("127."):
-                lines.append(f"127.0.0.1 {host}")
+            known = socket.gethostbyname(host).startswith("127.")
         except OSError:
-            lines.append(f"127.0.0.1 {host}")
+            known = False
+        lines += [] if known else [f"127.0.0.1 {host}"]
         edit_hosts(f"# {self.state}", lines)
 
     def _write_configuration(self) -> bool:
@@ -391,15 +403,7 @@ PartitionName=short {shared.replace("INFINITE", "2")} PriorityTier=5 PreemptMode
                 "mariadb-install-db", "--no-defaults", "--user=root", f"--datadir={data}", "--skip-test-db",
                 "--auth-root-authentication-method=normal",
             )  # fmt: skip
-        client = [
-            "mariadb",
-            "--no-defaults",
-            "-h127.0.0.1",
-            f"-P{self.port + 2}",
-            "-uslurm",
-            "-pslurm",
-            "slurm_acct_db",
-        ]
+        client = ["mariadb", "--no-defaults", "-h127.0.0.1", f"-P{self.port + 2}", "-uslurm", "-pslurm", "slurm_acct_db"]
         if not self.alive("mariadbd"):
             grants = self.state / "grants.sql"
             grants.write_text(
@@ -470,9 +474,7 @@ def main() -> None:
         option, default = f"--{name.replace('_', '-')}", getattr(defaults, name)
         up.add_argument(option, type=int, default=default, help=f"{text} (%(default)s)")
     up.add_argument("--gpu-type", default=defaults.gpu_type, help="their type (%(default)s)")
-    up.add_argument(
-        "--prefix", default=defaults.prefix, help="nodes are called <prefix>1, <prefix>2, ... (%(default)s)"
-    )
+    up.add_argument("--prefix", default=defaults.prefix, help="nodes are called <prefix>1, ... (%(default)s)")
     up.add_argument("--accounting", action="store_true", help="slurmdbd with a private MariaDB, so that sacct works")
     down.add_argument("--keep", action="store_true", help="stop, but keep the state folder")
     options = vars(parser.parse_args())

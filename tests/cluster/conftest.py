@@ -22,7 +22,7 @@ from harness.jobs import Graph, Job
 from harness.spec.profile import Resources, SlurmDispatch
 from harness.store import Store
 from tests.cluster import kinds
-from tests.cluster.cluster import Cluster, unsupported
+from tests.cluster.cluster import Cluster, NotInstalled, unsupported
 
 
 def start(folder: Path, **options: Any) -> Iterator[Cluster]:
@@ -31,7 +31,10 @@ def start(folder: Path, **options: Any) -> Iterator[Cluster]:
     cluster = Cluster(folder, **options)
     before = {name: os.environ.get(name) for name in cluster.environment}
     try:
-        cluster.up()
+        try:
+            cluster.up()
+        except NotInstalled as error:
+            pytest.skip(str(error))
         os.environ.update(cluster.environment)
         yield cluster
     finally:

@@ -56,9 +56,11 @@ def hog(context: Context) -> None:
 
 @register("ranks")
 def ranks(context: Context) -> None:
-    """Every rank says who it is; rank 0 waits for all."""
+    """Every rank says who it is; rank 0 waits for all. fails: a rank that breaks instead."""
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "CUDA_VISIBLE_DEVICES")
     words = {name: os.environ.get(name) for name in names}
+    if words["RANK"] == str(context.record.payload.get("fails")):
+        raise ZeroDivisionError("a rank breaks")
     (context.run.out / f"rank{words['RANK']}.json").write_text(json.dumps(words))
     while len(list(context.run.out.glob("rank*.json"))) < int(words["WORLD_SIZE"]):
         time.sleep(0.1)

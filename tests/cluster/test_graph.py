@@ -123,6 +123,17 @@ def test_several_processes_join_as_ranks_of_one_job_and_see_all_its_gpus(cluster
     assert len(Store(tmp_path).attempts(job)) == 1
 
 
+def test_a_rank_that_fails_ends_the_job_and_its_own_words_are_the_reason(cluster, tmp_path):
+    job = Job("ranks", {"fails": 1})
+    needs = Resources(processes=2, memory_gb=0.5, minutes=10)
+    outcome = drive(Graph([job]), tmp_path, resources=lambda kind: needs)
+    (attempt,) = Store(tmp_path).attempts(job)
+    assert (attempt.failure.cause, attempt.failure.message) == ("code", "rank 1: a rank breaks")
+    assert "rank 1: a rank breaks" in outcome.statuses[job.key].reason
+    assert "ZeroDivisionError" in attempt.failure.traceback.read_text()
+    until(lambda: not queued(cluster, "PD,R"))
+
+
 def test_evaluations_of_one_checkpoint_share_a_process_and_one_that_fails_does_not_take_the_others_along(
     cluster, tmp_path
 ):

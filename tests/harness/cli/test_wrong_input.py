@@ -144,6 +144,8 @@ IN_THE_PROFILE = {
     "a missing benchmark": (("  blink: {", "  blonk: {"), "benchmarks: has no entry for blink; add one (it has mmvp"),
     "a misspelt field of a benchmark": (("{source: proxy, n: 1046}", "{source: proxy, m: 1046}"), "benchmarks.blink.m: no such field"),
     "an unknown kind of job": (("  features: {memory", "  feature: {memory"), 'did you mean "features"?'),
+    "several processes for what one does": (("  mirror: {", "  mirror: {processes: 2, "), "mirror.processes: only train and evaluate"),
+    "fewer GPUs than shards": (("  evaluate: {", "  evaluate: {processes: 4, gpus: 2, "), "4 processes need a GPU each, and gpus is 2"),
     "the paper's protocol left out": (("[paper, stock]", "[stock]"), 'must hold "paper"'),
     "a misspelt latents mode": (("zeroed, ", "zerod, "), 'latents[1]: "zerod" is no choice; did you mean "zeroed"?'),
 }  # fmt: skip

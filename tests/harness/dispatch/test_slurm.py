@@ -204,6 +204,12 @@ def test_the_papers_training_asks_for_one_node_with_a_task_for_each_gpu():
         assert word in words
 
 
+def test_an_evaluation_by_several_processes_asks_for_a_task_and_a_gpu_for_each():
+    needs = Resources(cpus=4, gpus=4, processes=4, memory_gb=200, minutes=60)
+    words = sbatch_words(needs, SlurmDispatch(), "evaluate")
+    assert {"--nodes=1", "--ntasks-per-node=4", "--gpus-per-node=4", "--cpus-per-task=4", "--mem=200GB"} <= set(words)
+
+
 def test_submitit_accepts_every_request():
     from submitit.slurm.slurm import _make_sbatch_string
 

@@ -30,6 +30,7 @@ class Training:
     micro_batch: int = 2
     resume_from: str | None = None
     stop: tuple[int, int] | None = None
+    gradient_checkpointing: bool = False
 
 
 def on_two_ranks(trainings: list[Training], file: Path) -> None:
@@ -99,6 +100,7 @@ def train(training: Training) -> int:
             **{role: Path(path) if path else None for role, path in training.inputs.items()},
             micro_batch=training.micro_batch,
             deepspeed=zero_config(training.zero) if training.zero else None,
+            gradient_checkpointing=training.gradient_checkpointing,
         )
     except Interrupted:
         return 0 if training.stop else 2

@@ -26,9 +26,15 @@ STAGES = {
     "microbatch": Stage1(steps=4, align="bernoulli", p=0.5, granularity="microbatch", **FAST),
     "sample": Stage1(steps=4, align="bernoulli", p=0.5, granularity="sample", self_fed=0.5, **FAST),
     "stage2": Stage2(steps=3, teacher="random", slot_fill="student", rollout="sequential", **FAST),
+    "stage2 checkpointed": Stage2(steps=2, teacher="random", slot_fill="student", rollout="sequential", **FAST),
     "joint bf16": Joint(steps=3, **FAST | {"precision": "bf16"}),
 }
-ZERO = {"step": None, "microbatch": "zero2", "sample": "zero3", "stage2": "zero3", "joint bf16": "zero3"}
+ZERO = {
+    "step": None, "microbatch": "zero2", "sample": "zero3", "stage2": "zero3", "stage2 checkpointed": "zero3",
+    "joint bf16": "zero3",
+}  # fmt: skip
+CHECKPOINTED = {"stage2 checkpointed"}
+"""Layers' activations are computed again in the backward pass, as the profile a800 has it; one process keeps them."""
 
 
 def spec(name: str) -> TrainSpec:
@@ -50,7 +56,9 @@ def ranks(inputs, tmp_path_factory) -> Path:
     def training(name: str, place: str, zero: str | None, **options) -> Training:
         return Training(str(folder / place), spec(name).model_dump(mode="json"), inputs, zero, MICRO, **options)
 
-    todo = [training(name, name, zero) for name, zero in ZERO.items()]
+    todo = [
+        training(name, name, zero, gradient_checkpointing=name in CHECKPOINTED) for name, zero in ZERO.items()
+    ]
     for name in ("microbatch", "sample"):
         todo.append(training(name, f"{name} cut", ZERO[name], stop=(1, 2)))
         checkpoint = folder / f"{name} cut" / "checkpoints" / "checkpoint-2"

@@ -1,0 +1,64 @@
+"""The store refuses to be written for a while, as shared file systems do: the result is that of an undisturbed run."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from harness.jobs import Graph, Job
+from harness.store import Store
+from tests.cluster.conftest import background, counting, result, step, until
+from tests.cluster.kinds import expected
+from tests.harness.store.test_store import mounted
+
+pytestmark = pytest.mark.cluster
+
+
+@contextmanager
+def read_only(folder: Path) -> Iterator[None]:
+    """Whoever opens a file in it for writing is refused; files that are open stay as they are."""
+    subprocess.run(["mount", "--bind", str(folder), str(folder)], check=True)
+    try:
+        subprocess.run(["mount", "-o", "remount,bind,ro", str(folder)], check=True)
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@contextmanager
+def full(folder: Path) -> Iterator[None]:
+    ballast = folder / "ballast"
+    try:
+        with ballast.open("wb", buffering=0) as file:
+            try:
+                while True:
+                    file.write(bytes(2**16))
+            except OSError:
+                yield
+    finally:
+        ballast.unlink()
+
+
+@pytest.mark.parametrize("fault", [full, read_only])
+def test_a_store_that_cannot_be_written_for_a_while_changes_no_result(cluster, tmp_path, fault):
+    disk = tmp_path / "disk"
+    with mounted(disk, "size=32m"):
+        root = disk / "results"
+        root.mkdir()
+        parent = counting(60)
+        child = Job("digest", {}, {"x": parent}, "child")
+        driver = background(Graph([child]), root)
+        until(lambda: step(root, parent) >= 3)
+        with fault(disk):
+            time.sleep(4)
+        outcome = driver.end()
+        assert outcome.complete, [str(problem) for problem in outcome.problems]
+        assert json.loads(result(root, parent)) == expected(parent)
+        assert len(list(root.rglob("DONE.json"))) == 2 and Store(root).is_done(child)
+        until(lambda: not cluster.run("squeue", "-h", "-t", "PD,R,CG"))
