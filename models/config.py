@@ -69,7 +69,11 @@ class Alignment(Frozen):
     p: Probability = 0.5
     """P(I = 1); I = 1 moves the language model, I = 0 the BCM. Read only by `align: bernoulli`."""
     granularity: Literal["step", "microbatch", "sample"] = "step"
-    """What shares one Bernoulli draw; `step` is shared by all ranks and accumulation micro-batches."""
+    """What shares one Bernoulli draw; `step` is shared by all ranks and accumulation micro-batches, `microbatch` by
+    `draw_samples` consecutive samples of a step."""
+    draw_samples: Count = 4
+    """Samples that share a draw under `granularity: microbatch`: the paper's four instances a GPU, whatever the micro-batches
+    of the machine that trains."""
     bcm_distance: Literal["l1", "mse"] = "l1"
     """Between Z_T and H, the mean over all S x D elements: absolute (Eq. 2) or squared (release)."""
     clamp: NonNegative = 0.0
@@ -226,6 +230,16 @@ class DecodeSpec(Frozen):
     """Whether latent steps count against max_new_tokens (the release counts them)."""
 
 
+class System(Frozen):
+    """A system of others, which answers through lmms-eval's own model instead of this project's engine."""
+
+    adapter: str
+    """lmms-eval's name of that model: openai, internvl3, …"""
+    model: str | None = None
+    """The name asked for at an endpoint; None for a checkpoint."""
+    arguments: dict[str, bool | int | float | str] = {}
+
+
 class EvaluateSpec(Frozen):
     """One evaluation job: one checkpoint on one benchmark under one protocol and one latents mode."""
 
@@ -238,6 +252,8 @@ class EvaluateSpec(Frozen):
     precision: Literal["bf16", "fp32"] = "bf16"
     seed: Annotated[int, Field(ge=0)] = 0
     """Of noise and of the shuffling; the decoding itself is greedy."""
+    system: System | None = None
+    """Who answers, if not a checkpoint of this project; then of `decode` only max_new_tokens is read."""
 
 
 class MapsSpec(Frozen):

@@ -312,10 +312,12 @@ def _unread(stage: Any, section: str, option: str, values: Mapping[str, Value]) 
         return f"{section}.{other} is {value.value} ({value.where}); {remedy}, or drop this"
 
     has = type(stage).model_fields
-    if "align" in has and option in ("p", "granularity") and stage.align != "bernoulli":
+    if "align" in has and option in ("p", "granularity", "draw_samples") and stage.align != "bernoulli":
         return because("align", f"set {section}.align: bernoulli too")
+    if option == "draw_samples" and stage.granularity != "microbatch":
+        return because("granularity", f"set {section}.granularity: microbatch too")
     if (
-        option in ("align", "p", "granularity", "bcm_distance", "clamp")
+        option in ("align", "p", "granularity", "draw_samples", "bcm_distance", "clamp")
         and "lambda_bcm" in has
         and stage.lambda_bcm == 0
     ):

@@ -86,10 +86,11 @@ def _permutation(seed: int, epoch: int, samples: int) -> np.ndarray:
 
 
 def indicator(stage: Stage, order: Order, step: int, micro: int) -> Tensor | None:
-    """The Bernoulli draw I of Eq. 2 for one micro-batch, bool: a scalar, or [micro_batch] for granularity sample.
+    """The Bernoulli draw I of Eq. 2 for one micro-batch, bool: a scalar for granularity step, else [micro_batch].
 
-    granularity step: one draw for all ranks and micro-batches; microbatch: one for each; sample: one for each sample.
-    None where the stage draws none. True (the language model moves) with probability p.
+    granularity step: one draw for all ranks and micro-batches; sample: one for each sample; microbatch: one for each
+    `draw_samples` samples of the step, in order. None where the stage draws none. True (the language model moves) with
+    probability p.
     """
     if not isinstance(stage, Alignment) or stage.align != "bernoulli":
         return None
@@ -97,14 +98,18 @@ def indicator(stage: Stage, order: Order, step: int, micro: int) -> Tensor | Non
     number, size = order.number(micro), order.micro_batch
     if stage.granularity == "step":
         drawn = draws.random()
-    elif stage.granularity == "microbatch":
-        drawn = draws.random(order.accumulation * order.world)[number]
     else:
-        drawn = draws.random(order.global_batch)[number * size : (number + 1) * size]
+        shared = stage.draw_samples if stage.granularity == "microbatch" else 1
+        places = np.arange(number * size, (number + 1) * size) // shared
+        drawn = draws.random(-(-order.global_batch // shared))[places]
     return torch.as_tensor(drawn < stage.p)
 
 
-def noise(order: Order, step: int, micro: int) -> torch.Generator:
-    """The generator of self-fed draws and random queries of one micro-batch."""
-    seed = np.random.SeedSequence([order.seed, _NOISE, step, order.number(micro)]).generate_state(1, np.uint64)[0]
-    return torch.Generator().manual_seed(int(seed) & (2**63 - 1))
+def noise(order: Order, step: int, micro: int) -> list[torch.Generator]:
+    """The generators of self-fed draws and random queries, one for each sample of the micro-batch."""
+    first = order.number(micro) * order.micro_batch
+    seeds = (
+        np.random.SeedSequence([order.seed, _NOISE, step, place]).generate_state(1, np.uint64)[0]
+        for place in range(first, first + order.micro_batch)
+    )
+    return [torch.Generator().manual_seed(int(seed) & (2**63 - 1)) for seed in seeds]

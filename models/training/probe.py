@@ -47,7 +47,7 @@ def probe(
         for batch in batches:
             for name, mode in modes.items():
                 generator = torch.Generator().manual_seed(0)
-                draw = moved.expand(len(batch)) if getattr(mode, "granularity", None) == "sample" else moved
+                draw = moved if getattr(mode, "granularity", "step") == "step" else moved.expand(len(batch))
                 out = model(batch=batch, stage=mode, latent_steps=latent_steps, indicator=draw, generator=generator)
                 parts.setdefault(name, []).append(out)
     model.train(was_training)

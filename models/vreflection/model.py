@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -15,6 +16,9 @@ from models.vreflection.batch import Batch
 from models.vreflection.boxes import Cells, Region, box_cells, roi_region, token_region
 from models.vreflection.modules import QUERY_STD, BoxResampler, CrossAttention, Keys, OwnParameters, StudentResampler
 from models.vreflection.rollout import sequential
+
+Draws = torch.Generator | Sequence[torch.Generator] | None
+"""Of one micro-batch, or of each of its samples."""
 
 
 class Refused(ValueError):
@@ -114,14 +118,15 @@ class VReflection(Qwen2_5_VLForConditionalGeneration):
         latent_steps: int,
         *,
         indicator: Tensor | None = None,
-        generator: torch.Generator | None = None,
+        generator: Draws = None,
         num_items: float | Tensor | None = None,
         num_boxes: int | Tensor | None = None,
     ) -> StageOutput:
         """One stage's losses on one micro-batch.
 
-        indicator: the Bernoulli draw, bool: a scalar (granularity step, microbatch) or [samples] (granularity sample).
-        generator: CPU generator of the self-fed draw and of random queries.
+        indicator: the Bernoulli draw, bool: a scalar (granularity step) or [samples] (granularity microbatch, sample).
+        generator: CPU generator of the self-fed draw and of random queries; or one for each sample, and then what is drawn
+            for a sample does not depend on the others of its micro-batch.
         num_items, num_boxes: supervised tokens and boxes over the whole optimiser step (all micro-batches and ranks),
             so that micro-batch losses add up to the step's loss; None takes this micro-batch's own counts.
         """
@@ -144,7 +149,7 @@ class VReflection(Qwen2_5_VLForConditionalGeneration):
         latent_steps: int,
         *,
         indicator: Tensor | None = None,
-        generator: torch.Generator | None = None,
+        generator: Draws = None,
         num_items: float | Tensor | None = None,
         num_boxes: int | Tensor | None = None,
     ) -> Terms:
@@ -235,11 +240,12 @@ class _LatentPass:
         features: Tensor,
         embeds: Tensor,
         indicator: Tensor | None,
-        generator: torch.Generator | None,
+        generator: Draws,
         num_boxes: int | Tensor | None,
     ) -> None:
         self.model, self.batch, self.stage, self.slots = model, batch, stage, slots
-        self.embeds, self.generator, self.num_boxes = embeds, generator, num_boxes
+        self.embeds, self.num_boxes = embeds, num_boxes
+        self.generators = generator if isinstance(generator, Sequence) else [generator] * len(batch)
         self.indicator = self._per_box(indicator)
         needed = heads_of(stage)
         self.has_teacher, self.has_student = "bcm" in needed, "dac" in needed
@@ -353,8 +359,8 @@ class _LatentPass:
         if stage.query_source == "static":
             return self.model.vreflection(len(self.batch.boxes))
         if stage.query_source == "random":
-            shape = (len(self.batch.boxes), self.slots, self.embeds.shape[-1])
-            return torch.randn(shape, generator=self.generator).to(self.embeds)
+            shape, samples = (self.slots, self.embeds.shape[-1]), self.batch.segment_sample.tolist()
+            return torch.stack([torch.randn(shape, generator=self.generators[k]) for k in samples]).to(self.embeds)
         return self._states(hidden, stage.query_shift)
 
     def _states(self, hidden: Tensor, shift: int) -> Tensor:
@@ -370,12 +376,13 @@ class _LatentPass:
         if indicator is None or not isinstance(self.stage, Alignment) or self.stage.align != "bernoulli":
             return None
         indicator = torch.as_tensor(indicator)
-        if self.stage.granularity != "sample":
+        if self.stage.granularity == "step":
             if indicator.numel() != 1:
-                raise ValueError(f"granularity {self.stage.granularity} takes one draw, got {indicator.numel()}")
+                raise ValueError(f"granularity step takes one draw, got {indicator.numel()}")
             return indicator
         if indicator.shape != (len(self.batch),):
-            raise ValueError(f"granularity sample takes {len(self.batch)} draws, got {tuple(indicator.shape)}")
+            what = f"granularity {self.stage.granularity}"
+            raise ValueError(f"{what} takes {len(self.batch)} draws, got {tuple(indicator.shape)}")
         return indicator.to(self.batch.segment_sample.device)[self.batch.segment_sample]
 
     def _draw_self_fed(self) -> Tensor:
@@ -383,7 +390,7 @@ class _LatentPass:
         sample = self.batch.segment_sample
         if self.stage.self_fed == 0:
             return torch.zeros_like(sample, dtype=torch.bool)
-        drawn = torch.rand(len(self.batch), generator=self.generator) < self.stage.self_fed
+        drawn = torch.stack([torch.rand((), generator=own) for own in self.generators]) < self.stage.self_fed
         return drawn.to(sample.device)[sample]
 
     def _refuse(self) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from models.config import Joint, Sft, Stage1, Stage2
-from models.training.order import Order, indicator
+from models.training.order import Order, indicator, noise
 from models.training.trainer import parameter_groups
 from models.vreflection.modules import BoxResampler
 
@@ -26,10 +26,37 @@ def test_a_step_is_one_draw_that_all_ranks_and_micro_batches_share():
     assert len({bool(step[0]) for step in found}) == 2, "another step, another draw"
 
 
-def test_a_micro_batch_is_one_draw_that_its_samples_share():
-    found = [draws(Stage1(granularity="microbatch"), step) for step in range(50)]
-    assert all(one.shape == () for step in found for one in step)
-    assert any(len({bool(d) for d in step}) == 2 for step in found)
+def in_order(stage, step: int, size: int, world: int) -> torch.Tensor:
+    """[global batch]: the draw of every sample of a step, however it is cut into micro-batches."""
+    found = torch.empty(16, dtype=torch.bool)
+    for rank in range(world):
+        here = order(rank, micro_batch=size, world=world)
+        for micro in range(here.accumulation):
+            first = here.number(micro) * size
+            found[first : first + size] = indicator(stage, here, step, micro)
+    return found
+
+
+def test_a_micro_batch_is_a_draw_that_so_many_samples_share_as_the_stage_says():
+    found = torch.stack([in_order(Stage1(granularity="microbatch", draw_samples=4), step, 2, 2) for step in range(50)])
+    groups = found.unflatten(1, (4, 4))
+    assert (groups == groups[..., :1]).all() and (groups[..., 0] != groups[:, :1, 0]).any()
+
+
+@pytest.mark.parametrize("granularity", ["step", "microbatch", "sample"])
+@pytest.mark.parametrize(("size", "world"), [(1, 1), (4, 2), (8, 1), (16, 1)])
+def test_a_smaller_micro_batch_or_another_rank_changes_no_draw(granularity, size, world):
+    """An out-of-memory error halves the micro-batch; the job stays the same job."""
+    stage = Stage1(granularity=granularity, draw_samples=3)
+    assert all(torch.equal(in_order(stage, step, size, world), in_order(stage, step, 2, 2)) for step in range(20))
+
+
+def test_a_smaller_micro_batch_changes_no_noise():
+    def drawn(size: int) -> list[float]:
+        here = order(micro_batch=size, world=1)
+        return [torch.rand((), generator=g).item() for k in range(here.accumulation) for g in noise(here, 5, k)]
+
+    assert drawn(8) == drawn(4) == drawn(1) and len(set(drawn(8))) == 16
 
 
 def test_a_sample_is_a_draw_of_its_own():

@@ -120,13 +120,14 @@ def test_an_attached_fill_lets_the_alignment_reach_the_bcm_through_the_states_ev
     assert (one["grad total bcm"] - one["grad ce bcm"]).abs().max() > 1e-5
 
 
-def test_granularity_sample_takes_a_draw_for_each_sample(complete, padded):
-    stage = STAGE1.model_copy(update={"granularity": "sample"})
+@pytest.mark.parametrize("granularity", ["sample", "microbatch"])
+def test_other_granularities_than_step_take_a_draw_for_each_sample(granularity, complete, padded):
+    stage = STAGE1.model_copy(update={"granularity": granularity})
     per_sample = facts(complete, padded, stage, torch.tensor([True, True, True]))
     assert changed(facts(complete, padded, STAGE1, ONE), per_sample) == set()
     mixed = facts(complete, padded, stage, torch.tensor([True, False, True]))
     assert changed(per_sample, mixed) == {"grad total llm", "grad total bcm"}
-    with pytest.raises(ValueError, match="granularity sample takes 3 draws"):
+    with pytest.raises(ValueError, match=f"granularity {granularity} takes 3 draws"):
         facts(complete, padded, stage, ONE)
     with pytest.raises(ValueError, match="granularity step takes one draw"):
         facts(complete, padded, STAGE1, torch.tensor([True, False, True]))
