@@ -40,13 +40,13 @@ class Question:
 
 @dataclass(frozen=True)
 class Answer:
-    """One decoded response. new_tokens leaves latent steps out."""
+    """One decoded response. new_tokens leaves latent steps out. None: of a system of others, which does not say it."""
 
     response: str
-    latent_started: bool
+    latent_started: bool | None
     latent_steps: int
-    truncated: bool
-    new_tokens: int
+    truncated: bool | None
+    new_tokens: int | None
 
 
 class Engine:

@@ -17,8 +17,8 @@ _ENCODED_PICTURES = ("image", "bytes")
 """Columns that hold a picture as base64 text in HR-Bench and MME-RealWorld."""
 
 
-class MirrorTask(ConfigurableMessagesTask):
-    """An lmms-eval chat task over a local folder.
+class _OverFolder:
+    """An lmms-eval task over a local folder.
 
     lmms-eval repeats a failed load or score five times and reports a RetryError; here nothing can change between
     attempts, so the first error is raised as it is. Base64 pictures are left out where lmms-eval leaves pictures out.
@@ -33,15 +33,28 @@ class MirrorTask(ConfigurableMessagesTask):
             self.dataset_no_image[split] = docs.remove_columns(encoded)
 
 
-def load_task(name: str, mirror: Path) -> MirrorTask:
-    """The task as its YAML describes it, over the data set in `mirror`. FileNotFoundError if there is no such folder."""
+class MirrorTask(_OverFolder, ConfigurableMessagesTask):
+    """For models that take a conversation."""
+
+
+class SimpleMirrorTask(_OverFolder, ConfigurableTask):
+    """For lmms-eval's older models, which take a text and pictures."""
+
+
+Task = MirrorTask | SimpleMirrorTask
+
+
+def load_task(name: str, mirror: Path, model: str = "vreflection", chat: bool = True) -> Task:
+    """The task as its YAML describes it, over the data set in `mirror`. FileNotFoundError if there is no such folder.
+
+    model: lmms-eval's name of the model, for which a stock task may have a prompt of its own. chat: see the two classes.
+    """
     if not mirror.is_dir():
         raise FileNotFoundError(f"{name}: no data set folder {mirror}")
     config = load_yaml_config(str(yaml_path(name)))
     options = {**(config.get("dataset_kwargs") or {}), "cache_dir": str(cache_of(mirror))}
-    return MirrorTask(
-        config={**config, "dataset_path": str(mirror), "dataset_kwargs": options}, model_name="vreflection"
-    )
+    kind = MirrorTask if chat else SimpleMirrorTask
+    return kind(config={**config, "dataset_path": str(mirror), "dataset_kwargs": options}, model_name=model)
 
 
 def cache_of(mirror: Path) -> Path:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import os
 import time
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -26,9 +28,9 @@ from lmms_eval.tasks import TaskManager
 from models.config import EvaluateSpec
 from models.evaluation import extract, scores
 from models.evaluation.boxes import read_boxes
-from models.evaluation.engine import Answer, Engine, Question
+from models.evaluation.engine import Answer, Engine
 from models.evaluation.lmms_model import VReflection
-from models.evaluation.mirror import MirrorTask, load_task
+from models.evaluation.mirror import Task, load_task
 from models.evaluation.rows import rows_of
 from models.evaluation.shards import Elsewhere, Key, Shard, answers_in, lines_of
 from models.evaluation.tasks import YAML_FOLDER, digest, tasks_for
@@ -39,30 +41,29 @@ _CHECKPOINT_SECONDS = 300.0
 _PREPARING_SECONDS = 5.0
 
 
-class Session:
-    """One checkpoint, ready for any number of `evaluate` calls.
+class Evaluations(ABC):
+    """Whoever answers, ready for any number of `evaluate` calls: what they have in common."""
 
-    checkpoint: a Qwen2.5-VL folder, with heads or without. device: "cpu" or "cuda". threads: torch's.
-    precision: "bf16" or "fp32"; a spec of another precision is refused. attention: transformers' name of it.
-    features: see `Engine`.
-    """
-
-    def __init__(
-        self,
-        checkpoint: Path | str,
-        device: str = "cpu",
-        threads: int = 1,
-        precision: str = "bf16",
-        attention: str = "sdpa",
-        features: dict[str, FeatureCache] | None = None,
-    ) -> None:
-        self.engine = Engine(
-            checkpoint, device=device, threads=threads, precision=precision, attention=attention, features=features
-        )
+    def __init__(self) -> None:
         self._manager = TaskManager(include_defaults=False, include_path=str(YAML_FOLDER))
-        self._tasks: dict[tuple[str, Path], MirrorTask] = {}
-        self._prepared: dict[tuple[str, Path, Any], dict[Key, Question]] = {}
-        self._asked: tuple[Any, ...] = ()
+        self._tasks: dict[tuple[str, Path], Task] = {}
+        self._prepared: dict[tuple[str, Path, Any], dict[Key, Any]] = {}
+
+    @abstractmethod
+    def check(self, spec: EvaluateSpec) -> None:
+        """Raises ValueError when the spec is for another session."""
+
+    @abstractmethod
+    def answering(self, run: Run, spec: EvaluateSpec, mirror: Path, tasks: Mapping[str, Task], batch_size: int) -> Any:
+        """lmms-eval's view of who answers: a model with `answers`, `prepared`, `shard`, `after_chunk` and `after_batch`."""
+
+    def load(self, name: str, mirror: Path) -> Task:
+        """lmms-eval's task over a mirror."""
+        return load_task(name, mirror)
+
+    def about(self) -> dict[str, Any]:
+        """What result.json says beside the numbers."""
+        return {}
 
     def evaluate(self, run: Run, spec: EvaluateSpec, *, mirror: Path, batch_size: int) -> dict[str, Any]:
         """Answer and score one benchmark; returns what result.json holds.
@@ -74,31 +75,16 @@ class Session:
         """
         mirror = Path(mirror).resolve()
         started = time.perf_counter()
-        self._check(spec)
+        self.check(spec)
+        _check_tasks(spec)
         names = tasks_for(spec.benchmark, spec.protocol)
         tasks = {name: self._task(name, mirror) for name in names}
-        if self._asked != (names, mirror, spec.images):
-            self.engine.forget_answers()
-            self._asked = (names, mirror, spec.images)
-        oracle = spec.decode.latents == "oracle"
-        model = VReflection(
-            self.engine,
-            batch_size=batch_size,
-            seed=spec.seed,
-            decode=spec.decode,
-            images=spec.images,
-            boxes={
-                key: box for name in names for key, box in read_boxes(mirror, name, tasks[name].DATASET_NAME).items()
-            }
-            if oracle
-            else None,
-            shard=Shard(run.rank, run.ranks, run.checkpoints / "shards"),
-        )
+        model = self.answering(run, spec, mirror, tasks, batch_size)
         progress = _Progress(run, model, total=sum(len(task.eval_docs) for task in tasks.values()))
         model.answers |= progress.resumed()
         model.after_chunk, model.after_batch = progress.after_chunk, progress.after_batch
         if run.rank:
-            self._answer_only(model, tasks, mirror)
+            self._answer_only(model, spec, tasks, mirror)
             return {}
         rows: list[scores.Row] = []
         by_task: dict[str, dict[str, float]] = {}
@@ -126,39 +112,25 @@ class Session:
             "seconds": seconds,
             "questions_per_second": len(rows) / seconds,
             "versions": _versions(),
+            **self.about(),
         }
         (run.out / "result.json").write_text(json.dumps(result, indent=2) + "\n")
         return result
 
-    def _answer_only(self, model: VReflection, tasks: dict[str, MirrorTask], mirror: Path) -> None:
+    def _answer_only(self, model: Any, spec: EvaluateSpec, tasks: Mapping[str, Task], mirror: Path) -> None:
         for name, task in tasks.items():
-            model.prepared = self._prepared.setdefault((name, mirror, model.images), {})
+            model.prepared = self._prepared.setdefault((name, mirror, spec.images), {})
             try:
                 self._simple_evaluate(model, task, name)
             except Elsewhere:
                 pass
 
-    def _check(self, spec: EvaluateSpec) -> None:
-        if spec.precision != self.engine.precision:
-            raise ValueError(
-                f"precision: the spec says {spec.precision}, this session was loaded in {self.engine.precision}"
-            )
-        installed = digest(spec.benchmark, spec.protocol)
-        if spec.tasks != installed:
-            differing = sorted(
-                task for task in spec.tasks.keys() | installed.keys() if spec.tasks.get(task) != installed.get(task)
-            )
-            raise ValueError(
-                f"tasks: {', '.join(differing)} changed since this evaluation was planned (task files, extractor or "
-                "lmms-eval's version); plan it again"
-            )
-
-    def _task(self, name: str, mirror: Path) -> MirrorTask:
+    def _task(self, name: str, mirror: Path) -> Task:
         if (name, mirror) not in self._tasks:
-            self._tasks[name, mirror] = load_task(name, mirror)
+            self._tasks[name, mirror] = self.load(name, mirror)
         return self._tasks[name, mirror]
 
-    def _simple_evaluate(self, model: VReflection, task: MirrorTask, name: str) -> tuple[dict[str, float], list[Any]]:
+    def _simple_evaluate(self, model: Any, task: Task, name: str) -> tuple[dict[str, float], list[Any]]:
         """lmms-eval's own run of one task: (metric -> aggregate, its logged samples)."""
         results = lmms_eval.evaluator.simple_evaluate(
             model,
@@ -173,14 +145,80 @@ class Session:
         return {m: float(found[f"{m},none"]) for m in metrics if f"{m},none" in found}, results["samples"][name]
 
 
-class _Progress:
-    """Reports, stops and keeps answers while a model prepares questions and answers them."""
+class Session(Evaluations):
+    """One checkpoint of ours, or a base model.
 
-    def __init__(self, run: Run, model: VReflection, total: int) -> None:
+    checkpoint: a Qwen2.5-VL folder, with heads or without. device: "cpu" or "cuda". threads: torch's.
+    precision: "bf16" or "fp32"; a spec of another precision is refused. attention: transformers' name of it.
+    features: see `Engine`.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Path | str,
+        device: str = "cpu",
+        threads: int = 1,
+        precision: str = "bf16",
+        attention: str = "sdpa",
+        features: dict[str, FeatureCache] | None = None,
+    ) -> None:
+        super().__init__()
+        self.engine = Engine(
+            checkpoint, device=device, threads=threads, precision=precision, attention=attention, features=features
+        )
+        self._asked: tuple[Any, ...] = ()
+
+    def check(self, spec: EvaluateSpec) -> None:
+        if spec.precision != self.engine.precision:
+            raise ValueError(
+                f"precision: the spec says {spec.precision}, this session was loaded in {self.engine.precision}"
+            )
+
+    def answering(
+        self, run: Run, spec: EvaluateSpec, mirror: Path, tasks: Mapping[str, Task], batch_size: int
+    ) -> VReflection:
+        if self._asked != (names := list(tasks), mirror, spec.images):
+            self.engine.forget_answers()
+            self._asked = (names, mirror, spec.images)
+        boxes = None
+        if spec.decode.latents == "oracle":
+            found = (read_boxes(mirror, name, task.DATASET_NAME) for name, task in tasks.items())
+            boxes = {key: box for own in found for key, box in own.items()}
+        return VReflection(
+            self.engine,
+            batch_size=batch_size,
+            seed=spec.seed,
+            decode=spec.decode,
+            images=spec.images,
+            boxes=boxes,
+            shard=Shard(run.rank, run.ranks, run.checkpoints / "shards"),
+        )
+
+
+def _check_tasks(spec: EvaluateSpec) -> None:
+    installed = digest(spec.benchmark, spec.protocol)
+    if spec.tasks != installed:
+        differing = sorted(
+            task for task in spec.tasks.keys() | installed.keys() if spec.tasks.get(task) != installed.get(task)
+        )
+        raise ValueError(
+            f"tasks: {', '.join(differing)} changed since this evaluation was planned (task files, extractor or "
+            "lmms-eval's version); plan it again"
+        )
+
+
+class _Progress:
+    """Reports, stops and keeps answers while a model prepares questions and answers them.
+
+    model: `Evaluations.answering`'s; with `checkpoint_seconds` it says how often its answers are kept.
+    """
+
+    def __init__(self, run: Run, model: Any, total: int) -> None:
         self.run, self.model, self.total = run, model, total
         self.last = self.reported = self.saved = time.monotonic()
         self.decoding_seconds = 0.0
         self.before = 0
+        self.checkpoint_seconds = getattr(model, "checkpoint_seconds", _CHECKPOINT_SECONDS)
 
     def resumed(self) -> dict[Key, Answer]:
         """Answers of an earlier attempt."""
@@ -213,7 +251,7 @@ class _Progress:
         done = len(self.model.answers)
         shard = self.model.shard
         stop = (self.run.should_stop() or shard.stopped()) and done < self.total
-        if not shard.rank and done > self.before and (stop or now - self.saved > _CHECKPOINT_SECONDS):
+        if not shard.rank and done > self.before and (stop or now - self.saved > self.checkpoint_seconds):
             self._save(done)
             self.saved = now
         if stop:
@@ -230,9 +268,10 @@ class _Progress:
         (folder / "COMPLETE").touch()
 
 
-def _share(flags: Any) -> float:
+def _share(flags: Any) -> float | None:
+    """None where some are not known."""
     flags = list(flags)
-    return sum(flags) / len(flags)
+    return None if None in flags else sum(flags) / len(flags)
 
 
 def _versions() -> dict[str, Any]:

@@ -35,6 +35,8 @@ TASKS: dict[str, dict[str, tuple[str, ...]]] = {
 }
 """Benchmark -> protocol -> lmms-eval task names."""
 
+PAPER_TASKS = frozenset(task for protocols in TASKS.values() for task in protocols["paper"])
+
 _STOCK_YAML = {
     "mmvp": "mmvp/mmvp.yaml",
     "vstar_bench": "vstar_bench/vstar_bench.yaml",
