@@ -36,16 +36,20 @@ LARGEST_AREA = 0.25
 """Boxes of more than this share of the picture show little: such samples are passed over."""
 
 
-def attention_maps(run: Run, spec: MapsSpec, *, checkpoint: Path, source: Path) -> dict[str, Any]:
+def attention_maps(
+    run: Run, spec: MapsSpec, *, checkpoint: Path, source: Path, attention: str = "sdpa"
+) -> dict[str, Any]:
     """Write attention.npz, maps.json and pictures/ to run.out; returns what maps.json holds.
 
     source: a training set's folder, or with spec.benchmark its mirror. Arrays are [S, H, W] float32 under
     "<number>.<who>"; who is teacher, student_fed, student_free (training) or teacher, student (answering). A checkpoint
-    without a head has no maps of it. ValueError when it has neither.
+    without a head has no maps of it. attention: transformers' name of the language model's. ValueError when it has neither.
     """
     torch.set_num_threads(run.threads)
-    engine = Engine(checkpoint, device=run.device, threads=run.threads, precision=spec.precision)
-    engine.model = _with_heads(checkpoint, spec, engine.model)
+    engine = Engine(
+        checkpoint, device=run.device, threads=run.threads, precision=spec.precision, attention=attention
+    )
+    engine.model = _with_heads(checkpoint, spec, engine.model, attention)
     (run.out / "pictures").mkdir(parents=True, exist_ok=True)
     with torch.inference_mode():
         found = _training(engine, spec, source) if spec.benchmark is None else _answering(run, engine, spec, source)
@@ -66,7 +70,7 @@ def attention_maps(run: Run, spec: MapsSpec, *, checkpoint: Path, source: Path) 
     return written
 
 
-def _with_heads(checkpoint: Path, spec: MapsSpec, loaded: VReflection) -> VReflection:
+def _with_heads(checkpoint: Path, spec: MapsSpec, loaded: VReflection, attention: str) -> VReflection:
     """The checkpoint again, with whichever of BCM and DAC its training had."""
     facts = checkpoints.facts(checkpoint)
     if "spec" not in facts:
@@ -75,7 +79,9 @@ def _with_heads(checkpoint: Path, spec: MapsSpec, loaded: VReflection) -> VRefle
     heads = heads_of(stage) - {"static"} | ({"bcm"} if loaded.box_feature_resampler is not None else set())
     if isinstance(stage, Sft) or not heads:
         raise ValueError(f"{checkpoint} has neither BCM nor DAC: it has no attention over a box or a picture to show")
-    model = checkpoints.load(checkpoint, heads=heads, latent_steps=spec.latent_steps, dtype=loaded.dtype)
+    model = checkpoints.load(
+        checkpoint, heads=heads, latent_steps=spec.latent_steps, dtype=loaded.dtype, attn_implementation=attention
+    )
     return model.to(loaded.device)
 
 
@@ -96,10 +102,12 @@ def _training(engine: Engine, spec: MapsSpec, data: Path) -> list[tuple[dict[str
     batch = collator(chosen).batch.to(model.device)
     plain = {"rollout": "sequential", "self_fed": 0.0, "slot_gradient": "detached"}
     ways = {"free": "hidden"} | ({"fed": "teacher"} if model.box_feature_resampler is not None else {})
+    moved = torch.tensor(True)
     outs = {
         name: model(
             batch=batch, stage=stage.model_copy(update=plain | {"slot_fill": fill}), latent_steps=spec.latent_steps,
-            indicator=torch.tensor(True), generator=torch.Generator().manual_seed(0),
+            indicator=moved if getattr(stage, "granularity", "step") == "step" else moved.expand(len(batch)),
+            generator=torch.Generator().manual_seed(0),
         )
         for name, fill in ways.items()
     }  # fmt: skip

@@ -107,17 +107,19 @@ class Timing:
     latent: tuple[float, ...]
 
 
-def measure(run: Run, spec: MeasureSpec, *, checkpoint: Path) -> dict[str, Any]:
+def measure(run: Run, spec: MeasureSpec, *, checkpoint: Path, attention: str = "sdpa") -> dict[str, Any]:
     """Count the 7B configuration and this checkpoint's, time this checkpoint's decoding; writes and returns measure.json.
 
     Every answer has exactly the number of tokens that is asked for: nothing ends it early. With latent steps, S forwards
-    and the two boundary tokens come on top.
+    and the two boundary tokens come on top. attention: transformers' name of the language model's, of what is timed.
     """
     from transformers import AutoTokenizer
 
     torch.set_num_threads(run.threads)
     dtype = torch.bfloat16 if spec.precision == "bf16" else torch.float32
-    model = checkpoints.load(checkpoint, heads=frozenset(), latent_steps=spec.latent_steps, dtype=dtype).to(run.device)
+    model = checkpoints.load(
+        checkpoint, heads=frozenset(), latent_steps=spec.latent_steps, dtype=dtype, attn_implementation=attention
+    ).to(run.device)
     tokenizer = AutoTokenizer.from_pretrained(checkpoint)
     add_tokens(tokenizer)
     tokens = SpecialTokens.of(tokenizer)
@@ -137,6 +139,7 @@ def measure(run: Run, spec: MeasureSpec, *, checkpoint: Path) -> dict[str, Any]:
         "device": device_name(run.device),
         "threads": run.threads,
         "precision": spec.precision,
+        "attention": attention,
     }
     (run.out / "measure.json").write_text(json.dumps(found, indent=1) + "\n")
     return found

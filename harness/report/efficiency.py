@@ -148,7 +148,8 @@ def latency_table(found: Mapping[str, Any], ref: tuple[JobRef, ...]) -> Table:
     return Table(
         "latency",
         f"Latency with S = {steps} latent steps over the same answer without, {repeats} paired repeats, 95 % interval; "
-        f"{found['device']}, {found['threads']} thread(s), {found['precision']}, batch 1.",
+        f"{found['device']}, {found['threads']} thread(s), {found['precision']}, "
+        f"{found.get('attention', 'sdpa')} attention, batch 1.",
         (
             Column("ms, without"), Column("ms, with"), Column("whole answer", "measured increase"),
             Column("decoding alone", "measured increase"), Column("S / tokens", "arithmetic"),

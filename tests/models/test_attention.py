@@ -8,7 +8,7 @@ import torch
 from transformers import AutoTokenizer
 
 from models.attention import LARGEST_AREA, attention_maps
-from models.config import Images, MapsSpec, Stage2, TrainSpec
+from models.config import Images, Joint, MapsSpec, Stage2, TrainSpec
 from models.proxy import BASE_DIR
 from models.proxy.mirrors import write_mirror
 from models.proxy.trainset import write_training_set
@@ -71,3 +71,26 @@ def test_while_answering_the_maps_are_of_the_latent_steps_that_happened(checkpoi
 def test_a_checkpoint_without_heads_has_no_maps(tmp_path):
     with pytest.raises(ValueError, match="neither BCM nor DAC"):
         attention_maps(LocalRun(tmp_path), SPEC, checkpoint=BASE_DIR, source=tmp_path)
+
+
+def test_maps_are_of_a_model_with_the_attention_that_is_asked_for(checkpoint, monkeypatch, tmp_path):
+    asked, load = [], checkpoints.load
+
+    def remembered(*path, **options):
+        asked.append(options["attn_implementation"])
+        return load(*path, **options)
+
+    monkeypatch.setattr(checkpoints, "load", remembered)
+    write_training_set(tmp_path / "data", n=8, seed=0)
+    attention_maps(LocalRun(tmp_path / "out"), SPEC, checkpoint=checkpoint, source=tmp_path / "data", attention="eager")
+    assert set(asked) == {"eager"}
+
+
+@pytest.mark.parametrize("granularity", ["microbatch", "sample"])
+def test_maps_of_a_stage_that_drew_for_each_sample(granularity, checkpoint, monkeypatch, tmp_path):
+    stage = Joint(granularity=granularity)
+    facts = checkpoints.facts(checkpoint) | {"spec": TrainSpec(stage=stage, packing="padded").model_dump(mode="json")}
+    monkeypatch.setattr(checkpoints, "facts", lambda path: facts)
+    write_training_set(tmp_path / "data", n=24, seed=0)
+    attention_maps(LocalRun(tmp_path / "out"), SPEC, checkpoint=checkpoint, source=tmp_path / "data")
+    assert len(looked_at(tmp_path / "out", None)[0]) == 2

@@ -5,8 +5,9 @@ import torch
 from transformers import Qwen2_5_VLConfig
 
 from models.config import MeasureSpec
-from models.efficiency import FULL_SIZE, account, time_answers
+from models.efficiency import FULL_SIZE, account, measure, time_answers
 from models.proxy import BASE_DIR as BASE
+from models.run import LocalRun
 from models.vreflection import checkpoint as checkpoints
 from models.vreflection.tokens import SpecialTokens
 
@@ -34,3 +35,16 @@ def test_what_is_timed_is_the_answers_length_with_and_without_the_segment():
     timing = time_answers(model, tokens, MeasureSpec(latent_steps=4, repeats=3, precision="fp32"), 16, 5, "cpu")
     assert [len(x) for x in (timing.prefill, timing.baseline, timing.latent)] == [3, 3, 3]
     assert min(timing.latent) > min(timing.baseline) > min(timing.prefill) > 0
+
+
+def test_what_is_timed_has_the_attention_that_is_asked_for(monkeypatch, tmp_path):
+    asked, load = [], checkpoints.load
+
+    def remembered(*path, **options):
+        asked.append(options["attn_implementation"])
+        return load(*path, **options)
+
+    monkeypatch.setattr(checkpoints, "load", remembered)
+    spec = MeasureSpec(latent_steps=2, answers=(2,), prompts=(8,), context=8, repeats=1, precision="fp32")
+    found = measure(LocalRun(tmp_path), spec, checkpoint=BASE, attention="eager")
+    assert asked == ["eager"] and found["attention"] == "eager"
