@@ -18,6 +18,7 @@ KIND_VERSIONS: dict[str, int] = {
     "features": 1,
     "train": 1,
     "evaluate": 1,
+    "ask": 1,
     "maps": 1,
     "measure": 1,
 }

@@ -16,7 +16,7 @@ from harness.jobs import Graph, Job, Source
 if TYPE_CHECKING:
     from harness.plan import Plan
     from harness.spec.profile import Profile
-    from harness.store import Status
+    from harness.store import Status, Store
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,7 +46,7 @@ def main(options: argparse.Namespace) -> int:
         print(json.dumps(as_json(made, graph, statuses, costs), indent=1, ensure_ascii=False))
         return 0
     for plan in made:
-        print(heading(plan))
+        print(heading(plan, store))
     print()
     print(table(made, graph, statuses, costs))
     print()
@@ -110,7 +110,7 @@ def requests(profile: Profile, graph: Graph) -> list[str]:
     return [f"{kind}: sbatch {' '.join(sbatch_words(profile.resources_of(kind), profile.dispatch))}" for kind in kinds]
 
 
-def heading(plan: Plan) -> str:
+def heading(plan: Plan, store: Store) -> str:
     """Two or three lines: what, under which profile, on what."""
     spec, profile = plan.experiment.value, plan.profile.value
     base = next((u for job in plan.graph for u in job.inputs.values() if isinstance(u, Source)), None)
@@ -128,7 +128,11 @@ def heading(plan: Plan) -> str:
         )
         lines.append(f"  overridden by {', '.join(changed)}: these results never enter the paper's table")
     lines += [f"  one run under several labels: {' = '.join(labels)}" for labels in plan.same_run()]
-    absent = {cell.row: cell.not_run for cell in plan.cells if cell.not_run}
+    absent = {
+        cell.row: cell.not_run
+        for cell in plan.cells
+        if cell.not_run and not (cell.jobs and all(map(store.is_done, cell.jobs.values())))
+    }
     lines += [f"  not run: {row} ({reason})" for row, reason in absent.items()]
     return "\n".join(lines)
 
@@ -139,7 +143,7 @@ def table(made: list[Plan], graph: Graph, statuses: Mapping[str, Status], costs:
     for kind in dict.fromkeys(job.kind for job in sorted(graph, key=_order)):
         jobs = [job for job in graph if job.kind == kind]
         lines.append(f"{kind}  ({plural(len(jobs), 'job')})")
-        groups = _evaluations(jobs) if kind == "evaluate" else [[job] for job in jobs]
+        groups = _evaluations(jobs) if kind in ("evaluate", "ask") else [[job] for job in jobs]
         lines.append(
             columns(
                 [
@@ -192,7 +196,7 @@ def as_json(
 
 
 def _order(job: Job) -> int:
-    kinds = ("data", "mirror", "features", "train", "evaluate", "maps", "measure")
+    kinds = ("data", "mirror", "features", "train", "evaluate", "ask", "maps", "measure")
     return kinds.index(job.kind) if job.kind in kinds else len(kinds)
 
 
@@ -212,7 +216,7 @@ def _name(group: list[Job]) -> str:
             u.name if isinstance(u, Job) else "base" for r, u in first.inputs.items() if r in ("init", "teacher")
         )
         return f"{first.name}  from {' and '.join(before)}"
-    if first.kind != "evaluate":
+    if first.kind not in ("evaluate", "ask"):
         return first.name
     modes: dict[tuple[str, Any], dict[str, list[str]]] = {}
     for job in group:
@@ -224,9 +228,13 @@ def _name(group: list[Job]) -> str:
     for (benchmark, steps), way in modes.items():
         text = ", ".join(f"{protocol} ({' '.join(latents)})" for protocol, latents in way.items())
         alike.setdefault(text + (f", S = {steps}" if several else ""), []).append(benchmark)
-    checkpoint = first.inputs["checkpoint"]
+    checkpoint, system = first.inputs["checkpoint"], first.payload.get("system")
+    who = checkpoint.name if isinstance(checkpoint, Job) else "base model"
+    if system:
+        asked = f"-{first.payload['benchmark']}-{first.payload.get('protocol', 'paper')}"
+        who = f"{first.slug.removesuffix(asked)} through lmms-eval's {system['adapter']}"
     how = "; ".join(f"{' '.join(benchmarks)} × {way}" for way, benchmarks in alike.items())
-    return f"{checkpoint.name if isinstance(checkpoint, Job) else 'base model'}  {plural(len(group), 'job')}: {how}"
+    return f"{who}  {plural(len(group), 'job')}: {how}"
 
 
 def _state(group: list[Job], statuses: Mapping[str, Status]) -> str:

@@ -34,7 +34,7 @@ def main(options: argparse.Namespace) -> int:
     known = history(store)
     for plan, cell in found:
         print(f"{plan.experiment.value.kind} {plan.experiment.value.name}: {cell.name}")
-        if cell.not_run:
+        if cell.not_run and not (cell.jobs and all(map(store.is_done, cell.jobs.values()))):
             print(f"  not run: {cell.not_run}")
             continue
         jobs = plan.jobs_of(cell)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 
 from harness.jobs import Graph, Job
 
-DEFAULT_SECONDS = {"data": 15.0, "mirror": 10.0, "features": 30.0, "train": 120.0, "evaluate": 15.0}
+DEFAULT_SECONDS = {"data": 15.0, "mirror": 10.0, "features": 30.0, "train": 120.0, "evaluate": 15.0, "ask": 60.0}
 """Where nobody knows better; only their ratios matter, for the order of jobs."""
 
 Forecast = Callable[[Job], float | None]

@@ -30,9 +30,10 @@ def shape(kind: str, payload: Mapping[str, Any], inputs: Mapping[str, str]) -> s
         stage = payload["stage"]
         parts += [stage.get(name) for name in _STAGE_SHAPE]
         parts += [payload.get(name) for name in ("latent_steps", "vision", "packing", "images")] + [inputs.get("data")]
-    elif kind == "evaluate":
+    elif kind in ("evaluate", "ask"):
         decode = payload.get("decode", {})
         parts += [payload["benchmark"], payload.get("protocol"), decode.get("latent_steps"), inputs.get("mirror")]
+        parts += [sorted(system.items(), key=str)] if (system := payload.get("system")) else []
     else:
         parts += [sorted(payload.items(), key=str), *sorted(inputs.values())]
     return repr(parts)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.jobs import Job, Source
+from harness.plan.comparison import Comparison
 from harness.plan.payload import payload
 from harness.spec.experiment import Measurement
 from harness.spec.files import Loaded
@@ -121,6 +122,19 @@ class JobMaker:
         slug = "-".join([of, benchmark, protocol] + [latents] * (latents != "own"))
         return self._once(Job("evaluate", payload(spec), {"checkpoint": checkpoint, "mirror": mirror}, slug))
 
+    def compare(self, asked: Comparison, row: ResolvedRow, benchmark: str, protocol: str) -> Job:
+        """A system of others on one benchmark under one protocol."""
+        assert asked.source is not None
+        spec = EvaluateSpec(
+            benchmark=benchmark,
+            protocol=protocol,
+            tasks=self.tasks(benchmark, protocol),
+            decode=DecodeSpec(latent_steps=0, max_new_tokens=row.options.decode.max_new_tokens),
+            system=asked.system,
+        )
+        inputs = {"checkpoint": asked.source, "mirror": self.mirror(benchmark)}
+        return self._once(Job(asked.kind, payload(spec), inputs, "-".join([_words(asked.name), benchmark, protocol])))
+
     def maps(self, row: ResolvedRow, seed: int, benchmark: str | None, samples: int) -> Job:
         """Attention of the row's checkpoint on its training samples, or while it answers a benchmark's questions."""
         options, checkpoint = row.options, self.checkpoint(row, seed)
@@ -187,5 +201,9 @@ def _slug(row: ResolvedRow, stage: str) -> str:
         if section == stage or (name == "latent_steps" and stage != "sft"):
             text = str(value.unscaled if value.unscaled is not None else value.value)
             parts += [(option or name).replace("_", "-"), text]
-    text = "-".join(parts).lower()
-    return "".join(c if c.isalnum() or c in "-." else "-" for c in text)[:60]
+    return _words("-".join(parts))
+
+
+def _words(text: str) -> str:
+    """Fit for a folder's name."""
+    return "".join(c if c.isalnum() or c in "-." else "-" for c in text.lower())[:60]

@@ -9,11 +9,12 @@ from pathlib import Path
 
 from harness.identity import digest
 from harness.jobs import Graph, Job
+from harness.plan.comparison import Comparison, comparison
 from harness.plan.jobs import Checkpoint, JobMaker, TaskDigests
 from harness.plan.sources import backbone
 from harness.spec.benchmark import Benchmark
 from harness.spec.errors import SpecError, unknown
-from harness.spec.experiment import Column, Experiment, External, Row
+from harness.spec.experiment import Column, Experiment
 from harness.spec.files import Loaded, LoadedExperiment, load_benchmark, load_experiment, load_profile, load_recipe
 from harness.spec.profile import Profile
 from harness.spec.resolve import ResolvedRow, base, check_overrides, resolve, resolve_base
@@ -24,8 +25,8 @@ from harness.spec.text import Document
 class Cell:
     """One number of a table, and the evaluations it is made of.
 
-    jobs: (seed, latents mode) → evaluate job. not_run: why there are none (an external system, a row that the recipe
-    cannot express, a row of differences).
+    jobs: (seed, latents mode) → evaluate job. not_run: why none can be run (a row that the recipe cannot express, a row
+    of differences, a system of others that cannot be asked from here); a result that is stored already counts even so.
     """
 
     row: str
@@ -173,21 +174,30 @@ def plan_experiment(
     cells: list[Cell] = []
     checkpoints: dict[str, dict[int, Checkpoint]] = {}
     for row in resolved:
-        reason = row.undefined or _not_run(row.row)
-        if not reason:
+        delta, asked, reason = row.row.delta, None, row.undefined
+        if delta is not None:
+            reason = f"{delta.of} minus {delta.over}"
+        elif row.row.external is not None:
+            asked = comparison(row.row.external, profile, folder, digests)
+            reason = asked if isinstance(asked, str) else asked.absent
+        elif not reason:
             checkpoints[row.label] = {seed: maker.checkpoint(row, seed) for seed in used_seeds}
         for column in selected:
             for protocol in (p for p in used_protocols if p in benchmarks[column.benchmark].value.protocols):
-                jobs = {} if reason else _evaluations(maker, row, column, protocol, used_seeds, modes)
+                if isinstance(asked, Comparison):
+                    jobs = _answers(maker, asked, row, column, protocol, used_seeds)
+                else:
+                    jobs = {} if reason else _evaluations(maker, row, column, protocol, used_seeds, modes)
                 cells.append(Cell(row.label, column, protocol, jobs, reason))
-        if not reason:
+        if row.label in checkpoints:
             cells += _shown_instead(maker, row, spec, used_seeds[0])
     own: dict[str, dict[str, Job]] = {}
     if profile.value.proxy and checkpoints:
         for name, protocol in dict.fromkeys((c.column.benchmark, c.protocol) for c in cells if c.column in selected):
             own.setdefault(name, {})[protocol] = maker.evaluate(resolve_base(start), 0, name, protocol, "own")
     graph = Graph(
-        [job for cell in cells for job in cell.jobs.values()] + [job for jobs in own.values() for job in jobs.values()]
+        [job for cell in cells if not cell.not_run for job in cell.jobs.values()]
+        + [job for jobs in own.values() for job in jobs.values()]
     )
     return Plan(
         experiment, profile, written, tuple(resolved), selected, benchmarks, used_seeds, used_protocols, tuple(cells),
@@ -209,6 +219,16 @@ def _evaluations(
     }
 
 
+def _answers(
+    maker: JobMaker, asked: Comparison, row: ResolvedRow, column: Column, protocol: str, seeds: Sequence[int]
+) -> dict[tuple[int, str], Job]:
+    """A system of others has no seed: one evaluation stands for all."""
+    if asked.source is None:
+        return {}
+    job = maker.compare(asked, row, column.benchmark, protocol)
+    return {(seed, "own"): job for seed in seeds}
+
+
 def _shown_instead(maker: JobMaker, row: ResolvedRow, spec: Experiment, seed: int) -> list[Cell]:
     """Cells of what an experiment shows that is no accuracy: attention maps, cost. Of the first seed."""
     jobs: dict[str, Job] = {}
@@ -218,25 +238,6 @@ def _shown_instead(maker: JobMaker, row: ResolvedRow, spec: Experiment, seed: in
     if spec.measure:
         jobs["cost"] = maker.measure(row, seed, spec.measure)
     return [Cell(row.label, Column(benchmark=name), spec.protocol, {(seed, "own"): job}) for name, job in jobs.items()]
-
-
-def _not_run(row: Row) -> str:
-    if row.delta is not None:
-        return f"{row.delta.of} minus {row.delta.over}"
-    if row.external is not None:
-        return external_reason(row.external)
-    return ""
-
-
-def external_reason(system: External) -> str:
-    """Why a comparison system has no value here; the reported one stands beside it."""
-    if system.not_run:
-        return system.not_run
-    if system.endpoint:
-        return f"{system.model} answers only at an OpenAI-compatible endpoint ({system.endpoint}), and none is asked from here yet"
-    if system.repo:
-        return f"the weights of {system.repo} are not here, and lmms-eval's {system.adapter or 'adapter'} is not driven from here yet"
-    return "the spec names neither a checkpoint nor an endpoint"
 
 
 def _select(known: list[str], wanted: Sequence[str], flag: str, noun: str) -> list[str]:

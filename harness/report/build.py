@@ -12,7 +12,7 @@ from harness.report.headline import headline
 from harness.report.mechanism import latent_table, probe_details, probe_table
 from harness.report.provenance import assumed, job_table, overridden, provenance, same_runs, scale_table
 from harness.report.results import BASE, Results
-from harness.report.study import Study, Tracking
+from harness.report.study import Study, Tracking, settled
 from harness.report.tables import answer_table, base_row, claim_table, main_table, pair_table
 from harness.report.types import Chart, Mark, Panel, Report, Section, Table
 from harness.report.words import scaled
@@ -22,7 +22,7 @@ from harness.store import Store
 def build(study: Study, store: Store, out_dir: Path, tracking: Tracking | None = None) -> Report:
     """Everything a writer prints."""
     links, warning = find_links(study, store, tracking)
-    results = Results(study, store, out_dir, links)
+    results = Results(settled(study, store), store, out_dir, links)
     if study.experiment.maps or study.experiment.measure:
         return special(results, warning)
     marks, same = same_runs(results)

@@ -41,6 +41,7 @@ def fingerprint(study: Study, store: Store) -> str:
             "text": list(study.text),
             "overrides": list(study.overrides),
             "left out": list(study.left_out),
+            "absent": {arm.label: arm.absent for arm in study.arms if arm.absent},
             "cells": sorted(f"{e.job.key} {e.seed} {e.protocol} {e.latents}" for e in study.evaluations()),
             "results": results,
         }

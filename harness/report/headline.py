@@ -157,7 +157,7 @@ def trouble_line(results: Results) -> str:
     """Cells without a value, and unhealthy answers."""
     problems: dict[str, list[str]] = {}
     for row, arm in results.arms.items():
-        if arm.row.delta is not None or arm.absent or arm.undefined:
+        if arm.row.delta is not None or arm.silent or arm.undefined:
             continue
         for column in results.columns:
             if results.estimate(row, column) is None:

@@ -199,7 +199,7 @@ def hardware_text(record: dict[str, Any]) -> str:
 def job_table(results: Results) -> Table:
     """Every job, so that a printed report alone says what to look for."""
     rows = []
-    order = {"data": 0, "mirror": 1, "features": 2, "train": 3, "evaluate": 4}
+    order = {"data": 0, "mirror": 1, "features": 2, "train": 3, "evaluate": 4, "ask": 4}
     for job in sorted(results.study.jobs().values(), key=lambda job: (order.get(job.kind, 9), job.name)):
         status = "done" if results.store.is_done(job) else str(results.store.status(job).state)
         rows.append(Row(job.name, (Cell(job.kind), Cell(job.key12, note=job.key), Cell(status))))

@@ -30,9 +30,20 @@ class Found:
     lost: tuple[str, ...] = ()
 
     @property
+    def by_job(self) -> dict[str, Measured]:
+        """Job key -> what it measured. A model that is not trained here has one evaluation for all seeds, and no seed noise."""
+        return {m.evaluation.job.key: m for m in self.measured}
+
+    @property
+    def runs(self) -> list[Answers]:
+        """The answers of each job, once."""
+        jobs = [m.evaluation.job.key for m in self.measured]
+        return list(dict(zip(jobs, self.by_seed.values(), strict=True)).values())
+
+    @property
     def rates(self) -> Rates:
         """Mean over the seeds."""
-        parts = [m.rates for m in self.measured]
+        parts = [m.rates for m in self.by_job.values()]
 
         def mean(name: str) -> float | None:
             known = [v for v in (getattr(part, name) for part in parts) if v is not None]
@@ -101,11 +112,9 @@ class Results:
         arm = self.arms.get(row)
         if arm is not None and arm.undefined:
             raise Unmeasured("not defined", arm.undefined)
-        if arm is not None and arm.absent:
-            raise Unmeasured("not run", arm.absent)
         evaluations = self.evaluations(row, column, protocol, latents)
         if not evaluations:
-            raise Unmeasured("not run", "no evaluation is planned")
+            raise Unmeasured("not run", (arm.absent if arm else "") or "no evaluation is planned")
         spec = self.columns[column]
         benchmark, score = self.study.benchmarks[spec.benchmark], self.score(column)
         by_seed: dict[int, Answers] = {}
@@ -127,7 +136,7 @@ class Results:
         name = (row, column, protocol, latents)
         if name not in self._estimates:
             try:
-                runs = list(self.found(*name).by_seed.values())
+                runs = self.found(*name).runs
                 self._estimates[name] = estimate(runs, noise=self.seed_noise(column, protocol, latents))
             except Unmeasured:
                 return None
@@ -214,7 +223,7 @@ class Results:
         winner = self.store.winner(job)
         newest = winner or next(reversed(self.store.attempts(job)), None)
         log = os.path.relpath(newest.path / "log", self.out_dir) if newest else ""
-        samples = winner.out / "samples.jsonl" if winner and job.kind == "evaluate" else None
+        samples = winner.out / "samples.jsonl" if winner and job.kind in ("evaluate", "ask") else None
         return JobRef(
             job.key,
             job.kind,

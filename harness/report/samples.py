@@ -117,7 +117,7 @@ def evaluation(plan: Plan, label: str, column: Column, protocol: str, seed: int 
     by_seed: Mapping[int, Job] = {}
     if label in {row.label for row in plan.rows}:
         cell = plan.cell(label, column.name, protocol) if (label, column.name, protocol) in _cells(plan) else None
-        if cell is not None and cell.not_run:
+        if cell is not None and cell.not_run and not cell.jobs:
             raise SpecError(f"{label} on {column.name}: not run: {cell.not_run}")
         by_seed = cell.by_seed() if cell else {}
     elif protocol in plan.base.get(column.benchmark, {}):

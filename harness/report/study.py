@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
 from harness.jobs import Job
@@ -14,6 +14,7 @@ from harness.spec.resolve import Value
 
 if TYPE_CHECKING:
     from harness.plan import Plan
+    from harness.store import Store
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,8 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Arm:
-    """A row of the table. evaluations: benchmark -> jobs. absent: why the row has none ("no weights are public")."""
+    """A row of the table. evaluations: benchmark -> jobs. absent: why none can be run here ("no weights are public"); results
+    from when they could be count even so."""
 
     row: Row
     values: Mapping[str, Value] = field(default_factory=dict)
@@ -51,6 +53,11 @@ class Arm:
         """By seed."""
         found = [e for e in self.evaluations.get(benchmark, ()) if (e.protocol, e.latents) == (protocol, latents)]
         return tuple(sorted(found, key=lambda e: e.seed))
+
+    @property
+    def silent(self) -> bool:
+        """Whether nothing of the row can be shown."""
+        return bool(self.absent) and not self.evaluations
 
     def trainings(self) -> dict[int, Job]:
         """Seed -> the job that made the row's final checkpoint."""
@@ -147,6 +154,16 @@ def study_of(plan: Plan) -> Study:
         left_out=tuple(left_out),
         text=tuple(repr(document.data) for document in documents),
     )
+
+
+def settled(study: Study, store: Store) -> Study:
+    """Without the evaluations that cannot be run here and were not run before."""
+
+    def kept(arm: Arm) -> Arm:
+        found = {name: tuple(e for e in es if store.is_done(e.job)) for name, es in arm.evaluations.items()}
+        return replace(arm, evaluations={name: es for name, es in found.items() if es})
+
+    return replace(study, arms=tuple(kept(arm) if arm.absent else arm for arm in study.arms))
 
 
 class Tracking(Protocol):

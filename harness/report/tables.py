@@ -36,7 +36,7 @@ def measured_cell(results: Results, row: str, column: str, protocol: str = "pape
         value, reported, score.n, proxy=study.profile.proxy, delta=float(study.experiment.equivalence)
     )
     notes = list(found.lost)
-    if value.seeds == 1:
+    if value.seeds == 1 and row in results.arms and results.arms[row].row.stages:
         notes.append("one seed: the interval holds item noise only")
     notes += adopted(results, row)
     return Cell(
@@ -314,7 +314,7 @@ def claims(results: Results) -> list[tuple[ClaimResult, ClaimResult]]:
             continue
         narrowed = claim if claim.on == "all" else claim.model_copy(update={"on": tuple(spoken)})
         # Systems that are not run here leave the claim's range; a row that failed does not, or the claim would gain by it.
-        run = [row for row in rows if not results.arms[row].absent and not results.arms[row].undefined]
+        run = [row for row in rows if not results.arms[row].silent and not results.arms[row].undefined]
         judged.append(
             (
                 judge_reported(narrowed, printed, rows, spoken, chance),
@@ -343,7 +343,7 @@ def claim_table(results: Results) -> Table | None:
     for reported, regenerated in judged:
         claim = reported.claim
         where = "every column" if claim.on == "all" else ", ".join(results.title(name) for name in claim.on)
-        absent = any(arm.absent for arm in results.arms.values() if arm.row.delta is None)
+        absent = any(arm.silent for arm in results.arms.values() if arm.row.delta is None)
         if absent and claim.form in ("best", "worst") and regenerated.outcome is not Holds.NOT_JUDGED:
             suffix = f"{scale}, among the rows run here"
         else:

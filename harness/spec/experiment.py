@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from harness.spec.benchmark import Protocol
 from harness.spec.claims import Claim
 from harness.spec.recipe import StageName
 from harness.spec.reported import ReportedValue
 from models.config import Count, Frozen, Latents, NonNegative
+
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_GIVEN = ("api_key", "base_url", "device", "device_map", "model", "model_version", "num_concurrent", "pretrained")
+"""Arguments of lmms-eval's models that a row or a machine gives otherwise."""
+_MEANING = {
+    "model": "the name to ask for there, as in model: gpt-4o-2024-08-06",
+    "adapter": "the lmms-eval model that runs it, as in adapter: internvl3",
+}
 
 
 class Column(Frozen):
@@ -35,18 +44,61 @@ class Column(Frozen):
 
 
 class External(Frozen):
-    """A system that this project does not train.
+    """A system that this project does not train. One of four ways:
 
-    repo, revision: its checkpoint on the hub; adapter: the lmms-eval model that runs it. endpoint: an OpenAI-compatible
-    address's environment variable, model: the name asked for there. not_run: why it cannot be evaluated at all.
+    endpoint, model: a server that speaks OpenAI's chat-completions protocol, and the name asked for there. `endpoint` and
+    `key` are the *names* of the environment variables that hold its address and its key.
+    repo, adapter: a checkpoint on the hub, run by lmms-eval's model of that name. revision: a commit; left out, the one
+    that the hub's cache on this machine holds as `main`.
+    checkpoint, adapter: the same from a folder, relative to the experiment's.
+    not_run: why it cannot be evaluated at all.
+
+    arguments: of lmms-eval's model (`--model_args`), where its own defaults are not what is meant.
     """
 
+    endpoint: str | None = None
+    key: str = "OPENAI_API_KEY"
+    model: str | None = None
     repo: str | None = None
     revision: str | None = None
+    checkpoint: str | None = None
     adapter: str | None = None
-    endpoint: str | None = None
-    model: str | None = None
+    arguments: dict[str, bool | int | float | str] = Field(default_factory=dict)
     not_run: str | None = None
+
+    @field_validator("endpoint", "key")
+    @classmethod
+    def _a_variable(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is not None and not _VARIABLE.fullmatch(value):
+            example = "OPENAI_BASE_URL" if info.field_name == "endpoint" else "OPENAI_API_KEY"
+            raise ValueError(
+                f"must be the name of an environment variable, as in {info.field_name}: {example}; "
+                "addresses and keys stand in no file"
+            )
+        return value
+
+    @field_validator("arguments")
+    @classmethod
+    def _not_ours(cls, value: dict[str, Any]) -> dict[str, Any]:
+        if taken := [name for name in value if name in _GIVEN]:
+            raise ValueError(f"{', '.join(taken)}: is given by the row's other fields, the environment or the profile")
+        return value
+
+    @model_validator(mode="after")
+    def _one_way(self) -> External:
+        ways = [name for name in ("endpoint", "repo", "checkpoint", "not_run") if getattr(self, name)]
+        if len(ways) != 1:
+            have = f"has {' and '.join(ways)}" if ways else "has none"
+            raise ValueError(f"needs one of endpoint, repo, checkpoint, not_run; it {have}")
+        wanted = {"endpoint": "model", "repo": "adapter", "checkpoint": "adapter"}.get(ways[0])
+        if wanted and not getattr(self, wanted):
+            raise ValueError(f"{ways[0]}: needs {wanted}: too, {_MEANING[wanted]}")
+        for name, way in (("model", "endpoint"), ("revision", "repo")):
+            if getattr(self, name) and ways[0] != way:
+                raise ValueError(f"{name}: belongs to {way}:, not to {ways[0]}:")
+        if self.adapter and not wanted == "adapter":
+            raise ValueError(f"adapter: belongs to repo: or checkpoint:, not to {ways[0]}:")
+        return self
 
 
 class Delta(Frozen):

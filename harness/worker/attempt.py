@@ -155,22 +155,23 @@ def run_attempt(
 
 
 def resolve_inputs(store: Store, record: Record) -> dict[str, Path]:
-    """Role -> the folder of a parent's outputs, or a source's location. Raises StoreError when one is not there."""
+    """Role -> the folder of a parent's outputs, or of a source; a source that is a server has none. Raises StoreError when a
+    parent's are not there, FileNotFoundError for a source."""
     found = {}
     for role, upstream in record.inputs.items():
         if upstream.kind:
             found[role] = store.outputs(store.record(upstream.key, upstream.kind))
+        elif upstream.location.startswith("hub:"):
+            found[role] = _from_hub(*upstream.location.removeprefix("hub:").split("@"))
         elif Path(upstream.location).exists():
             found[role] = Path(upstream.location)
-        else:
-            found[role] = _from_hub(upstream.location, upstream.key.removeprefix("source:"))
+        elif not upstream.location.startswith("endpoint:"):
+            raise FileNotFoundError(f"{upstream.location}: {role} is no longer there; put it back, or plan again")
     return found
 
 
 def _from_hub(repository: str, revision: str) -> Path:
     """The local copy of a hub repository at a pinned revision; downloads it where the network is allowed."""
-    if repository.startswith((".", "/")) or repository.count("/") != 1:
-        raise FileNotFoundError(f"{repository}: no such folder, and not the name of a hub repository")
     from huggingface_hub import snapshot_download
 
     return Path(snapshot_download(repository, revision=revision))

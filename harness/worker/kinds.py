@@ -5,12 +5,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness.worker.attempt import Context
 from harness.worker.deepspeed import zero_config
+
+if TYPE_CHECKING:
+    from models.config import EvaluateSpec
 
 Function = Callable[[Context], Any]
 
@@ -105,6 +109,8 @@ def evaluate(context: Context) -> Any:
     from models.evaluation import Session
 
     spec = EvaluateSpec.model_validate(context.record.payload)
+    if spec.system is not None:
+        return _answer_by_others(context, spec)
     checkpoint: Path = context.inputs["checkpoint"]
     if context.run.ranks > 1 and context.run.device == "cuda":
         import torch
@@ -132,6 +138,41 @@ def evaluate(context: Context) -> Any:
     )
 
 
+@register("ask")
+def ask(context: Context) -> Any:
+    from models.config import EvaluateSpec
+
+    return _answer_by_others(context, EvaluateSpec.model_validate(context.record.payload))
+
+
+def _answer_by_others(context: Context, spec: EvaluateSpec) -> Any:
+    """Through lmms-eval's own model: of an endpoint, whose address and key only this process reads, or of a checkpoint."""
+    from models.evaluation.others import Others
+
+    size = context.micro_batch or int(context.resources["batch_size"])
+    location = context.record.inputs["checkpoint"].location
+    wanted = (location, spec.system, size)
+    others = context.kept.get("session")
+    if others is None or context.kept.get("session of") != wanted:
+        context.kept.pop("session", None)
+        others = None
+        if location.startswith("endpoint:"):
+            address, key = (_variable(name) for name in location.split(":")[1:])
+            others = Others.at(address, key, spec.system, requests=size)
+        else:
+            folder = context.inputs["checkpoint"]
+            others = Others.of(folder, spec.system, device=context.run.device, threads=context.run.threads)
+        context.kept["session"], context.kept["session of"] = others, wanted
+    return others.evaluate(context.run, spec, mirror=context.inputs["mirror"], batch_size=size)
+
+
+def _variable(name: str) -> str:
+    value = os.environ.get(name)
+    if not value:
+        raise FileNotFoundError(f"{name} is not set where this job runs; set it before run.py is started")
+    return value
+
+
 @register("maps")
 def maps(context: Context) -> Any:
     from models.attention import attention_maps
@@ -139,7 +180,13 @@ def maps(context: Context) -> Any:
 
     spec = MapsSpec.model_validate(context.record.payload)
     source = context.inputs["data" if spec.benchmark is None else "mirror"]
-    return attention_maps(context.run, spec, checkpoint=context.inputs["checkpoint"], source=source)
+    return attention_maps(
+        context.run,
+        spec,
+        checkpoint=context.inputs["checkpoint"],
+        source=source,
+        attention=context.resources.get("attention", "sdpa"),
+    )
 
 
 @register("measure")
@@ -148,4 +195,9 @@ def measure(context: Context) -> Any:
     from models.efficiency import measure as measure_cost
 
     spec = MeasureSpec.model_validate(context.record.payload)
-    return measure_cost(context.run, spec, checkpoint=context.inputs["checkpoint"])
+    return measure_cost(
+        context.run,
+        spec,
+        checkpoint=context.inputs["checkpoint"],
+        attention=context.resources.get("attention", "sdpa"),
+    )

@@ -192,7 +192,7 @@ class Worker:
     @staticmethod
     def micro_batch(order: Order, record: Record) -> int | None:
         """Half of what the last attempt ran out of memory with, if one did: the global batch and the key stay."""
-        name = "batch_size" if order.kind == "evaluate" else "micro_batch"
+        name = "batch_size" if order.kind in ("evaluate", "ask") else "micro_batch"
         size = (order.resources or {}).get(name)
         failures = [attempt.failure for attempt in attempts_of(record.folder)]
         for failure in failures:

@@ -152,7 +152,8 @@ def test_two_tables_share_what_they_have_in_common(desk: Desk):
 
 
 def shape(plan: Plan) -> list:
-    """The graph up to isomorphism: which cells hang on which chain of trainings, and which chains are the same."""
+    """The graph up to isomorphism: which cells hang on which chain of trainings, and which chains are the same. Systems of
+    others are left out: who can be asked depends on the profile and on the machine."""
     seen: dict[str, int] = {}
     chains: list = []
 
@@ -165,6 +166,7 @@ def shape(plan: Plan) -> list:
             chains.append((what, parents))
         return seen[upstream.key]
 
+    others = {row.label for row in plan.rows if row.row.external}
     cells = [
         (
             cell.row,
@@ -173,6 +175,7 @@ def shape(plan: Plan) -> list:
             [(seed, number(job.inputs["checkpoint"])) for (seed, _), job in cell.jobs.items()],
         )
         for cell in plan.cells
+        if cell.row not in others
     ]
     return [cells, chains]
 

@@ -10,9 +10,12 @@ import subprocess
 import pydantic
 import pytest
 
-from harness.jobs import Graph, Job
-from harness.store import State, Store, files
-from harness.worker.attempt import AttemptRun, Stop
+from harness.jobs import Graph, Job, Source
+from harness.plan.sources import backbone
+from harness.spec.files import load_profile
+from harness.store import Record, State, Store, files
+from harness.worker import kinds
+from harness.worker.attempt import AttemptRun, Stop, resolve_inputs
 from harness.worker.causes import cause_of, one_line
 from harness.worker.kinds import function_of
 from models.config import ProxyTraining
@@ -106,6 +109,31 @@ def test_a_function_that_only_reports_progress_is_stopped_through_it(tmp_path):
     run = AttemptRun(store.begin_attempt(job), None, 1, "cpu", Stop(True, "SIGTERM"))
     with pytest.raises(Interrupted, match="SIGTERM"):
         run.progress(1, 10)
+
+
+def inputs_of(tmp_path, source: Source) -> dict:
+    store = Store(tmp_path / "results")
+    return resolve_inputs(store, Record.read(store.ensure(Job("evaluate", {"benchmark": "mmvp"}, {"checkpoint": source}))))
+
+
+def test_a_base_model_on_the_hub_is_fetched_by_its_name_and_revision(tmp_path, monkeypatch):
+    profile = load_profile("a800")
+    asked = []
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda name, revision: asked.append((name, revision)) or tmp_path)
+    assert inputs_of(tmp_path, backbone(profile)) == {"checkpoint": tmp_path}
+    assert asked == [(profile.value.backbone.repo, profile.value.backbone.revision)]
+
+
+def test_a_server_is_no_folder_and_a_folder_that_is_gone_is_an_error_that_names_it(tmp_path):
+    assert inputs_of(tmp_path, Source("endpoint:ADDRESS:KEY", "endpoint:gpt")) == {}
+    with pytest.raises(FileNotFoundError, match="gone: checkpoint is no longer there"):
+        inputs_of(tmp_path, Source(str(tmp_path / "gone"), "0" * 64))
+
+
+def test_a_job_that_asks_a_server_needs_its_address(tmp_path, monkeypatch):
+    monkeypatch.delenv("ADDRESS", raising=False)
+    with pytest.raises(FileNotFoundError, match="ADDRESS is not set where this job runs"):
+        kinds._variable("ADDRESS")
 
 
 def test_an_unknown_kind_names_the_known_ones():
