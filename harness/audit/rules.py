@@ -15,7 +15,7 @@ from harness.spec.claims import DeltaEquals, Equals
 from harness.spec.experiment import Row
 from harness.spec.reported import Reported
 from harness.verdict.claims import Holds, describe, judge_reported
-from harness.verdict.granularity import ROUNDINGS, granularity
+from harness.verdict.granularity import ROUNDINGS, granularity, round_fraction
 
 BELOW_CHANCE = 0.001
 """A value below guessing is flagged when guessing would give it less often than this."""
@@ -55,7 +55,9 @@ def distinct(paper: Paper) -> Iterator[tuple[Printed, str]]:
 
 
 def counts(paper: Paper) -> Iterator[Finding | None]:
-    """A share of n questions is some k / n; most numbers with a decimal are not."""
+    """A share of n questions is some k / n; most numbers with a decimal are not. An overall score may have been put together
+    from its printed parts instead of counted, which moves its last digit."""
+    parts_of = {(whole.table, whole.row.label, whole.title): parts for whole, parts in split(paper)}
     for cell, also in distinct(paper):
         if cell.value.approximate or cell.score.aggregate == "mean":
             continue
@@ -64,8 +66,19 @@ def counts(paper: Paper) -> Iterator[Finding | None]:
             yield None
         elif found.possible:
             yield _finding("counts", Severity.CONDITIONAL, cell, found.text + also)
+        elif parts := _made_of(cell, parts_of.get((cell.table, cell.row.label, cell.title), [])):
+            yield _finding("counts", Severity.CONDITIONAL, cell, f"{found.text}{also}, but {parts}", "made of the printed parts, not counted")
         else:
             yield _finding("counts", Severity.ERROR, cell, found.text + also, _averaged(cell))
+
+
+def _made_of(cell: Printed, parts: list[Printed]) -> str:
+    """The arithmetic that gives the number from the printed parts, if any way of rounding does."""
+    if not parts:
+        return ""
+    mean, terms = _mean(cell, parts)
+    made = any(round_fraction(mean, cell.value.decimals, way) == cell.value.value for way in ROUNDINGS)
+    return f"{terms} = {shown(mean, cell.value.decimals + 1)}" if made else ""
 
 
 def _averaged(cell: Printed) -> str:
@@ -139,8 +152,8 @@ def partitions(scores: dict[str, Score]) -> Iterator[tuple[str, tuple[str, ...]]
             yield "overall", tuple(names)
 
 
-def sums(paper: Paper) -> Iterator[Finding | None]:
-    """An overall score is the mean of its parts, weighted by their questions (or plain, where the spec says so)."""
+def split(paper: Paper) -> Iterator[tuple[Printed, list[Printed]]]:
+    """Every overall score that is printed with all its parts, and these."""
     for table in paper.tables:
         by_row: dict[tuple[str, str], dict[str, Printed]] = defaultdict(dict)
         for cell in table.cells():
@@ -149,21 +162,39 @@ def sums(paper: Paper) -> Iterator[Finding | None]:
             for whole, parts in partitions(dict(table.benchmarks[benchmark].scores)):
                 needed = [cells.get(name) for name in (whole, *parts)]
                 if all(cell is not None and not cell.value.approximate for cell in needed):
-                    yield _sum(cells[whole], [cells[part] for part in parts])
+                    yield cells[whole], [cells[part] for part in parts]
+
+
+def sums(paper: Paper) -> Iterator[Finding | None]:
+    """An overall score is the mean of its parts, weighted by their questions (or plain, where the spec says so)."""
+    for whole, parts in split(paper):
+        yield _sum(whole, parts)
+
+
+def _weights(whole: Printed, parts: list[Printed]) -> list[Fraction]:
+    total = sum(part.score.n for part in parts)
+    plain = whole.score.aggregate == "mean"
+    return [Fraction(1, len(parts)) if plain else Fraction(part.score.n, total) for part in parts]
+
+
+def _mean(whole: Printed, parts: list[Printed]) -> tuple[Fraction, str]:
+    """The mean of the printed parts, and how it is written."""
+    plain = whole.score.aggregate == "mean"
+    terms = " + ".join(part.value.text + ("" if plain else f"·{part.score.n}") for part in parts)
+    mean = sum((w * exact(part.value) for w, part in zip(_weights(whole, parts), parts)), Fraction(0))
+    return mean, f"({terms}) / {len(parts) if plain else sum(part.score.n for part in parts)}"
 
 
 def _sum(whole: Printed, parts: list[Printed]) -> Finding | None:
     total = sum(part.score.n for part in parts)
     plain = whole.score.aggregate == "mean"
-    weights = [Fraction(1, len(parts)) if plain else Fraction(part.score.n, total) for part in parts]
-    mean = sum(w * exact(part.value) for w, part in zip(weights, parts))
+    weights, (mean, terms) = _weights(whole, parts), _mean(whole, parts)
     # Rounding moves each number by at most half a unit; truncation moves all of them the same way by less than one.
     slack = max(unit(whole.value), (unit(whole.value) + sum(w * unit(p.value) for w, p in zip(weights, parts))) / 2)
     off = exact(whole.value) - mean
     if abs(off) <= slack:
         return None
-    terms = " + ".join(part.value.text + ("" if plain else f"·{part.score.n}") for part in parts)
-    text = f"{whole.value.text}, but ({terms}) / {len(parts) if plain else total} = {shown(mean)}, {shown(abs(off))} away"
+    text = f"{whole.value.text}, but {terms} = {shown(mean)}, {shown(abs(off))} away"
     other = [Fraction(part.score.n, total) if plain else Fraction(1, len(parts)) for part in parts]
     alternative = sum(w * exact(part.value) for w, part in zip(other, parts))
     if abs(exact(whole.value) - alternative) <= slack:
