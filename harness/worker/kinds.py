@@ -127,7 +127,7 @@ def evaluate(context: Context) -> Any:
             threads=context.run.threads,
             precision=spec.precision,
             attention=context.resources.get("attention", "sdpa"),
-            features=context.kept.setdefault("features", {}),
+            shared=context.kept.setdefault("shared", {}),
         )
         context.kept["session of"] = wanted
     return session.evaluate(

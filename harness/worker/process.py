@@ -25,8 +25,10 @@ from harness.worker.orders import Order, Orders
 IDLE_SECONDS = 10.0
 """How long a worker waits for a job to become ready before it frees its place: about what a new process costs."""
 LOOK_SECONDS = 0.2
-RECYCLE_BYTES = 5 * 2**29
-"""A process that holds more than this after a job makes way for a fresh one (2.5 GiB)."""
+RECYCLE_BYTES = 11 * 2**28
+"""A process that holds more than this makes way for a fresh one (2.75 GiB) ..."""
+LOADED_BYTES = 13 * 2**28
+"""... or than this, if the next job needs what it has loaded (3.25 GiB)."""
 COLLECT_BYTES = 3 * 2**29
 """A smaller process need not look for garbage between jobs (1.5 GiB)."""
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
@@ -103,7 +105,7 @@ class Worker:
                     return
                 time.sleep(LOOK_SECONDS)
                 continue
-            if not self.take(order):
+            if self.has_grown(order) or not self.take(order):
                 return
             idle_since = time.monotonic()
 
@@ -153,7 +155,7 @@ class Worker:
         return (newest.number if newest else 0) + 1 == order.grant
 
     def take(self, order: Order) -> bool:
-        """Run one job. False when this process should make way: after a failure, or when it has grown."""
+        """Run one job. False when this process should make way."""
         record = Record.read(self.store.root / order.folder)
         resources = dict(order.resources or {})
         try:
@@ -187,7 +189,12 @@ class Worker:
         if resident_bytes() > COLLECT_BYTES or resources.get("device") == "cuda":
             gc.collect()  # seconds, once transformers and lmms_eval are loaded
             give_memory_back()
-        return ending.well and not self.stop.requested and resident_bytes() < RECYCLE_BYTES
+        return ending.well and not self.stop.requested
+
+    def has_grown(self, order: Order) -> bool:
+        """Whether a fresh process should take this job."""
+        loaded = bool(order.group) and order.group == self.group
+        return bool(self.endings) and resident_bytes() > (LOADED_BYTES if loaded else RECYCLE_BYTES)
 
     @staticmethod
     def micro_batch(order: Order, record: Record) -> int | None:

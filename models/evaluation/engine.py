@@ -152,10 +152,12 @@ class Engine:
         seeds: Sequence[int] | None = None,
         shuffle_seed: int = 0,
         groups: Sequence[int] | None = None,
-    ) -> list[Answer]:
+        leave_late: bool = False,
+    ) -> list[Answer | None]:
         """Decode one batch. boxes: per question ([b, 4] float64, [b] image indices), for oracle latents.
 
         seeds: of every question's noise. shuffle_seed, groups: of who is fed whose latents, with `latents: shuffled`.
+        leave_late: see `decode`.
 
         ValueError if the decode asks for what this checkpoint or these questions lack.
         """
@@ -194,10 +196,11 @@ class Engine:
             groups=groups,
             keep_latents=spec.latents == "own",
             own=own,
+            leave_late=leave_late,
         )
         if spec.latents == "own":
-            self.own |= {(question, spec): answer for question, answer in zip(questions, decoded, strict=True)}
-        return [self._answer_of(d) for d in decoded]
+            self.own |= {(question, spec): answer for question, answer in zip(questions, decoded, strict=True) if answer}
+        return [self._answer_of(answer) if answer else None for answer in decoded]
 
     def _own(self, questions: Sequence[Question], spec: DecodeSpec) -> list[Decoded] | None:
         """The questions' answers with their own latents, if all are known."""

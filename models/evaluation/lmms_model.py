@@ -111,9 +111,15 @@ class VReflection(lmms):
         self._prepare(requests)
         limits = {_key(r): self._max_new_tokens(r) for r in requests}
         waiting = sorted(limits, key=lambda key: (limits[key], len(self.prepared[key].input_ids), key))
-        for groups in self._batches(waiting, limits):
-            self._decode(groups, self.decode.model_copy(update={"max_new_tokens": limits[groups[0][0]]}))
-            self.after_batch()
+        batches = self._batches(waiting, limits)
+        leave_late = self.decode.latents != "shuffled"
+        for groups in batches:
+            self._decode(groups, limits[groups[0][0]], leave_late)
+        late = [key for groups in batches for group in groups for key in group if key not in self.answers]
+        for limit in sorted({limits[key] for key in late}):
+            together = [key for key in late if limits[key] == limit]
+            for start in range(0, len(together), self.batch_size):
+                self._decode([together[start : start + self.batch_size]], limit)
         self._hear_the_rest(waiting)
         return [self._handed_over(_key(r)) for r in requests]
 
@@ -195,27 +201,15 @@ class VReflection(lmms):
         new = [r for r in requests if _key(r) not in self.prepared]
         for start in range(0, len(new), _DOCUMENTS_AT_ONCE):
             part = new[start : start + _DOCUMENTS_AT_ONCE]
-            conversations = [_messages(r, doc) for r, doc in zip(part, self._documents(part), strict=True)]
-            reload = [partial(self._pictures, request) for request in part]
+            documents = _documents(self.task_dict, part)
+            conversations = [_messages(r, doc) for r, doc in zip(part, documents, strict=True)]
+            reload = [partial(_pictures, self.task_dict, request) for request in part]  # not of self: they outlive it
             questions = self.engine.prepare(conversations, self.images, reload, encoded=self.shard.alone)
             self.prepared |= dict(zip(map(_key, part), questions, strict=True))
             self.after_chunk()
 
-    def _documents(self, requests: Sequence[Instance]) -> list[dict[str, Any]]:
-        """The requests' rows; consecutive rows of one split are read at once."""
-        task, split = requests[0].args[4:6]
-        ids = [r.doc_id for r in requests]
-        same = all(r.args[4:6] == (task, split) for r in requests)
-        if not (same and ids == list(range(ids[0], ids[0] + len(ids)))):
-            return [self.task_dict[r.args[4]][r.args[5]][r.doc_id] for r in requests]
-        columns = self.task_dict[task][split][ids[0] : ids[-1] + 1]
-        return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
-
-    def _pictures(self, request: Instance) -> list[Any]:
-        conversation = _messages(request, self._documents([request])[0])
-        return [part["url"] for message in conversation for part in message["content"] if part["type"] == "image"]
-
-    def _decode(self, groups: list[list[Key]], spec: DecodeSpec) -> None:
+    def _decode(self, groups: list[list[Key]], limit: int, leave_late: bool = False) -> None:
+        spec = self.decode.model_copy(update={"max_new_tokens": limit})
         batch, boxes = [key for group in groups for key in group], None
         if spec.latents == "oracle":
             if without := [f"{task} {doc}" for task, doc in batch if (task, doc) not in self.boxes]:
@@ -228,10 +222,12 @@ class VReflection(lmms):
             boxes=boxes,
             seeds=[self._seed_of(k) for k in batch],
             groups=[len(group) for group in groups],
+            leave_late=leave_late,
         )
-        found = dict(zip(batch, answers, strict=True))
+        found = {key: answer for key, answer in zip(batch, answers, strict=True) if answer is not None}
         self.shard.tell(found)
         self.answers |= found | self.shard.hear()
+        self.after_batch()
 
     def _seed_of(self, key: Key) -> int:
         """A question's own seed: its noise does not depend on the batch it stands in."""
@@ -240,6 +236,22 @@ class VReflection(lmms):
     def _handed_over(self, key: Key) -> str:
         response = self.answers[key].response
         return response if key[0] in _PAPER_TASKS else stock_text(response)
+
+
+def _documents(tasks: Mapping[str, Any], requests: Sequence[Instance]) -> list[dict[str, Any]]:
+    """The requests' rows; consecutive rows of one split are read at once."""
+    task, split = requests[0].args[4:6]
+    ids = [r.doc_id for r in requests]
+    same = all(r.args[4:6] == (task, split) for r in requests)
+    if not (same and ids == list(range(ids[0], ids[0] + len(ids)))):
+        return [tasks[r.args[4]][r.args[5]][r.doc_id] for r in requests]
+    columns = tasks[task][split][ids[0] : ids[-1] + 1]
+    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+
+
+def _pictures(tasks: Mapping[str, Any], request: Instance) -> list[Any]:
+    conversation = _messages(request, _documents(tasks, [request])[0])
+    return [part["url"] for message in conversation for part in message["content"] if part["type"] == "image"]
 
 
 def _key(request: Instance) -> Key:

@@ -6,6 +6,7 @@ kept as resumable checkpoints, so an interrupted evaluation goes on where it sto
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import time
@@ -34,8 +35,8 @@ from models.evaluation.mirror import Task, load_task
 from models.evaluation.rows import rows_of
 from models.evaluation.shards import Elsewhere, Key, Shard, answers_in, lines_of
 from models.evaluation.tasks import YAML_FOLDER, digest, tasks_for
-from models.evaluation.vision import FeatureCache
 from models.run import Interrupted, Run
+from models.vreflection.checkpoint import reading_files
 
 _CHECKPOINT_SECONDS = 300.0
 _PREPARING_SECONDS = 5.0
@@ -150,7 +151,8 @@ class Session(Evaluations):
 
     checkpoint: a Qwen2.5-VL folder, with heads or without. device: "cpu" or "cuda". threads: torch's.
     precision: "bf16" or "fp32"; a spec of another precision is refused. attention: transformers' name of it.
-    features: see `Engine`.
+    shared: kept by the caller from one checkpoint to the next: features of pictures, questions and tasks, which are the
+    same for checkpoints that see and read alike.
     """
 
     def __init__(
@@ -160,12 +162,19 @@ class Session(Evaluations):
         threads: int = 1,
         precision: str = "bf16",
         attention: str = "sdpa",
-        features: dict[str, FeatureCache] | None = None,
+        shared: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
+        shared = {} if shared is None else shared
         self.engine = Engine(
-            checkpoint, device=device, threads=threads, precision=precision, attention=attention, features=features
-        )
+            checkpoint, device=device, threads=threads, precision=precision, attention=attention,
+            features=shared.setdefault("features", {}),
+        )  # fmt: skip
+        reading = hashlib.sha256()
+        for file in reading_files(checkpoint):
+            reading.update(f"{file.name}\0".encode() + file.read_bytes())
+        self._tasks = shared.setdefault("tasks", self._tasks)
+        self._prepared = shared.setdefault("questions", {}).setdefault(reading.hexdigest(), self._prepared)
         self._asked: tuple[Any, ...] = ()
 
     def check(self, spec: EvaluateSpec) -> None:

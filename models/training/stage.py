@@ -32,7 +32,6 @@ from models.vreflection.tokens import add_tokens
 PROBE_SAMPLES = 256
 _PROBE_ROWS = 16
 _SCHEDULES = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}
-_MODEL_FILES = ("config.json", "generation_config.json", "vreflection.json", "diagnostics.json")
 
 
 def train(
@@ -299,12 +298,7 @@ def _save(
             parameter.data = parameter.data.to(dtype)
     if rank:
         return
-    for file in sorted(init.iterdir()):
-        if (
-            file.suffix in (".json", ".txt", ".jinja", ".model")
-            and file.name not in _MODEL_FILES
-            and ".index." not in file.name
-        ):
-            shutil.copyfile(file, out / file.name)
+    for file in checkpoints.reading_files(init):
+        shutil.copyfile(file, out / file.name)
     checkpoints.save(model, out, facts, state)
     tokenizer.save_pretrained(out)

@@ -13,6 +13,7 @@ from transformers.utils import logging
 
 from models.vreflection.model import VReflection
 
+_MODEL_FILES = ("config.json", "generation_config.json", "vreflection.json", "diagnostics.json")
 HEADS = {"bcm": "box_feature_resampler", "dac": "student_resampler", "static": "vreflection"}
 """Our name of a head -> the prefix of its keys (the authors'). `static`: the learned queries of `query_source: static`."""
 
@@ -79,6 +80,17 @@ def save(
     written["architectures"] = ["Qwen2_5_VLForConditionalGeneration"]
     (path / "config.json").write_text(json.dumps(written, indent=2, sort_keys=True) + "\n")
     (path / FACTS).write_text(json.dumps(facts, indent=2, sort_keys=True) + "\n")
+
+
+def reading_files(path: Path | str) -> list[Path]:
+    """Files of a checkpoint that say how it reads texts and pictures: tokenizer, template, processor."""
+    return [
+        file
+        for file in sorted(Path(path).iterdir())
+        if file.suffix in (".json", ".txt", ".jinja", ".model")
+        and file.name not in _MODEL_FILES
+        and ".index." not in file.name
+    ]
 
 
 def facts(path: Path | str) -> dict[str, Any]:

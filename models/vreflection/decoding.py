@@ -26,6 +26,8 @@ READ_TOKENS = 2048
 """On a CPU, about so many tokens of prompts go through the layers at once: what they need then stays in its caches."""
 COMPACT_BELOW = 0.75
 """Rows still running, as a share of the batch, at which dropping the others is worth copying the cache."""
+LATE_FORWARDS, LATE_SHARE = 64, 0.125
+"""After so many forwards, so small a share of the batch that still runs is late."""
 
 
 @dataclass(eq=False)
@@ -111,7 +113,8 @@ def decode(
     prefill: Prefill | None = None,
     groups: Sequence[int] | None = None,
     own: Sequence[Decoded] | None = None,
-) -> list[Decoded]:
+    leave_late: bool = False,
+) -> list[Decoded | None]:
     """Greedy answers to `prompts`, in order.
 
     The model emits `<|lvr_start|>` itself, or it is forced as the first token (and stands in token_ids). The state of that
@@ -123,6 +126,9 @@ def decode(
     groups: numbers of consecutive prompts among which `shuffled` stays; every group is shuffled by the same draw, so what
     else is in the batch does not matter. None: one group. own: for `shuffled`, these prompts' answers with `latents: own`
     and keep_latents, where they are known already.
+    leave_late: give up rows that go on long after the others have ended (None in their places), so that the late ones of
+    several batches can be decoded together: a loop up to max_new_tokens costs as much for one row as for many. Not with
+    `shuffled`.
     generator (CPU): of the noise and the derangement. on_step sees every forward of the last pass. prefill: of these
     prompts, from `read`, where they are decoded more than once.
     """
@@ -140,7 +146,7 @@ def decode(
             donors = _donors(groups or [len(prompts)], generator)
             return _shuffled(model, prompts, spec, donors, keep_latents, options, own)
         feed = _feed(model, prompts, spec, generator)
-        return _Decoder(model, prompts, spec, feed, keep_latents, **options).run()
+        return _Decoder(model, prompts, spec, feed, keep_latents, leave_late=leave_late, **options).run()
 
 
 def _check(model: VReflection, prompts: list[Prompt], spec: DecodeSpec) -> None:
@@ -375,17 +381,20 @@ class _Decoder:
     eos: set[int]
     prefill: Prefill
     on_step: Callable[[Step], None] | None = None
+    leave_late: bool = False
     rows: list[_Row] = field(default_factory=list)
 
-    def run(self) -> list[Decoded]:
+    def run(self) -> list[Decoded | None]:
         every = self.rows = [_Row(at) for at in range(len(self.prompts))]
         hidden = self._start()
-        while True:
-            inputs = self._advance(hidden)
-            if inputs is None:
+        forwards = 0
+        while (inputs := self._advance(hidden)) is not None:
+            late = self.leave_late and forwards >= LATE_FORWARDS
+            if late and sum(not row.done for row in self.rows) <= LATE_SHARE * len(every):
                 break
             hidden = self._forward(*self._compact(inputs))
-        return [self._result(row) for row in every]
+            forwards += 1
+        return [self._result(row) if row.done else None for row in every]
 
     def _start(self) -> Tensor:
         """Stand behind the prompts; returns the last hidden states [r, D]."""

@@ -119,7 +119,7 @@ def test_no_latents_mode_depends_on_the_batch_size(latents, engine):
         model.prepared = {("vr_mmvp", k): q for k, q in enumerate(prepared(engine, *chats))}
         limits = dict.fromkeys(model.prepared, 5)
         for batch in model._batches(list(limits), limits):
-            model._decode(batch, model.decode)
+            model._decode(batch, limits[batch[0][0]])
         return [model.answers[key].response for key in sorted(model.answers)]
 
     assert responses(1) == responses(64)

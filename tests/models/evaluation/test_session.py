@@ -120,18 +120,33 @@ def test_a_second_evaluation_encodes_no_picture_again(session, spec, mirrors, tm
     session.evaluate(LocalRun(tmp_path / "2"), spec("mmvp", latents="zeroed"), mirror=mirrors["mmvp"], batch_size=8)
 
 
-def test_a_second_checkpoint_with_the_same_tower_encodes_no_picture_again(checkpoint, spec, mirrors, tmp_path, monkeypatch):
+def test_a_second_checkpoint_that_sees_and_reads_alike_prepares_nothing_again(checkpoint, spec, mirrors, tmp_path, monkeypatch):
     from models.evaluation import Session, engine
 
     kept = {}
-    first = Session(checkpoint, precision="fp32", features=kept)
+    first = Session(checkpoint, precision="fp32", shared=kept)
     first.evaluate(LocalRun(tmp_path / "1"), spec("mmvp"), mirror=mirrors["mmvp"], batch_size=8)
     monkeypatch.setattr(engine, "encode", lambda model, processor, pictures: pytest.fail("encoded") if pictures else [])
-    second = Session(checkpoint, precision="fp32", features=kept)
+    second = Session(checkpoint, precision="fp32", shared=kept)
+    second.engine.prepare = lambda *args, **kwargs: pytest.fail("read again")
     second.evaluate(LocalRun(tmp_path / "2"), spec("mmvp"), mirror=mirrors["mmvp"], batch_size=8)
     assert rows_in(tmp_path / "1") == rows_in(tmp_path / "2")
-    other = Session(checkpoint, precision="bf16", features=kept)
-    assert other.engine.features.bytes == 0 and len(kept) == 1
+    other = Session(checkpoint, precision="bf16", shared=kept)
+    assert other.engine.features.bytes == 0 and len(kept["features"]) == 1
+
+
+def test_answers_that_go_on_and_on_are_decoded_together_and_are_the_same(session, spec, mirrors, tmp_path, monkeypatch):
+    from models.evaluation import engine
+    from models.vreflection import decoding
+
+    session.evaluate(LocalRun(tmp_path / "1"), spec("mmvp"), mirror=mirrors["mmvp"], batch_size=2)
+    sizes = []
+    monkeypatch.setattr(decoding, "LATE_FORWARDS", 3)
+    monkeypatch.setattr(decoding, "LATE_SHARE", 1.0)
+    monkeypatch.setattr(engine, "decode", lambda *a, leave_late, **k: sizes.append((len(a[1]), leave_late)) or decoding.decode(*a, leave_late=leave_late, **k))
+    session.evaluate(LocalRun(tmp_path / "2"), spec("mmvp"), mirror=mirrors["mmvp"], batch_size=2)
+    assert rows_in(tmp_path / "1") == rows_in(tmp_path / "2")
+    assert {late for _, late in sizes} == {True, False}
 
 
 def test_another_kind_of_latents_starts_from_the_prompts_as_they_were_read(session, spec, mirrors, checkpoint, tmp_path, monkeypatch):

@@ -93,6 +93,23 @@ def test_shuffled_takes_own_answers_that_are_known(talkative, prompts, tokens, m
     assert passes and (decoding._own, len(prompts)) not in passes
 
 
+@pytest.mark.parametrize("latents", ["own", "noise", "oracle"])
+def test_the_late_ones_of_a_batch_are_left_and_the_others_are_the_same(latents, talkative, prompts, tokens, monkeypatch):
+    prompts = prompts[:-1]
+    whole = run(talkative, prompts, tokens, latents=latents)
+    forwards = [len(answer.token_ids) for answer in whole]
+    monkeypatch.setattr(decoding, "LATE_FORWARDS", sorted(forwards)[2] + 1)
+    monkeypatch.setattr(decoding, "LATE_SHARE", 0.5)
+    spec = DecodeSpec(max_new_tokens=24, latents=latents)
+    options = {"tokens": tokens, "eos": {EOS}, "keep_latents": True}
+    left = decode(talkative, prompts, spec, leave_late=True, **options)
+    late = [at for at, answer in enumerate(left) if answer is None]
+    assert 0 < len(late) <= 0.5 * len(prompts) and set(late) == set(sorted(range(len(prompts)), key=forwards.__getitem__)[-len(late) :])
+    same([answer for answer in left if answer], [answer for at, answer in enumerate(whole) if at not in late])
+    again = decode(talkative, [prompts[at] for at in late], spec, **options)
+    assert [answer.token_ids for answer in again] == [whole[at].token_ids for at in late]
+
+
 def test_a_prefill_of_other_prompts_is_refused(talkative, prompts, tokens):
     prefill = decoding.read(talkative, prompts, False, tokens)
     for other, start in ((prompts[:2], "emitted"), (prompts, "forced")):
