@@ -134,9 +134,10 @@ class Paper:
     files: tuple[str, ...] = ()
 
     def cells(self) -> Iterator[Printed]:
-        """Every number; those of the paper's own tables before those of controls that repeat them."""
-        for table in sorted(self.tables, key=lambda table: table.spec.kind == "controls"):
-            yield from table.cells()
+        """Every number that the paper prints. Controls are not the paper's: what they repeat of it is no second witness."""
+        for table in self.tables:
+            if table.spec.kind != "controls":
+                yield from table.cells()
 
 
 def read_paper(paths: Iterable[Path]) -> Paper:

@@ -161,3 +161,11 @@ def test_another_papers_table_is_read_and_its_way_of_rounding_is_no_accusation()
         "InstructBLIP": "(25.21·115 + 47.36·76) / 191 = 34.024",
         "LLaVA-1.5": "(43.47·115 + 56.57·76) / 191 = 48.683",
     }
+
+
+def test_what_controls_repeat_is_as_the_paper_prints_it_and_no_second_witness(paper):
+    assert not any("Controls" in f.table + f.text + f.hint for f in paper.findings)
+    tables = read_paper(spec_files([EXPERIMENTS])).tables
+    printed = {(c.run, c.value.value) for table in tables if table.spec.kind != "controls" for c in table.cells()}
+    repeated = [c for table in tables if table.spec.kind == "controls" for c in table.cells()]
+    assert repeated and all((c.run, c.value.value) in printed for c in repeated)
