@@ -6,8 +6,9 @@ import argparse
 from typing import TYPE_CHECKING
 
 from harness.cli.main import add_selection, plans
-from harness.cli.stored import history, open_store
+from harness.cli.stored import history, open_store, standing
 from harness.cli.words import columns, duration, plural
+from harness.jobs import Graph
 from harness.spec.errors import SpecError, unknown
 from harness.spec.files import EXPERIMENTS
 
@@ -34,32 +35,38 @@ def main(options: argparse.Namespace) -> int:
     known = history(store)
     for plan, cell in found:
         print(f"{plan.experiment.value.kind} {plan.experiment.value.name}: {cell.name}")
+        if delta := plan.experiment.value.row(cell.row).delta:
+            print(f"  a difference, shown once both rows have a value: {delta.of} minus {delta.over}")
+            continue
         if cell.not_run and not (cell.jobs and all(map(store.is_done, cell.jobs.values()))):
             print(f"  not run: {cell.not_run}")
             continue
         jobs = plan.jobs_of(cell)
-        statuses = store.statuses(jobs)
-        todo = [job for job in jobs if statuses[job.key].state != "done"]
+        statuses = standing(store, Graph(jobs))
+        todo = [job for job in jobs if statuses[job.key].state not in ("done", "not needed")]
         costs = [seconds_of(job, known, plan.profile.value.seconds) for job in todo]
         rows = [
             [
                 job.kind,
                 job.name,
                 str(statuses[job.key].state),
-                "~" + duration(cost) if cost else "?",
+                "?" if cost is None else "~" + duration(cost),
                 statuses[job.key].reason,
             ]
             for job, cost in zip(todo, costs, strict=True)
         ]
+        spared = sum(statuses[job.key].state == "not needed" for job in jobs)
         if not todo:
-            print(f"  complete: all {plural(len(jobs), 'job')} done")
+            others = f"; {plural(spared, 'job')} that nothing waits for any more" if spared else ""
+            print(f"  complete: {'all ' * (not spared)}{plural(len(jobs) - spared, 'job')} done{others}")
             continue
         print(columns(rows))
         sum_known = sum(cost for cost in costs if cost is not None)
         missing = sum(cost is None for cost in costs)
         parts = [f"about {duration(sum_known)} of work"] if sum_known else []
         parts += [f"{plural(missing, 'job')} of unknown cost"] if missing else []
-        print(f"  {len(jobs) - len(todo)} of {plural(len(jobs), 'job')} done; left: {', '.join(parts)}")
+        needed = len(jobs) - spared
+        print(f"  {needed - len(todo)} of {plural(needed, 'job')} done; left: {', '.join(parts)}")
     return 0
 
 

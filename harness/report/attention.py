@@ -84,10 +84,11 @@ def attention_sections(results: Results) -> tuple[list[str], list[Section], tupl
 def sentences(label: str, maps: Maps) -> list[str]:
     """How much of each one's attention falls on the evidence, beside what looking everywhere alike would give."""
     area = fmean(sample["box_area"] for sample in maps.samples)
-    parts = [
-        f"{WORDS[who]} {fmean(s['in_box'][who] for s in maps.samples if who in s['in_box']):.1%}"
-        for who in maps.who
-    ]
+    parts = []
+    for who in maps.who:
+        masses = [s["in_box"][who] for s in maps.samples if who in s["in_box"]]
+        fewer = f" (of the {len(masses)} that opened a latent segment)" if len(masses) < len(maps.samples) else ""
+        parts.append(f"{WORDS[who]} {fmean(masses):.1%}{fewer}")
     if not parts:
         return [f"{label}, {maps.place}: no latent segment was opened, so there is nothing to show."]
     return [
@@ -199,7 +200,7 @@ def overlay(axis: Axes, picture: Image.Image, values: np.ndarray | None, sample:
 def share(values: np.ndarray, boxes: Sequence[Sequence[float]]) -> float:
     """Of a map [H, W], on the cells that the box touches."""
     high, wide = values.shape
-    x0, y0, x1, y1 = boxes[0]
+    x0, y0, x1, y1 = (max(0.0, corner) for corner in boxes[0])  # a box may reach over the picture's edge
     inside = values[int(y0 * high) : int(np.ceil(y1 * high)), int(x0 * wide) : int(np.ceil(x1 * wide))]
     return float(inside.sum() / values.sum())
 

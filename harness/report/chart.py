@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from functools import lru_cache
 
 from matplotlib.axes import Axes
@@ -105,11 +106,14 @@ def _panel(axis: Axes, title: str, rows: tuple[str, ...], marks: tuple[Mark, ...
 def _curve(
     axis: Axes, panel: Panel, place: dict[str, float], marks: tuple[Mark, ...], measured: bool, chart: Chart
 ) -> None:
-    """Values over the rows' places; intervals as bars, reported values as printed."""
-    x, y = [place[mark.row] for mark in marks], [mark.value for mark in marks]
+    """Values over the rows' places, from left to right; intervals as bars, reported values as printed. The line is broken
+    where a row has no value: nothing was seen between its neighbours."""
+    found = {place[mark.row]: mark for mark in marks}
+    x = sorted(place.values())
+    y = [found[at].value if at in found else math.nan for at in x]
     if measured:
         axis.plot(x, y, "-o", color=MEASURED, linewidth=1.4, markersize=5, zorder=3)
-        for at, mark in zip(x, marks):
+        for at, mark in found.items():
             if mark.interval is not None:
                 axis.plot([at, at], [mark.interval.low, mark.interval.high], color=MEASURED, linewidth=2, alpha=0.6)
         for value, name, style in ((panel.chance, "guessing", ":"), (panel.base, "base", "--")):
@@ -122,16 +126,22 @@ def _curve(
     else:
         axis.plot(x, y, "--", color=REPORTED, linewidth=1, zorder=2)
         axis.plot(x, y, "D", markerfacecolor="white", markeredgecolor=REPORTED, markersize=6, markeredgewidth=1.4, zorder=3)
-        for at, mark in zip(x, marks):
+        for at, mark in found.items():
             axis.annotate(
                 mark.text or f"{mark.value:.1f}", (at, mark.value), xytext=(0, 7),
                 textcoords="offset points", ha="center", fontsize=7, color=INK,
             )  # fmt: skip
+    missing = "no result" if measured else "not reported"
     if not marks:
-        axis.annotate("no result", (0.5, 0.5), xycoords="axes fraction", ha="center", color=GUESS, style="italic")
+        axis.annotate(missing, (0.5, 0.5), xycoords="axes fraction", ha="center", color=GUESS, style="italic")
+    for at in (at for at in x if marks and at not in found):
+        axis.annotate(
+            missing, (at, 0.5), xycoords=("data", "axes fraction"), ha="center", va="center", rotation=90, fontsize=6.5,
+            color=GUESS, style="italic",
+        )  # fmt: skip
     if chart.x_log:
         axis.set_xscale("log", base=2)
-    axis.set_xticks(list(place.values()), [f"{value:g}" for value in place.values()])
+    axis.set_xticks(x, [f"{value:g}" for value in x])
     axis.minorticks_off()
     axis.set_xlabel(chart.x_label, fontsize=8)
     axis.set_title(panel.title, fontsize=9.5, color=INK)

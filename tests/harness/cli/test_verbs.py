@@ -191,6 +191,23 @@ def test_why_says_what_a_cell_still_needs(desk: Desk, capsys):
     assert 'no cell "Stagee 1 Only/mmvp"; did you mean "Stage 1 Only/mmvp"?' in capsys.readouterr().err
 
 
+def test_why_does_not_ask_for_a_training_whose_evaluations_are_done(desk: Desk, capsys):
+    plan, store = plan_experiment(desk.table(), "proxy"), Store("results")
+    for job in plan.cell("Joint Train", "mmvp").jobs.values():
+        store.ensure(job)
+        attempt = store.begin_attempt(job)
+        (attempt.out / "samples.jsonl").write_text("")
+        assert store.publish(attempt, seconds=1.0)
+    assert "complete: 4 jobs done; 4 jobs that nothing waits for any more" in run(capsys, "why", "Joint Train/mmvp", "table.yaml")
+
+
+def test_a_row_of_differences_is_not_called_a_row_that_was_not_run(desk: Desk, capsys):
+    rows = "  - Gain: {delta: {of: Two-stage (Ours), over: Stage 1 Only}}\nclaims:"
+    path = desk.table(("claims:", rows))
+    assert "a difference, shown once both rows have a value: Two-stage (Ours) minus Stage 1 Only" in run(capsys, "why", "Gain/mmvp", path)
+    assert "not run: Gain" not in run(capsys, "plan", path)
+
+
 def test_a_log_is_found_by_the_first_digits_of_a_key(desk: Desk, capsys):
     finish(desk)
     job = plan_experiment(desk.table(), "proxy").checkpoints["Stage 1 Only"][0]

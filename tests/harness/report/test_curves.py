@@ -1,0 +1,83 @@
+"""Line plots and rows without seeds, on small hand-made results."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from harness.report.attention import Maps, sentences, share
+from harness.report.chart import _curve
+from harness.report.results import BASE, Results
+from harness.report.study import settled, study_of
+from harness.report.types import Chart, Mark, Panel
+from harness.stats import Interval
+from harness.store import Store
+from harness.store import store as store_module
+from tests.harness.report.world import fill, make_plan
+
+PLACES = {"S = 4": 4.0, "S = 1": 1.0, "S = 2": 2.0, "S = 8": 8.0}
+
+
+@pytest.fixture(autouse=True)
+def quick_disks(monkeypatch):
+    monkeypatch.setattr(store_module.files, "sync_file_system", lambda path: None)
+
+
+def drawn(marks, measured=True):
+    axis = Figure().add_subplot()
+    panel = Panel("MMVP", marks if measured else (), () if measured else marks, 50.0, None)
+    _curve(axis, panel, PLACES, marks, measured, Chart("t", tuple(PLACES), (panel,), "m", "r", x_label="S", x_log=True))
+    return axis
+
+
+def test_a_curve_goes_from_left_to_right_and_is_broken_where_a_row_has_no_value():
+    marks = tuple(Mark(row, value, Interval(value - 3, value + 3)) for row, value in (("S = 4", 60.0), ("S = 1", 52.0), ("S = 8", 63.0)))
+    axis = drawn(marks)
+    x, y = axis.lines[0].get_xdata(), axis.lines[0].get_ydata()
+    assert list(x) == [1, 2, 4, 8] and list(y[[0, 2, 3]]) == [52, 60, 63] and math.isnan(y[1])
+    assert [(text.get_text(), text.xy[0]) for text in axis.texts if text.get_text() == "no result"] == [("no result", 2.0)]
+    bars = sorted(tuple(line.get_ydata()) for line in axis.lines[1:4])
+    assert bars == [(49.0, 55.0), (57.0, 63.0), (60.0, 66.0)]
+
+
+def test_reported_values_stand_as_they_are_printed():
+    axis = drawn((Mark("S = 1", 15.0, text="~15"), Mark("S = 2", 35.0, text="~35")), measured=False)
+    assert [text.get_text() for text in axis.texts] == ["~15", "~35", "not reported", "not reported"]
+
+
+def test_a_box_that_reaches_over_the_edge_ends_there():
+    values = np.full((4, 4), 1 / 16)
+    assert share(values, [[-0.3, -0.1, 0.5, 0.25]]) == pytest.approx(2 / 16)
+    assert share(values, [[0.75, 0.75, 1.2, 1.4]]) == pytest.approx(1 / 16)
+
+
+def test_a_share_over_fewer_samples_says_over_how_many():
+    sample = {"in_box": {"teacher": 0.9}, "box_area": 0.1}
+    maps = Maps(None, None, "mmvp", [sample, sample | {"in_box": {"teacher": 0.8, "student": 0.4}}], {})
+    (said,) = sentences("Ours", maps)
+    assert "teacher (BCM) 85.0% and student (DAC) 40.0% (of the 1 that opened a latent segment)" in said
+
+
+@pytest.fixture
+def three_seeds(tmp_path):
+    plan, store = make_plan(tmp_path, n=40, seeds=3, table="table3c", columns=["mmvp"], protocols=["paper"]), Store(tmp_path / "r")
+    fill(store, plan, n=40)
+    return Results(settled(study_of(plan), store), store, tmp_path)
+
+
+def test_a_model_that_is_not_trained_here_has_one_evaluation_and_no_seed_noise(tmp_path):
+    plan, store = make_plan(tmp_path, n=40, seeds=3, table="controls", columns=["mmvp"], rows=["Base", "Vanilla"]), Store(tmp_path / "r")
+    fill(store, plan, n=40)
+    results = Results(settled(study_of(plan), store), store, tmp_path)
+    base, trained = results.estimate("Base model", "mmvp"), results.estimate("Vanilla SFT", "mmvp")
+    assert (base.seeds, trained.seeds) == (1, 3) and base.seed_sd is None and trained.seed_sd is not None
+    assert set(results.found("Base model", "mmvp").by_seed) == {0, 1, 2}
+    assert results.pair("Vanilla SFT", "Base model", "mmvp").seeds == (3, 3)
+
+
+def test_the_plans_own_base_model_is_compared_with_every_seed(three_seeds):
+    assert three_seeds.estimate(BASE, "mmvp").seeds == 1
+    assert three_seeds.pair("Joint Train", BASE, "mmvp").n == 40
