@@ -25,13 +25,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 STATE_VARIABLE = "HARNESS_CLUSTER"
 HOSTS = Path("/etc/hosts")
 CGROUPS = Path("/sys/fs/cgroup")
-LIVE_NODE_STATES = {"idle", "mix", "alloc", "comp"}
 
 
 class ClusterError(RuntimeError):
@@ -49,12 +49,10 @@ def unsupported() -> str | None:
     if os.geteuid() != 0:
         return "not root: the test cluster starts system daemons"
     try:
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as folder, HOSTS.open("a"):
             os.mknod(f"{folder}/gpu0", 0o666 | 0o020000, os.makedev(1, 3))
     except OSError as error:
-        return f"no device nodes can be made here ({error.strerror}): the test cluster's GPUs are such nodes"
-    if not os.access(HOSTS, os.W_OK):
-        return f"{HOSTS} cannot be written: the test cluster's nodes are named there"
+        return f"nodes cannot be named, or their devices not be made here: {error}"
     return None
 
 
@@ -156,7 +154,12 @@ class Cluster:
 
     def fail_next_launch(self) -> Path:
         """The next job's node cannot start it: SLURM drains the node, and holds the job for ever. A file that is gone when
-        it has happened."""
+        it has happened. Nodes forget the jobs they know: they run no prolog for an id that was there before."""
+        for node in self.node_names:
+            self.stop_node(node, hard=False)
+            shutil.rmtree(self.state / f"spool.{node}")
+            self.start_node(node)
+        self.wait_for_nodes()
         fault = self.state / "fail-next-launch"
         fault.touch()
         return fault
@@ -171,7 +174,7 @@ class Cluster:
             for node, state in states:
                 if state.rstrip("*") in ("down", "drain", "drng", "inval"):
                     self.resume_node(node)
-            return len(states) == self.nodes and all(state in LIVE_NODE_STATES for _, state in states)
+            return len(states) == self.nodes and all(state in {"idle", "mix", "alloc", "comp"} for _, state in states)
 
         self.wait("the nodes", ready, seconds)
 
@@ -242,20 +245,20 @@ class Cluster:
         for node in self.node_names:
             self.stop(f"slurmd.{node}")
             for folder in sorted(CGROUPS.glob(f"*/slurm_{node}/**/"), reverse=True):
-                try:
+                with suppress(OSError):
                     folder.rmdir()
-                except OSError:
-                    pass
 
     # ---- installation and configuration ----------------------------------------------------------------------------
 
     def _install(self) -> None:
         wanted = ["slurm-wlm", "munge"] + (["slurmdbd", "mariadb-server"] if self.accounting else [])
-        query = ["dpkg-query", "-W", "-f", "${Package} ${Status}\n", *wanted]
-        known = subprocess.run(query, check=False, capture_output=True, text=True).stdout
+        query = ["dpkg-query", "-W", "-f", "${Package} ${Status}\n"]
+        known = subprocess.run([*query, *wanted], check=False, capture_output=True, text=True).stdout
         missing = [package for package in wanted if f"{package} install ok installed\n" not in known]
         if not missing:
             return
+        if not shutil.which("apt-get"):
+            raise NotInstalled(f"{' '.join(missing)} missing, and there is no apt-get")
         self.say(f"installing {' '.join(missing)}")
         policy = Path("/usr/sbin/policy-rc.d")  # keeps apt from starting the system's own daemons
         ours = not policy.exists()
@@ -266,10 +269,7 @@ class Cluster:
             quiet = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
             install = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *missing]
             for command in (["apt-get", "update", "-qq"], install):
-                try:
-                    done = subprocess.run(command, check=False, capture_output=True, text=True, env=quiet)
-                except FileNotFoundError:
-                    raise NotInstalled(f"{' '.join(missing)} missing, and there is no apt-get") from None
+                done = subprocess.run(command, check=False, capture_output=True, text=True, env=quiet)
                 if done.returncode:
                     raise NotInstalled(f"{' '.join(command)}: {done.stderr.strip()[-2000:]}")
         finally:

@@ -131,9 +131,8 @@ class Background:
         self.thread.join(seconds)
         if self.error is not None:
             raise self.error
-        command = ["squeue", "--array", "--states=all", "--Format=JobArrayID,State,Reason,Dependency,NodeList"]
-        queue = subprocess.run(command, check=False, capture_output=True, text=True).stdout
-        assert self.outcome is not None, f"the driver still works after {seconds:.0f} s: {show(self.graph, self.root)}\n{queue}"
+        text = "the driver still works after"
+        assert self.outcome is not None, f"{text} {seconds:.0f} s: {show(self.graph, self.root)}\n{queue_as_it_is()}"
         return self.outcome
 
 
@@ -168,7 +167,13 @@ def until(condition: Callable[[], Any], seconds: float = 120.0) -> Any:
         if value := condition():
             return value
         time.sleep(0.05)
-    raise AssertionError(f"nothing happened in {seconds:.0f} s")
+    raise AssertionError(f"nothing happened in {seconds:.0f} s\n{queue_as_it_is()}")
+
+
+def queue_as_it_is() -> str:
+    """For people, when a test failed."""
+    command = ["squeue", "--array", "--states=all", "--Format=JobArrayID,State,Reason,Dependency,NodeList"]
+    return subprocess.run(command, check=False, capture_output=True, text=True).stdout
 
 
 def queued(cluster: Cluster, states: str = "all") -> list[list[str]]:

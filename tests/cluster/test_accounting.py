@@ -45,10 +45,13 @@ def test_a_graph_runs_and_a_job_that_squeue_forgot_is_looked_up_in_the_accounts(
 
 def test_a_job_cancelled_while_the_scheduler_forgot_it_is_read_from_the_accounts(accounted, tmp_path):
     job = counting(100)
-    driver = background(Graph([job]), tmp_path, queue=quick_queue(lost_seconds=60))
+    driver = background(Graph([job]), tmp_path, queue=quick_queue(lost_seconds=60, settle_seconds=15))
     until(lambda: step(tmp_path, job) >= 2)
-    accounted.run("scancel", scheduler_id(tmp_path, job))
-    until(lambda: Store(tmp_path).attempts(job)[0].failure)
+    id_ = scheduler_id(tmp_path, job)
+    accounted.run("scancel", id_)
+    words = ("sacct", "-X", "-n", "-P", "-o", "State", "-j", id_)  # a controller that stops earlier takes it along
+    until(lambda: accounted.run(*words, check=False).startswith("CANCELLED"))
+    assert Store(tmp_path).attempts(job)[0].failure
     accounted.stop_controller()
     accounted.start_controller(forget=True)
     accounted.wait_for_nodes()

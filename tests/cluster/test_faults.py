@@ -161,8 +161,7 @@ def test_while_the_scheduler_is_down_files_decide_and_nothing_is_called_failed(c
 def test_a_job_whose_parent_the_scheduler_brought_back_from_the_dead_does_not_wait_for_it(cluster, tmp_path):
     parent = counting(2)
     child = Job("digest", {}, {"x": parent}, "child")
-    drive(Graph([child]), tmp_path, detach=True)
-    until(lambda: Store(tmp_path).is_done(parent) and Store(tmp_path).is_done(child))
+    assert drive(Graph([child]), tmp_path).complete
     zombie = cluster.run("sbatch", "--hold", "--output=/dev/null", "--wrap=true").split()[-1]
     again = Job("digest", {"again": 1}, {"x": parent}, "again")
     driver = background(Graph([again]), tmp_path, sbatch={"dependency": f"afterok:{zombie}"})
