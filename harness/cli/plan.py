@@ -113,7 +113,8 @@ def requests(profile: Profile, graph: Graph) -> list[str]:
 def heading(plan: Plan, store: Store) -> str:
     """Two or three lines: what, under which profile, on what."""
     spec, profile = plan.experiment.value, plan.profile.value
-    base = next((u for job in plan.graph for u in job.inputs.values() if isinstance(u, Source)), None)
+    ours = (job for job in plan.graph if "system" not in job.payload)
+    base = next((u for job in ours for u in job.inputs.values() if isinstance(u, Source)), None)
     lines = [
         f"{spec.kind.capitalize()} {spec.name} · {spec.title} · {plan.experiment.document.name}",
         f"  profile {plan.profile.name}: {profile.title}; recipe {plan.recipe.path.stem}; {plural(len(plan.seeds), 'seed')}"

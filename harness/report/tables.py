@@ -193,7 +193,28 @@ def main_notes(results: Results, protocol: str) -> tuple[str, ...]:
     notes += study.experiment.notes
     notes += [f"{sign} {text}" for sign, text in study.experiment.footnotes.items()]
     notes += [f"{label}: {arm.row.note}" for label, arm in results.arms.items() if arm.row.note]
-    return tuple(notes)
+    return (*notes, *answered_by(results, protocol))
+
+
+def answered_by(results: Results, protocol: str) -> list[str]:
+    """Of each system of others that was evaluated: who answered, as its evaluations noted it."""
+    notes = []
+    for label, arm in results.arms.items():
+        said: dict[str, None] = {}
+        for name in results.columns if arm.row.external else ():
+            try:
+                measured = results.found(label, name, protocol).measured
+            except Unmeasured:
+                continue
+            for one in measured:
+                system, adapter = one.result.get("system") or {}, one.evaluation.job.payload["system"]["adapter"]
+                names = ", ".join(system.get("answered_by") or ()) or "its checkpoint"
+                where = f" at {system['host']}" if system.get("host") else ""
+                said[f"answered by {names}{where}, through lmms-eval's {adapter}"] = None
+        if said:
+            alike = "prompt, reading and questions" if protocol == "paper" else "the questions"
+            notes.append(f"{label}: {'; '.join(said)}; {alike} are those of the other rows.")
+    return notes
 
 
 # --- pairs ----------------------------------------------------------------------------------------------------------

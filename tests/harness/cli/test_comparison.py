@@ -50,6 +50,7 @@ def test_a_table_that_asks_an_endpoint(desk: Desk):
     with endpoint(first_letter) as server:
         given = {"TESTS_ADDRESS": server.address, "TESTS_KEY": KEY}
         planned = command("plan", "tableX.yaml", **given)
+        assert "base" not in planned.stdout.splitlines()[1]
         assert "ask  (1 job)" in planned.stdout and "tiny through lmms-eval's openai" in planned.stdout, planned.stderr
         done = command("tableX.yaml", **given)
         assert done.returncode == 0, done.stderr
@@ -60,6 +61,7 @@ def test_a_table_that_asks_an_endpoint(desk: Desk):
     samples = [json.loads(line) for line in rows.read_text().splitlines()]
     right = sum(sample["correct"] for sample in samples)
     assert f"{100 * right / 16:.1f} [" in report(desk) and "58.33" in report(desk)
+    assert "answered by tiny-2024-08-06 at 127.0.0.1, through lmms-eval's openai" in report(desk)
 
     assert "complete" in command("why", "Somebody/mmvp", "tableX.yaml").stdout
     assert "not run" not in command("plan", "tableX.yaml").stdout
