@@ -147,6 +147,8 @@ def ask(context: Context) -> Any:
 
 def _answer_by_others(context: Context, spec: EvaluateSpec) -> Any:
     """Through lmms-eval's own model: of an endpoint, whose address and key only this process reads, or of a checkpoint."""
+    if context.run.rank:
+        return None  # lmms-eval's models know nothing of shards: the first process answers alone
     from models.evaluation.others import Others
 
     size = context.micro_batch or int(context.resources["batch_size"])
