@@ -25,10 +25,10 @@ from harness.worker.orders import Order, Orders
 IDLE_SECONDS = 10.0
 """How long a worker waits for a job to become ready before it frees its place: about what a new process costs."""
 LOOK_SECONDS = 0.2
-RECYCLE_BYTES = 11 * 2**28
-"""A process that holds more than this makes way for a fresh one (2.75 GiB) ..."""
-LOADED_BYTES = 13 * 2**28
-"""... or than this, if the next job needs what it has loaded (3.25 GiB)."""
+RECYCLE_BYTES = 9 * 2**28
+"""A process that holds more than this makes way for a fresh one (2.25 GiB) ..."""
+LOADED_BYTES = 11 * 2**28
+"""... or than this, if the next job needs what it has loaded (2.75 GiB)."""
 COLLECT_BYTES = 3 * 2**29
 """A smaller process need not look for garbage between jobs (1.5 GiB)."""
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
@@ -186,7 +186,7 @@ class Worker:
         self.endings[ending.outcome] = self.endings.get(ending.outcome, 0) + 1
         print(f"{record.name}: {ending.outcome} {ending.message}".rstrip(), flush=True)
         leases.update(self.store, self.lease_id, current="")
-        if resident_bytes() > COLLECT_BYTES or resources.get("device") == "cuda":
+        if own_bytes() > COLLECT_BYTES or resources.get("device") == "cuda":
             gc.collect()  # seconds, once transformers and lmms_eval are loaded
             give_memory_back()
         return ending.well and not self.stop.requested
@@ -194,7 +194,7 @@ class Worker:
     def has_grown(self, order: Order) -> bool:
         """Whether a fresh process should take this job."""
         loaded = bool(order.group) and order.group == self.group
-        return bool(self.endings) and resident_bytes() > (LOADED_BYTES if loaded else RECYCLE_BYTES)
+        return bool(self.endings) and own_bytes() > (LOADED_BYTES if loaded else RECYCLE_BYTES)
 
     @staticmethod
     def micro_batch(order: Order, record: Record) -> int | None:
@@ -217,10 +217,10 @@ def give_memory_back() -> None:
         pass  # another C library: the process is replaced, no more
 
 
-def resident_bytes() -> int:
-    """Memory that this process holds now."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")
+def own_bytes() -> int:
+    """Memory that this process alone holds now: pages of mapped files do not count, the system can take them back."""
+    _, resident, shared, *_ = map(int, Path("/proc/self/statm").read_text().split())
+    return (resident - shared) * os.sysconf("SC_PAGE_SIZE")
 
 
 __all__ = ["Worker", "work"]
