@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from harness.cli.words import columns
-from harness.spec.errors import SpecError, unknown
+from harness.spec.errors import SpecError, meant, unknown
 from harness.spec.files import load_experiment, load_profile, load_recipe
 from harness.spec.recipe import OPTIONS, STAGES
 from harness.spec.resolve import Value, base, resolve
@@ -39,7 +39,7 @@ def side(text: str, profile: str | None) -> Side:
         return text, base(load_recipe(text), scale).scaled()
     experiment = load_experiment(Path(f"{path}.yaml"))
     labels = [row.label for row in experiment.value.rows]
-    found = [name for name in labels if name == label] or [n for n in labels if label.lower() in n.lower()]
+    found = meant(label, labels)
     if len(found) != 1:
         raise SpecError(f"{experiment.document.name}: " + unknown(f'no row "{label}"', label, labels, "rows"))
     index = labels.index(found[0])

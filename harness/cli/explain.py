@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.cli.words import columns
 from harness.jobs import Job
-from harness.spec.errors import SpecError, unknown
+from harness.spec.errors import SpecError, meant, unknown
 from harness.spec.recipe import STAGES
 
 if TYPE_CHECKING:
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 def explain(made: list[Plan], label: str) -> str:
     """Raises SpecError when no row is called that."""
     labels = [row.label for plan in made for row in plan.rows]
-    wanted = [name for name in labels if name == label] or [n for n in labels if label.lower() in n.lower()]
-    if len(set(wanted)) != 1:
+    wanted = meant(label, labels)
+    if len(wanted) != 1:
         raise SpecError("--explain: " + unknown(f'no row "{label}"', label, labels, "rows"))
     plan, row = next((plan, row) for plan in made for row in plan.rows if row.label == wanted[0])
     stages = row.row.stages

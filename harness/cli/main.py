@@ -120,12 +120,12 @@ def add_selection(parser: argparse.ArgumentParser, files: str = "+") -> None:
     parser.add_argument("files", nargs=files, metavar="FILE", help="experiments/*.yaml, or a folder of them")
     parser.add_argument("--profile", default="proxy", metavar="P", help="profile's name or file (default: proxy)")
     parser.add_argument("--recipe", metavar="R", help="another recipe than the experiment's own")
-    parser.add_argument("--rows", nargs="+", default=[], metavar="ROW", help="only these rows")
-    parser.add_argument("--columns", nargs="+", default=[], metavar="COLUMN", help="only these columns")
+    parser.add_argument("--rows", nargs="+", action="extend", default=[], metavar="ROW", help="only these rows")
+    parser.add_argument("--columns", nargs="+", action="extend", default=[], metavar="COLUMN", help="only these columns")
     parser.add_argument("--seeds", type=count, metavar="N", help="number of seeds (default: the profile's)")
-    parser.add_argument("--protocols", nargs="+", default=[], choices=("paper", "stock"), help="default: the profile's")
+    parser.add_argument("--protocols", nargs="+", action="extend", default=[], choices=("paper", "stock"), help="default: the profile's")
     parser.add_argument(
-        "--latents", nargs="+", default=[], choices=("own", "zeroed", "noise", "shuffled", "oracle"),
+        "--latents", nargs="+", action="extend", default=[], choices=("own", "zeroed", "noise", "shuffled", "oracle"),
         help="latents modes of the evaluations (default: the profile's)",
     )  # fmt: skip
     parser.add_argument(

@@ -13,7 +13,7 @@ from harness.plan.comparison import Comparison, comparison
 from harness.plan.jobs import Checkpoint, JobMaker, TaskDigests
 from harness.plan.sources import backbone
 from harness.spec.benchmark import Benchmark
-from harness.spec.errors import SpecError, unknown
+from harness.spec.errors import SpecError, meant, unknown
 from harness.spec.experiment import Column, Experiment
 from harness.spec.files import Loaded, LoadedExperiment, load_benchmark, load_experiment, load_profile, load_recipe
 from harness.spec.profile import Profile
@@ -241,10 +241,10 @@ def _shown_instead(maker: JobMaker, row: ResolvedRow, spec: Experiment, seed: in
 
 
 def _select(known: list[str], wanted: Sequence[str], flag: str, noun: str) -> list[str]:
-    """The known names that are meant: exact, else the one that contains the text, whatever its case."""
+    """The known names that are meant (`meant`), one for each text."""
     chosen: list[str] = []
     for text in wanted:
-        found = [name for name in known if name == text] or [n for n in known if text.lower() in n.lower()]
+        found = meant(text, known)
         if len(found) != 1:
             if found:
                 raise SpecError(f'{flag}: "{text}" fits {" and ".join(found)}; write more of the name')

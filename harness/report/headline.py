@@ -6,7 +6,6 @@ from harness.report.mechanism import latent_modes, latent_tests
 from harness.report.results import Results
 from harness.report.tables import base_row, claims, pairs
 from harness.report.words import count, difference, interval, listed, percent, signed
-from harness.stats import wilson
 from harness.verdict import Holds
 from harness.verdict.claims import LEVEL, describe
 
@@ -35,7 +34,7 @@ def base_line(results: Results) -> str:
             missing.append(results.title(name))
             continue
         chance = results.score(name).chance
-        bounds = wilson(value.mean * value.n, value.n)
+        bounds = value.interval  # the table's own, which knows that questions share images
         shown = f"{results.title(name)} {percent(value.mean)} {interval(bounds)}"
         if 100 * bounds.low < chance + ABOVE_CHANCE:
             problems.append(f"{shown} is not {ABOVE_CHANCE:g} points above guessing ({chance:.1f})")

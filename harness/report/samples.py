@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.jobs import Job
 from harness.report.results import BASE
-from harness.spec.errors import SpecError, unknown
+from harness.spec.errors import SpecError, meant, unknown
 from harness.store import Store
 
 if TYPE_CHECKING:
@@ -89,9 +89,9 @@ class Comparison:
 
 
 def row_label(plan: Plan, text: str) -> str:
-    """The row that is meant: exact, else the one that contains the text. Raises SpecError with the nearest name."""
-    labels = [row.label for row in plan.rows] + ([BASE] if plan.base else [])
-    found = [name for name in labels if name == text] or [name for name in labels if text.lower() in name.lower()]
+    """The row that is meant, differences left out. Raises SpecError with the nearest name."""
+    labels = [row.label for row in plan.rows if row.row.delta is None] + ([BASE] if plan.base else [])
+    found = meant(text, labels)
     if len(found) != 1:
         if found:
             raise SpecError(f'row "{text}" fits {" and ".join(found)}; write more of the name')
@@ -106,10 +106,10 @@ def columns_of(plan: Plan, text: str | None) -> list[Column]:
     if text is None:
         return list({column.benchmark: column for column in reversed(plan.columns)}.values())[::-1]
     names = [column.name for column in plan.columns]
-    found = [c for c in plan.columns if c.name == text] or [c for c in plan.columns if text.lower() in c.name.lower()]
+    found = meant(text, names)
     if not found:
         raise SpecError(unknown(f'no column "{text}"', text, names, "columns"))
-    return found[:1]
+    return [column for column in plan.columns if column.name == found[0]]
 
 
 def evaluation(plan: Plan, label: str, column: Column, protocol: str, seed: int | None) -> Job:

@@ -25,6 +25,16 @@ def nearest(word: str, choices: Iterable[str]) -> str:
     return f'; did you mean "{close[0]}"?' if close else ""
 
 
+def meant(text: str, names: Iterable[str]) -> list[str]:
+    """The names that a person may mean: this very one, else those that begin with the text, else those that hold it."""
+    names, small = list(dict.fromkeys(names)), text.lower()
+    return (
+        [name for name in names if name == text]
+        or [name for name in names if name.lower().startswith(small)]
+        or [name for name in names if small in name.lower()]
+    )
+
+
 def unknown(what: str, word: str, choices: Sequence[str], noun: str) -> str:
     """`no such recipe "x"; did you mean "y"? (recipes: y, z)`."""
     listed = ", ".join(choices) if choices else "none"

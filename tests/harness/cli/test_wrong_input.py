@@ -243,3 +243,14 @@ def test_a_mistake_in_the_options_is_one_line(arguments, expected, desk: Desk, c
 def test_an_empty_folder_has_no_experiments(desk: Desk, capsys):
     (desk.folder / "empty").mkdir()
     assert complaint(capsys, "empty") == "empty: holds no experiments (*.yaml)"
+
+
+def test_a_choice_that_is_typed_twice_adds_up(desk: Desk, capsys):
+    assert main(["plan", str(desk.table()), "--rows", "Joint", "--rows", "Stage 1", "--columns", "mmvp"]) == 0
+    assert "2 rows × 1 column" in capsys.readouterr().out
+
+
+def test_a_row_is_meant_by_how_its_name_begins_before_what_it_holds(desk: Desk, capsys):
+    again = "  - Not Joint Train: {stages: [stage1]}\n  - Joint Train"
+    assert main(["plan", str(desk.table(("  - Joint Train", again))), "--rows", "joint"]) == 0
+    assert "1 row ×" in capsys.readouterr().out
