@@ -12,7 +12,7 @@ from harness.report.measure import Unmeasured
 from harness.report.results import Results
 from harness.report.study import Arm
 from harness.report.types import Cell, Column, Row, Table
-from harness.report.words import interval, p_value, percent, scaled, signed, signed_interval
+from harness.report.words import interval, listed, p_value, percent, scaled, signed, signed_interval
 from harness.stats import Comparison, holm
 from harness.verdict.claims import LEVEL
 
@@ -31,6 +31,14 @@ PROBE = {
     "exposure_cosine": ("cosine", "exposure"),
 }
 """Name in diagnostics.json -> heading and its group. Everything else found there stands in a table of its own."""
+
+
+REPLACED = {
+    "zeroed": "by zeros",
+    "noise": "by noise of the own latents' norm",
+    "shuffled": "by another question's",
+    "oracle": "by Z_T of the true evidence box (oracle)",
+}
 
 
 def latent_modes(results: Results, protocol: str = "paper") -> tuple[str, ...]:
@@ -77,7 +85,7 @@ def latent_table(results: Results) -> Table | None:
     return Table(
         "latents",
         "Accuracy with the arm's own latents, and the paired change in points (95 % interval) when the S latent inputs "
-        "are replaced: by zeros, by another question's, or by Z_T of the true evidence box (oracle).",
+        f"are replaced: {listed([REPLACED[mode] for mode in modes], 'or')}.",
         tuple(columns),
         tuple(rows),
         stub="Row",
