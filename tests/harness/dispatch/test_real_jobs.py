@@ -48,7 +48,7 @@ def measured(root: Path) -> dict[str, object]:
 
 def rendered(root: Path) -> list[str]:
     """The report's tables: values, intervals, n, keys of jobs; not the lines that tell of times and runs."""
-    lines = (root / "reports" / "table3c.md").read_text().splitlines()
+    lines = (root / "reports" / "table3c-partial.md").read_text().splitlines()
     return [line for line in lines if line.startswith("|")]
 
 
