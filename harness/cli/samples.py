@@ -33,7 +33,9 @@ def main(options: argparse.Namespace) -> int:
     (plan,) = plans(argparse.Namespace(**vars(options) | chosen | {"seeds": seeds}))
     rows = row_label(plan, options.row_a), row_label(plan, options.row_b)
     protocol = options.protocol or plan.experiment.value.protocol
-    path = options.reports / "samples" / f"{slug(plan.name, *rows, *([options.column] if options.column else []))}.html"
+    asked = [options.column or "", protocol if protocol != plan.experiment.value.protocol else ""]
+    asked.append("" if options.seed is None else f"seed {options.seed}")
+    path = options.reports / "samples" / f"{slug(plan.name, *rows, *asked)}.html"
     store = open_store(options.results)
     parts = [
         compare(plan, store, column, rows, protocol, path.parent.absolute(), options.most, options.seed)
@@ -50,5 +52,5 @@ def main(options: argparse.Namespace) -> int:
 
 
 def slug(*words: str) -> str:
-    """ "table3c", "Two-stage (Ours)", "Joint Train" -> "table3c-two-stage-ours-joint-train"."""
+    """ "table3c", "Two-stage (Ours)", "Joint Train", "" -> "table3c-two-stage-ours-joint-train"."""
     return re.sub("[^a-z0-9]+", "-", "-".join(words).lower()).strip("-")

@@ -7,6 +7,7 @@ import re
 
 import pytest
 
+from harness.cli.samples import slug
 from harness.report.samples import chosen_of, columns_of, compare, page, row_label
 from harness.spec.errors import SpecError
 from harness.store import Store
@@ -79,3 +80,9 @@ def test_what_is_shown_keeps_the_proportion_and_never_hides_one_side():
     assert len(chosen) == 10 and sum(doc >= 100 for _, doc in chosen) == 1
     assert chosen_of(gained[:2], lost, 10) == gained[:2] + lost
     assert chosen_of([], lost, 2) == lost[:2]
+
+
+def test_a_page_of_another_protocol_or_seed_is_another_file():
+    names = [slug("table3c", "Two-stage (Ours)", "Joint Train", *more) for more in (["", "", ""], ["", "stock", ""], ["", "", "seed 1"])]
+    assert names[0] == "table3c-two-stage-ours-joint-train"
+    assert names[1:] == [f"{names[0]}-stock", f"{names[0]}-seed-1"]
