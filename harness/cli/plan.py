@@ -118,7 +118,7 @@ def heading(plan: Plan, store: Store) -> str:
     lines = [
         f"{spec.kind.capitalize()} {spec.name} · {spec.title} · {plan.experiment.document.name}",
         f"  profile {plan.profile.name}: {profile.title}; recipe {plan.recipe.path.stem}; {plural(len(plan.seeds), 'seed')}"
-        + (f"; base {base.digest[:12]}" if base else ""),
+        + (f"; base {known_as(base)}" if base else ""),
         f"  {plural(len(plan.rows), 'row')}"
         + (f" × {plural(len(plan.columns), 'column')}, {' and '.join(plan.protocols)}" if plan.columns else "")
         + f": {plural(len(plan.cells), 'cell')}",
@@ -137,6 +137,12 @@ def heading(plan: Plan, store: Store) -> str:
     }
     lines += [f"  not run: {row} ({reason})" for row, reason in absent.items()]
     return "\n".join(lines)
+
+
+def known_as(source: Source) -> str:
+    """Of a hub's checkpoint its name and the commit's first digits, of a folder those of its content."""
+    name, at, commit = source.digest.partition("@")
+    return f"{name}@{commit[:12]}" if at else name[:12]
 
 
 def table(made: list[Plan], graph: Graph, statuses: Mapping[str, Status], costs: Mapping[str, float | None]) -> str:

@@ -122,7 +122,7 @@ class Plan:
                     visit(parent, index, cell)
 
         for index, cell in enumerate(self.cells):
-            for job in cell.jobs.values():
+            for job in cell.jobs.values() if not cell.not_run else ():
                 visit(job, index, cell)
         return {key: tuple(cells.values()) for key, cells in found.items()}
 
