@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from harness.report.mechanism import latent_modes, latent_tests
+import statistics
+
+from harness.report.mechanism import latent_modes, latent_tests, probes
 from harness.report.results import Results
 from harness.report.tables import base_row, claims, pairs
 from harness.report.words import count, difference, interval, listed, percent, signed
@@ -11,11 +13,13 @@ from harness.verdict.claims import LEVEL, describe
 
 ABOVE_CHANCE, CEILING = 10.0, 90.0
 """Points between guessing and the base model's lower bound; its upper bound. Outside, a benchmark separates nothing."""
+COLLAPSED = 0.95
+"""Mean cosine between different boxes' Z_T from which they count as one vector; a constant gives 1."""
 
 
 def headline(results: Results) -> list[str]:
     """Sentences, most important first."""
-    lines = [base_line(results), *difference_lines(results), latent_line(results), claim_line(results), trouble_line(results)]
+    lines = [base_line(results), *difference_lines(results), latent_line(results), collapse_line(results), claim_line(results), trouble_line(results)]
     return [line for line in lines if line]
 
 
@@ -129,6 +133,28 @@ def latent_line(results: Results) -> str:
         parts.append(f"most answers open no latent segment: {listed(started)}")
     text = "; ".join(parts)
     return f"Mechanism: {text}." if text else ""
+
+
+def collapse_line(results: Results) -> str:
+    """Whether the teacher's latents of different boxes have become one vector, row by row."""
+    found: dict[str, tuple[float, float]] = {}
+    for row, numbers in probes(results).items():
+        seeds = [(one["teacher_fed.z_t_cosine"], one["teacher_fed.z_t_std"]) for one in numbers if "teacher_fed.z_t_cosine" in one]
+        if seeds:
+            cosine, deviation = (statistics.fmean(values) for values in zip(*seeds, strict=True))
+            found[row] = cosine, deviation
+    if not found:
+        return ""
+    said = {row: f"{row} ({cosine:.3f}, {deviation:.3f})" for row, (cosine, deviation) in found.items()}
+    same = [said[row] for row, (cosine, _) in found.items() if cosine >= COLLAPSED]
+    apart = [said[row] for row, (cosine, _) in found.items() if cosine < COLLAPSED]
+    what = "the teacher's latents of two boxes are nearly one vector"
+    meaning = "cosine of two boxes' Z_T, and how much Z_T deviates between boxes"
+    if not same:
+        return f"Collapse ({meaning}): none; {listed(apart)}."
+    where = "in every row" if not apart else f"in {count(len(same), 'row')} of {len(found)}"
+    rest = f"; not in {listed(apart)}" if apart else ""
+    return f"Collapse ({meaning}): {what} {where}, {listed(same)}{rest}."
 
 
 def claim_line(results: Results) -> str:

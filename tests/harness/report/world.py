@@ -115,6 +115,7 @@ def write_training(out: Path, job: Job) -> None:
     numbers = {
         "teacher_fed.ce": 0.7,
         "teacher_fed.z_t_std": 0.6 + 0.2 * random.random(),
+        "teacher_fed.z_t_cosine": 0.4 if "joint" in job.slug else 0.991,
         "teacher_fed.z_t_centred_cosine": 0.1 * random.random(),
         "teacher_fed.teacher_in_box": 0.9,
         "free_running.student_in_box": 0.2 + 0.3 * random.random(),
