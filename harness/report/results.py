@@ -35,6 +35,11 @@ class Found:
         return {m.evaluation.job.key: m for m in self.measured}
 
     @property
+    def seedless(self) -> bool:
+        """Whether one evaluation stands for several seeds."""
+        return len(self.by_job) == 1 < len(self.by_seed)
+
+    @property
     def runs(self) -> list[Answers]:
         """The answers of each job, once."""
         jobs = [m.evaluation.job.key for m in self.measured]
@@ -149,16 +154,24 @@ class Results:
         name = ((first, latents[0]), (second, latents[1]), column, protocol)
         if name not in self._pairs:
             try:
-                a = self.found(first, column, protocol, latents[0]).by_seed
-                b = self.found(second, column, protocol, latents[1]).by_seed
+                a = self.found(first, column, protocol, latents[0])
+                b = self.found(second, column, protocol, latents[1])
             except Unmeasured:
                 return None
-            common = sorted(a.keys() & b.keys())
-            left = [a[s] for s in common] if common else list(a.values())
-            right = [b[s] for s in common] if common else list(b.values())
-            noise = self.difference_noise(column, protocol, latents, len(common))
-            self._pairs[name] = compare(left, right, noise=noise)
+            self._pairs[name] = self._compared(a, b, column, protocol, latents)
         return self._pairs[name]
+
+    def _compared(self, a: Found, b: Found, column: str, protocol: str, latents: tuple[str, str]) -> Comparison:
+        if a.seedless and b.seedless:
+            return compare(a.runs, b.runs)
+        common = sorted(a.by_seed.keys() & b.by_seed.keys())
+        left = [a.by_seed[s] for s in common] if common else list(a.by_seed.values())
+        right = [b.by_seed[s] for s in common] if common else list(b.by_seed.values())
+        if a.seedless or b.seedless:  # the noise is that of the side that was trained
+            noise = self.seed_noise(column, protocol, latents[a.seedless])
+        else:
+            noise = self.difference_noise(column, protocol, latents, len(common))
+        return compare(left, right, noise=noise)
 
     def seed_means(self, column: str, protocol: str, latents: str) -> dict[str, dict[int, float]]:
         """Row -> seed -> mean, of the rows that were trained; one of several rows that are the same run."""

@@ -75,7 +75,17 @@ def test_a_model_that_is_not_trained_here_has_one_evaluation_and_no_seed_noise(t
     base, trained = results.estimate("Base model", "mmvp"), results.estimate("Vanilla SFT", "mmvp")
     assert (base.seeds, trained.seeds) == (1, 3) and base.seed_sd is None and trained.seed_sd is not None
     assert set(results.found("Base model", "mmvp").by_seed) == {0, 1, 2}
-    assert results.pair("Vanilla SFT", "Base model", "mmvp").seeds == (3, 3)
+    pair = results.pair("Vanilla SFT", "Base model", "mmvp")
+    assert pair.seeds == (3, 3) and pair.variance.seed == pytest.approx(trained.variance.seed), "one side's noise, not two"
+
+
+def test_two_models_without_seeds_are_compared_once(tmp_path):
+    choice = {"columns": ["mmvp"], "rows": ["Qwen", "GPT"], "table": "table1"}
+    plan, store = make_plan(tmp_path, n=40, seeds=3, **choice), Store(tmp_path / "r")
+    fill(store, plan, n=40)
+    results = Results(settled(study_of(plan), store), store, tmp_path)
+    again = results.found("Qwen2.5-VL-7B", "mmvp")
+    assert again.seedless and results._compared(again, again, "mmvp", "paper", ("own", "own")).seeds == (1, 1)
 
 
 def test_the_plans_own_base_model_is_compared_with_every_seed(three_seeds):
