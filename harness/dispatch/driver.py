@@ -29,7 +29,8 @@ from harness.worker.orders import Order, Orders
 if TYPE_CHECKING:
     from harness.spec.profile import Resources
 
-LOOK_SECONDS = 0.25
+LOOK_SECONDS, LOOK_SHARE, LOOK_AT_LEAST_EVERY = 0.25, 0.04, 2.0
+"""Between two looks at the store; so small a share of the time goes into looking, and a large graph is looked at less often."""
 SHOW_SECONDS = 1.0
 BARREN_WORKERS = 3
 """Workers in a row that died before they began any job; then something is wrong with starting them at all."""
@@ -139,7 +140,7 @@ class Driver:
     # The loop
 
     def drive(self, started: float) -> Outcome:
-        asked, shown = 0, 0.0
+        asked, shown, began = 0, 0.0, time.monotonic()
         statuses = self.look()
         first = before = statuses
         try:
@@ -157,7 +158,9 @@ class Driver:
                 if changed or time.monotonic() - shown > SHOW_SECONDS:
                     self.display.show(self.snapshot(statuses, changed))
                     shown, before = time.monotonic(), statuses
-                time.sleep(self.look_seconds)
+                busy = time.monotonic() - began
+                time.sleep(min(max(self.look_seconds, busy / LOOK_SHARE), LOOK_AT_LEAST_EVERY))
+                began = time.monotonic()
                 statuses = self.look()
             changed = [job for job in self.graph if statuses[job.key].state is not before[job.key].state]
             self.display.show(self.snapshot(statuses, changed))
