@@ -71,8 +71,9 @@ def difference_lines(results: Results) -> list[str]:
             continue
         if not shown:
             widest = max((c.interval.half_width for _, _, c in mine), default=0)
+            none = f"none of the {len(mine)} pairs of rows differs" if len(mine) > 1 else "the two rows do not differ measurably"
             lines.append(
-                f"{results.title(name)}: none of the {len(mine)} pairs of rows differs (largest difference "
+                f"{results.title(name)}: {none} (largest difference "
                 f"{signed(max((c.difference for _, _, c in mine), key=abs))}, intervals up to ±{percent(widest)})."
             )
             continue
