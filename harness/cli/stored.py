@@ -38,6 +38,12 @@ def standing(store: Store, graph: Graph) -> dict[str, Status]:
     from harness.store import State, Status
 
     statuses = store.statuses(graph)
+    if any(status.state is State.SUBMITTED and status.reason.startswith("slurm") for status in statuses.values()):
+        from harness.dispatch.slurm import stuck
+
+        for key, reason in stuck(store, _slurm_queue()).items():
+            if key in statuses and statuses[key].state is State.SUBMITTED:
+                statuses[key] = Status(State.SUBMITTED, f"{statuses[key].reason}: {reason}", statuses[key].attempt)
     needed = graph.needed(lambda job: statuses[job.key].state is State.DONE)
     idle = (State.MISSING, State.READY, State.BLOCKED)
     spared = (job for job in graph if job not in needed and statuses[job.key].state in idle)

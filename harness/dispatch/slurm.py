@@ -118,6 +118,17 @@ def cancel(store: Store, keys: Iterable[str]) -> list[str]:
     return [key for lease in found for key in lease.remaining if key in wanted]
 
 
+def stuck(store: Store, queue: SlurmQueue) -> dict[str, str]:
+    """Key → why its job in the queue will not begin by waiting, in words."""
+    found: dict[str, str] = {}
+    for lease in leases.leases(store):
+        if lease.owner.scheduler == "slurm" and lease.remaining:
+            standing = queue.standing(lease.owner.scheduler_id, lease.owner.scheduler_name, lease.started)
+            if standing.phase is Phase.WAITING and standing.reason:
+                found.update(dict.fromkeys(lease.remaining, standing.reason))
+    return found
+
+
 Bundle = tuple[Job, ...]
 """What one job of the scheduler does in turn."""
 
@@ -152,8 +163,8 @@ class SlurmDriver(Driver):
         self.complained = ""
         self.waiting_for_nothing: dict[str, float] = {}
         self.released: dict[str, int] = {}
-        self.stuck: dict[str, str] = {}
-        """Key → why its job will not begin by waiting, in words."""
+        self.watched: set[str] = set()
+        """Leases whose jobs were not over yet when this driver came: what is cancelled among them is not begun again."""
 
     def go(self) -> Outcome:
         with self.listening():
@@ -176,7 +187,7 @@ class SlurmDriver(Driver):
         except (OSError, StoreError) as error:
             self._say_once(f"{error}; it is tried again")
         statuses = super().look()
-        for key, reason in self.stuck.items():
+        for key, reason in stuck(self.store, self.queue).items():
             if key in statuses and statuses[key].state is State.SUBMITTED:
                 statuses[key] = replace(statuses[key], reason=f"{statuses[key].reason}: {reason}")
         return statuses
@@ -317,7 +328,7 @@ class SlurmDriver(Driver):
             chosen["dependency"] = "afterok:" + ":".join(ids)
         mine = [self._lease(bundle, submission) for bundle in bundles]
         for lease in mine:  # before the jobs begin, which look for them
-            leases.write(self.store, lease)
+            self.watched.add(leases.write(self.store, lease).id)
         minutes = scaled_minutes(needs, scale, longest)
         settings = {**self._settings(kind), "minutes": minutes, "stop_lead": stop_lead(self.dispatch, minutes)}
         assignments = [
@@ -400,7 +411,6 @@ class SlurmDriver(Driver):
         """What the store cannot know by itself: that a job was killed for its memory or its time, or never began."""
         if self.queue.silent_since is not None:
             return
-        self.stuck = {}
         for lease in leases.leases(self.store):
             if not lease.remaining or not lease.plan.startswith(".slurm/"):
                 continue
@@ -408,10 +418,9 @@ class SlurmDriver(Driver):
                 if lease.owner == self.me or lease.owner.alive() is False:  # written, but never submitted
                     leases.drop(self.store, lease.id)
                 continue
-            owner = lease.owner
-            standing = self.queue.standing(owner.scheduler_id, owner.scheduler_name, lease.started)
-            if standing.phase is Phase.WAITING and standing.reason:
-                self.stuck.update(dict.fromkeys(lease.remaining, standing.reason))
+            standing = self.queue.standing(lease.owner.scheduler_id, lease.owner.scheduler_name, lease.started)
+            if standing.state and standing.state not in slurm_queue.ENDED:
+                self.watched.add(lease.id)
             self._free(lease, standing)
             if standing.launch_failed:
                 self._release(lease, standing)
@@ -464,7 +473,7 @@ class SlurmDriver(Driver):
                     cause = ""  # it got further: it is resumed as after any interruption
                 if cause:
                     self._fail(record, newest if begun else None, lease, Failure(cause, kind, message))
-            if key in self.jobs and self._cancelled_by_hand(key, standing):
+            if key in self.jobs and lease.id in self.watched and self._cancelled_by_hand(key, standing):
                 self.retries.give_up(self.jobs[key], f"cancelled in the scheduler (job {lease.owner.scheduler_id})")
         leases.drop(self.store, lease.id)
 

@@ -183,6 +183,11 @@ def queued(cluster: Cluster, states: str = "all") -> list[list[str]]:
     return [[word.strip() for word in line.split("|")[:4]] for line in text.splitlines()]
 
 
+def known_ids(cluster: Cluster) -> set[str]:
+    """Of every job that the scheduler has not forgotten; it forgets some during a long test."""
+    return {words[0] for words in queued(cluster)}
+
+
 def scheduler_id(root: Path, job: Job) -> str:
     """Of a job that is running."""
     return until(lambda: Store(root).attempts(job))[-1].owner.scheduler_id

@@ -20,6 +20,7 @@ from tests.cluster.conftest import (
     counting,
     drive,
     entry,
+    known_ids,
     queued,
     quick_queue,
     result,
@@ -35,7 +36,7 @@ REPOSITORY = Path(__file__).parents[2]
 
 
 def test_the_whole_graph_is_handed_over_at_once_and_the_same_command_attaches(cluster, tmp_path):
-    graph, before = graphs.diamond(steps=10), {words[0] for words in queued(cluster)}
+    graph, before = graphs.diamond(steps=10), known_ids(cluster)
     outcome = drive(graph, tmp_path, detach=True, throttle=2, partition="main", sbatch={"comment": "a table"})
     assert outcome.detached and outcome.exit_code == 0 and not outcome.problems
 
@@ -50,9 +51,7 @@ def test_the_whole_graph_is_handed_over_at_once_and_the_same_command_attaches(cl
     queue = quick_queue()
     outcome = drive(graph, tmp_path, queue=queue)
     assert outcome.complete and not outcome.problems
-    assert len([words for words in queued(cluster) if words[0] not in before]) == len(graph), (
-        "nothing was submitted again"
-    )
+    assert len(known_ids(cluster) - before) == len(graph), "nothing was submitted again"
     assert queue.calls.get("sacct", 0) <= 1, "a cluster without accounting is asked for it once"
     store = Store(tmp_path)
     assert all(len(store.attempts(job)) == 1 for job in graph)
@@ -137,7 +136,7 @@ def test_a_rank_that_fails_ends_the_job_and_its_own_words_are_the_reason(cluster
 def test_evaluations_of_one_checkpoint_share_a_process_and_one_that_fails_does_not_take_the_others_along(
     cluster, tmp_path
 ):
-    checkpoint, before = counting(1), len(queued(cluster))
+    checkpoint, before = counting(1), known_ids(cluster)
     jobs = [Job("evaluate", {"i": i, "fails": i == 1}, {"checkpoint": checkpoint}, f"evaluate{i}") for i in range(4)]
     needs = Resources(memory_gb=0.3, minutes=10, bundle=3)
     outcome = drive(Graph(jobs), tmp_path, resources=lambda kind: needs, plugins=[bundles.PLUGIN])
@@ -145,12 +144,12 @@ def test_evaluations_of_one_checkpoint_share_a_process_and_one_that_fails_does_n
     words = [json.loads(result(tmp_path, jobs[i])) for i in (0, 2, 3)]
     assert sorted(word["asked"] for word in words) in ([1, 1, 2], [1, 1, 3], [1, 2, 3])
     assert len({word["process"] for word in words}) == 2
-    assert len(queued(cluster)) - before == 3, "the checkpoint, a bundle of three, one of one"
+    assert len(known_ids(cluster) - before) == 3, "the checkpoint, a bundle of three, one of one"
     assert [len(Store(tmp_path).attempts(job)) for job in jobs] == [1, 1, 1, 1]
 
 
 def test_two_drivers_at_once_submit_every_job_once(cluster, tmp_path):
-    graph, before = graphs.diamond(steps=5), len(queued(cluster))
+    graph, before = graphs.diamond(steps=5), known_ids(cluster)
     program = (
         "import sys; from pathlib import Path\n"
         "from tests.cluster import conftest; from tests.harness.dispatch import graphs\n"
@@ -158,7 +157,7 @@ def test_two_drivers_at_once_submit_every_job_once(cluster, tmp_path):
     )
     drivers = [subprocess.Popen([sys.executable, "-c", program], cwd=REPOSITORY) for _ in range(2)]
     assert [driver.wait(240) for driver in drivers] == [0, 0]
-    assert len(queued(cluster)) - before == len(graph)
+    assert len(known_ids(cluster) - before) == len(graph)
     assert all(len(Store(tmp_path).attempts(job)) == 1 for job in graph)
 
 
