@@ -89,8 +89,7 @@ class Cluster:
         for name in ("log", "pid", "ctld", "dev"):
             (self.state / name).mkdir(parents=True, exist_ok=True)
         self.port = self.port or free_ports(13 + self.nodes)
-        changed = self._write_configuration()
-        if changed and self.alive("slurmctld"):
+        if self._write_configuration() and self.alive("slurmctld"):
             self.say("configuration changed, restarting the daemons")
             self._stop_slurm()
         self._name_hosts()
@@ -200,8 +199,7 @@ class Cluster:
         except subprocess.TimeoutExpired:
             if not check:
                 return ""
-            text = f"{' '.join(command)}: no answer in {timeout:.0f} s; logs in {self.state / 'log'}"
-            raise ClusterError(text) from None
+            raise ClusterError(f"{command[0]}: no answer in {timeout:.0f} s; logs in {self.state / 'log'}") from None
         if done.returncode and check:
             raise ClusterError(f"{' '.join(command)}: {done.stderr.strip()[-2000:]}; logs in {self.state / 'log'}")
         return "" if done.returncode else done.stdout
@@ -210,10 +208,9 @@ class Cluster:
         """The daemon's process, when its pid file names a living process of that name."""
         try:
             pid = int((self.state / "pid" / f"{daemon}.pid").read_text())
-            name, status = Path(f"/proc/{pid}/stat").read_text().split("(", 1)[1].rsplit(") ", 1)
-        except (FileNotFoundError, ProcessLookupError, ValueError):
+        except (FileNotFoundError, ValueError):
             return None
-        return pid if name == daemon.split(".")[0] and not status.startswith("Z") else None
+        return pid if process_name(pid) == daemon.split(".")[0] else None
 
     def alive(self, daemon: str) -> bool:
         return self.pid(daemon) is not None
@@ -222,7 +219,7 @@ class Cluster:
         if (pid := self.pid(daemon)) is None:
             return
         os.kill(pid, signal.SIGKILL if hard else signal.SIGTERM)
-        if not self.wait(f"{daemon} to stop", lambda: self.pid(daemon) != pid, 10, fatal=False):
+        if not self.wait(f"{daemon} to stop", lambda: not process_name(pid), 10, fatal=False):
             os.kill(pid, signal.SIGKILL)
         (self.state / "pid" / f"{daemon}.pid").unlink(missing_ok=True)
 
@@ -252,8 +249,8 @@ class Cluster:
 
     def _install(self) -> None:
         wanted = ["slurm-wlm", "munge"] + (["slurmdbd", "mariadb-server"] if self.accounting else [])
-        query = ["dpkg-query", "-W", "-f", "${Package} ${Status}\n"]
-        known = subprocess.run([*query, *wanted], check=False, capture_output=True, text=True).stdout
+        query = ["dpkg-query", "-W", "-f", "${Package} ${Status}\n", *wanted]
+        known = subprocess.run(query, check=False, capture_output=True, text=True).stdout
         missing = [package for package in wanted if f"{package} install ok installed\n" not in known]
         if not missing:
             return
@@ -299,12 +296,9 @@ SlurmctldPort={self.port}
 SlurmUser={user}
 SlurmdUser={user}
 AuthType=auth/munge
-CredType=cred/munge
 # A requeued job waits until its old credential has expired: 120 s by default.
 AuthInfo=socket={state}/munge.sock,cred_expire=5
 CommunicationParameters=NoInAddrAny,NoCtldInAddrAny
-MpiDefault=none
-SwitchType=switch/none
 StateSaveLocation={state}/ctld
 SlurmdSpoolDir={state}/spool.%n
 SlurmctldPidFile={state}/pid/slurmctld.pid
@@ -328,7 +322,6 @@ MaxArraySize=10001
 MaxJobCount=20000
 FirstJobId={self.first_job}
 MinJobAge=600
-JobRequeue=1
 KillWait=2
 SlurmctldTimeout=30
 SlurmdTimeout=10
@@ -437,6 +430,15 @@ PartitionName=short {shared.replace("INFINITE", "2")} PriorityTier=5 PreemptMode
             self.wait("slurmdbd", lambda: "cpu" in self.run("sacctmgr", "-n", "show", "tres", check=False), 30)
 
 
+def process_name(pid: int) -> str:
+    """"" when there is no such process, or only its zombie. A daemon removes its pid file before it has ended."""
+    try:
+        name, status = Path(f"/proc/{pid}/stat").read_text().split("(", 1)[1].rsplit(") ", 1)
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+    return "" if status.startswith("Z") else name
+
+
 def free_ports(count: int) -> int:
     """The first of `count` free consecutive ports, below the range that the kernel hands out."""
     for _ in range(100):
@@ -454,9 +456,7 @@ def free_ports(count: int) -> int:
 def edit_hosts(marker: str, lines: list[str]) -> None:
     """Replace the lines that end with `marker` by these."""
     kept = [line for line in HOSTS.read_text().splitlines() if not line.endswith(marker)]
-    text = "\n".join(kept + [f"{line} {marker}" for line in lines]) + "\n"
-    if text != HOSTS.read_text():
-        HOSTS.write_text(text)
+    HOSTS.write_text("\n".join(kept + [f"{line} {marker}" for line in lines]) + "\n")
 
 
 def main() -> None:

@@ -133,6 +133,14 @@ def test_a_rank_that_fails_ends_the_job_and_its_own_words_are_the_reason(cluster
     until(lambda: not queued(cluster, "PD,R"))
 
 
+def test_the_tasks_of_an_evaluation_share_its_attempt_and_nothing_else(cluster, tmp_path):
+    job = Job("evaluate", {})
+    needs = Resources(processes=3, memory_gb=1, minutes=10)
+    assert drive(Graph([job]), tmp_path, resources=lambda kind: needs, plugins=[bundles.PLUGIN]).complete
+    assert json.loads(result(tmp_path, job)) == [f"{rank} of 3, WORLD_SIZE None" for rank in (1, 2)]
+    assert len(Store(tmp_path).attempts(job)) == 1
+
+
 def test_evaluations_of_one_checkpoint_share_a_process_and_one_that_fails_does_not_take_the_others_along(
     cluster, tmp_path
 ):
