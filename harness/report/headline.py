@@ -155,7 +155,7 @@ def collapse_line(results: Results) -> str:
         return f"Collapse ({meaning}): none; {listed(apart)}."
     where = "in every row" if not apart else f"in {count(len(same), 'row')} of {len(found)}"
     rest = f"; not in {listed(apart)}" if apart else ""
-    return f"Collapse ({meaning}): {what} {where}, {listed(same)}{rest}."
+    return f"Collapse ({meaning}): {what} {where}: {listed(same)}{rest}."
 
 
 def claim_line(results: Results) -> str:

@@ -115,7 +115,7 @@ def test_the_first_line_says_where_a_benchmark_leaves_no_room(world):
 
 def test_the_report_says_in_which_rows_the_teachers_latents_have_collapsed(world):
     line = next(line for line in text(world[2]).splitlines() if line.startswith("- Collapse"))
-    assert "in 3 rows of 4, Stage 1 Only (0.991, 0." in line and re.search(r"not in Joint Train \(0\.400, 0\.\d{3}\)\.$", line)
+    assert "in 3 rows of 4: Stage 1 Only (0.991, 0." in line and re.search(r"not in Joint Train \(0\.400, 0\.\d{3}\)\.$", line)
 
 
 def test_rows_that_share_a_training_are_named(world):
