@@ -10,8 +10,6 @@ from harness.worker.attempt import AttemptRun, Context
 from harness.worker.kinds import register
 from tests.cluster import kinds  # noqa: F401 - registers the other kinds
 
-PLUGIN = "tests.cluster.bundles"
-
 
 @register("evaluate")
 def evaluate(context: Context) -> None:

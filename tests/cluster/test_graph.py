@@ -14,7 +14,6 @@ from harness.dispatch import slurm, slurm_submission
 from harness.jobs import Graph, Job
 from harness.spec.profile import Resources
 from harness.store import State, Store, leases
-from tests.cluster import bundles
 from tests.cluster.conftest import (
     background,
     counting,
@@ -29,6 +28,9 @@ from tests.cluster.conftest import (
 )
 from tests.cluster.kinds import expected
 from tests.harness.dispatch import graphs
+
+BUNDLES = "tests.cluster.bundles"
+"""Never imported here: it replaces the real evaluations of the process that imports it."""
 
 pytestmark = pytest.mark.cluster
 
@@ -136,7 +138,7 @@ def test_a_rank_that_fails_ends_the_job_and_its_own_words_are_the_reason(cluster
 def test_the_tasks_of_an_evaluation_share_its_attempt_and_nothing_else(cluster, tmp_path):
     job = Job("evaluate", {})
     needs = Resources(processes=3, memory_gb=1, minutes=10)
-    assert drive(Graph([job]), tmp_path, resources=lambda kind: needs, plugins=[bundles.PLUGIN]).complete
+    assert drive(Graph([job]), tmp_path, resources=lambda kind: needs, plugins=[BUNDLES]).complete
     assert json.loads(result(tmp_path, job)) == [f"{rank} of 3, WORLD_SIZE None" for rank in (1, 2)]
     assert len(Store(tmp_path).attempts(job)) == 1
 
@@ -147,7 +149,7 @@ def test_evaluations_of_one_checkpoint_share_a_process_and_one_that_fails_does_n
     checkpoint, before = counting(1), known_ids(cluster)
     jobs = [Job("evaluate", {"i": i, "fails": i == 1}, {"checkpoint": checkpoint}, f"evaluate{i}") for i in range(4)]
     needs = Resources(memory_gb=0.3, minutes=10, bundle=3)
-    outcome = drive(Graph(jobs), tmp_path, resources=lambda kind: needs, plugins=[bundles.PLUGIN])
+    outcome = drive(Graph(jobs), tmp_path, resources=lambda kind: needs, plugins=[BUNDLES])
     assert [outcome.statuses[job.key].state for job in jobs] == ["done", "failed", "done", "done"]
     words = [json.loads(result(tmp_path, jobs[i])) for i in (0, 2, 3)]
     assert sorted(word["asked"] for word in words) in ([1, 1, 2], [1, 1, 3], [1, 2, 3])
