@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from models.config import DecodeSpec, Images
-from models.evaluation.vision import FeatureCache, content_hash, encode, merged_grid, weights_digest
+from models.evaluation.vision import FeatureCache, content_hash, encode, merged_grid, rgb, weights_digest
 from models.training.images import load_image_processor
 from models.vreflection import checkpoint as checkpoints
 from models.vreflection.decoding import Decoded, Prompt, decode, read
@@ -115,7 +115,7 @@ class Engine:
         The ids equal those of the checkpoint's own processor. encoded: False leaves every picture to the batch that needs it.
         """
         processor = self._processor(images)
-        pictures = [[_rgb(part["url"]) for part in _parts(c, "image")] for c in conversations]
+        pictures = [[rgb(part["url"]) for part in _parts(c, "image")] for c in conversations]
         hashes = [tuple(content_hash(p) for p in own) for own in pictures]
         grids = [[merged_grid(processor, p) for p in own] for own in pictures]
         texts = self.tokenizer.apply_chat_template(
@@ -247,7 +247,7 @@ class Engine:
         for question in questions:
             absent = [key for key in question.images if (key, images) not in self.features and key not in missing]
             if absent:
-                missing |= dict(zip(question.images, map(_rgb, question.reload()), strict=True))
+                missing |= dict(zip(question.images, map(rgb, question.reload()), strict=True))
             held |= {key: self.features.get((key, images)) for key in question.images if (key, images) in self.features}
         missing = {key: picture for key, picture in missing.items() if key not in held}
         encoded = encode(self.model, self._processor(images), list(missing.values()))
@@ -293,10 +293,6 @@ def _without_pictures(conversation: list[Message]) -> list[Message]:
         {**m, "content": [{"type": "image"} if part["type"] == "image" else part for part in m["content"]]}
         for m in conversation
     ]
-
-
-def _rgb(picture: Image.Image) -> Image.Image:
-    return picture if picture.mode == "RGB" else picture.convert("RGB")
 
 
 def _flat(nested: Iterable[Iterable[Any]]) -> list[Any]:

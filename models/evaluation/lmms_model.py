@@ -109,7 +109,7 @@ class VReflection(lmms):
     def generate_until(self, requests: list[Instance]) -> list[str]:
         """Answer every request. `answers` fills up batch by batch; what it already holds is not decoded again."""
         self._prepare(requests)
-        limits = {_key(r): self._max_new_tokens(r) for r in requests}
+        limits = {key_of(r): self._max_new_tokens(r) for r in requests}
         waiting = sorted(limits, key=lambda key: (limits[key], len(self.prepared[key].input_ids), key))
         batches = self._batches(waiting, limits)
         leave_late = self.decode.latents != "shuffled"
@@ -121,7 +121,7 @@ class VReflection(lmms):
             for start in range(0, len(together), self.batch_size):
                 self._decode([together[start : start + self.batch_size]], limit)
         self._hear_the_rest(waiting)
-        return [self._handed_over(_key(r)) for r in requests]
+        return [self._handed_over(key_of(r)) for r in requests]
 
     def _hear_the_rest(self, keys: Sequence[Key]) -> None:
         """Wait for the answers of the other ranks; another rank than 0 is done here."""
@@ -198,14 +198,14 @@ class VReflection(lmms):
         return any(own.intersection(self.prepared[other].images) for other in batch)
 
     def _prepare(self, requests: Sequence[Instance]) -> None:
-        new = [r for r in requests if _key(r) not in self.prepared]
+        new = [r for r in requests if key_of(r) not in self.prepared]
         for start in range(0, len(new), _DOCUMENTS_AT_ONCE):
             part = new[start : start + _DOCUMENTS_AT_ONCE]
             documents = _documents(self.task_dict, part)
             conversations = [_messages(r, doc) for r, doc in zip(part, documents, strict=True)]
-            reload = [partial(_pictures, self.task_dict, request) for request in part]  # not of self: they outlive it
+            reload = [partial(pictures_of, self.task_dict, request) for request in part]  # not of self: they outlive it
             questions = self.engine.prepare(conversations, self.images, reload, encoded=self.shard.alone)
-            self.prepared |= dict(zip(map(_key, part), questions, strict=True))
+            self.prepared |= dict(zip(map(key_of, part), questions, strict=True))
             self.after_chunk()
 
     def _decode(self, groups: list[list[Key]], limit: int, leave_late: bool = False) -> None:
@@ -249,12 +249,12 @@ def _documents(tasks: Mapping[str, Any], requests: Sequence[Instance]) -> list[d
     return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
 
-def _pictures(tasks: Mapping[str, Any], request: Instance) -> list[Any]:
+def pictures_of(tasks: Mapping[str, Any], request: Instance) -> list[Any]:
     conversation = _messages(request, _documents(tasks, [request])[0])
     return [part["url"] for message in conversation for part in message["content"] if part["type"] == "image"]
 
 
-def _key(request: Instance) -> Key:
+def key_of(request: Instance) -> Key:
     return request.task_name, request.doc_id
 
 

@@ -23,11 +23,12 @@ from PIL import Image
 
 from models.config import EvaluateSpec, System
 from models.evaluation.engine import Answer
+from models.evaluation.lmms_model import key_of, pictures_of
 from models.evaluation.mirror import Task, load_task
 from models.evaluation.session import Evaluations
 from models.evaluation.shards import Key, Shard
 from models.evaluation.tasks import PAPER_TASKS
-from models.evaluation.vision import content_hash
+from models.evaluation.vision import content_hash, rgb
 from models.run import Run
 
 _FAILED = ("[LMMS_EVAL_REQUEST_FAILED", "[LMMS_EVAL_BUDGET_EXCEEDED")
@@ -120,10 +121,10 @@ class Questioner(lmms):
         """The responses as they are. ConnectionError when a question got none; the others of its part are kept."""
         self.inner.task_dict = self.task_dict
         for request in requests:
-            if _key(request) not in self.prepared:
-                self.prepared[_key(request)] = Seen(tuple(content_hash(_rgb(p)) for p in self._pictures(request)))
+            if key_of(request) not in self.prepared:
+                self.prepared[key_of(request)] = Seen(tuple(content_hash(rgb(p)) for p in self._pictures(request)))
                 self.after_chunk()
-        waiting = [request for request in requests if _key(request) not in self.answers]
+        waiting = [request for request in requests if key_of(request) not in self.answers]
         for part in _parts(waiting, self.together):
             failed = self._hand_on(part)
             self.after_batch()
@@ -131,7 +132,7 @@ class Questioner(lmms):
                 raise ConnectionError(
                     f"{len(failed)} of {len(part)} questions got no answer, the first for this reason: {failed[0]}"
                 )
-        return [self.answers[_key(request)].response for request in requests]
+        return [self.answers[key_of(request)].response for request in requests]
 
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
         raise NotImplementedError("tasks scored by likelihood are not supported")
@@ -154,7 +155,7 @@ class Questioner(lmms):
             tokens = None if counts is None else counts.output_tokens
             limit = self._options(request).get("max_new_tokens")
             cut_off = None if tokens is None or limit is None else tokens >= limit
-            self.answers[_key(request)] = Answer(response, None, 0, cut_off, tokens)
+            self.answers[key_of(request)] = Answer(response, None, 0, cut_off, tokens)
         return failed
 
     def _options(self, request: Instance) -> dict[str, Any]:
@@ -165,9 +166,7 @@ class Questioner(lmms):
         if self.is_simple:
             _, _, pictures, doc_id, task, split = request.args
             return list(pictures(self.task_dict[task][split][doc_id]))
-        _, messages, _, doc_id, task, split = request.args
-        conversation = messages(self.task_dict[task][split][doc_id])
-        return [part["url"] for message in conversation for part in message["content"] if part["type"] == "image"]
+        return pictures_of(self.task_dict, request)
 
 
 class _Client:
@@ -187,14 +186,6 @@ class _Client:
         return response
 
 
-def _key(request: Instance) -> Key:
-    return request.task_name, request.doc_id
-
-
 def _parts(requests: Sequence[Instance], size: int) -> Iterator[Sequence[Instance]]:
     for first in range(0, len(requests), size):
         yield requests[first : first + size]
-
-
-def _rgb(picture: Image.Image) -> Image.Image:
-    return picture if picture.mode == "RGB" else picture.convert("RGB")

@@ -18,6 +18,11 @@ from torch import Tensor
 from models.training.images import encode_images, patches_of
 
 
+def rgb(image: Image.Image) -> Image.Image:
+    """The picture in three channels; itself if it has them."""
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
 def content_hash(image: Image.Image) -> str:
     """A picture's identity: its size and RGB pixels."""
     state = hashlib.blake2b(f"{image.size}".encode(), digest_size=16)
