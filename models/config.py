@@ -228,6 +228,9 @@ class DecodeSpec(Frozen):
     max_new_tokens: Count = 512
     count_latents: bool = False
     """Whether latent steps count against max_new_tokens (the release counts them)."""
+    max_segments: Count | None = None
+    """Latent segments an answer may hold: a further `<|lvr_start|>` cuts it off. None: as many as max_new_tokens allows,
+    each of S + 1 forwards for one token counted."""
 
 
 class System(Frozen):

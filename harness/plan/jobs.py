@@ -114,6 +114,7 @@ class JobMaker:
                 start=options.decode.start,
                 max_new_tokens=options.decode.max_new_tokens,
                 count_latents=options.decode.count_latents,
+                max_segments=options.decode.max_segments,
             ),
             images=options.images,
             precision=options.decode.precision,

@@ -25,6 +25,8 @@ class Decoding(Frozen):
     start: Literal["emitted", "forced"] = "emitted"
     max_new_tokens: Count = 512
     count_latents: bool = False
+    max_segments: Count | None = None
+    """Latent segments an answer may hold; null = no limit but max_new_tokens."""
     precision: Literal["bf16", "fp32"] = "bf16"
 
 

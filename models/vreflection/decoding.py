@@ -61,7 +61,7 @@ class Decoded:
     latent_steps: int
     """Latent steps taken, over all segments."""
     truncated: bool
-    """max_new_tokens was reached before an end token."""
+    """max_new_tokens or max_segments was reached before an end token."""
     latents: Tensor | None = None
     """[steps, D]: what was fed, with keep_latents."""
     hidden: Tensor | None = None
@@ -119,7 +119,8 @@ def decode(
 
     The model emits `<|lvr_start|>` itself, or it is forced as the first token (and stands in token_ids). The state of that
     token is the first latent input; after S of them the model decodes normally again, and may start another segment.
-    End tokens cannot come while latent. Latent steps count against max_new_tokens only with `count_latents`.
+    End tokens cannot come while latent. Latent steps count against max_new_tokens only with `count_latents`. An answer that
+    would begin more than max_segments segments is cut off.
 
     latents: own; zeroed; noise (normal, with the norm of the own latent); shuffled (each row is fed another row's own
     latents: own ones are decoded first; a donor that starts none is forced to); oracle (Z_T of the true box, by the BCM).
@@ -445,10 +446,14 @@ class _Decoder:
         row.segment += starts
         if token in self.eos:
             row.done = True
-        elif row.counted >= self.spec.max_new_tokens:
+        elif row.counted >= self.spec.max_new_tokens or (starts and self._has_all_segments(row)):
             row.done = row.truncated = True
         elif starts:
             row.left = self.spec.latent_steps
+
+    def _has_all_segments(self, row: _Row) -> bool:
+        """Whether the segment it has just begun is one too many."""
+        return self.spec.max_segments is not None and row.segment >= self.spec.max_segments
 
     def _take(self, row: _Row, fed: Tensor, state: Tensor) -> None:
         """Book one latent step."""

@@ -35,7 +35,7 @@ DISTILLATION = {
     "epsilon_in": "both", "query_source": "hidden", "query_shift": 1, "teacher": "stage1",
 }  # fmt: skip
 IMAGES = {"min_pixels": 100352, "max_pixels": 4014080, "processor": "torchvision"}
-DECODE = {"latent_steps": 8, "latents": "own", "start": "emitted", "max_new_tokens": 512, "count_latents": False}
+DECODE = {"latent_steps": 8, "latents": "own", "start": "emitted", "max_new_tokens": 512, "count_latents": False, "max_segments": None}
 FROZEN = {
     Sft: OPTIMISATION | {"kind": "sft"},
     Stage1: OPTIMISATION | SLOTS | ALIGNMENT | {"kind": "stage1"},

@@ -268,6 +268,22 @@ def test_latent_steps_count_against_the_budget_only_when_asked(model, prompts, t
     assert cut.truncated and cut.token_ids == [LVR_START, LVR, LVR, LVR] and cut.latent_steps == 3
 
 
+@pytest.mark.parametrize("start", ["emitted", "forced"])
+def test_the_first_segment_too_many_cuts_an_answer_off(talkative, prompts, tokens, start):
+    """Answers with fewer segments stay as they are; the others end at the start token of the one too many."""
+    free = run(talkative, prompts, tokens, start=start, max_new_tokens=48)
+    begun = [answer.token_ids.count(LVR_START) for answer in free]
+    limit = sorted(begun)[len(begun) // 2]
+    assert limit and min(begun) <= limit < max(begun)
+    for answer, cut, segments in zip(free, run(talkative, prompts, tokens, start=start, max_new_tokens=48, max_segments=limit), begun):
+        if segments <= limit:
+            same([cut], [answer])
+        else:
+            assert cut.truncated and cut.token_ids == answer.token_ids[: len(cut.token_ids)]
+            assert cut.token_ids[-1] == LVR_START and cut.token_ids.count(LVR_START) == limit + 1
+            assert cut.latent_steps == limit * STEPS
+
+
 def test_an_end_token_cannot_come_while_latent(model, prompts, tokens):
     """Every token but the slots' ends: the first word after the latent steps does."""
     everything = set(range(320))
