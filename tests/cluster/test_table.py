@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from harness.store import Store
-from tests.cluster.conftest import known_ids, queued, until
+from harness.store import Attempt, Record, Store
+from tests.cluster.cluster import Cluster
+from tests.cluster.conftest import entry, known_ids, queued, until
+from tests.cluster.test_disk import read_only
+from tests.harness.dispatch.compared import measured, recorded, rendered
 
 pytestmark = pytest.mark.cluster
 
@@ -17,16 +24,21 @@ REPOSITORY = Path(__file__).parents[2]
 CHOSEN = ["--rows", "Stage 1 Only", "Two-stage (Ours)", "--columns", "mmvp"]
 
 
-def door(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    """run.py with everything it writes under `folder`."""
-    return subprocess.run(
-        [sys.executable, "run.py", *words, "--results", str(folder / "results")],
-        cwd=REPOSITORY,
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=1200,
-    )
+def called(folder: Path, *words: str) -> subprocess.Popen[str]:
+    """run.py with its results under `folder`."""
+    command = [sys.executable, "run.py", *words, "--results", str(folder / "results")]
+    return subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def ended(process: subprocess.Popen[str], seconds: float = 1200) -> str:
+    """What it said, once it has ended well."""
+    said, _ = process.communicate(timeout=seconds)
+    assert process.returncode == 0, said
+    return said
+
+
+def door(folder: Path, *words: str) -> str:
+    return ended(called(folder, *words))
 
 
 def on_slurm(folder: Path, more: str = "") -> list[str]:
@@ -39,44 +51,129 @@ def on_slurm(folder: Path, more: str = "") -> list[str]:
     return ["--profile", str(path)]
 
 
+def table(folder: Path, reports: str = "reports") -> list[str]:
+    """The words of the whole command."""
+    return ["experiments/table3c.yaml", *on_slurm(folder), *CHOSEN, "--reports", str(folder / reports)]
+
+
+@pytest.fixture(scope="module")
+def calm(plain_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The table, undisturbed, asked for by two drivers at once."""
+    os.environ.update(plain_cluster.environment)
+    folder = tmp_path_factory.mktemp("calm")
+    for driver in [called(folder, *table(folder, reports)) for reports in ("reports", "reports2")]:
+        ended(driver)
+    return folder
+
+
 def test_table_3c_is_made_on_the_cluster_and_a_second_run_asks_it_nothing(cluster, tmp_path):
-    command = ["experiments/table3c.yaml", *on_slurm(tmp_path), *CHOSEN]
-    before = known_ids(cluster)
-
-    handed_over = door(tmp_path, *command, "--reports", str(tmp_path / "reports"), "--detach")
-    assert handed_over.returncode == 0, handed_over.stderr
+    command, before = table(tmp_path), known_ids(cluster)
+    door(tmp_path, *command, "--detach")
     status = door(tmp_path, "status")
-    assert "submitted" in status.stdout and "slurm job" in status.stdout, status.stdout + status.stderr
+    assert "submitted" in status and "slurm job" in status
 
-    attached = door(tmp_path, *command, "--reports", str(tmp_path / "reports"))
-    assert attached.returncode == 0, attached.stdout + attached.stderr
-    (report,) = (tmp_path / "reports").glob("table3c*.md")  # rows were chosen, so it has a name of its own
-    assert "Two-stage" in report.read_text()
+    door(tmp_path, *command)
+    assert any(line.startswith("| Two-stage") for line in rendered(tmp_path / "reports"))
     assert known_ids(cluster) - before
     store = Store(tmp_path / "results")
     assert all(len(store.attempts(record)) == 1 for record in store.records())
 
     after = known_ids(cluster)
-    again = door(tmp_path, *command, "--reports", str(tmp_path / "reports"))
-    assert again.returncode == 0 and known_ids(cluster) <= after
+    door(tmp_path, *command)
+    assert known_ids(cluster) <= after
+
+
+def test_two_drivers_of_one_table_run_every_job_once_and_make_the_same_table(cluster, calm):
+    store = Store(calm / "results")
+    assert {record.key: len(store.attempts(record)) for record in store.records()} == dict.fromkeys(
+        recorded(calm / "results"), 1
+    )
+    assert rendered(calm / "reports") == rendered(calm / "reports2")
+
+
+def running(folder: Path) -> list[tuple[Record, Attempt]]:
+    """Jobs at work now, with their newest attempts."""
+    store = Store(folder / "results")
+    newest = [(record, attempts[-1]) for record in store.records() if (attempts := store.attempts(record))]
+    return [
+        (record, it) for record, it in newest if not store.is_done(record) and it.failure is None and it.owner.alive()
+    ]
+
+
+def kill_one_that_writes(folder: Path, cluster: Cluster) -> None:
+    """-9 to a training that has begun to write its result and has not published it."""
+
+    def writing() -> Attempt | None:
+        return next((it for job, it in running(folder) if job.kind == "train" and any(it.out.iterdir())), None)
+
+    os.kill(until(writing, 600).owner.pid, signal.SIGKILL)
+
+
+def requeue_one(folder: Path, cluster: Cluster) -> None:
+    _, attempt = until(lambda: running(folder), 600)[0]
+    cluster.run("scontrol", "requeue", attempt.owner.scheduler_id)
+
+
+def cancel_one(folder: Path, cluster: Cluster) -> None:
+    _, attempt = until(lambda: running(folder), 600)[0]
+    cluster.run("scancel", attempt.owner.scheduler_id)
+
+
+def restart_the_controller(folder: Path, cluster: Cluster) -> None:
+    until(lambda: running(folder), 600)
+    cluster.stop_controller(hard=True)
+    time.sleep(5)
+    cluster.start_controller()
+
+
+def refuse_writing(folder: Path, cluster: Cluster) -> None:
+    until(lambda: running(folder), 600)
+    with read_only(folder / "results"):
+        time.sleep(4)
+
+
+def take_its_node(folder: Path, cluster: Cluster) -> None:
+    """The daemon of a node on which a job is at work dies, and comes back when the scheduler has given the job up."""
+    _, attempt = until(lambda: running(folder), 600)[0]
+    id_ = attempt.owner.scheduler_id
+    node = entry(cluster, id_)[3]
+    cluster.stop_node(node)
+    until(lambda: entry(cluster, id_)[1] != "RUNNING", 120)
+    cluster.start_node(node)
+
+
+FAULTS: list[Callable[[Path, Cluster], None]] = [
+    refuse_writing, requeue_one, kill_one_that_writes, restart_the_controller, take_its_node, cancel_one
+]  # fmt: skip
+
+
+def test_a_table_made_under_every_fault_is_the_undisturbed_one(cluster, calm, tmp_path):
+    driver = called(tmp_path, *table(tmp_path))
+    for fault in FAULTS:
+        fault(tmp_path, cluster)
+    driver.communicate(timeout=1200)
+    cluster.wait_for_nodes()
+    door(tmp_path, *table(tmp_path))  # what was cancelled by hand is done when somebody asks again
+    ours, theirs = tmp_path / "results", calm / "results"
+    assert measured(ours) == measured(theirs) and len(measured(ours)) >= 6
+    assert rendered(tmp_path / "reports") == rendered(calm / "reports")
+    assert recorded(ours) == recorded(theirs) and len(set(recorded(ours))) == len(recorded(ours))
+    store = Store(ours)
+    assert sum(len(store.attempts(record)) - 1 for record in store.records()) >= 3, "the faults did meet jobs"
 
 
 def test_a_later_shell_sees_why_a_cell_waits_takes_it_out_of_the_queue_and_runs_one_job_again(cluster, tmp_path):
     held, before = on_slurm(tmp_path, ", sbatch: {hold: true}"), len(queued(cluster, "PD"))
-    reports = ["--reports", str(tmp_path / "reports")]
-    handed_over = door(tmp_path, "experiments/table3c.yaml", *held, *CHOSEN, *reports, "--detach")
-    assert handed_over.returncode == 0, handed_over.stderr
+    door(tmp_path, "experiments/table3c.yaml", *held, *CHOSEN, "--reports", str(tmp_path / "reports"), "--detach")
     waiting = len(queued(cluster, "PD")) - before
     why = door(tmp_path, "why", "Stage 1 Only/mmvp", "experiments/table3c.yaml", *held)
-    assert why.returncode == 0 and "submitted" in why.stdout and "held by its user" in why.stdout, why.stdout + why.stderr
-    cancelled = door(tmp_path, "cancel")
-    assert cancelled.returncode == 0 and "out of the cluster's queue" in cancelled.stdout, cancelled.stderr
+    assert "submitted" in why and "held by its user" in why
+    assert "out of the cluster's queue" in door(tmp_path, "cancel")
     until(lambda: len(queued(cluster, "PD")) == before)
     assert waiting > 3
 
     data = next(record for record in Store(tmp_path / "results").records() if record.kind == "data")
-    again = door(tmp_path, "retry", data.key[:12], *on_slurm(tmp_path))
-    assert again.returncode == 0, again.stdout + again.stderr
+    door(tmp_path, "retry", data.key[:12], *on_slurm(tmp_path))
     assert Store(tmp_path / "results").is_done(data)
     logs = door(tmp_path, "logs", data.key[:12])
-    assert logs.returncode == 0 and "done after" in logs.stdout and "slurm job" in logs.stdout
+    assert "done after" in logs and "slurm job" in logs

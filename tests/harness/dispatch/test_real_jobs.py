@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import signal
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.harness.dispatch.compared import measured, recorded, rendered
 from tests.harness.dispatch.graphs import REPOSITORY, live_workers
 
 pytestmark = pytest.mark.slow
@@ -30,34 +30,6 @@ def start(root: Path) -> subprocess.Popen[bytes]:
         stdout=subprocess.DEVNULL,
         start_new_session=True,
     )
-
-
-def measured(root: Path) -> dict[str, object]:
-    """By job folder: what must not depend on how often the work was interrupted."""
-    found: dict[str, object] = {}
-    for done in sorted((root / "results").glob("*/*/DONE.json")):
-        record = json.loads(done.read_text())
-        out = done.parent / "attempts" / str(record["attempt"]) / "out"
-        if (out / "samples.jsonl").exists():
-            found[done.parent.name] = (out / "samples.jsonl").read_text()
-        for name, entry in record["outputs"].items():
-            if name.endswith(".safetensors"):
-                found[f"{done.parent.name}/{name}"] = entry["sha256"]
-    return found
-
-
-def rendered(root: Path) -> list[str]:
-    """The report's tables: values, intervals, n, keys of jobs; not the lines that tell of times and runs."""
-    lines = (root / "reports" / "table3c-partial.md").read_text().splitlines()
-    return [line for line in lines if line.startswith("|")]
-
-
-def recorded(root: Path) -> list[str]:
-    """Keys of the jobs that MLflow holds, one per run."""
-    from harness.store import Store
-    from harness.tracking.mirror import all_runs, client_of
-
-    return sorted(run.data.tags["job_key"] for run in all_runs(client_of(Store(root / "results")), "1"))
 
 
 def marks(root: Path) -> int:
@@ -96,7 +68,10 @@ def test_killed_ten_times_at_random_moments_the_numbers_are_the_same(tmp_path):
         killed += 1
         driver.wait()
     assert start(rough).wait(PATIENCE_SECONDS) == 0
-    assert measured(rough) == measured(calm) and len(measured(calm)) > 10
-    assert len(list((rough / "results").glob("*/*/attempts/[0-9]*"))) > len(measured(rough)) // 2
-    assert rendered(rough) == rendered(calm) and any(line.startswith("| Stage 1 Only") for line in rendered(calm))
-    assert recorded(rough) == recorded(calm) and len(set(recorded(rough))) == len(recorded(rough)) > 10
+    rough_jobs, calm_jobs = rough / "results", calm / "results"
+    assert measured(rough_jobs) == measured(calm_jobs) and len(measured(calm_jobs)) > 10
+    assert len(list(rough_jobs.glob("*/*/attempts/[0-9]*"))) > len(measured(rough_jobs)) // 2
+    tables = rendered(rough / "reports")
+    assert tables == rendered(calm / "reports") and any(line.startswith("| Stage 1 Only") for line in tables)
+    keys = recorded(rough_jobs)
+    assert keys == recorded(calm_jobs) and len(set(keys)) == len(keys) > 10
