@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from harness.cli.main import add_selection, plans
-from harness.cli.stored import open_store, rebuilt, standing
+from harness.cli.stored import finished, open_store, rebuilt, standing
 from harness.cli.words import columns, duration, plural
 from harness.jobs import Graph, Job
 
@@ -26,7 +26,8 @@ def main(options: argparse.Namespace) -> int:
     from harness.plan import merged
 
     store = open_store(options.results)
-    jobs = merged(plans(options)) if options.files else Graph(rebuilt(store))
+    made = plans(options) if options.files else []
+    jobs = merged(made) if made else Graph(rebuilt(store))
     statuses = standing(store, jobs)
     if not jobs:
         print(f"{options.results}: no jobs yet")
@@ -37,6 +38,8 @@ def main(options: argparse.Namespace) -> int:
     rows = [line(job, statuses[job.key]) for job in jobs if str(statuses[job.key].state) not in quiet]
     if rows:
         print(columns(rows))
+    if told := forecasts(store, jobs, made[0].profile.value.seconds if made else {}):
+        print(told)
     if advice := other_code(store, jobs, statuses):
         print(advice)
     return 1 if counts["failed"] else 0
@@ -60,6 +63,24 @@ def progress(attempt: Attempt) -> str:
     pace = (last["time"] - begun) / last["step"]
     left = max(0.0, pace * (last["total"] - last["step"]) - (time.time() - last["time"]))
     return "; ".join(filter(None, [f"{last['step']}/{last['total']}, about {duration(left)} left", number]))
+
+
+def forecasts(store: Store, jobs: Iterable[Job], stated: Mapping[str, float]) -> str:
+    """What finished jobs took, against what `plan` would have said of them when they began."""
+    from statistics import quantiles
+
+    from harness.plan.cost import hindsight
+
+    pairs = hindsight(finished(store, {job.key for job in jobs}), stated)
+    if len(pairs) < 2:
+        return ""
+    said, took = (sum(column) for column in zip(*pairs))
+    ratios = [actual / forecast for forecast, actual in pairs if forecast]
+    low, middle, high = quantiles(ratios, n=4, method="inclusive")
+    return (
+        f"forecast against actual: {plural(len(pairs), 'job')} had a forecast when they began, {duration(said)} in all, "
+        f"and took {duration(took)}; a job took {middle:.2f} times its forecast (middle half {low:.2f} to {high:.2f})"
+    )
 
 
 def other_code(store: Store, jobs: Iterable[Job], statuses: Mapping[str, Status]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +11,7 @@ from harness.jobs import Graph, Job, Source
 
 if TYPE_CHECKING:
     from harness.dispatch.slurm_queue import SlurmQueue
+    from harness.plan.cost import Finished
     from harness.store import Owner, Record, Status, Store
 
 
@@ -54,13 +55,20 @@ def history(store: Store) -> dict[str, float]:
     """Seconds per unit of work by shape, from every job that was finished here."""
     from harness.plan.cost import learn
 
-    finished = []
+    return learn(finished(store))
+
+
+def finished(store: Store, keys: Container[str] | None = None) -> list[Finished]:
+    """Jobs that were done here and in one go: what a resumed training took says nothing of a whole one. keys: only these."""
+    from harness.plan.cost import Finished
+
+    found = []
     for record in store.records():
-        done = store.done(record)
-        if done is not None and "adopted" not in done:
-            keys = {role: upstream.key for role, upstream in record.inputs.items()}
-            finished.append((record.kind, record.payload, keys, done["seconds"]))
-    return learn(finished)
+        done = store.done(record) if keys is None or record.key in keys else None
+        if done is not None and "adopted" not in done and (record.kind != "train" or done["attempt"] == 1):
+            inputs = {role: upstream.key for role, upstream in record.inputs.items()}
+            found.append(Finished(record.kind, record.payload, inputs, done["seconds"], done["finished"]))
+    return found
 
 
 def rebuilt(store: Store, records: Iterable[Record] | None = None) -> list[Job]:

@@ -5,9 +5,10 @@ Knows payloads, not the store: finished jobs are handed in as (kind, payload, in
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from harness.jobs import Graph, Job, Source
 
@@ -17,8 +18,17 @@ if TYPE_CHECKING:
 History = Mapping[str, float]
 """Shape → seconds per unit of work."""
 
-Finished = tuple[str, Mapping[str, Any], Mapping[str, str], float]
-"""kind, payload, role → key of the input, seconds."""
+
+
+class Finished(NamedTuple):
+    """A job that ran from its beginning to its end. inputs: role → key. ended: Unix seconds."""
+
+    kind: str
+    payload: Mapping[str, Any]
+    inputs: Mapping[str, str]
+    seconds: float
+    ended: float = 0.0
+
 
 _STAGE_SHAPE = ("kind", "global_batch", "precision", "slot_fill", "rollout", "self_fed")
 
@@ -46,10 +56,30 @@ def units(kind: str, payload: Mapping[str, Any]) -> int:
 
 def learn(finished: Iterable[Finished]) -> dict[str, float]:
     """Median seconds per unit, by shape."""
-    seen: dict[str, list[float]] = {}
-    for kind, payload, inputs, seconds in finished:
-        seen.setdefault(shape(kind, payload, inputs), []).append(seconds / units(kind, payload))
-    return {name: median(values) for name, values in seen.items()}
+    return {name: median(rate for _, rate in rates) for name, rates in _rates(finished).items()}
+
+
+def _rates(finished: Iterable[Finished]) -> dict[str, list[tuple[float, float]]]:
+    """By shape: when each job ended, and its seconds per unit."""
+    seen: dict[str, list[tuple[float, float]]] = {}
+    for job in finished:
+        rate = job.seconds / units(job.kind, job.payload)
+        seen.setdefault(shape(job.kind, job.payload, job.inputs), []).append((job.ended, rate))
+    return seen
+
+
+def hindsight(finished: Sequence[Finished], stated: Mapping[str, float] | None = None) -> list[tuple[float, float]]:
+    """(forecast, actual) seconds of every job that had a forecast when it began, which is what `plan` would have said then:
+    by the jobs of its shape that had ended, else by `stated`."""
+    rates = {name: sorted(found) for name, found in _rates(finished).items()}
+    pairs = []
+    for job in finished:
+        found = rates[shape(job.kind, job.payload, job.inputs)]
+        before = found[: bisect_right(found, (job.ended - job.seconds, float("inf")))]
+        rate = median(rate for _, rate in before) if before else (stated or {}).get(job.kind)
+        if rate is not None:
+            pairs.append((rate * units(job.kind, job.payload), job.seconds))
+    return pairs
 
 
 def seconds_of(job: Job, history: History, stated: Mapping[str, float] | None = None) -> float | None:

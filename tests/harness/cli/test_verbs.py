@@ -181,6 +181,16 @@ def test_status_counts_and_names_failures(desk: Desk, capsys):
     assert "1 failed" in said and "ValueError: box is inverted in sample 17" in said
 
 
+def test_status_holds_forecasts_against_what_jobs_took(desk: Desk, capsys):
+    finish(desk, "Stage 1 Only", seconds=50.0)
+    finish(desk, "Joint Train", seconds=100.0)
+    assert "forecast" not in run(capsys, "status"), "nothing of their shape had ended when they began"
+    desk.write("profiles/proxy.yaml", desk.profile("proxy") + "seconds: {train: 0.5}\n")
+    said = run(capsys, "status", "table.yaml")  # two trainings of 125 steps
+    assert "2 jobs had a forecast when they began, 2 min 05 s in all, and took 2 min 30 s" in said
+    assert "1.20 times its forecast (middle half 1.00 to 1.40)" in said
+
+
 def test_why_says_what_a_cell_still_needs(desk: Desk, capsys):
     finish(desk)
     said = run(capsys, "why", "Stage 1 Only/mmvp", desk.table())

@@ -1,13 +1,13 @@
 from harness.jobs import Graph, Job
-from harness.plan.cost import learn, makespan, seconds_of
+from harness.plan.cost import Finished, hindsight, learn, makespan, seconds_of
 
 
 def train(steps: int, seed: int = 0, **stage) -> Job:
     return Job("train", {"stage": {"kind": "stage1", "steps": steps, **stage}, "seed": seed}, {"data": Job("data", {})})
 
 
-def finished(job: Job, seconds: float):
-    return job.kind, job.payload, {role: upstream.key for role, upstream in job.inputs.items()}, seconds
+def finished(job: Job, seconds: float, ended: float = 0.0) -> Finished:
+    return Finished(job.kind, job.payload, {role: upstream.key for role, upstream in job.inputs.items()}, seconds, ended)
 
 
 def test_a_training_costs_by_its_steps():
@@ -19,6 +19,15 @@ def test_another_shape_is_unknown_and_not_guessed():
     known = learn([finished(train(100), 50.0)])
     assert seconds_of(train(100, rollout="two_pass"), known) is None
     assert seconds_of(Job("data", {}), known) is None
+
+
+def test_hindsight_knows_only_what_had_ended_when_a_job_began():
+    first, second = finished(train(100), 50.0, ended=100.0), finished(train(200, seed=1), 120.0, ended=221.0)
+    beside = finished(train(100, seed=2), 40.0, ended=140.0)
+    third = finished(train(100, seed=3), 60.0, ended=400.0)
+    assert hindsight([third, second, first]) == [(100 * 0.55, 60.0), (200 * 0.5, 120.0)]
+    assert hindsight([first, beside]) == [(100 * 0.5, 40.0)]
+    assert hindsight([first, finished(Job("data", {}), 9.0)], {"train": 0.4}) == [(40.0, 50.0)]
 
 
 def test_the_time_of_all_is_load_or_longest_chain():
