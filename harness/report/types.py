@@ -151,6 +151,8 @@ class Chart:
     """The rows' places on an axis: then a line plot."""
     x_label: str = ""
     x_log: bool = False
+    chance_title: str = "guessing"
+    base_title: str = "base"
 
 
 @dataclass(frozen=True)

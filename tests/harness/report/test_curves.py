@@ -9,7 +9,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from harness.report.attention import Maps, sentences, share
-from harness.report.chart import _curve
+from harness.report.chart import _block, _curve, _rows, draw
 from harness.report.results import BASE, Results
 from harness.report.study import settled, study_of
 from harness.report.types import Chart, Mark, Panel
@@ -46,6 +46,45 @@ def test_a_curve_goes_from_left_to_right_and_is_broken_where_a_row_has_no_value(
 def test_reported_values_stand_as_they_are_printed():
     axis = drawn((Mark("S = 1", 15.0, text="~15"), Mark("S = 2", 35.0, text="~35")), measured=False)
     assert [text.get_text() for text in axis.texts] == ["~15", "~35", "not reported", "not reported"]
+
+
+def block(chart, measured=True, rows=None, lines=1, across=2):
+    part = Figure(figsize=(9, 4)).subfigures(1, 1)
+    _block(part, chart, "Measured", rows or chart.rows, measured, lines, across)
+    return part
+
+
+def curves(**fields):
+    def panel(title, start):
+        marks = tuple(Mark(row, start + at, Interval(start + at - 2, start + at + 2)) for at, row in enumerate(PLACES))
+        return Panel(title, marks, (), 25.0, start + 1.0)
+
+    return Chart("t", tuple(PLACES), (panel("MMVP", 80.0), panel("BLINK", 50.0)), "m", "r", x=tuple(PLACES.values()), **fields)
+
+
+def test_reference_values_are_said_above_the_panel_where_no_point_can_be():
+    part = block(curves())
+    said = [[text.get_text() for text in axis.texts if "base" in text.get_text()] for axis in part.axes]
+    assert said == [["dashed: base 81.0 · guessing 25.0: below"], ["dashed: base 51.0 · guessing 25.0: below"]]
+    assert all(text.xy[1] == 1 for axis in part.axes for text in axis.texts if "base" in text.get_text())
+
+
+def test_panels_of_curves_share_a_span_and_not_a_range():
+    low, high = zip(*(axis.get_ylim() for axis in block(curves()).axes))
+    assert high[0] - low[0] == pytest.approx(high[1] - low[1]) and low[0] > 70 and high[1] < 62
+
+
+def test_rows_without_any_result_are_named_once_instead_of_left_empty():
+    chart = Chart("t", ("A", "B"), (Panel("MMVP", (Mark("A", 60.0, Interval(58, 62)),), ()),) * 2, "m", "r")
+    part = block(chart, rows=_rows(chart, True))
+    assert "No result: B" in part._suptitle.get_text()
+    assert [label.get_text() for label in part.axes[0].get_yticklabels()] == ["A"]
+
+
+def test_a_chart_of_ten_panels_is_broken_into_lines_of_at_most_four():
+    chart = Chart("t", ("A",), (Panel("MMVP", (Mark("A", 60.0, Interval(58, 62)),), ()),) * 10, "m", "r")
+    wide, high = (int.from_bytes(draw(chart, "0" * 64)[at : at + 4]) for at in (16, 20))
+    assert wide < 2400 and high > 600
 
 
 def test_a_box_that_reaches_over_the_edge_ends_there():
