@@ -7,13 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from harness.report.claims import claim_table
 from harness.report.fingerprint import fingerprint
 from harness.report.headline import headline
 from harness.report.mechanism import latent_table, probe_details, probe_table
 from harness.report.provenance import assumed, job_table, overridden, provenance, same_runs, scale_table
 from harness.report.results import BASE, Results
 from harness.report.study import Study, Tracking, settled
-from harness.report.tables import answer_table, base_row, claim_table, main_table, pair_table
+from harness.report.tables import answer_table, base_table, main_table, own_base, pair_table
 from harness.report.types import Chart, Mark, Panel, Report, Section, Table
 from harness.report.words import scaled
 from harness.store import Store
@@ -30,7 +31,11 @@ def build(study: Study, store: Store, out_dir: Path, tracking: Tracking | None =
     sections = [
         Section("", tables=(main_table(results, study.experiment.protocol, marks),), bullets=tuple(same), name="main"),
         Section("Claims", tables=present(claim_table(results)), name="claims"),
-        Section("Rows in pairs", tables=present(pair_table(results, study.experiment.protocol)), name="pairs"),
+        Section(
+            "Rows in pairs",
+            tables=present(base_table(results, study.experiment.protocol), pair_table(results, study.experiment.protocol)),
+            name="pairs",
+        ),
         Section(
             "Mechanism",
             text=("Accuracy alone cannot tell a latent path that helps from one that is ignored.",),
@@ -141,7 +146,7 @@ def chart(results: Results) -> Chart | None:
     study = results.study
     protocol = study.experiment.protocol
     rows = tuple(label for label, arm in results.arms.items() if arm.row.delta is None)
-    base = base_row(results)
+    base = own_base(results)
     panels = []
     for name in results.columns:
         measured = [
@@ -154,7 +159,7 @@ def chart(results: Results) -> Chart | None:
             for row in rows
             if (value := results.reported(row, name)) is not None and value.value is not None
         ]
-        of_base = results.estimate(base, name, protocol) if base == BASE else None
+        of_base = results.estimate(BASE, name, protocol) if base else None
         panels.append(
             Panel(
                 results.title(name),

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import statistics
 
+from harness.report.claims import claims
 from harness.report.mechanism import latent_modes, latent_tests, probes
 from harness.report.results import Results
-from harness.report.tables import base_row, claims, pairs
+from harness.report.tables import against_base, base_row, pairs
 from harness.report.words import count, difference, interval, listed, percent, signed
+from harness.stats import Comparison
 from harness.verdict import Holds
 from harness.verdict.claims import LEVEL, describe
 
@@ -19,7 +21,7 @@ COLLAPSED = 0.95
 
 def headline(results: Results) -> list[str]:
     """Sentences, most important first."""
-    lines = [base_line(results), *difference_lines(results), latent_line(results), collapse_line(results), claim_line(results), trouble_line(results)]
+    lines = [base_line(results), *difference_lines(results), against_base_line(results), latent_line(results), collapse_line(results), claim_line(results), trouble_line(results)]
     return [line for line in lines if line]
 
 
@@ -31,7 +33,7 @@ def base_line(results: Results) -> str:
             "The base model was not evaluated, so whether the benchmarks leave room (lower bound at least guessing + 10, "
             "upper at most 90) is unknown."
         ) if results.study.profile.proxy else ""
-    problems, known, missing = [], [], []
+    below, near, high, known, missing = [], [], [], [], []
     for name in results.columns:
         value = results.estimate(label, name)
         if value is None:
@@ -40,21 +42,49 @@ def base_line(results: Results) -> str:
         chance = results.score(name).chance
         bounds = value.interval  # the table's own, which knows that questions share images
         shown = f"{results.title(name)} {percent(value.mean)} {interval(bounds)}"
-        if 100 * bounds.low < chance + ABOVE_CHANCE:
-            problems.append(f"{shown} is not {ABOVE_CHANCE:g} points above guessing ({chance:.1f})")
+        if 100 * bounds.high < chance:
+            below.append(f"{shown} (guessing: {chance:.1f})")
+        elif 100 * bounds.low < chance + ABOVE_CHANCE:
+            near.append(f"{shown} (guessing: {chance:.1f})")
         elif 100 * bounds.high > CEILING:
-            problems.append(f"{shown} reaches above {CEILING:g}")
+            high.append(shown)
         else:
             known.append(shown)
-    lines = []
-    if problems:
-        lines.append("Read with care: the base model's " + "; ".join(problems) + ".")
+    problems = [f"{what} {listed(where)}" for what, where in (
+        ("lies below guessing on", below),
+        (f"is not shown to be {ABOVE_CHANCE:g} points above guessing on", near),
+        (f"reaches above {CEILING:g} on", high),
+    ) if where]  # fmt: skip
+    lines = [f"Read with care: the base model {listed(problems)}."] if problems else []
     if missing:
         lines.append(f"The base model has no result on {listed(missing)}.")
     if known:
         rest = "On the others it" if problems else "The base model"
         lines.append(f"{rest} lies at least 10 points above guessing and below 90: {', '.join(known)}.")
     return " ".join(lines)
+
+
+def against_base_line(results: Results) -> str:
+    """Which rows are better, and which worse, than the checkpoint they were trained from."""
+    tested = against_base(results)
+    if not tested:
+        return ""
+    parts = []
+    for word, sign in (("above", 1), ("below", -1)):
+        shown = [(row, name, c) for (row, name), (c, p) in tested.items() if p <= LEVEL and sign * c.difference > 0]
+        shown.sort(key=lambda item: -abs(item[2].difference))
+        said = [f"{row} on {results.title(name)} by {size(c)}" for row, name, c in shown[:3]]
+        more = f" and {len(shown) - 3} more" if len(shown) > 3 else ""
+        parts.append(f"{word} it: {', '.join(said) or 'none'}{more}")
+    rest = sum(p > LEVEL for _, p in tested.values())
+    return f"Against the base model ({count(len(tested), 'cell')}, paired): {'; '.join(parts)}; not told apart from it: {rest}."
+
+
+def size(comparison: Comparison) -> str:
+    """How far apart, with its interval: 2.4 [0.9, 3.9]."""
+    bounds = comparison.interval
+    low, high = sorted((bounds.low, bounds.high)) if comparison.difference > 0 else sorted((-bounds.low, -bounds.high))
+    return f"{percent(abs(comparison.difference))} [{signed(low).lstrip('+')}, {signed(high).lstrip('+')}]"
 
 
 def difference_lines(results: Results) -> list[str]:
@@ -79,19 +109,23 @@ def difference_lines(results: Results) -> list[str]:
             continue
         shown = [(f, s, c) if c.difference > 0 else (s, f, c) for f, s, c in shown]
         best = sorted(shown, key=lambda item: -abs(item[2].difference))
-        words = [f"{f} above {s} by {percent(abs(c.difference))}" for f, s, c in best[:3]]
+        words = [f"{f} above {s} by {size(c)}{unskilled(results, f, name)}" for f, s, c in best[:3]]
         more = f" and {len(best) - 3} more" if len(best) > 3 else ""
         rest = len(mine) - len(shown)
-        lines.append(
-            f"{results.title(name)}: {', '.join(words)}{more}"
-            + (f"; the other {count(rest, 'pair')} cannot be told apart." if rest else ".")
-        )
+        others = "the other pair" if rest == 1 else f"the other {rest} pairs"
+        lines.append(f"{results.title(name)}: {', '.join(words)}{more}" + (f"; {others} cannot be told apart." if rest else "."))
     seeds = {min(c.seeds) for c, _ in tested.values()}
     if seeds == {1}:
         lines.append(
             "One seed only: these are differences between trained models; whether they belong to the recipes needs more seeds."
         )
     return lines
+
+
+def unskilled(results: Results, row: str, column: str) -> str:
+    """A warning where even the better row of a pair is not shown to be above guessing."""
+    value, chance = results.estimate(row, column), results.score(column).chance
+    return " (which is not above guessing itself)" if value is not None and 100 * value.interval.low <= chance else ""
 
 
 def latent_line(results: Results) -> str:
@@ -108,7 +142,11 @@ def latent_line(results: Results) -> str:
             continue
         moved = [(row, column, c) for (row, column, _), (c, p) in mine.items() if p <= LEVEL]
         if not moved:
-            parts.append(f"{word} the latents changes no arm's accuracy measurably")
+            (row, column, _), (largest, _) = max(mine.items(), key=lambda item: abs(item[1][0].difference))
+            parts.append(
+                f"{word} the latents changes no row's accuracy measurably (most: {row} on {results.title(column)}, "
+                f"{difference(largest)})"
+            )
         else:
             arms = listed(list(dict.fromkeys(row for row, _, _ in moved)))
             most = max(moved, key=lambda item: abs(item[2].difference))
@@ -169,10 +207,17 @@ def claim_line(results: Results) -> str:
         outcome = f"{again.outcome}{scale}" if again.outcome is not Holds.NOT_JUDGED else "is not judged here"
         return f"The paper's claim “{describe(reported.claim)}” {reported.outcome} on its own numbers; regenerated, it {be(outcome)}."
     counts = {outcome: sum(again.outcome is outcome for _, again in judged) for outcome in Holds}
-    shown = listed([f"{n} {outcome}" for outcome, n in counts.items() if n])
+    shown = listed([f"{n} {verb(outcome, n)}" for outcome, n in counts.items() if n])
     wrong = sum(reported.outcome is Holds.FAILS for reported, _ in judged)
     own = f"{wrong} fail{'s' * (wrong == 1)} on its own numbers" if wrong else "none fails on its own numbers"
     return f"Of the paper's {len(judged)} claims about this table, {own}; regenerated{scale}: {shown}."
+
+
+def verb(outcome: Holds, number: int) -> str:
+    """holds, hold; is undetermined, are undetermined."""
+    if outcome in (Holds.HOLDS, Holds.FAILS):
+        return str(outcome) if number == 1 else str(outcome).removesuffix("s")
+    return f"{'is' if number == 1 else 'are'} {outcome}"
 
 
 def be(outcome: str) -> str:

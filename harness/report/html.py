@@ -79,6 +79,6 @@ def facts(cell: Cell) -> list[tuple[str, str]]:
         steps = f" ({rates.latent_steps:.1f} steps)" if rates.latent_steps else ""
         found.append(("Latent segment opened", share(rates.started) + steps))
         found.append(("Cut off / unreadable", f"{share(rates.truncated)} / {share(rates.unparsed)}"))
-    if cell.note:
+    if cell.note and (cell.verdict is None or cell.note != cell.verdict.text):
         found.append(("Note", cell.note))
     return found

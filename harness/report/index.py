@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +28,8 @@ _ARTICLE = re.compile(r"<!-- article:begin (\{.*?\}) -->\n(.*?)<!-- article:end 
 
 @dataclass(frozen=True)
 class Article:
-    """One table's part of the index. measured of cells; holding of claims. paper: neither overridden nor partial."""
+    """One table's part of the index. measured of cells. reported, regenerated: outcome -> claims, on the paper's numbers and on
+    those measured here. paper: neither overridden nor partial."""
 
     name: str
     label: str
@@ -37,14 +38,18 @@ class Article:
     profile: str
     measured: int
     cells: int
-    holding: int
-    claims: int
+    reported: dict[str, int]
+    regenerated: dict[str, int]
     paper: bool
     body: str = ""
 
     @property
     def file(self) -> str:
         return f"{self.name}.html"
+
+    @property
+    def claims(self) -> int:
+        return sum(self.reported.values())
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,8 @@ class Waiting:
 
 def front_matter(report: Report) -> str:
     """What the index must know of a page, as JSON that may stand in a comment of HTML."""
+    from harness.verdict import Holds  # brings numpy, which asking for what is current does without
+
     tables = {section.name: section.tables for section in report.sections}
     main = tables["main"][0]
     own = [
@@ -69,6 +76,10 @@ def front_matter(report: Report) -> str:
     ]
     own = own or [cell for table in tables["main"] for row in table.rows for cell in row.cells if cell.jobs]
     claims = [row for table in tables.get("claims", ()) for row in table.rows]
+
+    def judged(column: int) -> dict[str, int]:
+        return {outcome: n for outcome in Holds if (n := sum(row.cells[column].display.startswith(outcome) for row in claims))}
+
     facts = {
         "name": report.name,
         "label": report.label,
@@ -77,8 +88,8 @@ def front_matter(report: Report) -> str:
         "profile": report.profile,
         "measured": sum(cell.value is not None or cell.tone != "warning" for cell in own),
         "cells": len(own),
-        "holding": sum(row.cells[2].display.startswith("holds") for row in claims),
-        "claims": len(claims),
+        "reported": judged(1),
+        "regenerated": judged(2),
         "paper": report.paper,
     }
     text = json.dumps(facts, ensure_ascii=True)
@@ -91,6 +102,8 @@ def read_article(page: Path) -> Article | None:
     if found is None:
         return None
     facts: dict[str, Any] = json.loads(found[1])
+    if facts.keys() != {field.name for field in fields(Article)} - {"body"}:
+        return None  # a page that an earlier version left; drawing its table again replaces it
     return Article(**facts, body=found[2])
 
 

@@ -1,4 +1,4 @@
-r"""A report's tables as LaTeX (booktabs): `\input` the file; it needs \usepackage{booktabs,amssymb}.
+r"""A report's tables as LaTeX (booktabs): `\input` the file; it needs \usepackage{booktabs,amssymb,graphicx}.
 
 Pure ASCII apart from what was escaped; compiles under pdflatex. `document` wraps it into a file of its own.
 """
@@ -6,10 +6,11 @@ Pure ASCII apart from what was escaped; compiles under pdflatex. `document` wrap
 from __future__ import annotations
 
 import unicodedata
+from dataclasses import replace
 from itertools import groupby
 
 from harness.report.fingerprint import STAMP
-from harness.report.types import Cell, Column, Report, Table
+from harness.report.types import Cell, Column, Report, Row, Table
 
 _ESCAPES = {
     "\\": r"\textbackslash{}",
@@ -92,12 +93,16 @@ def _character(character: str) -> str:
     return rf"\texttt{{U+{ord(character):04X}}}"
 
 
+WIDE, TALL = 14, 36
+"""Columns from which a table is scaled to the line; rows that one float holds."""
+
+
 def latex(report: Report) -> str:
     """Table environments, in the report's order, with its headline as a comment."""
     lines = [
         f"% {comment(report.label)}: {comment(report.title)}. {comment(report.subtitle)}",
         f"% {STAMP} {report.fingerprint}",
-        r"% Needs \usepackage{booktabs,amssymb}.",
+        r"% Needs \usepackage{booktabs,amssymb,graphicx}.",
     ]
     if report.warning:
         lines.append(f"% {comment(report.warning)}")
@@ -105,7 +110,8 @@ def latex(report: Report) -> str:
     for section in report.sections:
         for table in section.tables:
             if table.name != "jobs":
-                lines += ["", *table_lines(table, report)]
+                for part in pieces(table):
+                    lines += ["", *table_lines(part, report)]
                 if section.name == "main" and section.bullets:
                     lines[-1:] = [rf"\par\raggedright\footnotesize {escape(text)}" for text in section.bullets] + lines[-1:]
     return "\n".join(lines) + "\n"
@@ -120,12 +126,36 @@ def document(body: str) -> str:
     """A file of its own around `latex`'s text."""
     return (
         "\\documentclass[a4paper,landscape,10pt]{article}\n\\usepackage[margin=1.5cm]{geometry}\n"
-        "\\usepackage{booktabs,amssymb}\n\\begin{document}\n" + body + "\\end{document}\n"
+        "\\usepackage{booktabs,amssymb,graphicx}\n\\begin{document}\n" + body + "\\end{document}\n"
     )
 
 
+def pieces(table: Table) -> list[Table]:
+    """The table as floats that fit a page: broken between groups of rows, notes under the last."""
+    groups = [tuple(rows) for _, rows in groupby(table.rows, key=lambda row: row.group)]
+    parts: list[tuple[Row, ...]] = [()]
+    for rows in groups:
+        if parts[-1] and len(parts[-1]) + len(rows) > TALL:
+            parts.append(())
+        parts[-1] += rows
+    if len(parts) == 1:
+        return [table]
+    made = []
+    for number, rows in enumerate(parts, start=1):
+        last = number == len(parts)
+        made.append(
+            replace(
+                table, name=f"{table.name}-{number}", caption=f"{table.caption} Part {number} of {len(parts)}.", rows=rows,
+                notes=table.notes if last else (), command=table.command if last else "",
+            )
+        )  # fmt: skip
+    return made
+
+
 def table_lines(table: Table, report: Report) -> list[str]:
-    """One table environment. Column groups stand over a rule of their own."""
+    """One table environment. Column groups stand over a rule of their own; many columns are scaled to the line's width, their
+    intervals below the values."""
+    wide = len(table.columns) > WIDE
     texts = [[row.label for row in table.rows]]
     texts += [[row.cells[i].display for row in table.rows] for i in range(len(table.columns))]
     kinds = ["l", *("r" if column.numeric else "l" for column in table.columns)]
@@ -137,7 +167,7 @@ def table_lines(table: Table, report: Report) -> list[str]:
         r"\centering\footnotesize\setlength{\tabcolsep}{4pt}",
         rf"\caption{{{escape(warning + table.caption)}}}",
         rf"\label{{tab:{report.name}-{table.name}}}".replace("_", "-"),
-        rf"\begin{{tabular}}{{{spec}}}",
+        (r"\resizebox{\linewidth}{!}{" if wide else "") + rf"\begin{{tabular}}{{{spec}}}",
         r"\toprule",
     ]
     if any(column.group for column in table.columns):
@@ -150,9 +180,11 @@ def table_lines(table: Table, report: Report) -> list[str]:
         for row in rows:
             mark = rf"\textsuperscript{{{escape(row.marks)}}}" if row.marks else ""
             # A row that begins with [ would be read as the optional argument of the line break before it.
-            lines.append(" & ".join(["{}" + escape(row.label) + mark, *map(cell_text, row.cells)]) + r" \\")
-    lines += [r"\bottomrule", r"\end{tabular}"]
+            lines.append(" & ".join(["{}" + escape(row.label) + mark, *(cell_text(c, wide) for c in row.cells)]) + r" \\")
+    lines += [r"\bottomrule", r"\end{tabular}" + "}" * wide]
     lines += [rf"\par\raggedright\footnotesize {escape(note)}" for note in table.notes]
+    if table.command:
+        lines.append(rf"\par\raggedright\footnotesize \texttt{{{escape(table.command)}}}")
     return [*lines, r"\end{table}"]
 
 
@@ -174,13 +206,17 @@ def group_heads(columns: tuple[Column, ...]) -> tuple[list[str], list[str]]:
     return heads, rules
 
 
-def cell_text(cell: Cell) -> str:
+def cell_text(cell: Cell, stacked: bool = False) -> str:
+    """stacked: the detail under the value."""
     text = escape(cell.display)
     if cell.inline and cell.note:
         text = rf"\textit{{{escape(shorten(cell.note))}}}"
     if cell.tone == "strong" and text:
         text = rf"\textbf{{{text}}}"
-    return text + (rf" {{\scriptsize {escape(cell.detail)}}}" if cell.detail else "")
+    detail = rf"{{\scriptsize {escape(cell.detail)}}}" if cell.detail else ""
+    if stacked and detail:
+        return rf"\begin{{tabular}}[t]{{@{{}}r@{{}}}}{text}\\{detail}\end{{tabular}}"
+    return f"{text} {detail}" if detail else text
 
 
 def shorten(text: str, width: int = 60) -> str:

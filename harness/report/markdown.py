@@ -7,6 +7,7 @@ from itertools import groupby
 
 from harness.report.fingerprint import STAMP
 from harness.report.types import Cell, Report, Row, Section, Table
+from harness.report.words import share
 
 _SPECIAL = re.compile(r"([\\`*_<>|]|\[(?=[^\]]*\]\()|\](?=\())")
 """What markdown would read as markup; brackets only where they would make a link."""
@@ -64,8 +65,11 @@ def table_lines(table: Table) -> list[str]:
             lines.append(pipe([f"*{escape(group)}*"] + [""] * len(table.columns)))
         lines += [row_line(row) for row in rows]
     lines.append("")
-    if table.notes:
-        lines += [f"- {escape(note)}" for note in table.notes] + [""]
+    notes = [f"- {escape(note)}" for note in table.notes]
+    if table.command:
+        notes = [*notes[:-1], f"{notes[-1] if notes else '-'} `{table.command.replace('`', '')}`"]
+    if notes:
+        lines += [*notes, ""]
     return lines
 
 
@@ -90,6 +94,12 @@ def cell_text(cell: Cell) -> str:
     return text
 
 
+LINKS = (
+    "Links lead into the results folder, and to the MLflow server, of the machine that made this report; neither is part of "
+    "the repository."
+)
+
+
 def cell_lines(report: Report) -> list[str]:
     """Every measured cell with n, seeds, rates and keys: what the HTML page shows on a click."""
     lines = []
@@ -104,7 +114,7 @@ def cell_lines(report: Report) -> list[str]:
                         lines.append(f"- **{where}**: {'; '.join(facts(cell))}")
     if not lines:
         return []
-    return ["<details>", "<summary>Every cell: n, seeds, rates, jobs</summary>", "", *lines, "", "</details>", ""]
+    return ["<details>", "<summary>Every cell: n, seeds, rates, jobs</summary>", "", LINKS, "", *lines, "", "</details>", ""]
 
 
 def facts(cell: Cell) -> list[str]:
@@ -115,10 +125,19 @@ def facts(cell: Cell) -> list[str]:
         found.append(f"n = {cell.n:,}{images}, {cell.seeds} seed{'s' * (cell.seeds != 1)}")
     if cell.seed_sd is not None:
         found.append(f"sd between seeds {cell.seed_sd:.1f}")
+    if cell.rates is not None:
+        found.append(
+            escape(
+                f"latent segment opened in {share(cell.rates.started)}, cut off {share(cell.rates.truncated)}, "
+                f"unreadable {share(cell.rates.unparsed)}"
+            )
+        )
     if cell.note:
         found.append(escape(cell.note))
     for job in cell.jobs:
         seed = f" seed {job.seed}" if job.seed is not None else ""
         name = f"{job.kind}{seed} `{job.key[:12]}`"
-        found.append(name + (f" ([log]({job.log}))" if job.log else "") + (f" ([MLflow]({job.link}))" if job.link else ""))
+        places = (("job", job.folder), ("log", job.log), ("samples", job.samples), ("MLflow run", job.link))
+        links = ", ".join(f"[{word}]({place})" for word, place in places if place)
+        found.append(f"{name} ({links})" if links else name)
     return found

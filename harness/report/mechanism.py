@@ -12,7 +12,7 @@ from harness.report.measure import Unmeasured
 from harness.report.results import Results
 from harness.report.study import Arm
 from harness.report.types import Cell, Column, Row, Table
-from harness.report.words import interval, listed, p_value, percent, scaled, signed, signed_interval
+from harness.report.words import MINUS, interval, listed, p_value, percent, scaled, signed, signed_interval
 from harness.stats import Comparison, holm
 from harness.verdict.claims import LEVEL
 
@@ -63,18 +63,27 @@ def latent_tests(results: Results) -> dict[tuple[str, str, str], tuple[Compariso
     return dict(zip(tested, zip(tested.values(), holm([c.p for c in tested.values()]))))
 
 
+def replaced_rows(results: Results, protocol: str = "paper") -> list[str]:
+    """Rows that are decoded with other latents too; the others have none, or are not run."""
+    return [
+        label
+        for label, arm in results.arms.items()
+        if any(e.latents != "own" and e.protocol == protocol for found in arm.evaluations.values() for e in found)
+    ]
+
+
 def latent_table(results: Results) -> Table | None:
     """Per column and arm: accuracy with its own latents, and what replacing them changes."""
     modes = latent_modes(results)
     if not modes:
         return None
     tested = latent_tests(results)
+    shown = replaced_rows(results)
+    others = [n for n, arm in results.arms.items() if n not in shown and arm.row.delta is None and not (arm.silent or arm.undefined)]
     columns = [Column("own", "accuracy")] + [Column(mode, "change when the latents are") for mode in modes]
     rows = []
     for name in results.columns:
-        for label, arm in results.arms.items():
-            if arm.row.delta is not None:
-                continue
+        for label in shown:
             own = results.estimate(label, name)
             if own is None:
                 cells = [_missing(results, label, name, "own")] + [Cell("–", tone="muted") for _ in modes]
@@ -90,6 +99,7 @@ def latent_table(results: Results) -> Table | None:
         tuple(rows),
         stub="Row",
         notes=(
+            *([f"Without latent steps, so not among these rows: {listed(others)}."] if others else []),
             ("Bold: p ≤ 0.05 after Holm over the whole table. Zeroed or shuffled without a change: the answer does not "
             "depend on what the latents hold. Oracle far above own: good latents would be used, but the model does not "
             "produce them."),
@@ -153,7 +163,7 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
 
 def probe_table(results: Results) -> Table | None:
     """What the latents hold: the training jobs' own numbers on their held-out probe set."""
-    by_arm = probes(results)
+    by_arm = {row: found for row, found in probes(results).items() if any(name in PROBE for one in found for name in one)}
     names = [name for name in PROBE if any(name in one for found in by_arm.values() for one in found)]
     if {"teacher_fed.box_area", "free_running.box_area"} <= set(names):
         names.remove("free_running.box_area")  # the same boxes
@@ -216,6 +226,9 @@ def _probe_cell(found: list[dict[str, float]], name: str) -> Cell:
     if not values:
         return Cell("–", note="not defined for this arm", tone="muted")
     mean = statistics.fmean(values)
-    text = f"{mean:.3f}" if 1e-3 <= abs(mean) < 1e5 or mean == 0 else f"{mean:.3g}"
+    if all(value == int(value) for value in values) and abs(mean) >= 1:
+        text = f"{mean:,.0f}"  # a count
+    else:
+        text = f"{mean:.3f}".replace("-", MINUS) if f"{mean:.3f}" != "-0.000" else "0.000"
     spread = f"±{statistics.stdev(values):.3f}" if len(values) > 1 else ""
     return Cell(text, mean, spread)

@@ -33,14 +33,18 @@ if (wanted) {
 }
 const cells = [...document.querySelectorAll("details.cell")];
 const closeOthers = open => cells.forEach(cell => { if (cell !== open) cell.open = false; });
+// Beside its cell and inside the window, wherever page and table are scrolled to.
+function place(cell) {
+  const pop = cell.querySelector(".pop"), at = cell.querySelector("summary").getBoundingClientRect(), room = document.documentElement;
+  const size = pop.getBoundingClientRect(), below = at.bottom + 5 + size.height <= room.clientHeight - 8;
+  pop.style.left = `${Math.max(8, Math.min(at.left, room.clientWidth - size.width - 8))}px`;
+  pop.style.top = `${below ? at.bottom + 5 : Math.max(8, at.top - size.height - 5)}px`;
+}
 for (const cell of cells) {
-  cell.addEventListener("toggle", () => {
-    if (!cell.open) return;
-    closeOthers(cell);
-    const pop = cell.querySelector(".pop");
-    pop.style.left = "0"; pop.style.right = "auto";
-    if (pop.getBoundingClientRect().right > document.documentElement.clientWidth - 8) { pop.style.left = "auto"; pop.style.right = "0"; }
-  });
+  cell.addEventListener("toggle", () => { if (cell.open) { closeOthers(cell); place(cell); } });
+}
+for (const moved of ["scroll", "resize"]) {
+  addEventListener(moved, () => cells.forEach(cell => { if (cell.open) place(cell); }), { capture: true, passive: true });
 }
 document.addEventListener("click", event => { if (!event.target.closest("details.cell")) closeOthers(null); });
 document.addEventListener("keydown", event => { if (event.key === "Escape") closeOthers(null); });

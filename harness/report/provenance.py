@@ -8,7 +8,7 @@ from typing import Any
 
 from harness.jobs import Job
 from harness.report.results import Results
-from harness.report.study import Arm
+from harness.report.study import Arm, Study
 from harness.report.types import Cell, Column, Row, Table
 from harness.report.words import count, listed, seconds
 from harness.spec.recipe import SECTIONS
@@ -57,8 +57,8 @@ def scale_table(results: Results) -> Table | None:
         paper = " / ".join(dict.fromkeys(before for before, _ in values))
         here = " / ".join(dict.fromkeys(after for _, after in values))
         lines.append(Row(f"{option}{where}", (Cell(paper), Cell(here))))
-    data = study.profile.data.model_dump()
-    lines.append(Row("training data", (Cell("Visual CoT"), Cell(" ".join(f"{k} {value_text(v)}" for k, v in data.items())))))
+    if study.profile.proxy:
+        lines = [*proxy_rows(study), *lines]
     return Table(
         "scale",
         f"What profile {study.profile_name} changes, the same for every arm.",
@@ -66,6 +66,20 @@ def scale_table(results: Results) -> Table | None:
         tuple(lines),
         stub="Option",
     )
+
+
+def proxy_rows(study: Study) -> list[Row]:
+    """What stands in for the paper's model, training data and benchmarks."""
+    backbone, data, benchmarks = study.profile.backbone, study.profile.data, study.profile.benchmarks
+    model = getattr(backbone, "path", None) or getattr(backbone, "repo", "")
+    scenes = f"{data.n:,} questions over procedural scenes" if hasattr(data, "n") else " ".join(map(value_text, data.model_dump().values()))
+    asked = [f"{study.benchmarks[name].title} {one.n:,}" for name, one in benchmarks.items() if name in study.benchmarks and getattr(one, "n", None)]
+    printed = [f"{found.title} {found.scores['overall'].n:,}" for name, found in study.benchmarks.items() if "overall" in found.scores]
+    return [
+        Row("model", (Cell("Qwen2.5-VL-7B-Instruct"), Cell(f"a tiny Qwen2.5-VL ({model})"))),
+        Row("training data", (Cell("Visual CoT"), Cell(scenes))),
+        Row("questions of a benchmark", (Cell(", ".join(printed)), Cell(f"procedural scenes in the same format: {', '.join(asked)}"))),
+    ]
 
 
 def assumed(results: Results) -> list[str]:
@@ -174,7 +188,7 @@ def provenance(results: Results) -> list[str]:
     versions: dict[str, set[str]] = {}
     for record in done.values():
         for name, version in (record.get("versions") or {}).items():
-            versions.setdefault(name, set()).add(str(version))
+            versions.setdefault("list of installed packages sha256" if name == "all packages" else name, set()).add(str(version))
     if versions:
         lines.append("Versions: " + ", ".join(f"{n} {' / '.join(sorted(v))}" for n, v in sorted(versions.items())) + ".")
     hardware = Counter(text for record in done.values() if (text := hardware_text(record)))

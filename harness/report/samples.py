@@ -90,7 +90,7 @@ class Comparison:
 
 def row_label(plan: Plan, text: str) -> str:
     """The row that is meant, differences left out. Raises SpecError with the nearest name."""
-    labels = [row.label for row in plan.rows if row.row.delta is None] + ([BASE] if plan.base else [])
+    labels = list(dict.fromkeys([row.label for row in plan.rows if row.row.delta is None] + ([BASE] if plan.base else [])))
     found = meant(text, labels)
     if len(found) != 1:
         if found:

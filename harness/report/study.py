@@ -69,6 +69,7 @@ class Study:
     """profile: scale and its name. base: the base model's own evaluations. overrides: `--set` texts.
 
     left_out: rows and columns that were not asked for. text: what is written in the files behind it, for the fingerprint.
+    file: the experiment's, as a person types it.
     """
 
     name: str
@@ -85,6 +86,7 @@ class Study:
     overrides: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
     text: tuple[str, ...] = ()
+    file: str = "FILE"
 
     def evaluations(self) -> Iterator[Evaluation]:
         for arm in self.arms:
@@ -153,6 +155,7 @@ def study_of(plan: Plan) -> Study:
         overrides=tuple(plan.overrides) + (() if plan.own_recipe else (f"--recipe {plan.recipe.path.stem}",)),
         left_out=tuple(left_out),
         text=tuple(repr(document.data) for document in documents),
+        file="/".join(plan.experiment.document.path.parts[-2:]),
     )
 
 

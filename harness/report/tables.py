@@ -1,4 +1,4 @@
-"""The paper's table regenerated, its stock-protocol sister, its claims, and its rows compared in pairs."""
+"""The paper's table regenerated, its stock-protocol sister, and its rows compared in pairs."""
 
 from __future__ import annotations
 
@@ -9,10 +9,21 @@ from harness.report.measure import Unmeasured
 from harness.report.provenance import adopted
 from harness.report.results import BASE, Results
 from harness.report.types import Cell, Column, Row, Table
-from harness.report.words import MINUS, count, interval, p_value, percent, scaled, share, signed, signed_interval
+from harness.report.words import (
+    MINUS,
+    count,
+    interval,
+    p_value,
+    percent,
+    scaled,
+    sentence,
+    share,
+    signed,
+    signed_interval,
+)
 from harness.stats import Comparison, holm, questions_or_seeds
-from harness.verdict import ClaimResult, Holds, Outcome, judge, judge_measured, judge_reported
-from harness.verdict.claims import LEVEL, describe
+from harness.verdict import Outcome, judge
+from harness.verdict.claims import LEVEL
 
 ABSENT = {"failed": Outcome.FAILED, "not run": Outcome.NOT_RUN, "not defined": Outcome.NOT_DEFINED}
 
@@ -89,6 +100,11 @@ def base_row(results: Results) -> str | None:
     return BASE if results.study.base else None
 
 
+def own_base(results: Results) -> bool:
+    """Whether the base model was evaluated beside the rows, being none of them."""
+    return base_row(results) == BASE and BASE not in results.arms
+
+
 def main_table(results: Results, protocol: str, marks: dict[str, str]) -> Table:
     """measured and reported side by side; the verdict only where the profile allows one."""
     study, proxy = results.study, results.study.profile.proxy
@@ -103,13 +119,13 @@ def main_table(results: Results, protocol: str, marks: dict[str, str]) -> Table:
         if with_reported and not proxy:
             columns.append(Column("verdict", group, numeric=False))
     rows = []
-    if (base := base_row(results)) == BASE:
+    if own_base(results):
         cells: list[Cell] = [Cell("") for _ in study.experiment.cells]
         for name in names:
             cells.append(measured_cell(results, BASE, name, protocol))
             cells += [Cell("–", tone="muted")] * (len(columns[-1:]) and with_reported)
             cells += [Cell("")] * (with_reported and not proxy)
-        rows.append(Row(f"{base} (not a row of the paper)", tuple(cells)))
+        rows.append(Row(f"{BASE} (not a row of the paper)", tuple(cells)))
     for label, arm in results.arms.items():
         cells = [Cell(arm.row.cells.get(heading, "")) for heading in study.experiment.cells]
         for name in names:
@@ -131,7 +147,7 @@ def main_table(results: Results, protocol: str, marks: dict[str, str]) -> Table:
     rows, reasons = with_reasons(rows)
     return Table(
         f"main-{protocol}",
-        f"{label}: {study.experiment.title}. Accuracy in percent with 95 % interval, protocol {protocol}{scale}.",
+        f"{label}: {sentence(study.experiment.title)} Accuracy in percent with 95 % interval, protocol {protocol}{scale}.",
         tuple(columns),
         tuple(rows),
         stub="Row",
@@ -264,9 +280,45 @@ def pair_table(results: Results, protocol: str = "paper") -> Table | None:
         notes=(
             ("Gained / lost: questions that only the first, only the second row answers right (summed over seeds). "
             "Differs: the Holm-adjusted p is at most 0.05; otherwise, how many questions or seeds would show a "
-            "difference of the size seen, four times in five. The questions themselves, with both answers: "
-            f"`run.py samples FILE \"{example[0]}\" \"{example[1]}\"`."),
+            "difference of the size seen, four times in five. Both answers to these questions, with the pictures:"),
         ),
+        command=f'run.py samples {results.study.file} "{example[0]}" "{example[1]}"',
+    )
+
+
+def against_base(results: Results, protocol: str = "paper") -> dict[tuple[str, str], tuple[Comparison, float]]:
+    """(row, column) -> row minus the base model, with Holm's p over all of them; empty where the base is a row itself."""
+    tested = {
+        (row, column): comparison
+        for column in (results.columns if own_base(results) else ())
+        for row in results.measured_rows(column, protocol)
+        if (comparison := results.pair(row, BASE, column, protocol)) is not None
+    }
+    return dict(zip(tested, zip(tested.values(), holm([c.p for c in tested.values()]))))
+
+
+def base_table(results: Results, protocol: str = "paper") -> Table | None:
+    """Every row against the checkpoint that all training starts from."""
+    tested = against_base(results, protocol)
+    if not tested:
+        return None
+    rows = [
+        Row(
+            label,
+            tuple(
+                pair_cells(*tested[label, name], len(tested))[0] if (label, name) in tested else Cell("–", tone="muted")
+                for name in results.columns
+            ),
+        )
+        for label in results.arms
+        if any(row == label for row, _ in tested)
+    ]
+    return Table(
+        f"base-{protocol}",
+        f"Each row minus the base model, in points with 95 % interval; bold: p ≤ 0.05 after Holm over these {len(tested)}.",
+        tuple(Column(results.title(name)) for name in results.columns),
+        tuple(rows),
+        stub="Row",
     )
 
 
@@ -313,91 +365,6 @@ def rounded(number: int) -> int:
     return round(number, -digits)
 
 
-# --- claims ---------------------------------------------------------------------------------------------------------
-
-
-def claims(results: Results) -> list[tuple[ClaimResult, ClaimResult]]:
-    """Each claim judged on the reported and on the regenerated numbers."""
-    study = results.study
-    columns = list(results.columns)
-    chance = {name: results.score(name).chance for name in columns}
-    printed = {
-        (row, column): value
-        for row in results.arms
-        for column in columns
-        if (value := results.reported(row, column)) is not None
-    }
-    rows = [label for label, arm in results.arms.items() if arm.row.delta is None]
-    judged = []
-    for claim in study.experiment.claims:
-        spoken = columns if claim.on == "all" else [name for name in claim.on if name in results.columns]
-        if not spoken or any(row not in results.arms for row in claim.rows):
-            continue
-        narrowed = claim if claim.on == "all" else claim.model_copy(update={"on": tuple(spoken)})
-        # Systems that are not run here leave the claim's range; a row that failed does not, or the claim would gain by it.
-        run = [row for row in rows if not results.arms[row].silent and not results.arms[row].undefined]
-        judged.append(
-            (
-                judge_reported(narrowed, printed, rows, spoken, chance),
-                judge_measured(
-                    narrowed,
-                    results.pair,
-                    results.estimate,
-                    run,
-                    spoken,
-                    proxy=study.profile.proxy,
-                    delta=float(study.experiment.equivalence),
-                    chance=chance,
-                ),
-            )
-        )
-    return judged
-
-
-def claim_table(results: Results) -> Table | None:
-    judged = claims(results)
-    if not judged:
-        return None
-    scale = " at proxy scale" if results.study.profile.proxy else ""
-    tones = {Holds.HOLDS: "strong", Holds.FAILS: "warning", Holds.UNDETERMINED: "plain", Holds.NOT_JUDGED: "muted"}
-    rows = []
-    for reported, regenerated in judged:
-        claim = reported.claim
-        where = "every column" if claim.on == "all" else ", ".join(results.title(name) for name in claim.on)
-        absent = any(arm.silent for arm in results.arms.values() if arm.row.delta is None)
-        if absent and claim.form in ("best", "worst") and regenerated.outcome is not Holds.NOT_JUDGED:
-            suffix = f"{scale}, among the rows run here"
-        else:
-            suffix = scale
-        again = str(regenerated.outcome) + (suffix if regenerated.outcome is not Holds.NOT_JUDGED else "")
-        rows.append(
-            Row(
-                f"{describe(claim)} ({where})",
-                (
-                    Cell(f"“{claim.quote}”" if claim.quote else "", note=claim.source),
-                    Cell(str(reported.outcome), note=titled(results, reported), tone=tones[reported.outcome]),
-                    Cell(again, note=titled(results, regenerated), tone=tones[regenerated.outcome]),
-                    Cell(titled(results, regenerated), tone="muted"),
-                ),
-            )
-        )
-    columns = ("The paper's words", "on the reported numbers", "on the regenerated numbers", "what that rests on")
-    return Table(
-        "claims",
-        "What the paper's text claims about this table.",
-        tuple(Column(title, numeric=False) for title in columns),
-        tuple(rows),
-        stub="Claim",
-    )
-
-
-def titled(results: Results, result: ClaimResult) -> str:
-    """Column by column; of an open claim only what is open."""
-    parts = [part for part in result.parts if part.outcome is result.outcome] or result.parts
-    text = "; ".join(f"{results.title(part.column)}: {part.text}" for part in parts)
-    return text.replace(" - ", f" {MINUS} ").replace("[-", f"[{MINUS}").replace(" -", f" {MINUS}")
-
-
 # --- answers --------------------------------------------------------------------------------------------------------
 
 
@@ -410,8 +377,8 @@ def answer_table(results: Results, protocol: str = "paper") -> Table:
     rows = []
     by_benchmark = {c.benchmark: c.name for c in reversed(results.study.columns)}
     order = list(dict.fromkeys(c.benchmark for c in results.study.columns))
-    labels = [label for label, arm in results.arms.items() if arm.row.delta is None]
-    for label in ([BASE] if base_row(results) == BASE else []) + labels:
+    labels = [label for label, arm in results.arms.items() if arm.row.delta is None and not arm.silent]
+    for label in ([BASE] if own_base(results) else []) + labels:
         cells: list[Cell] = []
         for benchmark in order:
             try:

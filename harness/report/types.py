@@ -87,7 +87,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """stub: the heading of the row labels. notes: lines under the table."""
+    """stub: the heading of the row labels. notes: lines under the table. command: what a person types to see more, after them."""
 
     name: str
     caption: str
@@ -95,6 +95,7 @@ class Table:
     rows: tuple[Row, ...]
     stub: str = ""
     notes: tuple[str, ...] = ()
+    command: str = ""
 
     def __post_init__(self) -> None:
         for row in self.rows:

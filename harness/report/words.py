@@ -58,6 +58,11 @@ def listed(words: Sequence[str], last: str = "and") -> str:
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} {last} {words[-1]}" if words else ""
 
 
+def sentence(text: str) -> str:
+    """With a mark at its end."""
+    return text if text.endswith((".", "?", "!")) else f"{text}."
+
+
 def count(number: int, noun: str) -> str:
     """1 seed, 3 seeds, 1,000 questions."""
     return f"{number:,} {noun}" + ("" if number == 1 else "s")

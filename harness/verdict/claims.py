@@ -228,12 +228,14 @@ def _if(condition: bool) -> Holds:
 
 Pair = Callable[[str, str, str], Comparison | None]
 """(row, row, column) -> paired comparison; None where one of the two has no value."""
+Value = Callable[[str, str], Estimate | None]
+"""(row, column) -> what was measured, if anything was."""
 
 
 def judge_measured(
     claim: Claim,
     pair: Pair,
-    value: Callable[[str, str], Estimate | None],
+    value: Value,
     rows: Sequence[str],
     columns: Sequence[str],
     *,
@@ -246,7 +248,7 @@ def judge_measured(
     basis = "regenerated at proxy scale" if proxy else "regenerated"
     pairs = ordered_pairs(claim, rows)
     if pairs is not None:
-        parts = tuple(_measured_order(pairs, pair, wanted))
+        parts = tuple(_measured_order(pairs, pair, value, wanted))
     else:
         parts = tuple(
             Part(column, *_measured_number(claim, pair, value, column, proxy, delta, chance or {})) for column in wanted
@@ -254,13 +256,21 @@ def judge_measured(
     return ClaimResult(claim, basis, parts)
 
 
-def _measured_order(pairs: Sequence[tuple[str, str]], pair: Pair, columns: Sequence[str]) -> Iterator[Part]:
+def _without(value: Value, rows: Sequence[str], column: str) -> str:
+    """Of rows that could not be compared, those to blame."""
+    missing = [row for row in dict.fromkeys(rows) if value(row, column) is None]
+    return f"no value for {', '.join(missing) or ' or '.join(rows)}"
+
+
+def _measured_order(
+    pairs: Sequence[tuple[str, str]], pair: Pair, value: Value, columns: Sequence[str]
+) -> Iterator[Part]:
     tested = {(column, a, b): pair(a, b, column) for column in columns for a, b in pairs}
     known = {key: comparison for key, comparison in tested.items() if comparison is not None}
     adjusted = dict(zip(known, holm([comparison.p for comparison in known.values()])))
     for column in columns:
         mine = [(a, b, tested[column, a, b]) for a, b in pairs]
-        missing = [f"{a} or {b}" for a, b, comparison in mine if comparison is None]
+        missing = [row for a, b, comparison in mine if comparison is None for row in (a, b)]
         opposed = [
             (a, b, c) for a, b, c in mine if c is not None and c.difference < 0 and adjusted[column, a, b] <= LEVEL
         ]
@@ -272,7 +282,7 @@ def _measured_order(pairs: Sequence[tuple[str, str]], pair: Pair, columns: Seque
         elif opposed:
             yield Part(column, Holds.FAILS, ", ".join(f"{a} - {b} = {points(c)}" for a, b, c in opposed))
         elif missing:
-            yield Part(column, Holds.NOT_JUDGED, "no value for " + ", ".join(missing))
+            yield Part(column, Holds.NOT_JUDGED, _without(value, missing, column))
         elif open_:
             yield Part(column, Holds.UNDETERMINED, ", ".join(f"{a} - {b} = {points(c)}" for a, b, c in open_))
         else:
@@ -281,14 +291,15 @@ def _measured_order(pairs: Sequence[tuple[str, str]], pair: Pair, columns: Seque
 
 def points(comparison: Comparison) -> str:
     """The difference with its interval, in points."""
-    low, high = 100 * comparison.interval.low, 100 * comparison.interval.high
-    return f"{100 * comparison.difference:+.1f} [{low:+.1f}, {high:+.1f}]"
+    found = (comparison.difference, comparison.interval.low, comparison.interval.high)
+    middle, low, high = (f"{100 * number:+.1f}" if f"{100 * number:.1f}" not in ("0.0", "-0.0") else "0.0" for number in found)
+    return f"{middle} [{low}, {high}]"
 
 
 def _measured_number(
     claim: Claim,
     pair: Pair,
-    value: Callable[[str, str], Estimate | None],
+    value: Value,
     column: str,
     proxy: bool,
     delta: float,
@@ -301,7 +312,7 @@ def _measured_number(
             )
             comparison = pair(first, second, column)
             if comparison is None:
-                return Holds.NOT_JUDGED, f"no value for {first} or {second}"
+                return Holds.NOT_JUDGED, _without(value, (first, second), column)
             low, high = 100 * comparison.interval.low, 100 * comparison.interval.high
             shown = f"{first} - {second} = {points(comparison)}"
             if isinstance(claim, Margin):
@@ -328,7 +339,7 @@ def _measured_number(
                 for second in claim.close[i + 1 :]:
                     comparison = pair(first, second, column)
                     if comparison is None:
-                        return Holds.NOT_JUDGED, f"no value for {first} or {second}"
+                        return Holds.NOT_JUDGED, _without(value, (first, second), column)
                     low, high = 100 * comparison.interval.low, 100 * comparison.interval.high
                     outcomes.append(_from_interval(-within <= low and high <= within, low > within or high < -within))
                     if outcomes[-1] is not Holds.HOLDS or not worst:

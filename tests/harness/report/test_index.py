@@ -58,6 +58,19 @@ def test_a_cell_of_the_index_leads_to_its_job_its_log_and_its_samples(reports):
     assert (article.cells, article.measured, article.claims, article.paper) == (12, 12, 1, True)
 
 
+def test_the_index_says_of_claims_how_they_came_out_twice(reports):
+    article = read_article(reports / "table3c.html")
+    assert article.reported["holds"] and sum(article.regenerated.values()) == article.claims
+    assert ">Claims on the paper&#39;s numbers<" in (reports / "index.html").read_text().replace("paper's", "paper&#39;s")
+    assert re.search(r'data-value="1.0">12 of 12<', (reports / "index.html").read_text())
+
+
+def test_a_page_of_an_earlier_version_is_left_out_until_it_is_drawn_again(reports, tmp_path):
+    page = tmp_path / "table3c.html"
+    page.write_text((reports / "table3c.html").read_text().replace('"regenerated":', '"holding":', 1))
+    assert read_article(page) is None
+
+
 def test_the_index_is_well_formed_loads_nothing_and_names_each_table_once(reports):
     text = (reports / "index.html").read_text()
     page = Page()

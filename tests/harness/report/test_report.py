@@ -110,12 +110,45 @@ def test_measured_and_reported_values_stand_side_by_side_without_a_verdict(world
 
 def test_the_first_line_says_where_a_benchmark_leaves_no_room(world):
     first = next(line for line in text(world[2]).splitlines() if line.startswith("- "))
-    assert first.startswith("- Read with care: the base model's MMVP") and "10 points above guessing (50.0)" in first
+    assert first.startswith("- Read with care: the base model is not shown to be 10 points above guessing on MMVP")
+    assert "(guessing: 50.0)" in first
 
 
 def test_the_report_says_in_which_rows_the_teachers_latents_have_collapsed(world):
     line = next(line for line in text(world[2]).splitlines() if line.startswith("- Collapse"))
     assert "in 3 rows of 4: Stage 1 Only (0.991, 0." in line and re.search(r"not in Joint Train \(0\.400, 0\.\d{3}\)\.$", line)
+
+
+def test_every_row_is_held_against_the_base_model_it_was_trained_from(world):
+    line = next(line for line in text(world[2]).splitlines() if line.startswith("- Against the base model"))
+    assert "(12 cells, paired)" in line and "above it:" in line and "below it:" in line
+    assert "Each row minus the base model" in text(world[2])
+
+
+def test_a_note_names_the_command_that_shows_the_questions_themselves(world):
+    command = 'run.py samples experiments/table3c.yaml "Stage 2 Only" "Stage 1 Only"'
+    assert f"`{command}`" in text(world[2]) and r"\`" not in text(world[2])
+    assert f"<code>{command.replace(chr(34), '&#34;')}</code>" in text(world[2], "html")
+    assert r"\texttt{run.py samples experiments/table3c.yaml ''Stage 2 Only''" in text(world[2], "tex")
+
+
+def test_a_cell_in_markdown_leads_to_job_log_and_samples(world):
+    line = next(line for line in text(world[2]).splitlines() if line.startswith("- **Joint Train / MMVP (paper)**"))
+    for word in ("job", "log", "samples"):
+        (address, *_rest) = re.findall(rf"\[{word}\]\(([^)]+)\)", line)
+        assert (world[2] / address).exists(), address
+    assert re.search(r"latent segment opened in \d+(\.\d)? %, cut off 0 %, unreadable", line)
+
+
+def test_a_base_model_that_is_a_row_is_not_shown_twice(tmp_path):
+    plan, store = make_plan(tmp_path, n=40, table="controls", columns=["mmvp"], protocols=["paper"]), Store(tmp_path / "results")
+    fill(store, plan, n=40)
+    render(plan, store, tmp_path / "reports", formats=("md",))
+    (written,) = (tmp_path / "reports").glob("*.md")
+    table = written.read_text().partition("| Row |")[2].partition("\n\n")[0]
+    assert table.count("| Base model") == 1
+    assert "latent steps?." not in written.read_text()
+    assert "Without latent steps, so not among these rows: Markers only (S = 0), Vanilla SFT and Base model." in written.read_text()
 
 
 def test_rows_that_share_a_training_are_named(world):

@@ -57,7 +57,7 @@ def skill(job: Job) -> float:
     slug = training.slug.rpartition("-seed")[0] if isinstance(training, Job) else "base"
     value = SKILL.get(slug, 0.57)
     latents = payload.get("decode", {}).get("latents", "own")
-    value += {"own": 0, "zeroed": -0.01, "shuffled": -0.06, "oracle": 0.09}[latents] * (slug != "base")
+    value += {"own": 0, "zeroed": -0.01, "noise": -0.02, "shuffled": -0.06, "oracle": 0.09}[latents] * (slug != "base")
     return value + {"mmvp": 0.05, "blink": -0.02}.get(payload["benchmark"], 0.0)
 
 
