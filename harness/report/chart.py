@@ -47,10 +47,10 @@ def draw(chart: Chart, fingerprint: str, kind: str = "png") -> bytes:
     blocks = [
         (title, measured)
         for title, measured in ((chart.measured_title, True), (chart.reported_title, False))
-        if chart.panels and (measured or any(panel.reported for panel in chart.panels))
+        if any(panel.measured if measured else panel.reported for panel in chart.panels)
     ]
     rows = {measured: _rows(chart, measured) for _, measured in blocks}
-    heights = [lines * (2.5 if chart.x else 0.95 + 0.3 * max(len(rows[measured]), 2)) + 0.3 for _, measured in blocks]
+    heights = [lines * (2.5 if chart.x else 1.15 + 0.3 * max(len(rows[measured]), 2)) + 0.3 for _, measured in blocks]
     figure = Figure(figsize=(2.2 + 3.1 * across, 0.6 + (sum(heights) or 1.2)), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(chart.title, x=0.01, ha="left", fontsize=12, fontweight="bold", color=INK)
@@ -60,7 +60,8 @@ def draw(chart: Chart, fingerprint: str, kind: str = "png") -> bytes:
             _block(part, chart, title, rows[measured], measured, lines, across)
     else:
         figure.text(0.5, 0.45, "nothing measured yet", ha="center", color=GUESS, style="italic")
-    figure.supxlabel(chart.footer, fontsize=8, color=GUESS)
+    nothing = [chart.measured_title] if blocks and not blocks[0][1] else []
+    figure.supxlabel(" · ".join([*nothing, chart.footer]), fontsize=8, color=GUESS)
     content = io.BytesIO()
     if kind == "png":
         figure.savefig(content, format="png", metadata={"Description": f"{STAMP} {fingerprint}", "Software": None})
@@ -171,7 +172,10 @@ def _curve(
     axis.tick_params(labelsize=8)
     axis.grid(axis="y", color="#e3e7eb", linewidth=0.8)
     axis.set_axisbelow(True)
-    axis.margins(x=0.1, y=0.2)
+    axis.margins(y=0.2)
+    low, high = x[0], x[-1]  # rows without a value have their place too
+    pad = (high / low) ** 0.1 if chart.x_log else (high - low) / 10 or 1.0
+    axis.set_xlim(*((low / pad, high * pad) if chart.x_log else (low - pad, high + pad)))
     for side in ("top", "right"):
         axis.spines[side].set_visible(False)
 
