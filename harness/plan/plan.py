@@ -254,7 +254,7 @@ def _select(known: list[str], wanted: Sequence[str], flag: str, noun: str) -> li
 
 
 def _benchmarks(experiment: LoadedExperiment, folder: Path) -> dict[str, Loaded[Benchmark]]:
-    """Every column's benchmark, loaded. Raises SpecError at the column."""
+    """Every benchmark of a column or of maps, loaded. Raises SpecError at the column."""
     loaded: dict[str, Loaded[Benchmark]] = {}
     for i, column in enumerate(experiment.value.columns):
         if column.benchmark not in loaded:
@@ -268,4 +268,9 @@ def _benchmarks(experiment: LoadedExperiment, folder: Path) -> dict[str, Loaded[
         if column.score not in scores:
             what = f'{column.benchmark} has no score "{column.score}"'
             raise experiment.error(unknown(what, column.score, list(scores), "scores"), "columns", i)
+    for name in experiment.value.maps.benchmarks if experiment.value.maps else ():
+        try:
+            loaded[name] = load_benchmark(name, folder)
+        except SpecError as error:
+            raise experiment.error(str(error), "maps") from None
     return loaded

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, stdev
 from typing import Any
 
 import numpy as np
@@ -17,11 +18,13 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as Canvas
 from matplotlib.patches import Rectangle
 from PIL import Image
+from scipy import stats
 
 from harness.jobs import Job
 from harness.report.results import Results
-from harness.report.types import Cell, Column, Drawing, Row, Section, Table
-from harness.report.words import count, listed
+from harness.report.types import Cell, Chart, Column, Drawing, Mark, Panel, Row, Section, Table
+from harness.report.words import count, listed, signed, signed_interval
+from harness.stats import Interval
 from harness.store import Store
 
 WORDS = {
@@ -34,6 +37,9 @@ COLOURS = "cividis"
 """Even in grey and in every common colour blindness."""
 
 
+LEVEL = 0.95
+
+
 @dataclass(frozen=True)
 class Maps:
     """What one job left. arrays: "<number>.<who>" -> [S, H, W]."""
@@ -43,15 +49,18 @@ class Maps:
     benchmark: str | None
     samples: Sequence[Mapping[str, Any]]
     arrays: Mapping[str, np.ndarray]
+    title: str = ""
+    """The benchmark's."""
 
     @classmethod
-    def read(cls, store: Store, job: Job) -> Maps | None:
+    def read(cls, store: Store, job: Job, titles: Mapping[str, str]) -> Maps | None:
         if not store.is_done(job):
             return None
         out = store.outputs(job)
         text = json.loads((out / "maps.json").read_text(encoding="utf-8"))
         with np.load(out / "attention.npz") as arrays:
-            return cls(job, out, text["benchmark"], text["samples"], dict(arrays))
+            name = text["benchmark"]
+            return cls(job, out, name, text["samples"], dict(arrays), titles.get(name, "") if name else "")
 
     @property
     def who(self) -> list[str]:
@@ -59,16 +68,21 @@ class Maps:
 
     @property
     def place(self) -> str:
-        return "training samples" if self.benchmark is None else f"while answering {self.benchmark}"
+        return "training samples" if self.benchmark is None else f"while answering {self.title or self.benchmark}"
+
+    def beyond(self, who: str) -> list[float]:
+        """Sample by sample, its share in the box minus the box's own: what looking everywhere alike would leave at 0."""
+        return [sample["in_box"][who] - sample["box_area"] for sample in self.samples if who in sample["in_box"]]
 
 
-def attention_sections(results: Results) -> tuple[list[str], list[Section], tuple[Drawing, ...]]:
-    """Headline, sections and figures of an experiment with `maps`."""
-    headline, drawings, tables, missing = [], [], [], []
+def attention_sections(results: Results) -> tuple[list[str], list[Section], tuple[Drawing, ...], Chart | None]:
+    """Headline, sections, figures and chart of an experiment with `maps`."""
+    headline, drawings, tables, missing, marks = [], [], [], [], []
+    titles = {name: benchmark.title for name, benchmark in results.study.benchmarks.items()}
     for label, arm in results.arms.items():
         for name, evaluations in arm.evaluations.items():
             job = evaluations[0].job
-            found = Maps.read(results.store, job)
+            found = Maps.read(results.store, job, titles)
             if found is None:
                 missing.append(f"{label}, {name}: {results.store.status(job)}")
                 continue
@@ -76,9 +90,49 @@ def attention_sections(results: Results) -> tuple[list[str], list[Section], tupl
             tables.append(mass_table(results, label, found))
             stem = f"{results.study.name}-{len(drawings) + 1}-{found.benchmark or 'training'}"
             drawings.append(drawing(stem, label, found))
+            if (mark := beyond(f"{label}, {found.place}" if len(results.arms) > 1 else found.place, found)) is not None:
+                marks.append(mark)
     tables = tables or [Table("masses", "No maps yet.", (Column("attention"),), ())]
     text = ("not run: " + "; ".join(missing),) if missing else ()
-    return headline or ["No attention maps yet."], [Section("", text, tuple(tables), name="main")], tuple(drawings)
+    section = Section("", text, tuple(tables), bullets=(INSIDE,) if drawings else (), name="main")
+    return headline or ["No attention maps yet."], [section], tuple(drawings), masses_chart(results, marks)
+
+
+INSIDE = (
+    "In the box: on cells that the box touches. The teacher's keys are pooled from the box alone, so nearly all of its attention "
+    "lies there by construction; only the student's share is a finding, to be read against the box's share of the picture."
+)
+
+
+def t_interval(values: Sequence[float]) -> Interval | None:
+    """95 % interval of the mean; None for fewer than two values."""
+    if len(values) < 2:
+        return None
+    half = stats.t.ppf((1 + LEVEL) / 2, len(values) - 1) * stdev(values) / math.sqrt(len(values))
+    return Interval(fmean(values) - half, fmean(values) + half, LEVEL)
+
+
+def beyond(title: str, maps: Maps) -> Mark | None:
+    """How far the student's share of attention in the box, by its own states, goes beyond the box's own."""
+    values = [100 * value for value in maps.beyond("student_free" if maps.benchmark is None else "student")]
+    if not values:
+        return None
+    return Mark(f"{title} ({count(len(values), 'sample')})", fmean(values), t_interval(values), signed(fmean(values) / 100))
+
+
+def masses_chart(results: Results, marks: Sequence[Mark]) -> Chart | None:
+    if not marks:
+        return None
+    spec = results.study.experiment
+    return Chart(
+        f"{spec.kind.capitalize()} {spec.name}: {spec.title}",
+        tuple(mark.row for mark in marks),
+        (Panel("student (DAC), own states", tuple(marks), (), 0.0),),
+        "Attention in the evidence box minus the box's share of the picture, in points, 95 % t-interval over samples",
+        "",
+        f"recipe {results.study.recipe_name} · profile {results.study.profile_name}",
+        chance_title="looking everywhere alike",
+    )
 
 
 def sentences(label: str, maps: Maps) -> list[str]:
@@ -91,9 +145,15 @@ def sentences(label: str, maps: Maps) -> list[str]:
         parts.append(f"{WORDS[who]} {fmean(masses):.1%}{fewer}")
     if not parts:
         return [f"{label}, {maps.place}: no latent segment was opened, so there is nothing to show."]
+    students = []
+    for who in (w for w in maps.who if w != "teacher"):
+        bounds = t_interval(maps.beyond(who))
+        if bounds is not None:
+            students.append(f"{WORDS[who]} {signed(fmean(maps.beyond(who)))} {signed_interval(bounds)}")
+    more = f" Beyond that, in points with 95 % interval over samples: {listed(students)}." if students else ""
     return [
         (f"{label}, {maps.place} ({count(len(maps.samples), 'sample')}): share of attention in the box: {listed(parts)}; "
-        f"looking everywhere alike would give {area:.1%}.")
+        f"looking everywhere alike would give {area:.1%}.{more}")
     ]
 
 
@@ -167,7 +227,7 @@ def columns(maps: Maps, number: int, heads: Sequence[str]) -> list[tuple[str, np
 def words(axis: Axes, sample: Mapping[str, Any], maps: Maps) -> None:
     """The question and the answer, left of the pictures."""
     question = next((line for line in sample["question"].splitlines() if line.rstrip().endswith("?")), sample["question"])
-    lines = textwrap.wrap(question, 27)[:7]
+    lines = textwrap.wrap(question, 27, max_lines=8 if maps.benchmark is None else 6, placeholder=" …")
     if maps.benchmark is not None:
         right = "right" if sample["prediction"] == sample["answer"] else f"wrong, it is {sample['answer']}"
         lines += ["", f"answered {sample['prediction'] or 'nothing readable'}: {right}"]

@@ -89,15 +89,15 @@ def build(study: Study, store: Store, out_dir: Path, tracking: Tracking | None =
 def special(results: Results, warning: list[str]) -> Report:
     """A report that shows no accuracies: attention maps, or what inference costs."""
     study = results.study
-    spec, drawings = study.experiment, ()
+    spec, drawings, chart = study.experiment, (), None
     if spec.maps:
         from harness.report.attention import attention_sections
 
-        headline, sections, drawings = attention_sections(results)
+        headline, sections, drawings, chart = attention_sections(results)
     else:
         from harness.report.efficiency import efficiency_sections
 
-        headline, sections = efficiency_sections(results)
+        headline, sections, chart = efficiency_sections(results)
     main = replace(sections[0], bullets=(*sections[0].bullets, *spec.notes))
     origin = Section("Provenance", bullets=tuple(provenance(results)), tables=(job_table(results),), folded=True, name="provenance")
     return Report(
@@ -107,7 +107,7 @@ def special(results: Results, warning: list[str]) -> Report:
         subtitle=f"{spec.source or 'No source given'} · recipe {study.recipe_name} · profile {study.profile_name}",
         headline=tuple(headline),
         sections=(main, *sections[1:], origin),
-        chart=None,
+        chart=chart,
         fingerprint=fingerprint(study, results.store),
         warning=" ".join([*override_warning(results), *warning]),
         profile=study.profile_name,

@@ -174,7 +174,7 @@ def _curve(
     axis.set_axisbelow(True)
     axis.margins(y=0.2)
     low, high = x[0], x[-1]  # rows without a value have their place too
-    pad = (high / low) ** 0.1 if chart.x_log else (high - low) / 10 or 1.0
+    pad = max((high / low) ** 0.1, 1.1) if chart.x_log else (high - low) / 10 or 1.0
     axis.set_xlim(*((low / pad, high * pad) if chart.x_log else (low - pad, high + pad)))
     for side in ("top", "right"):
         axis.spines[side].set_visible(False)

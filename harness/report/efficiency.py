@@ -12,8 +12,8 @@ from typing import Any
 from scipy import stats
 
 from harness.report.results import Results
-from harness.report.types import Cell, Column, JobRef, Row, Section, Table
-from harness.report.words import listed
+from harness.report.types import Cell, Chart, Column, JobRef, Mark, Panel, Row, Section, Table
+from harness.report.words import count, listed
 from harness.stats import Interval
 
 LEVEL = 0.95
@@ -51,10 +51,10 @@ def ratios(timing: Mapping[str, Any]) -> tuple[Ratio, Ratio]:
     return Ratio.of(timing["latent"], timing["baseline"]), Ratio.of(*rest)
 
 
-def efficiency_sections(results: Results) -> tuple[list[str], list[Section]]:
-    """Headline and sections of an experiment with `measure`."""
+def efficiency_sections(results: Results) -> tuple[list[str], list[Section], Chart | None]:
+    """Headline, sections and chart of an experiment with `measure`."""
     wanted = results.study.experiment.measure
-    headline, sections = [], []
+    headline, sections, drawn = [], [], None
     for label, arm in results.arms.items():
         job = next((e.job for found in arm.evaluations.values() for e in found), None)
         if job is None or not results.store.is_done(job):
@@ -72,8 +72,36 @@ def efficiency_sections(results: Results) -> tuple[list[str], list[Section]]:
             Row(q.title, (Cell(q.baseline), Cell(q.ours), counted(q.of, found, ref))) for q in wanted.reported
         )
         headline += sentences(found)
+        drawn = drawn or latency_chart(results, found)
         sections.append(Section("", tables=(_table("main-paper", label, rows), latency_table(found, ref)), name="main"))
-    return headline, sections
+    return headline, sections, drawn
+
+
+def latency_chart(results: Results, found: Mapping[str, Any]) -> Chart:
+    """How much longer an answer takes, over its length; beside it the arithmetic that the paper prints."""
+    answers = sorted({timing["answer"] for timing in found["timings"]})
+    labels, steps = {answer: f"{answer} tokens" for answer in answers}, found["latent_steps"]
+    panels = []
+    for prompt in dict.fromkeys(timing["prompt"] for timing in found["timings"]):
+        measured, printed = [], []
+        for timing in (t for t in found["timings"] if t["prompt"] == prompt):
+            whole, label = ratios(timing)[0], labels[timing["answer"]]
+            bounds = Interval(100 * (whole.interval.low - 1), 100 * (whole.interval.high - 1), LEVEL)
+            measured.append(Mark(label, 100 * (whole.value - 1), bounds, f"+{100 * (whole.value - 1):.0f} %"))
+            share = 100 * steps / timing["answer"]
+            printed.append(Mark(label, share, text=f"+{share:.0f} %"))
+        panels.append(Panel(f"prompt of {prompt} tokens", tuple(measured), tuple(printed)))
+    spec = results.study.experiment
+    return Chart(
+        f"{spec.kind.capitalize()} {spec.name}: {spec.title}",
+        tuple(labels.values()),
+        tuple(panels),
+        f"Measured here: extra time of a whole answer with S = {steps} latent steps, 95 % interval",
+        f"The paper's arithmetic: S = {steps} over the answer's tokens",
+        f"in percent · {found['device']} · recipe {results.study.recipe_name} · profile {results.study.profile_name}",
+        x=tuple(map(float, answers)),
+        x_label="tokens of the answer",
+    )
 
 
 def _table(name: str, label: str, rows: tuple[Row, ...]) -> Table:
@@ -117,7 +145,7 @@ def counted(of: str, found: Mapping[str, Any], ref: tuple[JobRef, ...]) -> Cell:
         text, note = "the last hidden state is the next input", "KV-cached, one forward a step, like any token"
     else:
         low, high = _range([ratios(t)[0] for t in found["timings"]])
-        text, note = f"{low} % to {high} % more", "of the whole answer; see the table below"
+        text, note = f"{low} % to {high} %", "of the whole answer; each with its interval in the table below"
     return Cell(text, note=note, jobs=ref)
 
 
@@ -148,7 +176,7 @@ def latency_table(found: Mapping[str, Any], ref: tuple[JobRef, ...]) -> Table:
     return Table(
         "latency",
         f"Latency with S = {steps} latent steps over the same answer without, {repeats} paired repeats, 95 % interval; "
-        f"{found['device']}, {found['threads']} thread(s), {found['precision']}, "
+        f"{found['device']}, {count(found['threads'], 'thread')}, {found['precision']}, "
         f"{found.get('attention', 'sdpa')} attention, batch 1.",
         (
             Column("ms, without"), Column("ms, with"), Column("whole answer", "measured increase"),

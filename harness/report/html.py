@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 from functools import cache
 from itertools import groupby
 from pathlib import Path
@@ -19,7 +20,7 @@ from harness.report.words import share
 
 def html(report: Report) -> str:
     """The whole page."""
-    drawings = [(one, base64.b64encode(one.png).decode()) for one in report.drawings]
+    drawings = [(one, base64.b64encode(reduced(one.png)).decode()) for one in report.drawings]
     chart = base64.b64encode(draw(report.chart, report.fingerprint)).decode() if report.chart else ""
     return environment().get_template("page.html.j2").render(
         report=report,
@@ -29,6 +30,16 @@ def html(report: Report) -> str:
         front=FRONT,
         front_matter=Markup(front_matter(report)),
     )
+
+
+def reduced(png: bytes) -> bytes:
+    """As JPEG: pictures with noise are a fifth of their size so, and a page holds several. The PNG stands beside the page."""
+    from PIL import Image
+
+    content = io.BytesIO()
+    with Image.open(io.BytesIO(png)) as drawn:
+        drawn.convert("RGB").save(content, format="JPEG", quality=88, subsampling=0)
+    return content.getvalue()
 
 
 @cache

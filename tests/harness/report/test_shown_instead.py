@@ -84,13 +84,16 @@ def test_attention_is_drawn_and_its_share_in_the_box_stands_beside_even_attentio
     finish(store, plan)
     render(plan, store, tmp_path / "reports")
     page = (tmp_path / "reports" / "figureattention.md").read_text()
+    assert "student (DAC) 0.0 [0.0, 0.0]" in page and "while answering HRBench-4K (2 samples)" in page
+    assert "by construction" in page, "the teacher sees nothing but the box"
     assert "teacher (BCM) 100.0%" in page and "looking everywhere alike would give 6.2%" in page
     figures = sorted(path.name for path in (tmp_path / "reports" / "figures").iterdir())
     assert len(figures) == 6 and {name.rpartition(".")[2] for name in figures} == {"png", "pdf"}
     with Image.open(tmp_path / "reports" / "figures" / "figureattention-1-training.png") as drawn:
         assert drawn.width > 400 and len(drawn.convert("RGB").getcolors(1 << 20)) > 30
     html = (tmp_path / "reports" / "figureattention.html").read_text()
-    assert html.count('src="data:image/png;base64,') == 3 and "figures/figureattention-1-training.pdf" in html
+    assert html.count('src="data:image/jpeg;base64,') == 3 and html.count('src="data:image/png;base64,') == 1
+    assert "figures/figureattention-1-training.pdf" in html
     assert up_to_date(plan, store, tmp_path / "reports")
 
 
@@ -109,6 +112,7 @@ def test_efficiency_stands_beside_what_the_paper_printed(tmp_path):
     assert "102.83M (+1.45%) | 102.83M (+1.45%)" in line
     assert "196 MB (+1.5%) | 196.14 MiB (+1.24%)" in page
     assert next(line for line in page.splitlines() if line.startswith("| Extra Arch. FLOPs")).endswith("| 0 | 0 | 0 |")
+    assert (tmp_path / "reports" / "table3e.png").stat().st_size > 20_000, "a chart, no empty page"
     assert "+50 % [+50, +50]" in page and "The paper's 25 % to 80 % is arithmetic" in page
 
 
