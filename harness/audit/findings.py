@@ -69,7 +69,8 @@ class Audit:
             lines.append("")
         total = Counter(str(finding.severity) for finding in self.findings)
         summary = ", ".join(f"{total[str(s)]} {s}" for s in Severity)
-        return "\n".join([*lines, f"{len(self.findings)} findings ({summary}) in {len(self.files)} files"])
+        found, files = len(self.findings), len(self.files)
+        return "\n".join([*lines, f"{found} finding{'s' * (found != 1)} ({summary}) in {files} file{'s' * (files != 1)}"])
 
 
 def _wrapped(text: str, width: int) -> list[str]:

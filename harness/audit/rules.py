@@ -15,7 +15,7 @@ from harness.spec.claims import DeltaEquals, Equals
 from harness.spec.experiment import Row
 from harness.spec.reported import Reported
 from harness.verdict.claims import Holds, describe, judge_reported
-from harness.verdict.granularity import ROUNDINGS, granularity, round_fraction
+from harness.verdict.granularity import ROUNDINGS, Granularity, granularity, round_fraction
 
 BELOW_CHANCE = 0.001
 """A value below guessing is flagged when guessing would give it less often than this."""
@@ -58,18 +58,39 @@ def counts(paper: Paper) -> Iterator[Finding | None]:
     """A share of n questions is some k / n; most numbers with a decimal are not. An overall score may have been put together
     from its printed parts instead of counted, which moves its last digit."""
     parts_of = {(whole.table, whole.row.label, whole.title): parts for whole, parts in split(paper)}
+    cut, said = cut_off(paper), set()
     for cell, also in distinct(paper):
         if cell.value.approximate or cell.score.aggregate == "mean":
             continue
-        found = granularity(cell.value.value, cell.score.n)
-        if found.possible and not found.only_truncated:
+        found, column = granularity(cell.value.value, cell.score.n), (cell.table, cell.title)
+        if found.possible and (not found.only_truncated or column in said):
             yield None
+        elif found.possible and column in cut:
+            said.add(column)
+            text = f"{found.text}{also}; so are {cut[column] - 1} more of the column"
+            yield _finding("counts", Severity.CONDITIONAL, cell, text, "truncation gives its other numbers too: a way to print")
         elif found.possible:
             yield _finding("counts", Severity.CONDITIONAL, cell, found.text + also)
         elif parts := _made_of(cell, parts_of.get((cell.table, cell.row.label, cell.title), [])):
             yield _finding("counts", Severity.CONDITIONAL, cell, f"{found.text}{also}, but {parts}", "made of the printed parts, not counted")
         else:
             yield _finding("counts", Severity.ERROR, cell, found.text + also, _averaged(cell))
+
+
+def cut_off(paper: Paper) -> dict[tuple[str, str], int]:
+    """Columns of tables whose every number truncation gives, with how many of them no rounding does: two at least."""
+    ways: dict[tuple[str, str], list[Granularity]] = defaultdict(list)
+    for cell in paper.cells():
+        if not cell.value.approximate and cell.score.aggregate != "mean":
+            found = granularity(cell.value.value, cell.score.n)
+            if found.possible:
+                ways[cell.table, cell.title].append(found)
+    only = {column: sum(one.only_truncated for one in found) for column, found in ways.items()}
+    return {
+        column: number
+        for column, number in only.items()
+        if number > 1 and all(("truncation" in {way for _, way in one.ways}) for one in ways[column])
+    }
 
 
 def _made_of(cell: Printed, parts: list[Printed]) -> str:

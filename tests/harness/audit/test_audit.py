@@ -77,6 +77,14 @@ def test_sentences_that_contradict_each_other_are_named(paper):
     assert any("25 % is exactly 8/32" in f.text for f in found(paper, "statements"))
 
 
+def test_a_column_that_is_cut_off_throughout_is_told_so_once():
+    found = audit(read_paper([EXPERIMENTS / "examples" / "vstar-seal.yaml"]))
+    for column, text in (("direct_attributes", "26.95 = 31/115 only if"), ("relative_position", "so are 8 more of the column")):
+        (one,) = [f for f in found.findings if f.column == f"vstar.{column}"]
+        assert one.severity is Severity.CONDITIONAL and text in one.text and "a way to print" in one.hint
+    assert found.checked["counts"] == 42 and not any(f.severity is Severity.ERROR for f in found.findings)
+
+
 def test_what_surprises_is_a_flag_and_no_accusation(paper):
     assert {f.severity for f in found(paper, "below chance")} == {Severity.FLAG}
     assert found(paper, "counts", row="S = 16")[0].severity is Severity.CONDITIONAL
