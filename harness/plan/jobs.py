@@ -43,6 +43,7 @@ class JobMaker:
     _made: dict[str, Job] = field(default_factory=dict)
     _mirrors: dict[str, Job] = field(default_factory=dict)
     _checkpoints: dict[tuple[int, int], Checkpoint] = field(default_factory=dict)
+    _evaluations: dict[tuple[int, int, str, str, str], Job] = field(default_factory=dict)
 
     def data(self) -> Job:
         """The training set."""
@@ -100,7 +101,13 @@ class JobMaker:
         return self._once(Job("train", payload(spec), inputs, f"{_slug(row, name)}-seed{seed}"))
 
     def evaluate(self, row: ResolvedRow, seed: int, benchmark: str, protocol: str, latents: str) -> Job:
-        """One checkpoint on one benchmark under one protocol and one latents mode."""
+        """One checkpoint on one benchmark under one protocol and one latents mode. Columns of one benchmark share it."""
+        name = (row.index, seed, benchmark, protocol, latents)
+        if name not in self._evaluations:
+            self._evaluations[name] = self._evaluate(row, seed, benchmark, protocol, latents)
+        return self._evaluations[name]
+
+    def _evaluate(self, row: ResolvedRow, seed: int, benchmark: str, protocol: str, latents: str) -> Job:
         options = row.options
         checkpoint, mirror = self.checkpoint(row, seed), self.mirror(benchmark)
         steps = options.decode.latent_steps

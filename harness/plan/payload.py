@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 from pydantic import BaseModel
@@ -14,12 +15,17 @@ default, because a new default means new data."""
 def payload(spec: BaseModel) -> dict[str, Any]:
     """JSON-ready; `type(spec).model_validate(payload(spec)) == spec`. A new field at its default changes no payload."""
     result: dict[str, Any] = {}
-    for name, field in type(spec).model_fields.items():
+    for name, optional, default in _fields(type(spec)):
         value = getattr(spec, name)
-        if name not in TAGS and not field.is_required() and value == field.default:
-            continue
-        result[name] = _plain(value)
+        if not (optional and value == default):
+            result[name] = _plain(value)
     return result
+
+
+@cache
+def _fields(schema: type[BaseModel]) -> tuple[tuple[str, bool, Any], ...]:
+    """(name, whether it is left out at its default, default)"""
+    return tuple((n, n not in TAGS and not f.is_required(), f.default) for n, f in schema.model_fields.items())
 
 
 def _plain(value: Any) -> Any:

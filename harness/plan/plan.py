@@ -193,8 +193,9 @@ def plan_experiment(
             cells += _shown_instead(maker, row, spec, used_seeds[0])
     own: dict[str, dict[str, Job]] = {}
     if profile.value.proxy and checkpoints:
+        untrained = resolve_base(start)
         for name, protocol in dict.fromkeys((c.column.benchmark, c.protocol) for c in cells if c.column in selected):
-            own.setdefault(name, {})[protocol] = maker.evaluate(resolve_base(start), 0, name, protocol, "own")
+            own.setdefault(name, {})[protocol] = maker.evaluate(untrained, 0, name, protocol, "own")
     graph = Graph(
         [job for cell in cells if not cell.not_run for job in cell.jobs.values()]
         + [job for jobs in own.values() for job in jobs.values()]
