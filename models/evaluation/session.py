@@ -12,6 +12,7 @@ import os
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -85,15 +86,16 @@ class Evaluations(ABC):
         model.answers |= progress.resumed()
         model.after_chunk, model.after_batch = progress.after_chunk, progress.after_batch
         if run.rank:
-            self._answer_only(model, spec, tasks, mirror)
+            for name in names:
+                with suppress(Elsewhere):
+                    self._simple_evaluate(model, spec, name, mirror)
             return {}
         rows: list[scores.Row] = []
         by_task: dict[str, dict[str, float]] = {}
         run.out.mkdir(parents=True, exist_ok=True)
         with (run.out / "samples.jsonl").open("w") as samples:
             for name, task in tasks.items():
-                model.prepared = self._prepared.setdefault((name, mirror, spec.images), {})
-                by_task[name], logged = self._simple_evaluate(model, task, name)
+                by_task[name], logged = self._simple_evaluate(model, spec, name, mirror)
                 pictures = {doc: question.images for (_, doc), question in model.prepared.items()}
                 own = rows_of(name, spec.benchmark, task.eval_docs_no_media, logged, model.answers, pictures)
                 scores.compare(scores.task_scores(name, own), by_task[name])
@@ -118,24 +120,19 @@ class Evaluations(ABC):
         (run.out / "result.json").write_text(json.dumps(result, indent=2) + "\n")
         return result
 
-    def _answer_only(self, model: Any, spec: EvaluateSpec, tasks: Mapping[str, Task], mirror: Path) -> None:
-        for name, task in tasks.items():
-            model.prepared = self._prepared.setdefault((name, mirror, spec.images), {})
-            try:
-                self._simple_evaluate(model, task, name)
-            except Elsewhere:
-                pass
-
     def _task(self, name: str, mirror: Path) -> Task:
         if (name, mirror) not in self._tasks:
             self._tasks[name, mirror] = self.load(name, mirror)
         return self._tasks[name, mirror]
 
-    def _simple_evaluate(self, model: Any, task: Task, name: str) -> tuple[dict[str, float], list[Any]]:
+    def _simple_evaluate(
+        self, model: Any, spec: EvaluateSpec, name: str, mirror: Path
+    ) -> tuple[dict[str, float], list[Any]]:
         """lmms-eval's own run of one task: (metric -> aggregate, its logged samples)."""
+        model.prepared = self._prepared.setdefault((name, mirror, spec.images), {})
         results = lmms_eval.evaluator.simple_evaluate(
             model,
-            tasks=[task],
+            tasks=[self._task(name, mirror)],
             task_manager=self._manager,
             bootstrap_iters=0,
             process_docs_parallel=1,
