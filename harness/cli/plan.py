@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(options: argparse.Namespace) -> int:
     from harness.plan import merged
-    from harness.plan.cost import makespan, seconds_of
+    from harness.plan.cost import seconds_of
 
     made = plans(options)
     if options.explain:
@@ -45,27 +45,35 @@ def main(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(as_json(made, graph, statuses, costs), indent=1, ensure_ascii=False))
         return 0
+    slots, where = places(made[0].profile.value, len(todo))
     for plan in made:
         print(heading(plan, store))
+        left = {job.key: costs[job.key] for job in plan.graph if job.key in costs}
+        if len(made) > 1 and any(cost is not None for cost in left.values()):
+            print(f"  by itself: {plural(len(left), 'job')} to run{needed(plan.graph, left, slots)}")
     print()
     print(table(made, graph, statuses, costs))
     print()
     if asked := requests(made[0].profile.value, graph):
         print("\n".join(asked) + "\n")
-    unknown = sum(cost is None for cost in costs.values())
-    slots, where = places(made[0].profile.value, len(todo))
-    total = makespan(graph, {key: cost for key, cost in costs.items() if cost is not None}, slots)
-    forecast = f"about {duration(total)} {where}" if len(costs) > unknown else ""
-    if unknown:
-        forecast += (
-            ", and " if forecast else ""
-        ) + f"{plural(unknown, 'job')} of unknown cost (no finished job of their shape)"
+    forecast = needed(graph, costs, slots, f" {where}")
     if shared := sharing(made, lambda job: seconds_of(job, known, stated)):
         print(shared)
     spared = sum(statuses[job.key].state == "not needed" for job in graph)
     done = f"{len(graph) - len(todo) - spared} done, {len(todo)} to run" + (f", {spared} not needed" if spared else "")
-    print(f"{plural(len(graph), 'job')}: {done}" + (f"; {forecast}" if todo else ""))
+    print(f"{plural(len(graph), 'job')}: {done}{forecast}")
     return 0
+
+
+def needed(graph: Graph, costs: Mapping[str, float | None], slots: int, where: str = "") -> str:
+    """"; about 14 min on 2 slots, and 3 jobs of unknown cost"; nothing when nothing is to run."""
+    from harness.plan.cost import makespan
+
+    known = {key: cost for key, cost in costs.items() if cost is not None}
+    parts = [f"about {duration(makespan(graph, known, slots))}{where}"] if known else []
+    if unknown := len(costs) - len(known):
+        parts.append(f"{plural(unknown, 'job')} of unknown cost (no finished job of their shape)")
+    return "; " + ", and ".join(parts) if parts else ""
 
 
 def places(profile: Profile, jobs: int) -> tuple[int, str]:

@@ -104,7 +104,9 @@ def kill_one_that_writes(folder: Path, cluster: Cluster) -> None:
     """-9 to a training that has begun to write its result and has not published it."""
 
     def writing() -> Attempt | None:
-        return next((it for job, it in running(folder) if job.kind == "train" and any(it.out.iterdir())), None)
+        return next(
+            (it for job, it in running(folder) if job.kind == "train" and (it.out / "model.safetensors").exists()), None
+        )
 
     os.kill(until(writing, 600).owner.pid, signal.SIGKILL)
 
