@@ -120,7 +120,9 @@ def same_runs(results: Results) -> tuple[dict[str, str], list[str]]:
         groups.setdefault(frozenset(job.key for job in trainings.values()), []).append(label)
     for labels in groups.values():
         if len(labels) > 1:
-            add(tuple(labels), f"{listed(labels)} are the same run.")
+            decoded = {frozenset(e.job.key for es in results.arms[label].evaluations.values() for e in es) for label in labels}
+            same = "the same run" if len(decoded) == 1 else "one training, decoded in different ways"
+            add(tuple(labels), f"{listed(labels)} are {same}.")
     for first, second in combinations(finals, 2):
         for inner, outer in ((first, second), (second, first)):
             if all(s in finals[outer] and job in ancestors(finals[outer][s]) for s, job in finals[inner].items()):

@@ -397,8 +397,8 @@ def answer_table(results: Results, protocol: str = "paper") -> Table:
         rows.append(Row(label, tuple(cells)))
     return Table(
         f"answers-{protocol}",
-        "Share of answers that opened a latent segment (<|lvr_start|> emitted), that ran into the token limit, and that "
-        "held no readable option letter (counted as wrong).",
+        "Share of answers that opened a latent segment (<|lvr_start|> emitted), that were cut off at the limit of tokens or of "
+        "latent segments, and that held no readable option letter (counted as wrong).",
         tuple(columns),
         tuple(rows),
         stub="Row",

@@ -148,6 +148,7 @@ def test_a_base_model_that_is_a_row_is_not_shown_twice(tmp_path):
     table = written.read_text().partition("| Row |")[2].partition("\n\n")[0]
     assert table.count("| Base model") == 1
     assert "latent steps?." not in written.read_text()
+    assert "S = 4 at inference and S = 16 at inference are one training, decoded in different ways." in written.read_text()
     assert "Without latent steps, so not among these rows: Markers only (S = 0), Vanilla SFT and Base model." in written.read_text()
 
 
@@ -243,7 +244,7 @@ def test_an_empty_store_gives_a_report_of_what_is_missing(tmp_path):
     render(plan, Store(tmp_path / "results"), tmp_path / "reports")
     page = text(tmp_path / "reports")
     assert page.count("| not run: ") == 30 and "70.9" in page, "15 cells under each protocol"
-    assert "is not judged here" in page, "a claim about nothing does not hold"
+    assert "regenerated at proxy scale: 4 are not judged" in page, "a claim about nothing does not hold"
     assert not (tmp_path / "results").exists(), "reading creates nothing"
 
 
