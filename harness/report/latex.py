@@ -66,6 +66,10 @@ _GREEK |= {
 _ACCENTS = {"\u0300": "`", "\u0301": "'", "\u0302": "^", "\u0303": "~", "\u0308": '"', "\u030a": "r", "\u030c": "v", "\u0327": "c"}
 
 
+PARAGRAPH = "p{5cm}"
+"""A column of sentences."""
+
+
 def escape(text: str) -> str:
     """Any text as LaTeX that prints it: special characters, Greek, accents; what is unknown becomes its U+ number."""
     printed = "".join(_character(character) for character in unicodedata.normalize("NFC", text))
@@ -93,7 +97,7 @@ def _character(character: str) -> str:
     return rf"\texttt{{U+{ord(character):04X}}}"
 
 
-WIDE, TALL = 14, 36
+WIDE, TALL = 9, 30
 """Columns from which a table is scaled to the line; rows that one float holds."""
 
 
@@ -160,6 +164,8 @@ def table_lines(table: Table, report: Report) -> list[str]:
     texts += [[row.cells[i].display for row in table.rows] for i in range(len(table.columns))]
     kinds = ["l", *("r" if column.numeric else "l" for column in table.columns)]
     letters = [long_column(column) if kind == "l" else kind for kind, column in zip(kinds, texts)]
+    if letters.count(PARAGRAPH) > 3:  # sentences share the line
+        letters = ["p{3.6cm}" if letter == PARAGRAPH else letter for letter in letters]
     spec = "".join(letters)
     warning = f"{report.warning} " if report.warning else ""
     lines = [
@@ -190,7 +196,7 @@ def table_lines(table: Table, report: Report) -> list[str]:
 
 def long_column(texts: list[str], width: int = 44) -> str:
     """A column of sentences is set as paragraphs, so that the table stays on the page."""
-    return r"p{5cm}" if max(map(len, texts), default=0) > width else "l"
+    return PARAGRAPH if max(map(len, texts), default=0) > width else "l"
 
 
 def group_heads(columns: tuple[Column, ...]) -> tuple[list[str], list[str]]:

@@ -47,6 +47,17 @@ def test_a_row_that_begins_with_a_bracket_is_no_argument_of_the_line_break():
     assert "\n{}[x]" in latex(report("[x]"))
 
 
+def test_a_tall_table_is_broken_between_groups_and_a_wide_one_scaled_with_intervals_below():
+    rows = tuple(Row(f"r{i}", (Cell("1.0", detail="[0.1, 2.0]"),) * 16, group=f"g{i // 20}") for i in range(60))
+    table = Table("t", "Caption.", (Column("a"),) * 16, rows, stub="Row", notes=("the note",), command="run.py samples")
+    text = latex(Report("table9", "Table 9", "x", "", (), (Section("", tables=(table,)),), None, "0" * 64))
+    assert text.count(r"\begin{table}") == 3 and "Part 2 of 3." in text and text.count("the note") == 1
+    assert text.count(r"\texttt{run.py samples}") == 1 and text.index("the note") > text.index("Part 3 of 3.")
+    assert text.count(r"\resizebox{\linewidth}{!}{\begin{tabular}") == 3 == text.count(r"\end{tabular}}")
+    assert r"\begin{tabular}[t]{@{}r@{}}1.0\\{\scriptsize [0.1, 2.0]}\end{tabular}" in text
+    assert len({line for line in text.splitlines() if line.startswith(r"\label")}) == 3
+
+
 def test_the_whole_file_is_ascii():
     assert latex(report("λ — “quoted” Ünïcode 漢 ✓")).isascii()
 
