@@ -65,7 +65,7 @@ def claim_table(results: Results) -> Table | None:
         again = str(regenerated.outcome) + (suffix if regenerated.outcome is not Holds.NOT_JUDGED else "")
         rows.append(
             Row(
-                f"{describe(claim)} ({where})",
+                f"{describe(claim).replace(' - ', f' {MINUS} ')} ({where})",
                 (
                     Cell(f"“{claim.quote}”" if claim.quote else "", note=claim.source),
                     Cell(str(reported.outcome), note=titled(results, reported), tone=tones[reported.outcome]),

@@ -167,7 +167,7 @@ def table_lines(table: Table, report: Report) -> list[str]:
     if letters.count(PARAGRAPH) > 3:  # sentences share the line
         letters = ["p{3.6cm}" if letter == PARAGRAPH else letter for letter in letters]
     spec = "".join(letters)
-    warning = f"{report.warning} " if report.warning else ""
+    warning = f"{report.warning} " if report.warning and not report.paper else ""  # a table that is not the paper's says so
     lines = [
         r"\begin{table}[htbp]",
         r"\centering\footnotesize\setlength{\tabcolsep}{4pt}",
