@@ -144,8 +144,8 @@ def latent_line(results: Results) -> str:
         if not moved:
             (row, column, _), (largest, _) = max(mine.items(), key=lambda item: abs(item[1][0].difference))
             parts.append(
-                f"{word} the latents changes no row's accuracy measurably (most: {row} on {results.title(column)}, "
-                f"{difference(largest)})"
+                f"{word} the latents changes no row's accuracy measurably (of {count(len(mine), 'test')}, most: {row} on "
+                f"{results.title(column)}, {difference(largest)}; p corrected after Holm)"
             )
         else:
             arms = listed(list(dict.fromkeys(row for row, _, _ in moved)))
@@ -167,7 +167,7 @@ def latent_line(results: Results) -> str:
                 if results.estimate(row, column) is not None:
                     rate = results.found(row, column).rates.started
                     if rate is not None and rate < 0.5:
-                        started.append(f"{row} on {results.title(column)} ({100 * rate:.0f} %)")
+                        started.append(f"{row} on {results.title(column)} ({100 * rate:.0f} % do)")
     if started:
         parts.append(f"most answers open no latent segment: {listed(started)}")
     text = "; ".join(parts)

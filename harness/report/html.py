@@ -15,7 +15,7 @@ from harness.report.chart import draw
 from harness.report.fingerprint import STAMP
 from harness.report.index import FRONT, front_matter
 from harness.report.types import Cell, Column, Report
-from harness.report.words import share
+from harness.report.words import LINKS, share
 
 
 def html(report: Report) -> str:
@@ -28,6 +28,7 @@ def html(report: Report) -> str:
         drawings=drawings,
         stamp=f"{STAMP} {report.fingerprint}",
         front=FRONT,
+        links=LINKS,
         front_matter=Markup(front_matter(report)),
     )
 

@@ -7,7 +7,7 @@ from itertools import groupby
 
 from harness.report.fingerprint import STAMP
 from harness.report.types import Cell, Report, Row, Section, Table
-from harness.report.words import share
+from harness.report.words import LINKS, share
 
 _SPECIAL = re.compile(r"([\\`*_<>|]|\[(?=[^\]]*\]\()|\](?=\())")
 """What markdown would read as markup; brackets only where they would make a link."""
@@ -92,12 +92,6 @@ def cell_text(cell: Cell) -> str:
     if cell.inline and cell.note:
         text = escape(cell.note)
     return text
-
-
-LINKS = (
-    "Links lead into the results folder, and to the MLflow server, of the machine that made this report; neither is part of "
-    "the repository."
-)
 
 
 def cell_lines(report: Report) -> list[str]:

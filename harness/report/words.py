@@ -7,6 +7,10 @@ from collections.abc import Sequence
 from harness.stats import Comparison, Interval
 
 MINUS = "\N{MINUS SIGN}"
+LINKS = (
+    "Links of a cell lead into the results folder, and to the MLflow server, of the machine that made this report; neither is "
+    "part of the repository."
+)
 
 
 def percent(fraction: float, digits: int = 1) -> str:
