@@ -131,8 +131,12 @@ class Cluster:
     # ---- faults, for tests -------------------------------------------------------------------------------------------
 
     def start_controller(self, forget: bool = False) -> None:
-        """forget: start with an empty queue, as after a lost state folder; job ids begin again."""
+        """forget: start with an empty queue, as after a lost state folder. Job ids begin a thousand later: a node refuses
+        an id that it has seen, and is drained for it."""
         if not self.alive("slurmctld"):
+            if forget:
+                self.first_job += 1000
+                self._write_configuration()
             self.run("slurmctld", *(["-c"] if forget else []))
             self.wait("slurmctld", lambda: "is UP" in self.run("scontrol", "ping", check=False))
 
