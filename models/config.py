@@ -105,6 +105,24 @@ class Distillation(Frozen):
     """Whose frozen BCM gives the target; `none` leaves L_DAC out (Table 3a, DAC without BCM)."""
 
 
+class Crops(Frozen):
+    """Size of an evidence crop as the frozen tower sees it, in merged tokens: it is resized only to come within these."""
+
+    min_tokens: Count = 16
+    max_tokens: Count = 128
+
+
+class Reflection(Frozen):
+    """L_VR of VisReflect: 1 - cos between the state that predicts a slot and the evidence crop's embedding that fills it."""
+
+    lambda_vr: NonNegative = 0.1
+    """Weight of L_VR beside the cross-entropy."""
+    crop_min_tokens: Count = 16
+    """Fewest merged tokens of a crop, and so fewest slots of a segment."""
+    crop_max_tokens: Count = 128
+    """Most merged tokens of a crop."""
+
+
 class Sft(Optimisation):
     """Vanilla fine-tuning: the template without a latent segment, cross-entropy only."""
 
@@ -151,6 +169,27 @@ class Joint(Optimisation, Slots, Alignment, Distillation):
         return self
 
 
+class Reflect(Optimisation, Reflection):
+    """VisReflect, image stage: CE + lambda_vr * L_VR. Every slot holds one merged embedding of the evidence crop, cut from
+    the original picture and encoded anew by the frozen tower; no modules are added, the language model alone trains."""
+
+    kind: Literal["reflect"] = "reflect"
+    steps: Count = 5000
+    weight_decay: NonNegative = 0.0
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Reflect:
+        if self.crop_min_tokens > self.crop_max_tokens:
+            raise ValueError(
+                f"crop_min_tokens {self.crop_min_tokens} is above crop_max_tokens {self.crop_max_tokens}; no crop has such a size"
+            )
+        return self
+
+    @property
+    def crops(self) -> Crops:
+        return Crops(min_tokens=self.crop_min_tokens, max_tokens=self.crop_max_tokens)
+
+
 def _not_circular(stage: Stage2 | Joint) -> None:
     by_own_state = stage.slot_fill == "student" and stage.query_source == "hidden" and stage.rollout == "sequential"
     if by_own_state and stage.query_shift == 0:
@@ -160,23 +199,24 @@ def _not_circular(stage: Stage2 | Joint) -> None:
         )
 
 
-Stage = Annotated[Union[Sft, Stage1, Stage2, Joint], Field(discriminator="kind")]
+AnyStage = Union[Sft, Stage1, Stage2, Joint, Reflect]
+Stage = Annotated[AnyStage, Field(discriminator="kind")]
 
 
-def has_teacher(stage: Sft | Stage1 | Stage2 | Joint) -> bool:
+def has_teacher(stage: AnyStage) -> bool:
     """Whether the stage's checkpoint holds a BCM: what oracle latents come from."""
-    return not isinstance(stage, Sft) and getattr(stage, "teacher", "stage1") != "none"
+    return isinstance(stage, Slots) and getattr(stage, "teacher", "stage1") != "none"
 
 
-def steps_by_states(stage: Sft | Stage1 | Stage2 | Joint) -> bool:
+def steps_by_states(stage: AnyStage) -> bool:
     """Whether a slot's content depends on the model's state before it: own states, or a student that queries with them."""
-    if isinstance(stage, Sft):
+    if not isinstance(stage, Slots):
         return False
     student = stage.slot_fill == "student" and getattr(stage, "query_source", "hidden") == "hidden"
     return stage.slot_fill == "hidden" or stage.self_fed > 0 or student
 
 
-def rolls_out(stage: Sft | Stage1 | Stage2 | Joint) -> bool:
+def rolls_out(stage: AnyStage) -> bool:
     """Whether training fills the slots one after another. Such rows are padded, one sample each: samples packed into one
     row have no common slot columns."""
     return steps_by_states(stage) and stage.rollout == "sequential"
@@ -195,7 +235,7 @@ class TrainSpec(Frozen):
 
     stage: Stage
     latent_steps: Annotated[int, Field(ge=0)] = 8
-    """S. 0 keeps the boundary markers only (a control)."""
+    """S. 0 keeps the boundary markers only (a control). Not read by sft, nor by reflect: a crop has as many slots as tokens."""
     seed: Annotated[int, Field(ge=0)] = 0
     images: Images = Images()
     vision: Literal["live", "cached"] = "live"
@@ -223,8 +263,10 @@ class DecodeSpec(Frozen):
     latent_steps: Annotated[int, Field(ge=0)] = 8
     latents: Latents = "own"
     """own: previous last hidden state; zeroed; noise: N(0,1) scaled to the own latent's norm; shuffled: another question's; oracle: Z_T of the true box."""
-    start: Literal["emitted", "forced"] = "emitted"
-    """Whether the model must emit `<|lvr_start|>` itself."""
+    start: Literal["emitted", "forced", "never"] = "emitted"
+    """Whether the model must emit `<|lvr_start|>` itself, is made to begin with it, or may not (zero steps: no latent segment)."""
+    end: Literal["emitted", "forced"] = "emitted"
+    """Whether the model must emit `<|lvr_end|>` itself, or it follows the last latent step."""
     max_new_tokens: Count = 512
     count_latents: bool = False
     """Whether latent steps count against max_new_tokens (the release counts them)."""

@@ -19,6 +19,7 @@ from models.training.data import ImageFile, Sample
 from models.training.features import FeatureStore
 from models.training.images import open_image, patches_of
 from models.training.packing import first_fit
+from models.visreflect.crops import Crop, cell_px, crops_of
 from models.vreflection import template
 from models.vreflection.batch import Batch
 from models.vreflection.losses import IGNORED
@@ -64,6 +65,41 @@ class Live:
         return patches, [(h // merge, w // merge) for _, h, w in grids.tolist()], grids
 
 
+class CropPixels(Protocol):
+    """Where the embeddings of evidence crops come from; as `Pixels`."""
+
+    def __call__(self, crops: Sequence[Crop]) -> tuple[list[Tensor], list[Grid], Tensor | None]: ...
+
+
+@dataclass
+class CachedCrops:
+    """From a store of crops' features."""
+
+    store: FeatureStore
+
+    def __call__(self, crops: Sequence[Crop]) -> tuple[list[Tensor], list[Grid], None]:
+        return [self.store[crop.key] for crop in crops], [self.store.grid(crop.key) for crop in crops], None
+
+    def tokens(self, sample: Sample) -> int:
+        """Slots of a sample's segments together."""
+        return sum(height * width for height, width in (self.store.grid(crop.key) for crop in crops_of(sample)))
+
+
+@dataclass
+class LiveCrops:
+    """Patches of the crops, for the tower in the model."""
+
+    processor: Any
+    """As from `load_crop_processor`."""
+
+    def __call__(self, crops: Sequence[Crop]) -> tuple[list[Tensor], list[Grid], Tensor | None]:
+        if not crops:
+            return [], [], None
+        least, merge = cell_px(self.processor), self.processor.merge_size
+        patches, grids = patches_of(self.processor, [crop.open(least) for crop in crops])
+        return patches, [(h // merge, w // merge) for _, h, w in grids.tolist()], grids
+
+
 @dataclass
 class Collated:
     """A batch and what error messages and logs need to know of it."""
@@ -80,7 +116,8 @@ class Collated:
 class Collator:
     """Turns samples into a `Collated` batch.
 
-    latent_steps: S, or None for the template without latent segments. slot_targets: whether slots are supervised, for
+    latent_steps: S, or None for the template without latent segments. crops: instead of S, every segment has a slot for each
+    merged token of its box's crop. slot_targets: whether slots are supervised, for
     counting only. packing "packed": several samples share a row of at most max_tokens, first-fit; "padded": one a row.
     short_rows: keep rows as short as the longest sample of the batch. The numbers are the same; for devices without a
     varlen attention kernel, where a row costs the square of its length.
@@ -96,6 +133,7 @@ class Collator:
         max_tokens: int = 16384,
         slot_targets: bool = False,
         short_rows: bool = False,
+        crops: CropPixels | None = None,
     ) -> None:
         self.tokens = SpecialTokens.of(tokenizer)
         self.pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
@@ -103,11 +141,13 @@ class Collator:
         self.positions = Positions(self.tokens.image)
         self.pixels, self.latent_steps = pixels, latent_steps
         self.packing, self.max_tokens = packing, max_tokens
-        self.slot_targets, self.short_rows = slot_targets, short_rows
+        self.slot_targets, self.short_rows, self.crops = slot_targets, short_rows, crops
 
     def __call__(self, samples: Sequence[Sample]) -> Collated:
         vision, grids, grid_thw = self.pixels([image for sample in samples for image in sample.images])
         first = _offsets([len(sample.images) for sample in samples])
+        cut, cut_grids, cut_thw = self.crops([c for s in samples for c in crops_of(s)]) if self.crops else ([], [], None)
+        slots, first_box = [h * w for h, w in cut_grids], _offsets([len(sample.boxes) for sample in samples])
         built = [
             template.build(
                 self.encoder,
@@ -115,7 +155,7 @@ class Collator:
                 sample.conversations,
                 grids[first[k] : first[k + 1]],
                 sample.boxes,
-                latent_steps=self.latent_steps,
+                latent_steps=slots[first_box[k] : first_box[k + 1]] if self.crops else self.latent_steps,
                 box_images=sample.box_image,
                 name=f"sample {sample.id}",
             )
@@ -134,6 +174,13 @@ class Collator:
         text = self._rows(built, rows, packed)
         order = [first[k] + i for row in rows for k in row for i in range(len(samples[k].images))]
         pictures = torch.cat([vision[i] for i in order]) if order else None
+        if self.crops:
+            boxes = [b for row in rows for k in row for b in range(first_box[k], first_box[k + 1])]
+            text |= {
+                "segment_slots": torch.tensor([slots[b] for b in boxes], dtype=torch.long),
+                "crop_values" if cut_thw is not None else "crop_embeds": torch.cat([cut[b] for b in boxes]) if boxes else None,
+                "crop_grid_thw": None if cut_thw is None else cut_thw[boxes],
+            }
         batch = Batch(
             **text,
             image_grids=torch.tensor([grids[i] for i in order], dtype=torch.long).reshape(-1, 2),
@@ -180,8 +227,8 @@ class Collator:
         }
 
     def _supervised(self, built: Sequence[template.Sample]) -> int:
-        masked = 0 if self.slot_targets else self.latent_steps or 0
-        return sum(sum(label != IGNORED for label in one.labels[1:]) - masked * len(one.starts) for one in built)
+        masked = [0 if self.slot_targets else sum(one.slots) for one in built]
+        return sum(sum(label != IGNORED for label in one.labels[1:]) - slots for one, slots in zip(built, masked))
 
 
 def _offsets(counts: Sequence[int]) -> list[int]:

@@ -1,7 +1,7 @@
-"""The frozen tower's outputs for every training image, computed once.
+"""The frozen tower's outputs for every training image, or for every evidence crop, computed once.
 
-    features.json        dtype, width D, image limits, counts
-    index.npz            key (hash of the image's name), shard, first row, merged height and width of every image
+    features.json        dtype, width D, image limits (and the crops' size), counts
+    index.npz            key (hash of the image's name, with a crop's box), shard, first row, merged height and width of every image
     shard-00000.npy …    [rows, D]; memory-mapped when read
 
 Values are stored in the dtype in which the tower runs, which is the dtype of its stored weights (bfloat16 in the public
@@ -14,22 +14,27 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
-from models.config import Images
+from models.config import Crops, Images
 from models.run import Interrupted, Run
 from models.training.data import ImageFile, Samples, read_samples
 from models.training.images import encode_images, load_image_processor, open_image, patches_of, stored_dtype
+from models.visreflect.crops import cell_px, distinct_crops, load_crop_processor
 from models.vreflection import checkpoint as checkpoints
 
 SHARD_BYTES = 1 << 28
+Picture = tuple[str, Path | str, Callable[[], Image.Image]]
+"""Key in the store, name in errors, and what opens it."""
 _CHUNK_IMAGES = 128
 _DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 _RAW = {torch.bfloat16: torch.uint16}
@@ -51,10 +56,12 @@ class FeatureStore:
         self._keys, self._shard, self._row, self._grid = (index[name] for name in ("key", "shard", "row", "grid"))
         self._shards: dict[int, np.ndarray] = {}
 
-    def check(self, images: Images) -> None:
-        """Raise ValueError if the features were computed with other image limits."""
-        if (held := self.facts["images"]) != (asked := images.model_dump()):
-            raise ValueError(f"{self.folder}: features are of images {held}, the spec says {asked}; compute them anew")
+    def check(self, images: Images, crops: Crops | None = None) -> None:
+        """Raise ValueError if the features were computed with other image limits, or of crops of another size."""
+        asked = {"images": images.model_dump(), "crops": crops and crops.model_dump()}
+        for what, wanted in asked.items():
+            if (held := self.facts.get(what)) != wanted:
+                raise ValueError(f"{self.folder}: features are of {what} {held}, the spec says {wanted}; compute them anew")
 
     def __len__(self) -> int:
         return len(self._keys)
@@ -82,38 +89,47 @@ class FeatureStore:
         return raw.view(self.dtype)
 
 
-def cache_features(run: Run, *, checkpoint: Path, data: Path, images: Images) -> dict[str, Any]:
+def cache_features(
+    run: Run, *, checkpoint: Path, data: Path, images: Images, crops: Crops | None = None
+) -> dict[str, Any]:
     """Compute and store the features of every distinct image of `data` in run.out; returns counts and images/s.
 
-    The tower runs in its stored dtype on run.device. Also writes the data set's rejected.jsonl and reading.json.
+    crops: of every distinct evidence crop instead (keys as `Crop.key`). The tower runs in its stored dtype on run.device. Also writes the data set's rejected.jsonl and reading.json.
     """
     torch.set_num_threads(run.threads)
     samples = read_samples(Path(data), report=run.out)
-    files = distinct_images(samples)
+    if crops is None:
+        processor = load_image_processor(checkpoint, images)
+        pictures = [(file.key, file.path, partial(open_image, file.path)) for file in distinct_images(samples)]
+    else:
+        processor = load_crop_processor(checkpoint, images, crops)
+        cut = distinct_crops(samples[number] for number in range(len(samples)))
+        pictures = [(crop.key, crop.key, partial(crop.open, cell_px(processor))) for crop in cut]
     dtype = stored_dtype(checkpoint)
     model = checkpoints.load(checkpoint, heads=frozenset(), latent_steps=0, dtype=dtype).to(run.device)
-    processor = load_image_processor(checkpoint, images)
     merge = model.model.visual.spatial_merge_size
     writer = _Writer(run.out, dtype)
     began, done = time.perf_counter(), 0
     with ThreadPoolExecutor(max_workers=max(1, run.threads)) as pool:
-        for chunk in _chunks(files, _CHUNK_IMAGES):
+        for chunk in _chunks(pictures, _CHUNK_IMAGES):
             if run.should_stop():
-                raise Interrupted(f"stopped after {done} of {len(files)} images")
-            patches, grids = patches_of(processor, list(pool.map(open_image, [file.path for file in chunk])))
-            for file, grid, tokens in zip(chunk, grids.tolist(), encode_images(model, patches, grids), strict=True):
+                raise Interrupted(f"stopped after {done} of {len(pictures)} images")
+            patches, grids = patches_of(processor, list(pool.map(lambda picture: picture[2](), chunk)))
+            encoded = encode_images(model, patches, grids)
+            for (key, name, _), grid, tokens in zip(chunk, grids.tolist(), encoded, strict=True):
                 if not torch.isfinite(tokens).all():
                     raise ValueError(
-                        f"{file.path}: the vision tower's output is not finite; the checkpoint or the image is broken"
+                        f"{name}: the vision tower's output is not finite; the checkpoint or the image is broken"
                     )
-                writer.add(file.key, tokens.cpu(), (grid[1] // merge, grid[2] // merge))
+                writer.add(key, tokens.cpu(), (grid[1] // merge, grid[2] // merge))
             done += len(chunk)
-            run.log(done, len(files), images_per_second=done / (time.perf_counter() - began))
+            run.log(done, len(pictures), images_per_second=done / (time.perf_counter() - began))
     width = model.config.text_config.hidden_size
     facts = {
         "dtype": str(dtype).removeprefix("torch."),
         "width": width,
         "images": images.model_dump(),
+        **({} if crops is None else {"crops": crops.model_dump()}),
         **writer.close(),
     }
     (run.out / "features.json").write_text(json.dumps(facts, indent=1) + "\n")
@@ -181,6 +197,6 @@ def _shard_name(number: int) -> str:
     return f"shard-{number:05d}.npy"
 
 
-def _chunks(items: list[ImageFile], size: int) -> Iterator[list[ImageFile]]:
+def _chunks(items: list[Picture], size: int) -> Iterator[list[Picture]]:
     for first in range(0, len(items), size):
         yield items[first : first + size]

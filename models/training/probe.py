@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.config import Sft, Stage
+from models.config import Slots, Stage
 from models.vreflection.batch import Batch
 from models.vreflection.diagnostics import exposure, mechanism
 from models.vreflection.model import StageOutput, VReflection
@@ -29,11 +29,12 @@ def probe(
 
     `ce`: answers with slots as in training (SFT: no slots). `teacher_fed.*`: slots hold Z_T of the true box.
     `free_running.*`: slot i holds the model's own state before it, as in decoding. `exposure_*`: how far the states of
-    the two lie apart.
+    the two lie apart. Of reflect, whose first state does not depend on the slots: `vr` over all slots, `vr_first` and the
+    mechanism numbers (z_t: the crop's embedding) of the first, with the crops in the slots.
     """
     parts: dict[str, list[StageOutput]] = {}
     modes: dict[str, Stage] = {}
-    if not isinstance(stage, Sft) and latent_steps:
+    if isinstance(stage, Slots) and latent_steps:
         plain = {"rollout": "sequential", "self_fed": 0.0, "slot_gradient": "detached"}
         if model.box_feature_resampler is not None and getattr(stage, "teacher", "stage1") != "none":
             modes["teacher_fed"] = stage.model_copy(update=plain | {"slot_fill": "teacher"})
@@ -69,7 +70,7 @@ def _merge(outs: list[StageOutput]) -> StageOutput:
     parts = {
         name: (torch.stack([o.parts[name].float() for o in outs]) * (w := tokens if name == "ce" else boxes)).sum()
         / w.sum().clamp(min=1)
-        for name in ("ce", "bcm", "dac_feat", "dac_attn")
+        for name in ("ce", "bcm", "dac_feat", "dac_attn", "vr", "vr_first")
         if name in outs[0].parts
     }
     stacked: dict[str, Tensor | None] = {}

@@ -15,15 +15,16 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 from transformers import AutoTokenizer, TrainingArguments
 
-from models.config import Sft, Stage2, TrainSpec
+from models.config import Reflect, Sft, Slots, Stage2, TrainSpec
 from models.run import Run
-from models.training.collate import Cached, Collator, Live, Pixels
+from models.training.collate import Cached, CachedCrops, Collator, CropPixels, Live, LiveCrops, Pixels
 from models.training.data import Sample, Samples, read_samples
 from models.training.features import FeatureStore
 from models.training.images import load_image_processor, stored_dtype
 from models.training.order import MicroBatches, Order
 from models.training.probe import probe
 from models.training.trainer import CHECKPOINT_SECONDS, StageTrainer, trainable
+from models.visreflect.crops import load_crop_processor
 from models.vreflection import checkpoint as checkpoints
 from models.vreflection.batch import Batch
 from models.vreflection.model import VReflection, heads_of, refuse_stage
@@ -42,6 +43,7 @@ def train(
     data: Path,
     features: Path | None,
     teacher: Path | None,
+    crops: Path | None = None,
     micro_batch: int,
     deepspeed: dict[str, Any] | None = None,
     gradient_checkpointing: bool | None = None,
@@ -50,7 +52,7 @@ def train(
 ) -> dict[str, Any]:
     """Train one stage from `init` on `data` and write a checkpoint folder to run.out; returns its diagnostics.
 
-    features: a folder of `cache_features`, for spec.vision "cached". teacher: a checkpoint whose BCM is the frozen
+    features: a folder of `cache_features`, for spec.vision "cached"; crops: one of its crops, for reflect. teacher: a checkpoint whose BCM is the frozen
     teacher; None takes the one in `init`. micro_batch: sequences per forward pass at most; what does not divide the rank's
     share of global_batch is an error that lists the choices. Under torchrun (RANK, WORLD_SIZE set) ranks share the
     global batch. gradient_checkpointing None: for large models on a GPU. attention: transformers' name of
@@ -61,14 +63,14 @@ def train(
     stage = spec.stage
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     torch.set_num_threads(run.threads)
-    if not isinstance(stage, Sft):
+    if isinstance(stage, Slots):
         refuse_stage(stage)
     samples = read_samples(Path(data), report=run.out if rank == 0 else None)
     held = held_out(len(samples))
-    pixels = _pixels(spec, Path(init), features)
+    pixels, cut = _pixels(spec, Path(init), features), _crops(spec, Path(init), crops)
     order = Order(
         samples=len(samples) - held,
-        lengths=[pixels.rough_length(s) for s in samples] if isinstance(pixels, Cached) else None,
+        lengths=_rough_lengths(samples, pixels, cut) if isinstance(pixels, Cached) else None,
         steps=stage.steps,
         global_batch=stage.global_batch,
         micro_batch=min(micro_batch, stage.global_batch // world),
@@ -93,6 +95,7 @@ def train(
         "latent_steps": None if isinstance(stage, Sft) else spec.latent_steps,
         "max_tokens": spec.max_tokens,
         "slot_targets": getattr(stage, "ce_on_slots", False),
+        "crops": cut,
     }
     workers = 0 if spec.vision == "cached" else max(0, min(8, run.threads - 1))
     loader = DataLoader(
@@ -263,6 +266,27 @@ def _pixels(spec: TrainSpec, init: Path, features: Path | None) -> Pixels:
     store = FeatureStore(Path(features))
     store.check(spec.images)
     return Cached(store)
+
+
+def _crops(spec: TrainSpec, init: Path, crops: Path | None) -> CropPixels | None:
+    """The evidence crops that fill the slots of a reflect stage."""
+    if not isinstance(spec.stage, Reflect):
+        return None
+    if spec.vision == "live":
+        return LiveCrops(load_crop_processor(init, spec.images, spec.stage.crops))
+    if crops is None:
+        raise ValueError(
+            "vision: cached needs a folder of the crops' features; compute them first (cache_features with crops), "
+            "or set vision: live"
+        )
+    store = FeatureStore(Path(crops))
+    store.check(spec.images, spec.stage.crops)
+    return CachedCrops(store)
+
+
+def _rough_lengths(samples: Samples, pixels: Cached, crops: CropPixels | None) -> list[int]:
+    extra = crops.tokens if isinstance(crops, CachedCrops) else lambda sample: 0
+    return [pixels.rough_length(sample) + extra(sample) for sample in samples]
 
 
 class _Numbered(Dataset):

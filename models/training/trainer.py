@@ -33,8 +33,8 @@ CHECKPOINT_SECONDS = 20.0
 SAVING_SHARE = 0.05
 """At most this share of the time goes into checkpoints: slow ones are written more rarely."""
 
-_LOSSES = ("ce", "bcm", "dac_feat", "dac_attn")
-_SUMS = ("loss", *_LOSSES, "clamped", "self_fed")
+_LOSSES = ("ce", "bcm", "dac_feat", "dac_attn", "vr")
+_SUMS = ("loss", *_LOSSES, "vr_first", "clamped", "self_fed")
 
 
 class NotFinite(FloatingPointError):

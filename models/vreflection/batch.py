@@ -44,6 +44,14 @@ class Batch:
     pixel_values: FloatTensor | None = None
     image_grid_thw: LongTensor | None = None
     """[I, 3]: (1, height, width) in patches; with `pixel_values` only."""
+    segment_slots: LongTensor | None = None
+    """[B]: slots of each segment, N in all, where crops fill them; None: every segment has the stage's S."""
+    crop_embeds: FloatTensor | None = None
+    """[N, D]: cached features of the segments' crops, in their order."""
+    crop_values: FloatTensor | None = None
+    """Patches of the crops, instead."""
+    crop_grid_thw: LongTensor | None = None
+    """[B, 3], with `crop_values` only."""
 
     def __post_init__(self) -> None:
         rows, length = self.input_ids.shape
@@ -61,6 +69,10 @@ class Batch:
             )
         if (self.image_embeds is None) == (self.pixel_values is None) and len(self.image_grids):
             raise ValueError("give image_embeds or pixel_values, not both or neither")
+        if self.segment_slots is not None:
+            _expect("segment_slots", self.segment_slots, (segments,))
+            if (self.crop_embeds is None) == (self.crop_values is None) and segments:
+                raise ValueError("segments with slots of their own take crop_embeds or crop_values, not both or neither")
 
     def __len__(self) -> int:
         """Samples in the batch."""

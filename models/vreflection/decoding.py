@@ -92,6 +92,8 @@ class _Row:
         """Tokens that count against max_new_tokens."""
         self.left = 0
         """Latent steps still to be taken in this segment; > 0 is latent mode."""
+        self.closing = False
+        """Whether `<|lvr_end|>` is to follow them, whatever the model says."""
         self.segment = -1
         """Latent segments begun, less one."""
         self.steps = 0
@@ -118,7 +120,8 @@ def decode(
     """Greedy answers to `prompts`, in order.
 
     The model emits `<|lvr_start|>` itself, or it is forced as the first token (and stands in token_ids). The state of that
-    token is the first latent input; after S of them the model decodes normally again, and may start another segment.
+    token is the first latent input; after S of them `<|lvr_end|>` is forced or emitted, and the model decodes normally again
+    and may start another segment. start never: it may not open any.
     End tokens cannot come while latent. Latent steps count against max_new_tokens only with `count_latents`. An answer that
     would begin more than max_segments segments is cut off.
 
@@ -422,9 +425,11 @@ class _Decoder:
         latent = [at for at, row in enumerate(self.rows) if not row.done and row.left]
         speaking = [at for at, row in enumerate(self.rows) if not row.done and not row.left]
         if speaking:
-            chosen = self.model.lm_head(hidden[speaking]).argmax(-1).tolist()
-            for at, token in zip(speaking, chosen):
-                self._emit(self.rows[at], token)
+            logits = self.model.lm_head(hidden[speaking])
+            if self.spec.start == "never":
+                logits[:, self.tokens.lvr_start] = -torch.inf
+            for at, token in zip(speaking, logits.argmax(-1).tolist()):
+                self._emit(self.rows[at], self.tokens.lvr_end if self.rows[at].closing else token)
         if not latent and all(row.done for row in self.rows):
             return None
         # A row that has just emitted `<|lvr_start|>` is fed that token now; its latent steps follow.
@@ -444,6 +449,7 @@ class _Decoder:
         row.counted += 1
         starts = token == self.tokens.lvr_start
         row.segment += starts
+        row.closing = starts and self.spec.end == "forced"
         if token in self.eos:
             row.done = True
         elif row.counted >= self.spec.max_new_tokens or (starts and self._has_all_segments(row)):

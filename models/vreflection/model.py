@@ -10,7 +10,20 @@ from torch import Tensor
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 from transformers import initialization as init
 
-from models.config import Alignment, Distillation, Joint, Sft, Slots, Stage, Stage1, Stage2, rolls_out, steps_by_states
+from models.config import (
+    Alignment,
+    Distillation,
+    Joint,
+    Reflect,
+    Sft,
+    Slots,
+    Stage,
+    Stage1,
+    Stage2,
+    rolls_out,
+    steps_by_states,
+)
+from models.visreflect import reflection
 from models.vreflection import losses
 from models.vreflection.batch import Batch
 from models.vreflection.boxes import Cells, Region, box_cells, roi_region, token_region
@@ -32,9 +45,9 @@ class StageOutput:
     loss: Tensor
     """Scalar to call backward on."""
     parts: dict[str, Tensor] = field(default_factory=dict)
-    """Detached scalars, unweighted: ce, bcm, dac_feat, dac_attn; and counts: ce_tokens, boxes, clamped, self_fed."""
+    """Detached scalars, unweighted: ce, bcm, dac_feat, dac_attn, vr, vr_first; and counts: ce_tokens, boxes, clamped, self_fed."""
     z_t: Tensor | None = None
-    """[B, S, D]"""
+    """[B, S, D]; of reflect the crops' first embeddings [B, 1, D]."""
     z_s: Tensor | None = None
     """[B, S, D]"""
     a_t: Tensor | None = None
@@ -46,7 +59,7 @@ class StageOutput:
     key_mask: Tensor | None = None
     """[B, L] bool: cells that exist (False is padding)."""
     hidden: Tensor | None = None
-    """[B, S, D]: the states that predict the slots (at slot i - 1)."""
+    """[B, S, D]: the states that predict the slots (at slot i - 1); of reflect the first slot's alone [B, 1, D]."""
 
 
 @dataclass(eq=False)
@@ -156,14 +169,16 @@ class VReflection(Qwen2_5_VLForConditionalGeneration):
         """As `stage_forward`, every term with its graph."""
         features = self.vision(batch)
         embeds = self.embed(batch.input_ids, features)
-        if isinstance(stage, Sft) or latent_steps == 0 or len(batch.boxes) == 0:
+        if isinstance(stage, Reflect) and len(batch.boxes):
+            terms = self._reflect(batch, stage, embeds, num_boxes)
+        elif isinstance(stage, (Sft, Reflect)) or latent_steps == 0 or len(batch.boxes) == 0:
             terms = Terms({}, {}, {}, self.run_language(embeds, batch), embeds, {})
         else:
             terms = _LatentPass(
                 self, batch, stage, latent_steps, features, embeds, indicator, generator, num_boxes
             ).terms()
-        mask_slots = not isinstance(stage, Sft) and latent_steps > 0 and not stage.ce_on_slots
-        ce, count = self.cross_entropy(terms.hidden, batch, latent_steps if mask_slots else 0, num_items)
+        masked = latent_steps if isinstance(stage, Slots) and not stage.ce_on_slots else 0
+        ce, count = self.cross_entropy(terms.hidden, batch, masked, num_items)
         terms.losses = {"ce": ce} | terms.losses
         terms.weights["ce"] = 1.0
         terms.counts |= {"ce_tokens": count, "boxes": torch.tensor(len(batch.boxes), device=ce.device)}
@@ -172,12 +187,38 @@ class VReflection(Qwen2_5_VLForConditionalGeneration):
     def vision(self, batch: Batch) -> Tensor:
         """Merged vision features [T, D], detached, in the language model's dtype (the frozen tower keeps the dtype it was
         stored in, the trained parts may be float32): cached ones, or the tower's."""
+        return self._encoded(batch.pixel_values, batch.image_grid_thw, batch.image_embeds)
+
+    def crops(self, batch: Batch) -> Tensor:
+        """The same of the segments' evidence crops, segment after segment: [N, D], one for each slot."""
+        crops = self._encoded(batch.crop_values, batch.crop_grid_thw, batch.crop_embeds)
+        if crops is None or len(crops) != int(batch.segment_slots.sum()):
+            found = "none" if crops is None else len(crops)
+            raise Refused(f"{int(batch.segment_slots.sum())} slots, but the crops have {found} embeddings")
+        return crops
+
+    def _encoded(self, pixels: Tensor | None, grid_thw: Tensor | None, embeds: Tensor | None) -> Tensor | None:
         dtype = self.get_input_embeddings().weight.dtype
-        if batch.pixel_values is not None:
+        if pixels is not None:
             with torch.no_grad():
-                pixels = batch.pixel_values.to(self.model.visual.dtype)
-                return self.model.visual(pixels, batch.image_grid_thw).pooler_output.to(dtype)
-        return None if batch.image_embeds is None else batch.image_embeds.detach().to(dtype)
+                return self.model.visual(pixels.to(self.model.visual.dtype), grid_thw).pooler_output.to(dtype)
+        return None if embeds is None else embeds.detach().to(dtype)
+
+    def _reflect(self, batch: Batch, stage: Reflect, embeds: Tensor, num_boxes: int | Tensor | None) -> Terms:
+        """VisReflect: the slots hold the crops' embeddings, and the state before each is drawn towards it."""
+        if batch.segment_slots is None:
+            raise Refused("reflect fills its slots with evidence crops; give the batch segment_slots and their embeddings")
+        crops = self.crops(batch)
+        row, column, segment = reflection.slot_places(batch)
+        fed = embeds.index_put((row, column), crops.to(embeds.dtype))
+        hidden = self.run_language(fed, batch)
+        per_box, first = reflection.misalignment(hidden[row, column - 1], crops, segment, len(batch.boxes))
+        latents = {
+            "hidden": hidden[batch.segment_row, batch.segment_start - 1][:, None],
+            "z_t": crops[batch.segment_slots.cumsum(0) - batch.segment_slots][:, None],
+        }
+        counts = {"vr_first": losses.mean(first.detach(), num_boxes)}
+        return Terms({"vr": losses.mean(per_box, num_boxes)}, {"vr": stage.lambda_vr}, counts, hidden, fed, latents)
 
     def embed(self, input_ids: Tensor, features: Tensor | None) -> Tensor:
         """Input embeddings [R, L, D] with the features [T, D] in the image tokens' places."""
@@ -200,10 +241,14 @@ class VReflection(Qwen2_5_VLForConditionalGeneration):
         ).last_hidden_state
 
     def cross_entropy(self, hidden: Tensor, batch: Batch, masked_slots: int, count: float | Tensor | None):
-        """(mean cross-entropy over supervised tokens, their number); logits are computed only where they are needed."""
+        """(mean cross-entropy over supervised tokens, their number); logits are computed only where they are needed.
+
+        masked_slots: S where slots are no targets, else 0. Slots that crops fill never are.
+        """
         labels = batch.labels
-        if masked_slots and len(batch.segment_row):
-            row, column = slot_places(batch, masked_slots)
+        if (masked_slots or batch.segment_slots is not None) and len(batch.segment_row):
+            places = slot_places(batch, masked_slots) if batch.segment_slots is None else reflection.slot_places(batch)
+            row, column = places[:2]
             labels = labels.index_put((row, column), torch.tensor(losses.IGNORED, device=labels.device))
         ahead = losses.supervised(labels)
         targets = labels.roll(-1, dims=1)[ahead]

@@ -28,7 +28,7 @@ Grid = tuple[int, int]
 
 @dataclass(frozen=True)
 class Sample:
-    """One training sequence. Segment k is box k: its first slot stands at `starts[k]` and looks at image `images[k]`."""
+    """One training sequence. Segment k is box k: `slots[k]` slots from `starts[k]` on, looking at image `images[k]`."""
 
     input_ids: list[int]
     labels: list[int]
@@ -37,6 +37,7 @@ class Sample:
     boxes: list[tuple[float, ...]]
     starts: list[int]
     images: list[int]
+    slots: list[int]
 
     def __len__(self) -> int:
         return len(self.input_ids)
@@ -58,17 +59,18 @@ def latent_text(latent_steps: int) -> str:
     return "<|lvr_start|>" + "<|lvr|>" * latent_steps + "<|lvr_end|>"
 
 
-def assistant_text(value: str, latent_steps: int | None) -> str:
+def assistant_text(value: str, latent_steps: int | Sequence[int] | None) -> str:
     """An answer's content: every `<lvr>` becomes a segment; text before the first is dropped, as in the release.
 
-    latent_steps None: the template without latent segments (vanilla SFT); the newline or blank after a placeholder goes too.
+    latent_steps: slots of every segment, or of each. None: the template without latent segments (vanilla SFT); the newline or blank after a placeholder goes too.
     """
     _first, *rest = value.split(LATENT)
     if not rest:
         return value
     if latent_steps is None:
         return "".join(part.removeprefix("\n") if part.startswith("\n") else part.removeprefix(" ") for part in rest)
-    return latent_text(latent_steps) + latent_text(latent_steps).join(rest)
+    counts = [latent_steps] * len(rest) if isinstance(latent_steps, int) else latent_steps
+    return "".join(latent_text(count) + part for count, part in zip(counts, rest, strict=True))
 
 
 def turn(role: str, content: str) -> str:
@@ -96,16 +98,19 @@ def build(
     grids: Sequence[Grid],
     boxes: Sequence[Sequence[float]],
     *,
-    latent_steps: int | None,
+    latent_steps: int | Sequence[int] | None,
     box_images: Sequence[int] | None = None,
     name: str = "sample",
 ) -> Sample:
     """A LLaVA-style conversation ([{"from": "human" | "gpt", "value": …}, …]) as one training sequence.
 
-    latent_steps None drops the latent segments (SFT). box_images: image of every box, None = the first.
+    latent_steps: slots of every segment, or of each box's; None drops the latent segments (SFT). box_images: image of every box, None = the first.
     `name` stands in every error.
     """
-    ids, labels, starts, used = encode(tokenizer, SYSTEM), [], [], 0
+    ids, labels, starts, used, begun = encode(tokenizer, SYSTEM), [], [], 0, 0
+    listed = None if latent_steps is None or isinstance(latent_steps, int) else list(latent_steps)
+    if listed is not None and len(listed) != len(boxes):
+        raise ValueError(f"{name}: {len(listed)} numbers of slots for {len(boxes)} boxes")
     labels += [IGNORED] * len(ids)
     for message in conversations:
         role, value = message["from"], message["value"]
@@ -116,7 +121,12 @@ def build(
             new = encode(tokenizer, text)
             labels += [IGNORED] * len(new)
         elif role == "gpt":
-            new = encode(tokenizer, assistant_text(value, latent_steps) + "<|im_end|>\n")
+            segments = value.count(LATENT)
+            if listed is not None and begun + segments > len(listed):
+                raise ValueError(f"{name}: more {LATENT} placeholders than its {len(boxes)} boxes")
+            steps = latent_steps if listed is None else listed[begun : begun + segments]
+            begun += segments
+            new = encode(tokenizer, assistant_text(value, steps) + "<|im_end|>\n")
             starts += [len(ids) + at + 1 for at, token in enumerate(new) if token == tokens.lvr_start]
             labels += new
         else:
@@ -133,7 +143,8 @@ def build(
         check_box(box, f"{name}, box {at}")
         if not 0 <= image < len(grids):
             raise ValueError(f"{name}, box {at}: image {image} of {len(grids)}")
-    return Sample(ids, labels, [tuple(g) for g in grids], [tuple(b) for b in boxes], starts, images)
+    slots = [latent_steps] * len(starts) if isinstance(latent_steps, int) else listed or []
+    return Sample(ids, labels, [tuple(g) for g in grids], [tuple(b) for b in boxes], starts, images, slots)
 
 
 def positions(input_ids: Tensor, grids: Sequence[Grid] | Tensor, image_token: int) -> Tensor:

@@ -7,6 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from models.config import (
+    Crops,
     DecodeSpec,
     EvaluateSpec,
     ExternalMirror,
@@ -15,6 +16,7 @@ from models.config import (
     Joint,
     ProxyMirror,
     ProxyTraining,
+    Reflect,
     Sft,
     Stage1,
     Stage2,
@@ -35,12 +37,18 @@ DISTILLATION = {
     "epsilon_in": "both", "query_source": "hidden", "query_shift": 1, "teacher": "stage1",
 }  # fmt: skip
 IMAGES = {"min_pixels": 100352, "max_pixels": 4014080, "processor": "torchvision"}
-DECODE = {"latent_steps": 8, "latents": "own", "start": "emitted", "max_new_tokens": 512, "count_latents": False, "max_segments": None}
+DECODE = {
+    "latent_steps": 8, "latents": "own", "start": "emitted", "end": "emitted", "max_new_tokens": 512, "count_latents": False,
+    "max_segments": None,
+}  # fmt: skip
 FROZEN = {
     Sft: OPTIMISATION | {"kind": "sft"},
     Stage1: OPTIMISATION | SLOTS | ALIGNMENT | {"kind": "stage1"},
     Stage2: OPTIMISATION | SLOTS | DISTILLATION | {"kind": "stage2", "slot_fill": "student"},
     Joint: OPTIMISATION | SLOTS | ALIGNMENT | DISTILLATION | {"kind": "joint", "teacher": "joint"},
+    Reflect: OPTIMISATION
+    | {"kind": "reflect", "steps": 5000, "weight_decay": 0.0, "lambda_vr": 0.1, "crop_min_tokens": 16, "crop_max_tokens": 128},
+    Crops: {"min_tokens": 16, "max_tokens": 128},
     Images: IMAGES,
     TrainSpec: {"latent_steps": 8, "seed": 0, "images": Images(), "vision": "live", "max_tokens": 16384, "packing": "packed"},
     DecodeSpec: DECODE,
@@ -74,6 +82,8 @@ REFUSED = {
     "a first pass from nobody": (Stage2, {"teacher": "none", "rollout": "two_pass"}, "two_pass starts from teacher-filled slots"),
     "a fill from nobody": (Stage2, {"teacher": "none", "slot_fill": "teacher"}, "teacher: none cannot fill the slots"),
     "a frozen teacher in joint training": (Joint, {"teacher": "stage1"}, "Input should be 'joint'"),
+    "crops of no size": (Reflect, {"crop_min_tokens": 129}, "crop_min_tokens 129 is above crop_max_tokens 128"),
+    "slots of a stage that has crops": (Reflect, {"slot_fill": "teacher"}, "Extra inputs are not permitted"),
     "packed rows filled one after another": (TrainSpec, {"stage": Stage2()}, "packing: packed cannot roll out its slots"),
 }  # fmt: skip
 

@@ -334,3 +334,26 @@ def test_end_tokens_stand_in_the_answer_and_markers_are_the_models_own(talkative
     ended = [a for a in run(talkative, prompts, tokens) if not a.truncated]
     assert ended and all(a.token_ids[-1] == EOS and EOS not in a.token_ids[:-1] for a in ended)
     assert all(a.token_ids.count(LVR_END) >= 0 for a in ended)
+
+
+def test_a_forced_end_follows_the_last_step_and_a_batch_answers_as_one_prompt_at_a_time(talkative, prompts, tokens):
+    options = {"start": "forced", "end": "forced", "latent_steps": 1}
+    whole = run(talkative, prompts, tokens, **options)
+    assert all(answer.token_ids[:3] == [LVR_START, LVR, LVR_END] for answer in whole)
+    assert any(answer.token_ids.count(LVR_START) > 1 for answer in whole), "a later segment"
+    for answer in whole:
+        for at, token in enumerate(answer.token_ids[:-2]):
+            assert token != LVR_START or answer.token_ids[at + 1 : at + 3] == [LVR, LVR_END]
+    same(whole, [run(talkative, [prompt], tokens, **options)[0] for prompt in prompts])
+    left = run(talkative, prompts, tokens, start="forced", latent_steps=1)
+    assert any(a.token_ids[2] != LVR_END for a in left), "by itself the model says something else"
+
+
+def test_a_model_that_may_not_start_answers_as_one_that_never_would(talkative, prompts, tokens):
+    silent = run(talkative, prompts, tokens, start="never")
+    assert any(answer.latent_started for answer in run(talkative, prompts, tokens))
+    assert not any(answer.latent_started or answer.latent_steps for answer in silent)
+    same(silent, run(talkative, prompts, tokens, start="never", end="forced", latent_steps=0))
+    with torch.no_grad():
+        talkative.lm_head.weight[LVR_START] = 0
+    same(silent, run(talkative, prompts, tokens))

@@ -1,0 +1,228 @@
+"""VisReflect's image stage: crops as the tower sees them, its loss against plain torch, packing, and training to the end."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from safetensors.torch import load_file
+from transformers import AutoImageProcessor, AutoTokenizer, Qwen2_5_VLForConditionalGeneration
+
+from models.config import Crops, Reflect, TrainSpec
+from models.run import LocalRun
+from models.training import cache_features, train
+from models.training.collate import Cached, CachedCrops, Collator, Live, LiveCrops
+from models.training.data import read_samples
+from models.training.features import FeatureStore
+from models.training.images import load_image_processor
+from models.visreflect import reflection
+from models.visreflect.crops import crops_of, distinct_crops, load_crop_processor, rectangle
+from models.vreflection import checkpoint as checkpoints
+from models.vreflection.model import Refused
+from models.vreflection.template import positions
+from tests.models.training.conftest import SMALL
+
+CROPS = Crops(min_tokens=4, max_tokens=9)
+STAGE = Reflect(steps=2, global_batch=4, lr=1e-3, precision="fp32", crop_min_tokens=4, crop_max_tokens=9)
+
+
+@pytest.fixture(scope="module")
+def world(base, make_data, tmp_path_factory):
+    data, features, crops = make_data(8, several=True), *(tmp_path_factory.mktemp(name) for name in ("features", "crops"))
+    cache_features(LocalRun(features), checkpoint=base, data=data, images=SMALL)
+    cache_features(LocalRun(crops), checkpoint=base, data=data, images=SMALL, crops=CROPS)
+    return {"init": base, "data": data, "features": features, "crops": crops}
+
+
+@pytest.fixture(scope="module")
+def tokenizer(base):
+    return AutoTokenizer.from_pretrained(base)
+
+
+def collator(world, tokenizer, **options) -> Collator:
+    stores = (FeatureStore(world[name]) for name in ("features", "crops"))
+    return Collator(tokenizer, Cached(next(stores)), crops=CachedCrops(next(stores)), latent_steps=None, **options)
+
+
+def model_of(world):
+    return checkpoints.load(world["init"], heads=frozenset(), latent_steps=0, dtype=torch.float32)
+
+
+def gradients(model, loss) -> dict[str, torch.Tensor]:
+    named = {n: p for n, p in model.named_parameters() if "visual" not in n}
+    return dict(zip(named, torch.autograd.grad(loss, list(named.values()), allow_unused=True)))
+
+
+def same_gradients(ours, theirs, tolerance=2e-4):
+    assert ours.keys() == theirs.keys()
+    for name, own in ours.items():
+        largest = theirs[name].abs().max().clamp(min=1e-6)
+        assert (own - theirs[name]).abs().max() / largest < tolerance, name
+
+
+def test_a_crop_is_rounded_outwards_and_a_sliver_grows_within_the_picture():
+    assert rectangle((0.25, 0.5, 0.5, 1.0), 128, 64, 16) == (32, 32, 64, 64)
+    assert rectangle((0.2505, 0.5, 0.5005, 1.0), 128, 64, 16) == (32, 32, 65, 64)
+    assert rectangle((0.291667, 0.0, 0.583333, 1.0), 192, 64, 16) == (56, 0, 112, 64), "six digits stand on their pixel"
+    assert rectangle((0.5, 0.0, 0.501, 1.0), 1000, 64, 28) == (486, 0, 514, 64)
+    assert rectangle((0.0, 0.0, 0.01, 1.0), 1000, 64, 28) == (0, 0, 28, 64)
+    assert rectangle((0.999, 0.0, 1.0, 1.0), 1000, 64, 28) == (972, 0, 1000, 64)
+    assert rectangle((0.5, 0.5, 0.6, 0.6), 20, 20, 28) == (0, 0, 20, 20), "no more than there is"
+
+
+@torch.no_grad()
+def test_a_crops_features_are_the_towers_of_the_cut_picture_within_its_tokens(world):
+    samples, store, model = read_samples(world["data"]), FeatureStore(world["crops"]), model_of(world)
+    store.check(SMALL, CROPS)
+    area = 16 * 16  # pixels of a merged token: patch 8, merge 2
+    processor = AutoImageProcessor.from_pretrained(
+        world["init"], min_pixels=CROPS.min_tokens * area, max_pixels=CROPS.max_tokens * area
+    )
+    crops = distinct_crops(samples[k] for k in range(len(samples)))
+    assert len(store) == len(crops) == 12
+    compared = 0
+    for crop in crops:
+        picture = Image.open(crop.file.path).convert("RGB")
+        x0, y0, x1, y1 = crop.box
+        edges = (math.floor(x0 * picture.width), math.floor(y0 * picture.height))
+        ends = (math.ceil(x1 * picture.width), math.ceil(y1 * picture.height))
+        if min(ends[0] - edges[0], ends[1] - edges[1]) < 16:
+            continue  # a sliver: grown, see above
+        compared += 1
+        made = processor(images=[picture.crop((*edges, *ends))], return_tensors="pt")
+        live = model.model.visual(made["pixel_values"], made["image_grid_thw"]).pooler_output
+        assert CROPS.min_tokens <= len(live) <= CROPS.max_tokens
+        torch.testing.assert_close(store[crop.key], live, rtol=1e-5, atol=1e-6)
+    assert compared >= 6
+
+
+def test_crops_of_another_size_are_refused(world, tmp_path):
+    with pytest.raises(ValueError, match="features are of crops .* compute them anew"):
+        FeatureStore(world["crops"]).check(SMALL, Crops())
+    with pytest.raises(ValueError, match="features are of crops None"):
+        FeatureStore(world["features"]).check(SMALL, CROPS)
+
+
+def plainly(world, tokenizer, sample):
+    """(CE, 1 - mean cos) of one sample with one box, from transformers' own model and the texts alone."""
+    model = Qwen2_5_VLForConditionalGeneration.from_pretrained(world["init"], dtype=torch.float32).eval()
+    features, grid = FeatureStore(world["features"]), FeatureStore(world["features"]).grid(sample.images[0].key)
+    crop = FeatureStore(world["crops"])[crops_of(sample)[0].key]
+    question, answer = (turn["value"].split("\n", 1)[1] for turn in sample.conversations)
+    prompt = (
+        "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n<|vision_start|>"
+        + "<|image_pad|>" * grid[0] * grid[1] + f"<|vision_end|>{question}<|im_end|>\n<|im_start|>assistant\n"
+    )  # fmt: skip
+    parts = [prompt, "<|lvr_start|>", "<|lvr|>" * len(crop), "<|lvr_end|>", f"\n{answer}<|im_end|>\n"]
+    lengths = [len(tokenizer(part).input_ids) for part in parts]
+    ids = torch.tensor(tokenizer("".join(parts)).input_ids)
+    assert len(ids) == sum(lengths)
+    first = lengths[0] + 1
+    slots = torch.arange(first, first + len(crop))
+    embeds = model.get_input_embeddings()(ids).clone()
+    embeds[ids == tokenizer.convert_tokens_to_ids("<|image_pad|>")] = features[sample.images[0].key]
+    embeds[slots] = crop
+    place = positions(ids, [grid], tokenizer.convert_tokens_to_ids("<|image_pad|>"))
+    hidden = model.model.language_model(inputs_embeds=embeds[None], position_ids=place[1:, None]).last_hidden_state[0]
+    answers = [p for p in range(lengths[0], len(ids)) if p not in set(slots.tolist())]
+    ce = F.cross_entropy(model.lm_head(hidden[[p - 1 for p in answers]]), ids[answers])
+    cosines = [hidden[p - 1] @ ids_v / (hidden[p - 1].norm() * ids_v.norm()) for p, ids_v in zip(slots, crop, strict=True)]
+    return model, ce, 1 - torch.stack(cosines).mean(), cosines[0]
+
+
+def test_the_loss_and_its_gradients_are_the_formulas(world, tokenizer):
+    sample = read_samples(world["data"])[0]
+    model, made = model_of(world), collator(world, tokenizer, packing="padded")([sample])
+    terms = model.stage_terms(made.batch, STAGE, 8)
+    plain, ce, vr, cosine = plainly(world, tokenizer, sample)
+    torch.testing.assert_close(terms.losses["ce"], ce, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(terms.losses["vr"], vr, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(terms.counts["vr_first"], 1 - cosine.detach(), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(terms.total(), ce + 0.1 * vr)
+    assert int(terms.counts["ce_tokens"]) == made.supervised
+    wanted = gradients(plain, ce + 0.1 * vr)
+    same_gradients(gradients(model, terms.total()), wanted)
+    assert wanted["lm_head.weight"].any()
+
+
+def test_packed_and_padded_rows_give_the_same_losses_and_gradients(world, tokenizer):
+    samples, model = read_samples(world["data"]), model_of(world)
+    some = [samples[k] for k in range(4)]
+    packed, padded = (collator(world, tokenizer, packing=how)(some) for how in ("packed", "padded"))
+    assert len(packed.batch.input_ids) == 1 and len(padded.batch.input_ids) == 4 and packed.supervised == padded.supervised
+    slots = padded.batch.segment_slots
+    assert len(slots) == 6 and len(set(slots.tolist())) > 1, "crops differ in size"
+    one, other = (model.stage_terms(made.batch, STAGE, 8) for made in (packed, padded))
+    for name in ("ce", "vr"):
+        torch.testing.assert_close(one.losses[name], other.losses[name], rtol=1e-5, atol=1e-6)
+    same_gradients(gradients(model, one.total()), gradients(model, other.total()))
+
+
+def test_micro_batches_add_up_to_the_step(world, tokenizer):
+    samples, model = read_samples(world["data"]), model_of(world)
+    whole = collator(world, tokenizer)([samples[k] for k in range(4)])
+    parts = [collator(world, tokenizer)([samples[k] for k in pair]) for pair in ((0, 1), (2, 3))]
+    counts = {"num_items": whole.supervised, "num_boxes": len(whole.batch.boxes)}
+    losses = [model.stage_forward(part.batch, STAGE, 8, **counts).loss for part in parts]
+    torch.testing.assert_close(sum(losses), model.stage_forward(whole.batch, STAGE, 8).loss)
+
+
+def test_live_crops_and_cached_ones_give_one_batch(world, tokenizer):
+    samples, model = read_samples(world["data"]), model_of(world)
+    some = [samples[k] for k in range(3)]
+    live = Collator(
+        tokenizer, Live(load_image_processor(world["init"], SMALL)), latent_steps=None,
+        crops=LiveCrops(load_crop_processor(world["init"], SMALL, CROPS)),
+    )(some)  # fmt: skip
+    cached = collator(world, tokenizer)(some)
+    assert torch.equal(live.batch.input_ids, cached.batch.input_ids)
+    assert torch.equal(live.batch.segment_slots, cached.batch.segment_slots)
+    torch.testing.assert_close(model.crops(live.batch), cached.batch.crop_embeds, rtol=1e-4, atol=1e-5)
+
+
+def test_slots_stand_where_the_crops_go_and_are_no_targets(world, tokenizer):
+    samples = read_samples(world["data"])
+    batch = collator(world, tokenizer, packing="packed", max_tokens=200)([samples[k] for k in range(4)]).batch
+    row, column, segment = reflection.slot_places(batch)
+    slot = tokenizer.convert_tokens_to_ids("<|lvr|>")
+    assert (batch.input_ids[row, column] == slot).all() and len(row) == (batch.input_ids == slot).sum() == len(batch.crop_embeds)
+    assert torch.equal(torch.bincount(segment), batch.segment_slots)
+
+
+def test_a_batch_without_crops_is_refused(world, tokenizer):
+    sample = read_samples(world["data"])[0]
+    plain = Collator(tokenizer, Cached(FeatureStore(world["features"])), latent_steps=3)([sample]).batch
+    with pytest.raises(Refused, match="reflect fills its slots with evidence crops"):
+        model_of(world).stage_terms(plain, STAGE, 8)
+    with pytest.raises(Refused, match="3 slots, but the crops have 2 embeddings"):
+        plain.segment_slots, plain.crop_embeds = torch.tensor([3]), torch.zeros(2, 64)
+        model_of(world).stage_terms(plain, STAGE, 8)
+
+
+def test_the_stage_trains_the_language_model_alone_and_says_how_near_its_states_come(world, tmp_path):
+
+
+
+    spec = TrainSpec(stage=STAGE, images=SMALL, vision="cached", packing="packed")
+    run = LocalRun(tmp_path / "out", tmp_path / "checkpoints", metrics=tmp_path / "metrics.jsonl")
+    train(run, spec, teacher=None, micro_batch=2, **world)
+    before, after = (load_file(folder / "model.safetensors") for folder in (world["init"], run.out))
+    assert before.keys() == after.keys(), "no modules are added"
+    changed = {key for key in before if not torch.equal(before[key], after[key])}
+    assert changed and all("visual" not in key for key in changed)
+    probe = json.loads((run.out / "diagnostics.json").read_text())["probe"]
+    assert {"ce", "vr", "vr_first", "hidden_std", "z_t_std", "hidden_z_t_cosine"} <= probe.keys()
+    assert 0 < probe["vr"] < 2
+    values = [json.loads(line)["values"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert values[-1]["loss"] == pytest.approx(values[-1]["ce"] + 0.1 * values[-1]["vr"], rel=1e-5)
+
+
+def test_cached_training_asks_for_the_crops_by_name(world, tmp_path):
+
+    spec = TrainSpec(stage=STAGE, images=SMALL, vision="cached")
+    with pytest.raises(ValueError, match="needs a folder of the crops' features"):
+        train(LocalRun(tmp_path / "out"), spec, teacher=None, micro_batch=2, **world | {"crops": None})
