@@ -11,6 +11,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from harness.jobs import Graph, Job, Source
+from harness.spec.recipe import STAGES
 
 if TYPE_CHECKING:
     from harness.plan.plan import Plan
@@ -51,7 +52,10 @@ def shape(kind: str, payload: Mapping[str, Any], inputs: Mapping[str, str]) -> s
 
 def units(kind: str, payload: Mapping[str, Any]) -> int:
     """Steps of a training; 1 for anything else."""
-    return payload["stage"].get("steps", 2500) if kind == "train" else 1
+    if kind != "train":
+        return 1
+    stage = payload["stage"]
+    return stage.get("steps", STAGES[stage["kind"]].model_fields["steps"].default)
 
 
 def learn(finished: Iterable[Finished]) -> dict[str, float]:

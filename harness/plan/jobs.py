@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from harness.jobs import Job, Source
 from harness.plan.comparison import Comparison
@@ -17,6 +18,7 @@ from harness.spec.files import Loaded
 from harness.spec.profile import Profile
 from harness.spec.resolve import ResolvedRow
 from models.config import (
+    Crops,
     DecodeSpec,
     EvaluateSpec,
     ExternalMirror,
@@ -70,6 +72,12 @@ class JobMaker:
             Job("features", {"images": images} if images else {}, {"data": self.data(), "base": self.base}, "features")
         )
 
+    def crops(self, row: ResolvedRow, crops: Crops) -> Job:
+        """The frozen tower's features of every evidence crop: a features job of its own, so that the images' stays shared."""
+        images = payload(row.options.images)
+        asked = {"crops": payload(crops), **({"images": images} if images else {})}
+        return self._once(Job("features", asked, {"data": self.data(), "base": self.base}, "crops"))
+
     def checkpoint(self, row: ResolvedRow, seed: int) -> Checkpoint:
         """What the row's last stage leaves; the base model for a row without stages."""
         if (row.index, seed) not in self._checkpoints:
@@ -90,11 +98,14 @@ class JobMaker:
             vision=profile.vision,
             max_tokens=options.max_tokens,
             packing="padded" if options.latent_steps and rolls_out(stage) else options.packing,
-            **({} if name == "sft" else {"latent_steps": options.latent_steps}),  # vanilla SFT has no latent segment
+            # Vanilla SFT has no latent segment, and a crop has as many slots as it has tokens.
+            **({} if name in ("sft", "reflect") else {"latent_steps": options.latent_steps}),
         )
         inputs: dict[str, Job | Source] = {"data": self.data()}
         if profile.vision == "cached":
             inputs["features"] = self.features(row)
+            if name == "reflect":
+                inputs["crops"] = self.crops(row, stage.crops)
         inputs["init"] = init
         if name == "stage2" and stage.teacher in done:
             inputs["teacher"] = done[stage.teacher]
@@ -110,15 +121,13 @@ class JobMaker:
     def _evaluate(self, row: ResolvedRow, seed: int, benchmark: str, protocol: str, latents: str) -> Job:
         options = row.options
         checkpoint, mirror = self.checkpoint(row, seed), self.mirror(benchmark)
-        steps = options.decode.latent_steps
         spec = EvaluateSpec(
             benchmark=benchmark,
             protocol=protocol,
             tasks=self.tasks(benchmark, protocol),
             decode=DecodeSpec(
-                latent_steps=options.latent_steps if steps is None else steps,
+                **_segment(row),
                 latents=latents,
-                start=options.decode.start,
                 max_new_tokens=options.decode.max_new_tokens,
                 count_latents=options.decode.count_latents,
                 max_segments=options.decode.max_segments,
@@ -198,7 +207,24 @@ def has_latents(row: ResolvedRow) -> bool:
     """Whether the row's model opens a latent segment at all, so that zeroed or oracle latents mean something."""
     steps = row.options.decode.latent_steps
     decoded = row.options.latent_steps if steps is None else steps
-    return decoded > 0 and any(stage != "sft" for stage in row.row.stages or ())
+    return decoded > 0 and row.options.decode.start != "never" and _has_latent_stage(row)
+
+
+def _has_latent_stage(row: ResolvedRow) -> bool:
+    return any(stage != "sft" for stage in row.row.stages or ())
+
+
+def _segment(row: ResolvedRow) -> dict[str, Any]:
+    """How the row's model comes into its latent segment, through it, and out of it. What a recipe forces is for those that
+    have learned it: the base model and vanilla SFT answer as they do by themselves, unless the row itself says otherwise."""
+    decode, learned = row.options.decode, _has_latent_stage(row)
+
+    def read(option: str) -> bool:
+        return learned or row.values[f"decode.{option}"].origin in ("row", "--set")
+
+    steps = decode.latent_steps if read("latent_steps") else None
+    found: dict[str, Any] = {"latent_steps": row.options.latent_steps if steps is None else steps}
+    return found | {option: getattr(decode, option) for option in ("start", "end") if read(option)}
 
 
 def _slug(row: ResolvedRow, stage: str) -> str:

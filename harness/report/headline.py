@@ -162,7 +162,8 @@ def latent_line(results: Results) -> str:
         )
     started = []
     for row, arm in results.arms.items():
-        if arm.row.stages and any(stage != "sft" for stage in arm.row.stages):
+        silenced = "decode.start" in arm.values and arm.values["decode.start"].value == "never"
+        if any(stage != "sft" for stage in arm.row.stages or ()) and not silenced:
             for column in results.columns:
                 if results.estimate(row, column) is not None:
                     rate = results.found(row, column).rates.started

@@ -11,7 +11,7 @@ from harness.report.results import Results
 from harness.report.study import Arm, Study
 from harness.report.types import Cell, Column, Row, Table
 from harness.report.words import count, listed, seconds
-from harness.spec.recipe import SECTIONS
+from harness.spec.recipe import SECTIONS, STAGES
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
@@ -31,7 +31,7 @@ def value_text(value: Any) -> str:
 def reads(arm: Arm, option: str) -> bool:
     """Whether the row's stages have the option."""
     section, dot, _ = option.partition(".")
-    return not dot or section not in ("sft", "stage1", "stage2", "joint") or section in (arm.row.stages or ())
+    return not dot or section not in STAGES or section in (arm.row.stages or ())
 
 
 def scale_table(results: Results) -> Table | None:

@@ -49,6 +49,7 @@ class Claim(Frozen):
             "margin",
             "over",
             "delta_equals",
+            "mean_delta",
             "minus",
             "equals",
             "unimodal",
@@ -105,6 +106,14 @@ class DeltaEquals(Claim):
     points: Points
 
 
+class MeanDelta(Claim):
+    """The mean over the columns of mean_delta − minus = points, for a text that gives nothing but an average."""
+
+    mean_delta: str
+    minus: str
+    points: Points
+
+
 class Equals(Claim):
     """The row's value = points, as the text prints it."""
 
@@ -150,6 +159,7 @@ FORMS: dict[str, type[Claim]] = {
     "greater": Greater,
     "margin": Margin,
     "delta_equals": DeltaEquals,
+    "mean_delta": MeanDelta,
     "equals": Equals,
     "unimodal": Unimodal,
     "increasing": Increasing,

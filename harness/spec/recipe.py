@@ -11,10 +11,10 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from harness.spec.errors import unknown
-from models.config import Count, Frozen, Images, Joint, Sft, Stage1, Stage2
+from models.config import Count, Frozen, Images, Joint, Reflect, Sft, Stage1, Stage2
 
-StageName = Literal["sft", "stage1", "stage2", "joint"]
-STAGES: dict[str, type[Frozen]] = {"sft": Sft, "stage1": Stage1, "stage2": Stage2, "joint": Joint}
+StageName = Literal["sft", "stage1", "stage2", "joint", "reflect"]
+STAGES: dict[str, type[Frozen]] = {"sft": Sft, "stage1": Stage1, "stage2": Stage2, "joint": Joint, "reflect": Reflect}
 
 
 class Decoding(Frozen):
@@ -22,7 +22,9 @@ class Decoding(Frozen):
 
     latent_steps: Annotated[int, Field(ge=0)] | None = None
     """Of decoding; null = those of training."""
-    start: Literal["emitted", "forced"] = "emitted"
+    start: Literal["emitted", "forced", "never"] = "emitted"
+    """Read by rows with a latent stage; any other model answers as it does by itself, unless the row says otherwise."""
+    end: Literal["emitted", "forced"] = "emitted"
     max_new_tokens: Count = 512
     count_latents: bool = False
     max_segments: Count | None = None
@@ -34,6 +36,7 @@ class Recipe(Frozen):
     """The resolved options of one row: what training and evaluation jobs are made of."""
 
     latent_steps: Annotated[int, Field(ge=0)] = 8
+    """S of training; reflect has as many slots as a crop has tokens."""
     max_tokens: Count = 16384
     packing: Literal["packed", "padded"] = "packed"
     extract: Literal["strict", "release"] = "strict"
@@ -42,6 +45,7 @@ class Recipe(Frozen):
     stage1: Stage1 = Stage1()
     stage2: Stage2 = Stage2()
     joint: Joint = Joint()
+    reflect: Reflect = Reflect()
     decode: Decoding = Decoding()
     images: Images = Images()
 

@@ -24,6 +24,7 @@ from harness.spec.claims import (
     Greater,
     Increasing,
     Margin,
+    MeanDelta,
     Unimodal,
     Worst,
 )
@@ -83,6 +84,8 @@ def describe(claim: Claim) -> str:
             return f"{claim.margin} leads {claim.over} by at least {claim.at_least}"
         case DeltaEquals():
             return f"{claim.delta_equals} - {claim.minus} = {claim.points:+}"
+        case MeanDelta():
+            return f"{claim.mean_delta} - {claim.minus} = {claim.points:+} on average"
         case Equals():
             return f"{claim.equals} = {claim.points}"
         case Unimodal():
@@ -133,7 +136,10 @@ def judge_reported(
     chance: Mapping[str, float] | None = None,
 ) -> ClaimResult:
     """values: (row, column) -> as printed. chance: percent, for below_chance."""
-    parts = [_reported_part(claim, values, rows, column, chance or {}) for column in columns_of(claim, columns)]
+    wanted = columns_of(claim, columns)
+    if isinstance(claim, MeanDelta):
+        return ClaimResult(claim, "reported", _reported_mean(claim, values, wanted))
+    parts = [_reported_part(claim, values, rows, column, chance or {}) for column in wanted]
     return ClaimResult(claim, "reported", tuple(parts))
 
 
@@ -161,6 +167,23 @@ def _reported_part(
     except LookupError as missing:
         return Part(column, Holds.NOT_JUDGED, str(missing.args[0]))
     return Part(column, outcome, text)
+
+
+def _reported_mean(claim: MeanDelta, values: Mapping[tuple[str, str], Reported], columns: Sequence[str]) -> tuple[Part, ...]:
+    pairs = [tuple(values.get((row, column)) for row in (claim.mean_delta, claim.minus)) for column in columns]
+    if not pairs or any(found is None or found.value is None for pair in pairs for found in pair):
+        missing = f"no value is reported for {claim.mean_delta} or {claim.minus}"
+        return tuple(Part(column, Holds.NOT_JUDGED, missing) for column in columns)
+    gaps = [a.value - b.value for a, b in pairs]
+    mean = sum(gaps) / len(gaps)
+    slack = sum(_unit(found.value) for pair in pairs for found in pair) / len(pairs) / 2 + _unit(claim.points) / 2
+    return _averaged(columns, _if(abs(mean - claim.points) < slack), [f"{gap:+}" for gap in gaps], f"{mean:+.2f}")
+
+
+def _averaged(columns: Sequence[str], outcome: Holds, gaps: Sequence[str], mean: str) -> tuple[Part, ...]:
+    """Every column's own share; the last says what all of them come to."""
+    texts = [*gaps[:-1], f"{gaps[-1]}; mean {mean}"]
+    return tuple(Part(column, outcome, text) for column, text in zip(columns, texts, strict=True))
 
 
 def _reported_order(column: str, pairs: Sequence[tuple[str, Decimal, str, Decimal]]) -> Part:
@@ -247,7 +270,9 @@ def judge_measured(
     wanted = columns_of(claim, columns)
     basis = "regenerated at proxy scale" if proxy else "regenerated"
     pairs = ordered_pairs(claim, rows)
-    if pairs is not None:
+    if isinstance(claim, MeanDelta):
+        parts = _measured_mean(claim, pair, wanted, proxy, delta)
+    elif pairs is not None:
         parts = tuple(_measured_order(pairs, pair, value, wanted))
     else:
         parts = tuple(
@@ -318,11 +343,7 @@ def _measured_number(
             if isinstance(claim, Margin):
                 least = float(claim.at_least)
                 return _from_interval(low >= least, high < least), shown
-            wanted = float(claim.points)
-            if proxy:
-                shown += "; judged by direction only, the number itself is not comparable"
-                return _from_interval(low > 0, high < 0) if wanted > 0 else _from_interval(high < 0, low > 0), shown
-            return _from_interval(wanted - delta <= low and high <= wanted + delta, not low <= wanted <= high), shown
+            return _difference(float(claim.points), low, high, proxy, delta), shown + (DIRECTION_ONLY if proxy else "")
         case Equals():
             found = value(claim.equals, column)
             if proxy or found is None:
@@ -357,6 +378,31 @@ def _measured_number(
             # "No better than guessing" is shown by an interval that ends at or below it, refuted by one that starts above.
             return _from_interval(high <= level, low > level), shown
     return Holds.NOT_JUDGED, f"no rule for claims of the form {claim.form}"
+
+
+DIRECTION_ONLY = "; judged by direction only, the number itself is not comparable"
+
+
+def _difference(wanted: float, low: float, high: float, proxy: bool, delta: float) -> Holds:
+    """What an interval of a difference says of the claimed one; at proxy scale, of its sign alone."""
+    if proxy:
+        return _from_interval(low > 0, high < 0) if wanted > 0 else _from_interval(high < 0, low > 0)
+    return _from_interval(wanted - delta <= low and high <= wanted + delta, not low <= wanted <= high)
+
+
+def _measured_mean(claim: MeanDelta, pair: Pair, columns: Sequence[str], proxy: bool, delta: float) -> tuple[Part, ...]:
+    """The mean's half-width is the mean of the columns' own: no wider is needed, whatever questions the columns share."""
+    found = [pair(claim.mean_delta, claim.minus, column) for column in columns]
+    if not found or None in found:
+        missing = f"no value for {claim.mean_delta} or {claim.minus}"
+        return tuple(Part(column, Holds.NOT_JUDGED, missing) for column in columns)
+    mean, low, high = (
+        100 * sum(values) / len(found)
+        for values in zip(*((c.difference, c.interval.low, c.interval.high) for c in found), strict=True)
+    )
+    shown = f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]" + (DIRECTION_ONLY if proxy else "")
+    outcome = _difference(float(claim.points), low, high, proxy, delta)
+    return _averaged(columns, outcome, [points(c) for c in found], shown)
 
 
 def _from_interval(holds: bool, fails: bool) -> Holds:

@@ -75,12 +75,18 @@ def mirror(context: Context) -> Any:
 
 @register("features")
 def features(context: Context) -> Any:
-    from models.config import Images
+    from models.config import Crops, Images
     from models.training.features import cache_features
 
     _threads(context.run.threads)
-    images = Images.model_validate(context.record.payload.get("images", {}))
-    return cache_features(context.run, checkpoint=context.inputs["base"], data=context.inputs["data"], images=images)
+    asked = context.record.payload
+    return cache_features(
+        context.run,
+        checkpoint=context.inputs["base"],
+        data=context.inputs["data"],
+        images=Images.model_validate(asked.get("images", {})),
+        crops=Crops.model_validate(asked["crops"]) if "crops" in asked else None,
+    )
 
 
 @register("train")
@@ -95,6 +101,7 @@ def train(context: Context) -> Any:
         init=context.inputs["init"],
         data=context.inputs["data"],
         features=context.inputs.get("features"),
+        crops=context.inputs.get("crops"),
         teacher=context.inputs.get("teacher"),
         micro_batch=context.micro_batch or int(context.resources["micro_batch"]),
         deepspeed=zero_config(zero) if (zero := context.resources.get("deepspeed")) else None,

@@ -15,6 +15,12 @@ def test_a_training_costs_by_its_steps():
     assert seconds_of(train(400), known) == 400 * 0.55
 
 
+def test_a_training_that_names_no_steps_has_its_own_stages():
+    known = learn([finished(train(100, kind="reflect"), 50.0)])
+    plain = Job("train", {"stage": {"kind": "reflect"}, "seed": 0}, {"data": Job("data", {})})
+    assert seconds_of(plain, known) == 5000 * 0.5
+
+
 def test_another_shape_is_unknown_and_not_guessed():
     known = learn([finished(train(100), 50.0)])
     assert seconds_of(train(100, rollout="two_pass"), known) is None

@@ -18,6 +18,7 @@ from models.config import (
     Joint,
     ProxyMirror,
     ProxyTraining,
+    Reflect,
     Sft,
     Stage1,
     Stage2,
@@ -33,6 +34,7 @@ GOLDEN = {
     "stage1": "0bf9c7be78c200d4",
     "stage2": "cb01c4127c34a6c9",
     "joint": "048fdf904edce57d",
+    "reflect": "34a324379be97ad4",
     "evaluate": "b04c5e5340ef5a3e",
 }
 """First digits of keys of jobs at schema defaults. If one differs, stored results no longer match: either undo the change
@@ -43,7 +45,7 @@ def jobs() -> dict[str, Job]:
     data = Job("data", payload(ProxyTraining()))
     mirror = Job("mirror", payload(ProxyMirror(benchmark="mmvp")))
     made = {"data": data, "mirror": mirror}
-    for stage in (Sft(), Stage1(), Stage2(), Joint()):
+    for stage in (Sft(), Stage1(), Stage2(), Joint(), Reflect()):
         made[stage.kind] = Job("train", payload(TrainSpec(stage=stage, packing="padded")), {"data": data, "init": BASE})
     evaluate = EvaluateSpec(benchmark="mmvp", tasks={"vr_mmvp": "1" * 64})
     made["evaluate"] = Job("evaluate", payload(evaluate), {"checkpoint": made["stage1"], "mirror": mirror})
@@ -64,6 +66,7 @@ def test_keys_of_different_jobs_differ():
         TrainSpec(stage=Stage1(p=0.3, lr=6e-4), latent_steps=4, seed=2, images=Images(min_pixels=784), vision="cached"),
         TrainSpec(stage=Stage2(teacher="random", adam_betas=(0.8, 0.9)), packing="padded"),
         TrainSpec(stage=Joint()),
+        TrainSpec(stage=Reflect(crop_max_tokens=64), vision="cached"),
         EvaluateSpec(benchmark="blink", protocol="stock", tasks={"a": "b"}, decode=DecodeSpec(latents="oracle")),
         ExternalMirror(benchmark="mmvp", path="x", revision="y"),
     ],

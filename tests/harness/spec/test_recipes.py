@@ -11,10 +11,15 @@ from harness.spec.text import Document
 RECIPES = sorted(path.stem for path in (EXPERIMENTS / "recipes").glob("vreflection*.yaml"))
 
 
-@pytest.mark.parametrize("name", RECIPES)
-def test_a_recipe_leaves_no_option_to_the_schema(name):
-    silent = [option for option, value in read_recipe(load_recipe(name)).items() if value.origin == "schema"]
-    assert silent == []
+OTHERS = {"vreflection": {"reflect"}, "vreflection-release": {"reflect"}, "visreflect": {"stage1", "stage2", "joint"}}
+"""Stages of the other method: a recipe does not speak of them."""
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_recipe_leaves_no_option_of_its_method_to_the_schema(name):
+    values = read_recipe(load_recipe(name))
+    silent = [option for option, value in values.items() if value.origin == "schema" and option.split(".")[0] not in OTHERS[name]]
+    assert silent == [] and RECIPES == [other for other in sorted(OTHERS) if other != "visreflect"]
 
 
 def options(name: str) -> dict:
@@ -45,6 +50,16 @@ def test_the_release_recipe_holds_the_releases_numbers():
     ]  # fmt: skip
     assert (release["stage2.steps"], release["stage2.lr"], release["stage2.query_shift"]) == (2500, 1e-6, 0)
     assert (release["stage1.ce_on_slots"], release["stage2.ce_on_slots"]) == (True, False)
+
+
+def test_visreflects_recipe_holds_what_its_summary_says():
+    method = options("visreflect")
+    assert {n: method[f"reflect.{n}"] for n in ("steps", "lr", "weight_decay", "warmup_ratio", "lambda_vr", "schedule")} == {
+        "steps": 5000, "lr": 1e-5, "weight_decay": 0, "warmup_ratio": 0.03, "lambda_vr": 0.1, "schedule": "cosine",
+    }  # fmt: skip
+    assert [method[f"reflect.crop_{n}_tokens"] for n in ("min", "max")] == [16, 128]
+    assert [method[f"decode.{n}"] for n in ("latent_steps", "start", "end")] == [1, "forced", "forced"]
+    assert [method[f"images.{n}_pixels"] / 28**2 for n in ("min", "max")] == [128, 4096]
 
 
 def test_joint_training_has_stage_ones_budget_and_fill_in_both_recipes():

@@ -34,6 +34,9 @@ def on_paper(claim):
         (spec.DeltaEquals(delta_equals="both", minus="one", points=Decimal("1.4"), on=("mmvp",)), "holds"),
         (spec.DeltaEquals(delta_equals="both", minus="one", points=Decimal("2.8"), on=("mmvp",)), "fails"),
         (spec.DeltaEquals(delta_equals="both", minus="one", points=Decimal("1.5"), on=("mmvp",)), "holds"),
+        (spec.MeanDelta(mean_delta="both", minus="one", points=Decimal("1.8")), "holds"),  # 1.4 and 2.2
+        (spec.MeanDelta(mean_delta="both", minus="one", points=Decimal("2.0")), "fails"),
+        (spec.MeanDelta(mean_delta="both", minus="absent", points=Decimal("2.0")), "not judged"),
         (spec.Equals(equals="both", points=Decimal("72.3"), on=("mmvp",)), "holds"),
         (spec.Unimodal(unimodal=("two", "one", "both"), peak="both"), "holds"),
         (spec.Increasing(increasing=("one", "two")), "fails"),
@@ -93,6 +96,20 @@ def test_at_proxy_scale_a_number_of_the_paper_is_judged_by_direction_only():
     assert measured(claim, {"both": 300, "one": 200}, proxy=False).outcome is Holds.FAILS
     value = spec.Equals(equals="both", points=Decimal("72.3"))
     assert measured(value, {"both": 300, "one": 200}).outcome is Holds.NOT_JUDGED
+
+
+def test_a_mean_over_columns_is_judged_as_one_difference():
+    claim = spec.MeanDelta(mean_delta="both", minus="one", points=Decimal("4.1"))
+    worlds = {"x": world({"both": 300, "one": 260})[0], "y": world({"both": 262, "one": 260})[0]}
+    asked = (lambda first, second, column: worlds[column](first, second, column)), lambda row, column: None
+    result = judge_measured(claim, *asked, ("both", "one"), ("x", "y"), proxy=True, delta=2.0)
+    assert [part.column for part in result.parts] == ["x", "y"] and result.outcome is Holds.HOLDS
+    gaps = [worlds[column]("both", "one", column) for column in ("x", "y")]
+    low = 50 * sum(gap.interval.low for gap in gaps)
+    assert result.parts[-1].text.startswith("+0.5 [") and f"; mean +5.2 [{low:+.1f}, " in result.text
+    assert judge_measured(claim, *asked, (), ("y",), proxy=True, delta=2.0).outcome is Holds.UNDETERMINED
+    gone = spec.MeanDelta(mean_delta="both", minus="gone", points=Decimal("4.1"))
+    assert judge_measured(gone, *asked, (), ("x", "y"), proxy=True, delta=2.0).outcome is Holds.NOT_JUDGED
 
 
 def test_a_row_without_a_value_leaves_the_claim_unjudged():

@@ -1,0 +1,71 @@
+"""The related method's rows: one training, its crops beside the shared features, and a baseline that answers as it always does."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from harness.plan import Plan, plan_experiment
+from harness.spec.files import EXPERIMENTS
+from tests.harness.conftest import fake_digest
+
+OWN = "VisReflect, image stage"
+BASE = "Baseline (zero steps)"
+
+
+def planned(profile: str, **options) -> Plan:
+    return plan_experiment(EXPERIMENTS / "visreflect.yaml", profile, tasks=fake_digest, **options)
+
+
+def decode(plan: Plan, row: str, latents: str = "own") -> dict:
+    return plan.cell(row, "vstar").jobs[0, latents].payload.get("decode", {})
+
+
+def test_the_segment_is_forced_where_it_was_learned_and_nowhere_else():
+    plan = planned("smoke", latents=["own"])
+    limit = {"max_new_tokens": 24}
+    assert decode(plan, OWN) == {"latent_steps": 1, "start": "forced", "end": "forced", **limit}
+    assert decode(plan, "4 steps at inference") == {"latent_steps": 4, "start": "forced", "end": "forced", **limit}
+    assert decode(plan, "Zero steps at inference") == {"latent_steps": 1, "start": "never", "end": "forced", **limit}
+    assert decode(plan, BASE) == decode(plan, "Vanilla SFT") == limit, "as in every other table"
+    assert plan.base["vstar"]["paper"] == plan.cell(BASE, "vstar").jobs[0, "own"], "measured once"
+
+
+def test_what_a_row_or_the_command_line_says_of_the_segment_holds_for_the_base_model_too():
+    assert decode(planned("smoke", overrides=["decode.start=forced"]), BASE)["start"] == "forced"
+
+
+def test_rows_of_one_checkpoint_are_one_training_and_no_latents_are_replaced_where_there_are_none():
+    plan = planned("proxy")
+    assert Counter(job.kind for job in plan.graph)["train"] == 2
+    rows = (OWN, "4 steps at inference", "Zero steps at inference")
+    assert len({plan.checkpoints[row][0].key for row in rows}) == 1
+    modes = {row: {mode for _, mode in plan.cell(row, "vstar").jobs} for row in (BASE, *rows)}
+    some = {"own", "zeroed", "shuffled"}  # oracle latents are the BCM's, and there is none
+    assert modes == {BASE: {"own"}, OWN: some, "4 steps at inference": some, "Zero steps at inference": {"own"}}
+
+
+def test_cached_crops_are_a_job_of_their_own_beside_the_shared_features():
+    plan = planned("proxy")
+    reflect, sft = (plan.checkpoints[row][0] for row in (OWN, "Vanilla SFT"))
+    assert reflect.inputs["features"] == sft.inputs["features"] and "crops" not in sft.inputs
+    crops = reflect.inputs["crops"]
+    assert crops.kind == "features" and crops.payload["crops"] == {} and "latent_steps" not in reflect.payload
+    larger = planned("proxy", overrides=["reflect.crop_max_tokens=64"]).checkpoints[OWN][0]
+    assert larger.inputs["crops"].payload["crops"] == {"max_tokens": 64}
+    assert larger.inputs["features"] == reflect.inputs["features"] and larger.inputs["crops"] != crops
+    live = planned("a800").checkpoints[OWN][0]
+    assert not {"features", "crops"} & live.inputs.keys()
+
+
+@pytest.mark.parametrize("row", ["VisReflect, image and video stage", "Zooming baseline"])
+def test_what_cannot_be_run_says_why(row):
+    cell = planned("a800").cell(row, "vstar")
+    assert not cell.jobs and ("video" in cell.not_run or "does not say" in cell.not_run)
+
+
+def test_a_number_that_nobody_printed_is_unknown_and_counts_for_nothing():
+    spec = planned("smoke").experiment.value
+    values = [value for row in spec.rows for value in row.reported]
+    assert values and all(value.value is None and value.text == "unknown" for value in values)
