@@ -36,7 +36,10 @@ def side(text: str, profile: str | None) -> Side:
     scale = load_profile(profile) if profile else None
     path, is_row, label = text.partition(".yaml:")
     if not is_row:
-        return text, base(load_recipe(text), scale).scaled()
+        recipe = load_recipe(text)
+        values = base(recipe, scale).scaled()
+        silent = STAGES.keys() - recipe.data.keys()  # stages of another method
+        return text, {name: value for name, value in values.items() if name.split(".")[0] not in silent}
     experiment = load_experiment(Path(f"{path}.yaml"))
     labels = [row.label for row in experiment.value.rows]
     found = meant(label, labels)
@@ -63,6 +66,7 @@ def difference(left: Side, right: Side) -> str:
             pairs[name] = (one, other)
     for option in dict.fromkeys(name.partition(".")[2] for name in pairs if "." in name):
         everywhere = [f"{section}.{option}" for section, options in OPTIONS.items() if option in options]
+        everywhere = [name for name in everywhere if name in names]
         if len(everywhere) > 1 and len({pairs.get(name) for name in everywhere}) == 1 and everywhere[0] in pairs:
             same = pairs[everywhere[0]]
             pairs = {

@@ -27,6 +27,9 @@ PROBE = {
     "free_running.student_in_box": ("student, free", "attention in the box"),
     "teacher_fed.box_area": ("box area", "attention in the box"),
     "free_running.box_area": ("box area", "attention in the box"),
+    "vr": ("all slots", "1 − cosine of H with the crop"),
+    "vr_first": ("first slot", "1 − cosine of H with the crop"),
+    "hidden_z_t_cosine": ("first slot, centred", "cosine of H with the crop"),
     "exposure_gap": ("gap", "exposure"),
     "exposure_cosine": ("cosine", "exposure"),
 }
@@ -183,6 +186,8 @@ def probe_table(results: Results) -> Table | None:
             "be read against the box's share of the image. Fed Z_T: the slots hold the teacher's latents of the true box; "
             "free: the model's own states, as in decoding. Exposure gap: distance between the two runs' states, in units of "
             "their spread over questions: 0 is none, about 1 is as far apart as different questions."),
+            *((("The crop: of VisReflect, the embedding that stands in the slot, and H the state before it, with the crops in the "
+            "slots. The first slot's state is what one latent step feeds."),) if "vr" in names else ()),
         ),
     )
 

@@ -221,6 +221,16 @@ def test_the_stage_trains_the_language_model_alone_and_says_how_near_its_states_
     assert values[-1]["loss"] == pytest.approx(values[-1]["ce"] + 0.1 * values[-1]["vr"], rel=1e-5)
 
 
+def test_live_training_takes_the_same_steps(world, tmp_path):
+    losses = {}
+    for vision in ("live", "cached"):
+        spec = TrainSpec(stage=STAGE, images=SMALL, vision=vision)
+        stores = world if vision == "cached" else world | {"features": None, "crops": None}
+        run = LocalRun(tmp_path / vision, tmp_path / f"{vision}-checkpoints", metrics=tmp_path / f"{vision}.jsonl")
+        losses[vision] = train(run, spec, teacher=None, micro_batch=4, **stores)["probe"]
+    assert losses["live"] == pytest.approx(losses["cached"], rel=1e-3)
+
+
 def test_cached_training_asks_for_the_crops_by_name(world, tmp_path):
 
     spec = TrainSpec(stage=STAGE, images=SMALL, vision="cached")
