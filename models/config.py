@@ -106,7 +106,8 @@ class Distillation(Frozen):
 
 
 class Crops(Frozen):
-    """Size of an evidence crop as the frozen tower sees it, in merged tokens: it is resized only to come within these."""
+    """Size of an evidence crop as the frozen tower sees it, in merged tokens: it is resized to come within these, and to whole
+    tokens, else it keeps the picture's own resolution."""
 
     min_tokens: Count = 16
     max_tokens: Count = 128

@@ -1,7 +1,7 @@
 """The frozen tower's outputs for every training image, or for every evidence crop, computed once.
 
     features.json        dtype, width D, image limits (and the crops' size), counts
-    index.npz            key (hash of the image's name, with a crop's box), shard, first row, merged height and width of every image
+    index.npz            key (hash of the image's name, with a crop's box), shard, first row, merged height and width
     shard-00000.npy …    [rows, D]; memory-mapped when read
 
 Values are stored in the dtype in which the tower runs, which is the dtype of its stored weights (bfloat16 in the public
@@ -94,7 +94,8 @@ def cache_features(
 ) -> dict[str, Any]:
     """Compute and store the features of every distinct image of `data` in run.out; returns counts and images/s.
 
-    crops: of every distinct evidence crop instead (keys as `Crop.key`). The tower runs in its stored dtype on run.device. Also writes the data set's rejected.jsonl and reading.json.
+    crops: of every distinct evidence crop instead (keys as `Crop.key`). The tower runs in its stored dtype on run.device.
+    Also writes the data set's rejected.jsonl and reading.json.
     """
     torch.set_num_threads(run.threads)
     samples = read_samples(Path(data), report=run.out)

@@ -52,10 +52,10 @@ def train(
 ) -> dict[str, Any]:
     """Train one stage from `init` on `data` and write a checkpoint folder to run.out; returns its diagnostics.
 
-    features: a folder of `cache_features`, for spec.vision "cached"; crops: one of its crops, for reflect. teacher: a checkpoint whose BCM is the frozen
-    teacher; None takes the one in `init`. micro_batch: sequences per forward pass at most; what does not divide the rank's
-    share of global_batch is an error that lists the choices. Under torchrun (RANK, WORLD_SIZE set) ranks share the
-    global batch. gradient_checkpointing None: for large models on a GPU. attention: transformers' name of
+    features: a folder of `cache_features`, for spec.vision "cached"; crops: one of its crops, for reflect. teacher: a
+    checkpoint whose BCM is the frozen teacher; None takes the one in `init`. micro_batch: sequences per forward pass at
+    most; what does not divide the rank's share of global_batch is an error that lists the choices. Under torchrun (RANK,
+    WORLD_SIZE set) ranks share the global batch. gradient_checkpointing None: for large models on a GPU. attention: transformers' name of
     the language model's attention. The last samples of the data set (`held_out`) are never trained on: the diagnostics are of them.
     Raises `models.run.Interrupted` after a stop request, with a checkpoint in run.checkpoints.
     """
