@@ -263,7 +263,8 @@ class DecodeSpec(Frozen):
 
     latent_steps: Annotated[int, Field(ge=0)] = 8
     latents: Latents = "own"
-    """own: previous last hidden state; zeroed; noise: N(0,1) scaled to the own latent's norm; shuffled: another question's; oracle: Z_T of the true box."""
+    """own: previous last hidden state; zeroed; noise: N(0,1) scaled to the own latent's norm; shuffled: another question's;
+    oracle: Z_T of the true box, or where crops filled the slots its crop's first embeddings."""
     start: Literal["emitted", "forced", "never"] = "emitted"
     """Whether the model must emit `<|lvr_start|>` itself, is made to begin with it, or may not (zero steps: no latent segment)."""
     end: Literal["emitted", "forced"] = "emitted"

@@ -26,6 +26,7 @@ from models.config import (
     MapsSpec,
     MeasureSpec,
     ProxyMirror,
+    Reflect,
     TrainSpec,
     has_teacher,
     rolls_out,
@@ -182,12 +183,17 @@ class JobMaker:
 
     def modes(self, row: ResolvedRow, benchmark: str, asked: Sequence[str]) -> tuple[str, ...]:
         """Those of the latents modes that mean something for the row: its own alone where it opens no latent segment;
-        oracle where its checkpoint holds the BCM, decodes as many steps as that has queries, and the boxes are there."""
+        oracle where its checkpoint holds the BCM and decodes as many steps as that has queries, or learned from crops that
+        have as many tokens, and the boxes are there."""
         if not has_latents(row):
             return ("own",)
         last = getattr(row.options, next(stage for stage in reversed(row.row.stages or ()) if stage != "sft"))
         steps = row.options.decode.latent_steps
-        oracle = has_teacher(last) and steps in (None, row.options.latent_steps) and self._boxed(benchmark)
+        if isinstance(last, Reflect):
+            oracle = (row.options.latent_steps if steps is None else steps) <= last.crop_min_tokens
+        else:
+            oracle = has_teacher(last) and steps in (None, row.options.latent_steps)
+        oracle = oracle and self._boxed(benchmark)
         return tuple(mode for mode in asked if mode != "oracle" or oracle)
 
     def _boxed(self, benchmark: str) -> bool:

@@ -44,6 +44,13 @@ REPLACED = {
 }
 
 
+def replaced(results: Results, mode: str) -> str:
+    """What takes the latents' place, in words."""
+    if mode == "oracle" and any("reflect" in (arm.row.stages or ()) for arm in results.arms.values()):
+        return "by the first embeddings of the true evidence box's crop (oracle)"
+    return REPLACED[mode]
+
+
 def latent_modes(results: Results, protocol: str = "paper") -> tuple[str, ...]:
     """The modes that were planned beside `own`, in the profile's order."""
     found = {
@@ -97,7 +104,7 @@ def latent_table(results: Results) -> Table | None:
     return Table(
         "latents",
         "Accuracy with the arm's own latents, and the paired change in points (95 % interval) when the S latent inputs "
-        f"are replaced: {listed([REPLACED[mode] for mode in modes], 'or')}.",
+        f"are replaced: {listed([replaced(results, mode) for mode in modes], 'or')}.",
         tuple(columns),
         tuple(rows),
         stub="Row",

@@ -12,9 +12,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from models.config import DecodeSpec, Images
+from models.config import Crops, DecodeSpec, Images, TrainSpec
 from models.evaluation.vision import FeatureCache, content_hash, encode, merged_grid, rgb, weights_digest
 from models.training.images import load_image_processor
+from models.visreflect.crops import cell_px, cut, load_crop_processor
 from models.vreflection import checkpoint as checkpoints
 from models.vreflection.decoding import Decoded, Prompt, decode, read
 from models.vreflection.prefill import Prefill
@@ -83,6 +84,7 @@ class Engine:
             attn_implementation=attention,
         )
         self.model.to(device).eval()
+        self.crops = _crops(self.checkpoint)
         processor = AutoProcessor.from_pretrained(self.checkpoint)
         self.tokenizer = processor.tokenizer
         self.chat_template = processor.chat_template or self.tokenizer.chat_template
@@ -100,6 +102,7 @@ class Engine:
         self.own: dict[tuple[Question, DecodeSpec], Decoded] = {}
         """Answers with their own latents, which `shuffled` feeds to other questions."""
         self._processor = lru_cache(maxsize=4)(lambda images: load_image_processor(self.checkpoint, images))
+        self._crop_processor = lru_cache(maxsize=4)(lambda images: load_crop_processor(self.checkpoint, images, self.crops))
 
     def prepare(
         self,
@@ -161,7 +164,10 @@ class Engine:
 
         ValueError if the decode asks for what this checkpoint or these questions lack.
         """
-        if spec.latents == "oracle" and not self.has_bcm:
+        oracle = None
+        if spec.latents == "oracle" and self.crops is not None:
+            oracle = self._oracle(questions, boxes or [], images, spec.latent_steps)
+        elif spec.latents == "oracle" and not self.has_bcm:
             raise ValueError(f"latents: oracle needs a BCM, and {self.checkpoint.name} holds none")
         held = self.features_of(questions, images)
         prompts = []
@@ -176,6 +182,7 @@ class Engine:
                     boxes=own[0] if own else None,
                     box_image=own[1] if own else None,
                     seed=seeds[index] if seeds else None,
+                    oracle=oracle[index] if oracle else None,
                 )
             )
         generator = torch.Generator().manual_seed(shuffle_seed)
@@ -201,6 +208,22 @@ class Engine:
         if spec.latents == "own":
             self.own |= {(question, spec): answer for question, answer in zip(questions, decoded, strict=True) if answer}
         return [self._answer_of(answer) if answer else None for answer in decoded]
+
+    def _oracle(
+        self, questions: Sequence[Question], boxes: Sequence[tuple[Tensor, Tensor]], images: Images, steps: int
+    ) -> list[Tensor]:
+        """[b, S, D] of every question: the first embeddings of its true boxes' crops, which stood in the slots in training."""
+        processor, pieces, counts = self._crop_processor(images), [], []
+        for question, (own, where) in zip(questions, boxes, strict=True):
+            pictures = [rgb(picture) for picture in question.reload()]
+            pieces += [
+                cut(pictures[image], box, cell_px(processor)) for box, image in zip(own.tolist(), where.tolist(), strict=True)
+            ]
+            counts.append(len(own))
+        found = encode(self.model, processor, pieces)
+        if (least := min(map(len, found))) < steps:
+            raise ValueError(f"latents: oracle has {least} embeddings of a crop, but latent_steps is {steps}")
+        return list(torch.stack([tokens[:steps] for tokens in found]).split(counts))
 
     def _own(self, questions: Sequence[Question], spec: DecodeSpec) -> list[Decoded] | None:
         """The questions' answers with their own latents, if all are known."""
@@ -297,6 +320,13 @@ def _without_pictures(conversation: list[Message]) -> list[Message]:
 
 def _flat(nested: Iterable[Iterable[Any]]) -> list[Any]:
     return [item for inner in nested for item in inner]
+
+
+def _crops(checkpoint: Path) -> Crops | None:
+    """Size of the crops that filled the slots in training, of a checkpoint whose last stage was reflect."""
+    spec = checkpoints.facts(checkpoint).get("spec")
+    reflects = bool(spec) and spec["stage"]["kind"] == "reflect"
+    return TrainSpec.model_validate(spec).stage.crops if reflects else None
 
 
 def _holds(folder: Path, prefix: str) -> bool:

@@ -6,7 +6,7 @@ Sizes are counted in merged tokens, not pixels, so that they mean the same for e
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,11 +36,15 @@ class Crop:
 
     def open(self, least: int) -> Image.Image:
         """The crop in the picture's own resolution, as RGB; `least` pixels a side where the picture has them."""
-        picture = open_image(self.file.path)
-        return picture.crop(rectangle(self.box, picture.width, picture.height, least))
+        return cut(open_image(self.file.path), self.box, least)
 
 
-def rectangle(box: tuple[float, ...], width: int, height: int, least: int) -> tuple[int, int, int, int]:
+def cut(picture: Image.Image, box: Sequence[float], least: int) -> Image.Image:
+    """A picture's pixels under a box, see `rectangle`."""
+    return picture.crop(rectangle(box, picture.width, picture.height, least))
+
+
+def rectangle(box: Sequence[float], width: int, height: int, least: int) -> tuple[int, int, int, int]:
     """Left, top, right, bottom in pixels: the box rounded outwards, and grown about its middle to `least` pixels a side
     (a sliver would be stretched, or refused by the image processor)."""
     (left, right), (top, bottom) = (

@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers.cache_utils import Cache
 
 from models.config import DecodeSpec
-from models.vreflection.boxes import Cells, box_cells
+from models.vreflection import oracle
 from models.vreflection.cache import BufferLayer
 from models.vreflection.model import VReflection
 from models.vreflection.prefill import Prefill
@@ -46,6 +46,8 @@ class Prompt:
     """[b, 4] float64, for `latents: oracle`; the k-th latent segment looks at box k, later ones at the last."""
     box_image: Tensor | None = None
     """[b]: image of every box; None is the first."""
+    oracle: Tensor | None = None
+    """[b, at least S, D]: what `latents: oracle` feeds for each box, in place of the BCM's Z_T."""
     seed: int | None = None
     """Of this question's noise, whatever the batch; None draws one from decode's generator."""
 
@@ -126,7 +128,8 @@ def decode(
     would begin more than max_segments segments is cut off.
 
     latents: own; zeroed; noise (normal, with the norm of the own latent); shuffled (each row is fed another row's own
-    latents: own ones are decoded first; a donor that starts none is forced to); oracle (Z_T of the true box, by the BCM).
+    latents: own ones are decoded first; a donor that starts none is forced to); oracle (Z_T of the true box, by the BCM, or
+    the prompts' own `oracle`).
     groups: numbers of consecutive prompts among which `shuffled` stays; every group is shuffled by the same draw, so what
     else is in the batch does not matter. None: one group. own: for `shuffled`, these prompts' answers with `latents: own`
     and keep_latents, where they are known already.
@@ -157,14 +160,7 @@ def _check(model: VReflection, prompts: list[Prompt], spec: DecodeSpec) -> None:
     if model.training:
         raise ValueError("decode needs model.eval()")
     if spec.latents == "oracle" and spec.latent_steps:
-        if model.box_feature_resampler is None:
-            raise ValueError("latents: oracle needs the BCM; load the model with heads including 'bcm'")
-        held = model.box_feature_resampler.latent_steps
-        if held != spec.latent_steps:
-            raise ValueError(f"latents: oracle takes the BCM's {held} queries, but latent_steps is {spec.latent_steps}")
-        for at, prompt in enumerate(prompts):
-            if prompt.boxes is None or not len(prompt.boxes):
-                raise ValueError(f"latents: oracle needs the true box of every question; prompt {at} has none")
+        oracle.check(model, prompts, spec)
 
 
 @dataclass(frozen=True)
@@ -225,18 +221,11 @@ class _Given:
 
 
 def _oracle(model: VReflection, prompts: list[Prompt]) -> list[Tensor]:
-    """[b, S, D] of every prompt: Z_T of the true boxes."""
-    device, merge = model.device, model.model.visual.spatial_merge_size
-    features, grids = _vision(model, prompts)
-    images, before = [], 0
-    for prompt in prompts:
-        own = torch.zeros(len(prompt.boxes), dtype=torch.long) if prompt.box_image is None else prompt.box_image.cpu()
-        images.append(own + before)
-        before += len(_grids(prompt, merge))
-    cells = Cells.of(grids.to(device), torch.cat(images).to(device))
-    boxes = torch.cat([prompt.boxes for prompt in prompts]).to(device=device, dtype=torch.float64)
-    region = model.region(features, cells, boxes, box_cells(boxes, cells), *model.teacher_region)
-    return list(model.teacher(region)[0].split([len(prompt.boxes) for prompt in prompts]))
+    """[b, S, D] of every prompt: its own, or Z_T of the true boxes."""
+    if all(prompt.oracle is not None for prompt in prompts):
+        return [prompt.oracle.to(model.device) for prompt in prompts]
+    images = [len(_grids(prompt, model.model.visual.spatial_merge_size)) for prompt in prompts]
+    return oracle.by_teacher(model, prompts, *_vision(model, prompts), images)
 
 
 def _donors(groups: Sequence[int], generator: torch.Generator | None) -> list[int]:

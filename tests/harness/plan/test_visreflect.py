@@ -42,7 +42,7 @@ def test_rows_of_one_checkpoint_are_one_training_and_no_latents_are_replaced_whe
     rows = (OWN, "4 steps at inference", "Zero steps at inference")
     assert len({plan.checkpoints[row][0].key for row in rows}) == 1
     modes = {row: {mode for _, mode in plan.cell(row, "vstar").jobs} for row in (BASE, *rows)}
-    some = {"own", "zeroed", "shuffled"}  # oracle latents are the BCM's, and there is none
+    some = {"own", "zeroed", "shuffled", "oracle"}  # of the crops, whose first tokens are fed
     assert modes == {BASE: {"own"}, OWN: some, "4 steps at inference": some, "Zero steps at inference": {"own"}}
 
 

@@ -12,7 +12,8 @@ from PIL import Image
 from safetensors.torch import load_file
 from transformers import AutoImageProcessor, AutoTokenizer, Qwen2_5_VLForConditionalGeneration
 
-from models.config import Crops, Reflect, TrainSpec
+from models.config import Crops, DecodeSpec, Reflect, TrainSpec
+from models.evaluation.engine import Engine
 from models.run import LocalRun
 from models.training import cache_features, train
 from models.training.collate import Cached, CachedCrops, Collator, Live, LiveCrops
@@ -203,13 +204,17 @@ def test_a_batch_without_crops_is_refused(world, tokenizer):
         model_of(world).stage_terms(plain, STAGE, 8)
 
 
-def test_the_stage_trains_the_language_model_alone_and_says_how_near_its_states_come(world, tmp_path):
-
-
-
+@pytest.fixture(scope="module")
+def trained(world, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trained")
+    run = LocalRun(folder / "out", folder / "checkpoints", metrics=folder / "metrics.jsonl")
     spec = TrainSpec(stage=STAGE, images=SMALL, vision="cached", packing="packed")
-    run = LocalRun(tmp_path / "out", tmp_path / "checkpoints", metrics=tmp_path / "metrics.jsonl")
     train(run, spec, teacher=None, micro_batch=2, **world)
+    return run, folder
+
+
+def test_the_stage_trains_the_language_model_alone_and_says_how_near_its_states_come(world, trained):
+    run, folder = trained
     before, after = (load_file(folder / "model.safetensors") for folder in (world["init"], run.out))
     assert before.keys() == after.keys(), "no modules are added"
     changed = {key for key in before if not torch.equal(before[key], after[key])}
@@ -217,8 +222,26 @@ def test_the_stage_trains_the_language_model_alone_and_says_how_near_its_states_
     probe = json.loads((run.out / "diagnostics.json").read_text())["probe"]
     assert {"ce", "vr", "vr_first", "hidden_std", "z_t_std", "hidden_z_t_cosine"} <= probe.keys()
     assert 0 < probe["vr"] < 2
-    values = [json.loads(line)["values"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    values = [json.loads(line)["values"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert values[-1]["loss"] == pytest.approx(values[-1]["ce"] + 0.1 * values[-1]["vr"], rel=1e-5)
+
+
+def test_oracle_latents_are_the_crops_first_embeddings_as_in_training(world, trained):
+    engine = Engine(trained[0].out, precision="fp32")
+    assert engine.crops == CROPS and not engine.has_bcm
+    sample, store = read_samples(world["data"])[1], FeatureStore(world["crops"])
+    pictures = [Image.open(file.path) for file in sample.images]
+    content = [{"type": "image", "url": picture} for picture in pictures] + [{"type": "text", "text": "What colour is it?"}]
+    (question,) = engine.prepare([[{"role": "user", "content": content}]], SMALL, [lambda: pictures])
+    boxes = torch.tensor(sample.boxes, dtype=torch.float64), torch.tensor(sample.box_image)
+    (found,) = engine._oracle([question], [boxes], SMALL, 3)
+    wanted = torch.stack([store[crop.key][:3] for crop in crops_of(sample)])
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+    spec = DecodeSpec(latents="oracle", latent_steps=3, start="forced", end="forced", max_new_tokens=4)
+    (answer,) = engine.answer([question], spec, SMALL, boxes=[boxes])
+    assert answer.response.startswith("<|lvr_start|><|lvr|><|lvr|><|lvr|><|lvr_end|>") and answer.latent_steps >= 3
+    with pytest.raises(ValueError, match="embeddings of a crop, but latent_steps is 10"):
+        engine.answer([question], spec.model_copy(update={"latent_steps": 10}), SMALL, boxes=[boxes])
 
 
 def test_live_training_takes_the_same_steps(world, tmp_path):

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from conftest import LVR, LVR_END, LVR_START, STEPS
@@ -357,3 +359,14 @@ def test_a_model_that_may_not_start_answers_as_one_that_never_would(talkative, p
     with torch.no_grad():
         talkative.lm_head.weight[LVR_START] = 0
     same(silent, run(talkative, prompts, tokens))
+
+
+def test_oracle_latents_that_a_prompt_brings_are_fed_without_a_teacher(talkative, prompts, tokens):
+    given = [replace(prompt, boxes=None, oracle=torch.randn(2, 3, 128)) for prompt in prompts]
+    talkative.box_feature_resampler = None
+    answers = run(talkative, given, tokens, latents="oracle", latent_steps=3, start="forced")
+    for prompt, answer in zip(given, answers, strict=True):
+        assert torch.equal(answer.latents[:3], prompt.oracle[0]) and not torch.equal(answer.hidden[:3], prompt.oracle[0])
+    assert any(torch.equal(a.latents[3:6], p.oracle[1]) for p, a in zip(given, answers) if a.latent_steps >= 6)
+    with pytest.raises(ValueError, match="oracle holds 3 for prompt 0, but latent_steps is 4"):
+        run(talkative, given, tokens, latents="oracle", latent_steps=4)
