@@ -271,7 +271,7 @@ def judge_measured(
     basis = "regenerated at proxy scale" if proxy else "regenerated"
     pairs = ordered_pairs(claim, rows)
     if isinstance(claim, MeanDelta):
-        parts = _measured_mean(claim, pair, wanted, proxy, delta)
+        parts = _measured_mean(claim, pair, value, wanted, proxy, delta)
     elif pairs is not None:
         parts = tuple(_measured_order(pairs, pair, value, wanted))
     else:
@@ -390,12 +390,14 @@ def _difference(wanted: float, low: float, high: float, proxy: bool, delta: floa
     return _from_interval(wanted - delta <= low and high <= wanted + delta, not low <= wanted <= high)
 
 
-def _measured_mean(claim: MeanDelta, pair: Pair, columns: Sequence[str], proxy: bool, delta: float) -> tuple[Part, ...]:
+def _measured_mean(
+    claim: MeanDelta, pair: Pair, value: Value, columns: Sequence[str], proxy: bool, delta: float
+) -> tuple[Part, ...]:
     """The mean's half-width is the mean of the columns' own: no wider is needed, whatever questions the columns share."""
     found = [pair(claim.mean_delta, claim.minus, column) for column in columns]
     if not found or None in found:
-        missing = f"no value for {claim.mean_delta} or {claim.minus}"
-        return tuple(Part(column, Holds.NOT_JUDGED, missing) for column in columns)
+        rows = (claim.mean_delta, claim.minus)
+        return tuple(Part(column, Holds.NOT_JUDGED, _without(value, rows, column)) for column in columns)
     mean, low, high = (
         100 * sum(values) / len(found)
         for values in zip(*((c.difference, c.interval.low, c.interval.high) for c in found), strict=True)
