@@ -135,8 +135,8 @@ def study_of(plan: Plan) -> Study:
         )
     left_out = [row.label for row in spec.rows if row.label not in {arm.label for arm in arms}]
     left_out += [column.name for column in spec.columns if column not in plan.columns]
-    base = {
-        benchmark: tuple(Evaluation(job, 0, protocol) for protocol, job in by_protocol.items())
+    base = {  # one evaluation stands for every seed, as where the base model is a row
+        benchmark: tuple(Evaluation(job, seed, protocol) for protocol, job in by_protocol.items() for seed in plan.seeds)
         for benchmark, by_protocol in getattr(plan, "base", {}).items()
     }
     documents = [plan.experiment.document, plan.profile.document, plan.recipe]

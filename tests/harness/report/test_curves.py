@@ -129,4 +129,6 @@ def test_two_models_without_seeds_are_compared_once(tmp_path):
 
 def test_the_plans_own_base_model_is_compared_with_every_seed(three_seeds):
     assert three_seeds.estimate(BASE, "mmvp").seeds == 1
-    assert three_seeds.pair("Joint Train", BASE, "mmvp").n == 40
+    pair, ours = three_seeds.pair("Joint Train", BASE, "mmvp"), three_seeds.estimate("Joint Train", "mmvp")
+    assert pair.seeds == (3, 3) and pair.variance.seed > 0
+    assert pair.difference == pytest.approx(ours.mean - three_seeds.estimate(BASE, "mmvp").mean)
