@@ -188,11 +188,10 @@ class JobMaker:
         if not has_latents(row):
             return ("own",)
         last = getattr(row.options, next(stage for stage in reversed(row.row.stages or ()) if stage != "sft"))
-        steps = row.options.decode.latent_steps
         if isinstance(last, Reflect):
-            oracle = (row.options.latent_steps if steps is None else steps) <= last.crop_min_tokens
+            oracle = row.options.decoded_steps <= last.crop_min_tokens
         else:
-            oracle = has_teacher(last) and steps in (None, row.options.latent_steps)
+            oracle = has_teacher(last) and row.options.decoded_steps == row.options.latent_steps
         oracle = oracle and self._boxed(benchmark)
         return tuple(mode for mode in asked if mode != "oracle" or oracle)
 
@@ -211,9 +210,7 @@ class JobMaker:
 
 def has_latents(row: ResolvedRow) -> bool:
     """Whether the row's model opens a latent segment at all, so that zeroed or oracle latents mean something."""
-    steps = row.options.decode.latent_steps
-    decoded = row.options.latent_steps if steps is None else steps
-    return decoded > 0 and row.options.decode.start != "never" and _has_latent_stage(row)
+    return row.options.decoded_steps > 0 and row.options.decode.start != "never" and _has_latent_stage(row)
 
 
 def _has_latent_stage(row: ResolvedRow) -> bool:
@@ -228,8 +225,8 @@ def _segment(row: ResolvedRow) -> dict[str, Any]:
     def read(option: str) -> bool:
         return learned or row.values[f"decode.{option}"].origin in ("row", "--set")
 
-    steps = decode.latent_steps if read("latent_steps") else None
-    found: dict[str, Any] = {"latent_steps": row.options.latent_steps if steps is None else steps}
+    steps = row.options.decoded_steps if read("latent_steps") else row.options.latent_steps
+    found: dict[str, Any] = {"latent_steps": steps}
     return found | {option: getattr(decode, option) for option in ("start", "end") if read(option)}
 
 

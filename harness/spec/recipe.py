@@ -49,6 +49,11 @@ class Recipe(Frozen):
     decode: Decoding = Decoding()
     images: Images = Images()
 
+    @property
+    def decoded_steps(self) -> int:
+        """Latent steps of decoding: its own, else those of training."""
+        return self.latent_steps if self.decode.latent_steps is None else self.decode.latent_steps
+
 
 SECTIONS: dict[str, type[Frozen]] = {**STAGES, "decode": Decoding, "images": Images}
 GLOBAL = tuple(name for name in Recipe.model_fields if name not in SECTIONS)
