@@ -20,13 +20,17 @@ class Interrupted(RuntimeError):
 class Run(Protocol):
     """The interface; see `LocalRun` for the meaning of each member."""
 
-    out: Path
-    checkpoints: Path
     resume_from: Path | None
     threads: int
     device: str
     rank: int
     ranks: int
+
+    @property
+    def out(self) -> Path: ...
+
+    @property
+    def checkpoints(self) -> Path: ...
 
     def log(self, step: int, total: int, **values: float) -> None: ...
 
