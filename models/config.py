@@ -92,9 +92,9 @@ class Distillation(Frozen):
     dac_distance: Literal["l1", "mse"] = "l1"
     """Between Z_S and sg(Z_T), the mean over all S x D elements: absolute (Eq. 5) or squared (release)."""
     tau: Positive = 1.0
-    """Divides the student's scores before softmax, per head (Eq. 4)."""
+    """Divides the student's scores before softmax, per head (Alg. 1 line 21 and the text before Eq. 4)."""
     epsilon: NonNegative = 1e-9
-    """Added to maps before the logarithm (Alg. 1 line 21)."""
+    """Added to maps before the logarithm (Eq. 4)."""
     epsilon_in: Literal["both", "student"] = "both"
     """Where the smoothing constant stands in the KL: numerator and denominator (Eq. 4) or the student only (release)."""
     query_source: Literal["hidden", "static", "random"] = "hidden"

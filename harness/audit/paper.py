@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from itertools import permutations
 from pathlib import Path
 
@@ -34,6 +35,11 @@ class Printed:
     @property
     def title(self) -> str:
         return self.column.name
+
+    @property
+    def number(self) -> Decimal:
+        assert self.value.value is not None
+        return self.value.value
 
 
 @dataclass(frozen=True)
@@ -75,7 +81,7 @@ class PrintedTable:
 class Said(Frozen):
     """One sentence of the text. about: the thing; says: what is said of it, in words that two sentences can share.
 
-    settings: numbers of the set-up; with percent, whether one of them is just a ratio of two.
+    settings: numbers of the set-up; with percent, whether one of them is just a ratio of two. note: what they are.
     """
 
     about: str
@@ -84,6 +90,7 @@ class Said(Frozen):
     source: str = ""
     percent: tuple[float, ...] = ()
     settings: tuple[float, ...] = ()
+    note: str = ""
 
 
 class Sentences(Frozen):

@@ -48,7 +48,7 @@ def distinct(paper: Paper) -> Iterator[tuple[Printed, str]]:
     """Every number of every run once, with the other tables that print it: ", also in Table 3c and Table 4"."""
     groups: dict[tuple[str, Decimal], list[Printed]] = defaultdict(list)
     for cell in paper.cells():
-        groups[cell.run, cell.value.value].append(cell)
+        groups[cell.run, cell.number].append(cell)
     for cells in groups.values():
         others = list(dict.fromkeys(cell.table for cell in cells[1:] if cell.table != cells[0].table))
         yield cells[0], f" (also in {', '.join(others)})" if others else ""
@@ -62,14 +62,14 @@ def counts(paper: Paper) -> Iterator[Finding | None]:
     for cell, also in distinct(paper):
         if cell.value.approximate or cell.score.aggregate == "mean":
             continue
-        found, column = granularity(cell.value.value, cell.score.n), (cell.table, cell.title)
-        if found.possible and (not found.only_truncated or column in said):
+        found, column = granularity(cell.number, cell.score.n), (cell.table, cell.title)
+        if found.possible and (not found.only or (found.only == "truncation" and column in said)):
             yield None
         elif found.possible and column in cut:
             said.add(column)
             text = f"{found.text}{also}; so are {cut[column] - 1} more of the column"
             yield _finding("counts", Severity.CONDITIONAL, cell, text, "truncation gives its other numbers too: a way to print")
-        elif found.possible:
+        elif found.possible:  # cut off, or rounded twice
             yield _finding("counts", Severity.CONDITIONAL, cell, found.text + also)
         elif parts := _made_of(cell, parts_of.get((cell.table, cell.row.label, cell.title), [])):
             yield _finding("counts", Severity.CONDITIONAL, cell, f"{found.text}{also}, but {parts}", "made of the printed parts, not counted")
@@ -82,10 +82,10 @@ def cut_off(paper: Paper) -> dict[tuple[str, str], int]:
     ways: dict[tuple[str, str], list[Granularity]] = defaultdict(list)
     for cell in paper.cells():
         if not cell.value.approximate and cell.score.aggregate != "mean":
-            found = granularity(cell.value.value, cell.score.n)
+            found = granularity(cell.number, cell.score.n)
             if found.possible:
                 ways[cell.table, cell.title].append(found)
-    only = {column: sum(one.only_truncated for one in found) for column, found in ways.items()}
+    only = {column: sum(one.only == "truncation" for one in found) for column, found in ways.items()}
     return {
         column: number
         for column, number in only.items()
@@ -98,14 +98,14 @@ def _made_of(cell: Printed, parts: list[Printed]) -> str:
     if not parts:
         return ""
     mean, terms = _mean(cell, parts)
-    made = any(round_fraction(mean, cell.value.decimals, way) == cell.value.value for way in ROUNDINGS)
+    made = any(round_fraction(mean, cell.value.decimals, way) == cell.number for way in ROUNDINGS)
     return f"{terms} = {shown(mean, cell.value.decimals + 1)}" if made else ""
 
 
 def _averaged(cell: Printed) -> str:
     """Whether a mean of a few runs would print the number."""
     for runs in range(2, MOST_RUNS + 1):
-        if granularity(cell.value.value, runs * cell.score.n).possible:
+        if granularity(cell.number, runs * cell.score.n).possible:
             return f"it would fit a mean of {runs} runs, if the paper said so"
     return f"nor is it the mean of up to {MOST_RUNS} runs"
 
@@ -137,10 +137,10 @@ def one_rounding(paper: Paper) -> Iterator[Finding | None]:
         ways: dict[Decimal, set[str]] = {}
         first: dict[Decimal, Printed] = {}
         for cell in cells:
-            found = {rounding for _, rounding in granularity(cell.value.value, cell.score.n).ways}
-            if found:
-                ways[cell.value.value] = found
-                first.setdefault(cell.value.value, cell)
+            found = {rounding for _, rounding in granularity(cell.number, cell.score.n).ways}
+            if found & set(ROUNDINGS):
+                ways[cell.number] = found
+                first.setdefault(cell.number, cell)
         common = set(ROUNDINGS).intersection(*ways.values()) if ways else set(ROUNDINGS)
         if common:
             yield None
@@ -217,7 +217,7 @@ def _sum(whole: Printed, parts: list[Printed]) -> Finding | None:
         return None
     text = f"{whole.value.text}, but {terms} = {shown(mean)}, {shown(abs(off))} away"
     other = [Fraction(part.score.n, total) if plain else Fraction(1, len(parts)) for part in parts]
-    alternative = sum(w * exact(part.value) for w, part in zip(other, parts))
+    alternative = sum((w * exact(part.value) for w, part in zip(other, parts)), Fraction(0))
     if abs(exact(whole.value) - alternative) <= slack:
         name = "weighted by questions" if plain else "plain"
         hint = f"it is the {name} mean of its parts, {shown(alternative)}"
@@ -280,11 +280,11 @@ def equal_runs(paper: Paper) -> Iterator[Finding | None]:
 def _agreed(cell: Printed, cells: list[Printed]) -> Decimal | None:
     """The value with the fewest decimals that any of the cells prints; an approximate one agrees with what is close."""
     if cell.value.approximate:
-        sharp = [c.value.value for c in cells if not c.value.approximate]
-        near = [v for v in sharp if abs(v - cell.value.value) <= Decimal("2.5")]
-        return near[0] if near else cell.value.value
+        sharp = [c.number for c in cells if not c.value.approximate]
+        near = [v for v in sharp if abs(v - cell.number) <= Decimal("2.5")]
+        return near[0] if near else cell.number
     fewest = min(c.value.decimals for c in cells if not c.value.approximate)
-    return cell.value.value.quantize(Decimal(1).scaleb(-fewest))
+    return cell.number.quantize(Decimal(1).scaleb(-fewest))
 
 
 def _descriptions(paper: Paper, described: set[tuple[str, ...]]) -> Iterator[Finding]:
@@ -298,9 +298,9 @@ def _descriptions(paper: Paper, described: set[tuple[str, ...]]) -> Iterator[Fin
     for found in rows.values():
         for (one, a, place), (other, b, _) in combinations(found, 2):
             for heading in a.cells.keys() & b.cells.keys():
-                key = (heading, one.label, a.label, other.label, b.label)
-                if a.cells[heading] != b.cells[heading] and key not in described:
-                    described.add(key)
+                pair = (heading, one.label, a.label, other.label, b.label)
+                if a.cells[heading] != b.cells[heading] and pair not in described:
+                    described.add(pair)
                     text = f"{heading} is {a.cells[heading]} in {one.label} and {b.cells[heading]} in {other.label} ({b.label})"
                     yield Finding("equal runs", Severity.ERROR, one.label, a.label, heading, text, where=place)
 
@@ -310,7 +310,7 @@ def _who_has(paper: Paper, cell: Printed) -> str:
     found = {
         f"{other.row.label} ({other.table})": None
         for other in paper.cells()
-        if other.title == cell.title and other.run != cell.run and other.value.value == cell.value.value
+        if other.title == cell.title and other.run != cell.run and other.number == cell.number
     }
     return f"{cell.value.text} is what {' and '.join(found)} has" if found else ""
 
@@ -352,7 +352,7 @@ def _meant(claim: object, table: PrintedTable, column: str) -> str:
     ] + [(of, row, column) for row in rows if row not in (of, over)]  # fmt: skip
     for first, second, name in elsewhere:
         a, b = values.get((first, name)), values.get((second, name))
-        if a and b and a.value - b.value == claim.points:
+        if a and b and exact(a) - exact(b) == Fraction(claim.points):
             return f"{a.text} - {b.text} = {claim.points:+} is {first} over {second} on {name}"
     return ""
 
@@ -381,7 +381,8 @@ def statements(paper: Paper) -> Iterator[Finding | None]:
         for statement in said:
             for number, ratio in statement.ratios():
                 text = f"{number} % is exactly {ratio}: arithmetic on settings, printed as if it were measured"
-                yield Finding("statements", Severity.FLAG, "Text", "", about, text, "", statement.quote, statement.where)
+                note = statement.said.note
+                yield Finding("statements", Severity.FLAG, "Text", "", about, text, note, statement.quote, statement.where)
 
 
 RULES: dict[str, Rule] = {

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
@@ -159,8 +160,12 @@ def _claims(document: Document, written: Any) -> Any:
             form = form_of(claim)
         except ValueError as error:
             raise SpecError(f"{document.where('claims', i)}: claims[{i}]: {error}") from None
-        claims.append(validate(form, claim, lambda at, _, i=i: document.place(("claims", i, *at))))
+        claims.append(validate(form, claim, partial(_place_in_claim, document, i)))
     return claims
+
+
+def _place_in_claim(document: Document, number: int, at: tuple[str | int, ...], message: str) -> str:
+    return document.place(("claims", number, *at))
 
 
 def _check_names(loaded: LoadedExperiment) -> None:

@@ -88,9 +88,9 @@ def expand(name: str) -> tuple[str, ...]:
     return found
 
 
-def leaves(data: dict[str, Any], prefix: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], Any]]:
+def leaves(data: dict[str, Any], prefix: tuple[str | int, ...] = ()) -> list[tuple[tuple[str | int, ...], Any]]:
     """(path, value) of a mapping whose nested mappings are sections: {stage2: {p: 1}} and {stage2.p: 1} alike."""
-    found: list[tuple[tuple[str, ...], Any]] = []
+    found: list[tuple[tuple[str | int, ...], Any]] = []
     for key, value in data.items():
         if isinstance(value, dict):
             found += leaves(value, (*prefix, key))

@@ -126,7 +126,7 @@ def _under(values: dict[str, Value], profile: Loaded[Profile]) -> dict[str, floa
     where = profile.document
     fixed: set[str] = set()
     for path, value in leaves(profile.value.set, ("set",)):
-        for name in _names(where, path, ".".join(path[1:])):
+        for name in _names(where, path, ".".join(map(str, path[1:]))):
             values[name] = Value(value, "profile", where.place(path), unscaled=values[name].value)
             fixed.add(name)
     scale: dict[str, float] = {}
@@ -165,17 +165,25 @@ def resolve(experiment: LoadedExperiment, index: int, start: Base) -> ResolvedRo
             own.append(name)
     _scale(values, start)
     values.update(start.overrides)
-    options = _validated(values, start.recipe)
+    try:
+        options = _validated(values, start.recipe)
+    except SpecError as error:
+        if start.own_recipe or not own:
+            raise
+        options = _validated({**start.scaled(), **start.overrides}, start.recipe)  # or the row is not to blame
+        return ResolvedRow(index, row, options, values, _undefined(start, error))
     resolved = ResolvedRow(index, row, options, values)
     try:
         _check(experiment, resolved, own)
     except NotDefined as error:
         if start.own_recipe:
             raise
-        return replace(
-            resolved, undefined=f"not defined under {start.recipe.path.stem}: {str(error).split(': ', 2)[-1]}"
-        )
+        return replace(resolved, undefined=_undefined(start, error))
     return resolved
+
+
+def _undefined(start: Base, error: SpecError) -> str:
+    return f"not defined under {start.recipe.path.stem}: {str(error).split(': ', 2)[-1]}"
 
 
 def check_overrides(start: Base, rows: Iterable[ResolvedRow]) -> None:

@@ -7,6 +7,8 @@ from decimal import Decimal
 from fractions import Fraction
 
 ROUNDINGS = ("half up", "half even", "truncation")
+TWICE = "rounding twice"
+"""To one more decimal first: 97/115 = 84.348 -> 84.35 -> 84.4. Asked about only where nothing else prints a number."""
 
 
 @dataclass(frozen=True)
@@ -28,15 +30,19 @@ class Granularity:
         return bool(self.ways)
 
     @property
-    def only_truncated(self) -> bool:
-        return self.possible and all(rounding == "truncation" for _, rounding in self.ways)
+    def only(self) -> str:
+        """ "truncation" or "rounding twice" where nothing but that prints the number; else ""."""
+        ways = {rounding for _, rounding in self.ways}
+        return next((odd for odd in ("truncation", TWICE) if ways == {odd}), "")
 
     @property
     def text(self) -> str:
         """The arithmetic, as a sentence."""
         if self.possible:
             k, _rounding = self.ways[0]
-            return f"{self.value} = {k}/{self.n}" + (" only if truncated, not rounded" if self.only_truncated else "")
+            twice = f" = {100 * k / self.n:.3f} only if rounded twice"
+            condition = {"truncation": " only if truncated, not rounded", TWICE: twice}.get(self.only, "")
+            return f"{self.value} = {k}/{self.n}{condition}"
         (k, low), (m, high) = self.below, self.above
         return f"{self.value} is no k/{self.n}: {k}/{self.n} = {low:.3f}, {m}/{self.n} = {high:.3f}"
 
@@ -66,5 +72,8 @@ def granularity(value: Decimal, n: int) -> Granularity:
     ]
     low = min(n, max(0, (target * n / 100).__floor__()))
     high = min(n, low + 1)
+    if not ways:
+        once = ((k, Fraction(round_fraction(Fraction(100 * k, n), decimals + 1, "half up"))) for k in (low, high))
+        ways = [(k, TWICE) for k, rounded in once if round_fraction(rounded, decimals, "half up") == value]
     neighbours = [(k, float(Fraction(100 * k, n))) for k in (low, high)]
-    return Granularity(value, n, tuple(sorted(ways, key=lambda way: ROUNDINGS.index(way[1]))), *neighbours)
+    return Granularity(value, n, tuple(sorted(ways, key=lambda way: (*ROUNDINGS, TWICE).index(way[1]))), *neighbours)

@@ -34,8 +34,8 @@ def test_the_arithmetic_is_stated():
 
 def test_a_value_that_exists_only_truncated_is_told_apart():
     found = granularity(Decimal("69.6"), 300)
-    assert found.possible and found.only_truncated and found.ways == ((209, "truncation"),)
-    assert not granularity(Decimal("69.7"), 300).only_truncated
+    assert found.possible and found.only == "truncation" and found.ways == ((209, "truncation"),)
+    assert not granularity(Decimal("69.7"), 300).only
 
 
 @pytest.mark.parametrize("value, roundings", [("53.6", "t"), ("52.6", "t"), ("28.2", "t"), ("56.4", "h"), ("54.2", "ht")])
