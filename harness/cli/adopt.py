@@ -75,7 +75,7 @@ def training(plan: Plan, seed: int, stage: str | None) -> Job:
 
 def local_base(job: Job) -> Path | None:
     """The folder of the base model that the job's chain starts from; None for one on the hub."""
-    source = job
+    source: Job | Source = job
     while isinstance(source, Job):
         source = source.inputs["init"]
     assert isinstance(source, Source)

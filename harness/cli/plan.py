@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from harness.cli.main import add_selection, plans
@@ -36,7 +36,7 @@ def main(options: argparse.Namespace) -> int:
         print(explain(made, options.explain))
         return 0
     graph = merged(made)
-    store = open_store(options.results)
+    store = open_store(options.results, one_look=True)
     statuses = standing(store, graph)
     todo = [job for job in graph if statuses[job.key].state not in ("done", "not needed")]
     known = history(store) if todo else {}
@@ -45,46 +45,86 @@ def main(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(as_json(made, graph, statuses, costs), indent=1, ensure_ascii=False))
         return 0
-    slots, where = places(made[0].profile.value, len(todo))
+    profile = made[0].profile.value
     for plan in made:
         print(heading(plan, store))
-        left = {job.key: costs[job.key] for job in plan.graph if job.key in costs}
-        if len(made) > 1 and any(cost is not None for cost in left.values()):
-            print(f"  by itself: {plural(len(left), 'job')} to run{needed(plan.graph, left, slots)}")
+        left = [job for job in plan.graph if job.key in costs]
+        if len(made) > 1 and any(costs[job.key] is not None for job in left):
+            own = {job.key: costs[job.key] for job in left}
+            print(f"  by itself: {plural(len(left), 'job')} to run{needed(profile, plan.graph, own)}")
+        if len(made) > 1 and (limits := bounds(profile, left, costs)):
+            print(f"  {limits}")
     print()
     print(table(made, graph, statuses, costs))
     print()
-    if asked := requests(made[0].profile.value, graph):
+    if asked := requests(profile, graph):
         print("\n".join(asked) + "\n")
-    forecast = needed(graph, costs, slots, f" {where}")
+    tables = [plan for plan in made if plan.experiment.value.kind == "table"]
     if shared := sharing(made, lambda job: seconds_of(job, known, stated)):
         print(shared)
+        if 0 < len(tables) < len(made):
+            print(f"of these for the tables: {sharing(tables, lambda job: seconds_of(job, known, stated))}")
+    for said in filter(None, (bounds(profile, todo, costs), *warnings(profile, todo, costs))):
+        print(said)
     spared = sum(statuses[job.key].state == "not needed" for job in graph)
     done = f"{len(graph) - len(todo) - spared} done, {len(todo)} to run" + (f", {spared} not needed" if spared else "")
-    print(f"{plural(len(graph), 'job')}: {done}{forecast}")
+    print(f"{plural(len(graph), 'job')}: {done}{needed(profile, graph, costs)}")
     return 0
 
 
-def needed(graph: Graph, costs: Mapping[str, float | None], slots: int, where: str = "") -> str:
-    """"; about 14 min on 2 slots, and 3 jobs of unknown cost"; nothing when nothing is to run."""
+def needed(profile: Profile, graph: Graph, costs: Mapping[str, float | None]) -> str:
+    """"; about 14 min on 2 slots, and 3 jobs of unknown cost"; nothing when nothing is to run.
+
+    Of a cluster nobody knows how many jobs it runs at once (a throttle holds for one array alone), so there it is the sum
+    and what no number of nodes makes shorter: "; about 72 h 00 min of work, 36 h 00 min along the longest chain".
+    """
     from harness.plan.cost import makespan
 
     known = {key: cost for key, cost in costs.items() if cost is not None}
-    parts = [f"about {duration(makespan(graph, known, slots))}{where}"] if known else []
+    slots = (profile.dispatch.kind == "local" and profile.dispatch.slots) or os.cpu_count() or 1
+    parts = []
+    if known and profile.dispatch.kind == "slurm":
+        chain = makespan(graph, known, slots=len(known))  # the load of one slot is below the longest job
+        parts.append(f"about {duration(sum(known.values()))} of work, {duration(chain)} along the longest chain")
+    elif known:
+        parts.append(f"about {duration(makespan(graph, known, slots))} on {plural(slots, 'slot')}")
     if unknown := len(costs) - len(known):
         parts.append(f"{plural(unknown, 'job')} of unknown cost (no finished job of their shape)")
     return "; " + ", and ".join(parts) if parts else ""
 
 
-def places(profile: Profile, jobs: int) -> tuple[int, str]:
-    """How many jobs run at once, and where, in words."""
-    if profile.dispatch.kind == "slurm":
-        most = profile.dispatch.throttle
-        return most or max(
-            jobs, 1
-        ), f"with {plural(most, 'job')} at once" if most else "if the cluster runs all at once"
-    slots = profile.dispatch.slots or os.cpu_count() or 1
-    return slots, f"on {plural(slots, 'slot')}"
+def bounds(profile: Profile, todo: Sequence[Job], costs: Mapping[str, float | None]) -> str:
+    """"forecast 3072 GPU-hours, at most 9600 by the time limits", or hours of work where no job asks for a GPU; "" when
+    nothing is to run and under a profile that runs here, where nothing ends a job for its time."""
+    from harness.plan.cost import bound, gpu_bound
+
+    if profile.dispatch.kind != "slurm" or not todo:
+        return ""
+    found, what = gpu_bound(todo, costs, profile.resources_of), "GPU-hours"
+    if not found.limit:
+        found, what = bound(todo, costs, profile.resources_of), "hours of work"
+    if not found.forecast:
+        return f"forecast unknown, at most {hours(found.limit)} {what} by the time limits"
+    rest = f" and {plural(found.unknown, 'job')} of unknown cost" if found.unknown else ""
+    return f"forecast {hours(found.forecast)} {what}{rest}, at most {hours(found.limit)} by the time limits"
+
+
+def hours(seconds: float) -> str:
+    """9337 · 24 · 1.5 · 1"""
+    return f"{seconds / 3600:.0f}" if seconds >= 36_000 else f"{seconds / 3600:.1f}".removesuffix(".0")
+
+
+def warnings(profile: Profile, todo: Sequence[Job], costs: Mapping[str, float | None]) -> list[str]:
+    """A line for each kind with a job that its time limit would end before it is done."""
+    from harness.plan.cost import above_limit
+
+    if profile.dispatch.kind != "slurm":
+        return []
+    return [
+        f"{kind}: forecast {duration(cost)} is above its limit of {duration(60 * profile.resources_of(kind).minutes)}: "
+        f"raise resources.{kind}.minutes"
+        for kind, cost in above_limit(todo, costs, profile.resources_of).items()
+    ]
 
 
 def sharing(made: list[Plan], seconds: Callable[[Job], float | None]) -> str:
@@ -115,7 +155,9 @@ def requests(profile: Profile, graph: Graph) -> list[str]:
     from harness.dispatch.slurm_request import sbatch_words
 
     kinds = dict.fromkeys(job.kind for job in graph)
-    return [f"{kind}: sbatch {' '.join(sbatch_words(profile.resources_of(kind), profile.dispatch))}" for kind in kinds]
+    throttle = profile.dispatch.throttle
+    at_once = [f"of each array at most {plural(throttle, 'job')} at once (throttle)"] if throttle else []
+    return at_once + [f"{kind}: sbatch {' '.join(sbatch_words(profile.resources_of(kind), profile.dispatch))}" for kind in kinds]
 
 
 def heading(plan: Plan, store: Store) -> str:
@@ -158,7 +200,7 @@ def table(made: list[Plan], graph: Graph, statuses: Mapping[str, Status], costs:
     lines: list[str] = []
     for kind in dict.fromkeys(job.kind for job in sorted(graph, key=_order)):
         jobs = [job for job in graph if job.kind == kind]
-        lines.append(f"{kind}  ({plural(len(jobs), 'job')})")
+        lines.append(f"{kind}  ({plural(len(jobs), 'job')}{limit(made[0].profile.value, kind, len(jobs))})")
         groups = _evaluations(jobs) if kind in ("evaluate", "ask") else [[job] for job in jobs]
         lines.append(
             columns(
@@ -179,6 +221,7 @@ def as_json(
     made: list[Plan], graph: Graph, statuses: Mapping[str, Status], costs: Mapping[str, float | None]
 ) -> dict[str, Any]:
     """Jobs, cells and states in plain data."""
+    profile = made[0].profile.value
     return {
         "experiments": [
             {
@@ -204,11 +247,21 @@ def as_json(
                 "inputs": {role: upstream.key for role, upstream in job.inputs.items()},
                 "state": str(statuses[job.key].state), "reason": statuses[job.key].reason,
                 "forecast_seconds": costs.get(job.key),
+                "limit_seconds": 60 * profile.resources_of(job.kind).minutes if profile.dispatch.kind == "slurm" else None,
                 "rows": {plan.name: list(plan.rows_of(job)) for plan in made if plan.users(job)},
             }
             for job in graph
         ],
     }  # fmt: skip
+
+
+def limit(profile: Profile, kind: str, jobs: int) -> str:
+    """", each at most 48 h 00 min on 8 GPUs: 384 GPU-hours": a cluster's time limit; nothing under a profile that runs here."""
+    if profile.dispatch.kind != "slurm":
+        return ""
+    needs = profile.resources_of(kind)
+    gpus = f" on {plural(needs.gpus, 'GPU')}: {hours(60 * needs.minutes * needs.gpus)} GPU-hours" if needs.gpus else ""
+    return f", {'each ' if jobs > 1 else ''}at most {duration(60 * needs.minutes)}{gpus}"
 
 
 def _order(job: Job) -> int:

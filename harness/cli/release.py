@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(options: argparse.Namespace) -> int:
-    store = open_store(options.results)
+    store = open_store(options.results, one_look=True)
     record = store.record(options.key)
     newest = next(reversed(store.attempts(record)), None)
     if newest is None or store.is_done(record):

@@ -59,10 +59,9 @@ def work(graph: Graph, store: Store, profile: Profile, detach: bool = False) -> 
     from harness.dispatch import run_profile
     from harness.plan.cost import seconds_of
 
-    known = history(store)
-    outcome = run_profile(
-        graph, store, profile, forecast=lambda job: seconds_of(job, known, profile.seconds), detach=detach
-    )
+    known: dict[str, float] = history(store)
+    stated: dict[str, float] = dict(profile.seconds.items())
+    outcome = run_profile(graph, store, profile, forecast=lambda job: seconds_of(job, known, stated), detach=detach)
     blocked = [problem for problem in outcome.problems if problem.state == "blocked"]
     for line in (*outcome.notes, *(str(problem) for problem in outcome.problems if problem not in blocked)):
         print(line, file=sys.stderr)

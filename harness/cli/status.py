@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from harness.cli.main import add_selection, plans
@@ -14,6 +14,7 @@ from harness.cli.words import columns, duration, plural
 from harness.jobs import Graph, Job
 
 if TYPE_CHECKING:
+    from harness.plan import Plan
     from harness.store import Attempt, Status, Store
 
 
@@ -25,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(options: argparse.Namespace) -> int:
     from harness.plan import merged
 
-    store = open_store(options.results)
+    store = open_store(options.results, one_look=True)
     made = plans(options) if options.files else []
     jobs = merged(made) if made else Graph(rebuilt(store))
     statuses = standing(store, jobs)
@@ -38,7 +39,7 @@ def main(options: argparse.Namespace) -> int:
     rows = [line(job, statuses[job.key]) for job in jobs if str(statuses[job.key].state) not in quiet]
     if rows:
         print(columns(rows))
-    if told := forecasts(store, jobs, made[0].profile.value.seconds if made else {}):
+    if told := forecasts(store, jobs, made):
         print(told)
     if advice := other_code(store, jobs, statuses):
         print(advice)
@@ -65,22 +66,37 @@ def progress(attempt: Attempt) -> str:
     return "; ".join(filter(None, [f"{last['step']}/{last['total']}, about {duration(left)} left", number]))
 
 
-def forecasts(store: Store, jobs: Iterable[Job], stated: Mapping[str, float]) -> str:
-    """What finished jobs took, against what `plan` would have said of them when they began."""
-    from statistics import quantiles
-
+def forecasts(store: Store, jobs: Iterable[Job], made: Sequence[Plan]) -> str:
+    """What finished jobs took, against what `plan` would have said of them when they began: by kind, then by table."""
     from harness.plan.cost import hindsight
 
-    pairs = hindsight(finished(store, {job.key for job in jobs}), stated)
-    if len(pairs) < 2:
+    kinds = {job.key: job.kind for job in jobs}
+    stated: dict[str, float] = dict(made[0].profile.value.seconds.items()) if made else {}
+    pairs = hindsight(finished(store), kinds, stated)
+    groups: dict[str, list[tuple[float, float]]] = {}
+    for key, kind in kinds.items():
+        if key in pairs:
+            groups.setdefault(kind, []).append(pairs[key])
+    for plan in made:
+        name = f"{plan.experiment.value.kind} {plan.experiment.value.name}"
+        groups[name] = [pairs[job.key] for job in plan.graph if job.key in pairs]
+    rows = [compared(name, group) for name, group in groups.items() if group]
+    if not rows:
         return ""
-    said, took = (sum(column) for column in zip(*pairs))
+    head = ["", "jobs", "forecast", "actual", "ratio", "middle half of the jobs' ratios"]
+    return "forecast against actual, of jobs that had a forecast when they began:\n" + columns([head, *rows])
+
+
+def compared(name: str, pairs: Sequence[tuple[float, float]]) -> list[str]:
+    """A line of the table: the pairs' sums and their ratio, and where the middle half of the single ratios lies."""
+    from statistics import quantiles
+
+    said, took = (sum(column) for column in zip(*pairs, strict=True))
     ratios = [actual / forecast for forecast, actual in pairs if forecast]
-    low, middle, high = quantiles(ratios, n=4, method="inclusive")
-    return (
-        f"forecast against actual: {plural(len(pairs), 'job')} had a forecast when they began, {duration(said)} in all, "
-        f"and took {duration(took)}; a job took {middle:.2f} times its forecast (middle half {low:.2f} to {high:.2f})"
-    )
+    low, _, high = quantiles(ratios, n=4, method="inclusive") if len(ratios) > 1 else (0.0, 0.0, 0.0)
+    spread = f"{low:.2f} to {high:.2f}" if len(ratios) > 1 else ""
+    ratio = f"{took / said:.2f}" if said else ""
+    return [name, str(len(pairs)), duration(said), duration(took), ratio, spread]
 
 
 def other_code(store: Store, jobs: Iterable[Job], statuses: Mapping[str, Status]) -> str:

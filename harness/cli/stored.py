@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable
-from functools import lru_cache
+from collections.abc import Iterable
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,34 +15,43 @@ if TYPE_CHECKING:
     from harness.store import Owner, Record, Status, Store
 
 
-def open_store(results: Path) -> Store:
-    """The store of a results folder, whether or not it exists yet."""
+RESUMING = ("train", "evaluate", "ask")
+"""Kinds that write checkpoints and go on from them."""
+
+
+def open_store(results: Path, *, one_look: bool = False) -> Store:
+    """The store of a results folder, whether or not it exists yet. one_look: for a verb that shows what is and ends."""
     from harness.store import Store
 
-    return Store(results, {"slurm": _slurm_has})
+    return Store(results, {"slurm": partial(_slurm_has, one_look)})
 
 
-@lru_cache(maxsize=1)
-def _slurm_queue() -> SlurmQueue:
+@lru_cache(maxsize=2)
+def _slurm_queue(one_look: bool) -> SlurmQueue:
+    """Patience is for who looks again: at a first look every end is new, and nothing would ever count as ended.
+
+    Without it, a job that squeue does not list is gone: squeue knows a job as soon as sbatch has returned, and only then
+    is its id in the store. NODE_FAIL and PREEMPTED still count as alive, since such a job may come back.
+    """
     from harness.dispatch.slurm_queue import SlurmQueue
 
-    return SlurmQueue()
+    return SlurmQueue(settle_seconds=0.0, lost_seconds=0.0) if one_look else SlurmQueue()
 
 
-def _slurm_has(owner: Owner) -> bool | None:
+def _slurm_has(one_look: bool, owner: Owner) -> bool | None:
     """Whether the cluster's scheduler still has a job; asked only when the store holds one."""
-    return _slurm_queue().alive(owner)
+    return _slurm_queue(one_look).alive(owner)
 
 
 def standing(store: Store, graph: Graph) -> dict[str, Status]:
-    """Where every job of the graph stands, by key; what nothing waits for any more is "not needed"."""
+    """Where every job of the graph stands at one look, by key; what nothing waits for any more is "not needed"."""
     from harness.store import State, Status
 
     statuses = store.statuses(graph)
     if any(status.state is State.SUBMITTED and status.reason.startswith("slurm") for status in statuses.values()):
         from harness.dispatch.slurm import stuck
 
-        for key, reason in stuck(store, _slurm_queue()).items():
+        for key, reason in stuck(store, _slurm_queue(True)).items():
             if key in statuses and statuses[key].state is State.SUBMITTED:
                 statuses[key] = Status(State.SUBMITTED, f"{statuses[key].reason}: {reason}", statuses[key].attempt)
     needed = graph.needed(lambda job: statuses[job.key].state is State.DONE)
@@ -58,16 +67,17 @@ def history(store: Store) -> dict[str, float]:
     return learn(finished(store))
 
 
-def finished(store: Store, keys: Container[str] | None = None) -> list[Finished]:
-    """Jobs that were done here and in one go: what a resumed training took says nothing of a whole one. keys: only these."""
+def finished(store: Store) -> list[Finished]:
+    """Jobs that were done here and in one go. A later attempt of a kind that resumes may have done only the rest of the
+    work, which says nothing of the whole; its checkpoints, which would tell, are gone once the job is done."""
     from harness.plan.cost import Finished
 
     found = []
     for record in store.records():
-        done = store.done(record) if keys is None or record.key in keys else None
-        if done is not None and "adopted" not in done and (record.kind != "train" or done["attempt"] == 1):
+        done = store.done(record)
+        if done is not None and "adopted" not in done and (record.kind not in RESUMING or done["attempt"] == 1):
             inputs = {role: upstream.key for role, upstream in record.inputs.items()}
-            found.append(Finished(record.kind, record.payload, inputs, done["seconds"], done["finished"]))
+            found.append(Finished(record.key, record.kind, record.payload, inputs, done["seconds"], done["finished"]))
     return found
 
 

@@ -22,10 +22,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(options: argparse.Namespace) -> int:
-    from harness.plan.cost import seconds_of
+    from harness.cli.plan import warnings
+    from harness.plan.cost import bound, seconds_of
 
     options.files = options.files or [EXPERIMENTS]
-    store = open_store(options.results)
+    store = open_store(options.results, one_look=True)
     found = [(plan, cell) for plan in plans(options) for cell in named(plan, options.cell)]
     if not found:
         names = [
@@ -44,16 +45,17 @@ def main(options: argparse.Namespace) -> int:
         jobs = plan.jobs_of(cell)
         statuses = standing(store, Graph(jobs))
         todo = [job for job in jobs if statuses[job.key].state not in ("done", "not needed")]
-        costs = [seconds_of(job, known, plan.profile.value.seconds) for job in todo]
+        profile = plan.profile.value
+        costs = {job.key: seconds_of(job, known, profile.seconds) for job in todo}
         rows = [
             [
                 job.kind,
                 job.name,
                 str(statuses[job.key].state),
-                "?" if cost is None else "~" + duration(cost),
+                "?" if (cost := costs[job.key]) is None else "~" + duration(cost),
                 statuses[job.key].reason,
             ]
-            for job, cost in zip(todo, costs, strict=True)
+            for job in todo
         ]
         spared = sum(statuses[job.key].state == "not needed" for job in jobs)
         if not todo:
@@ -61,12 +63,15 @@ def main(options: argparse.Namespace) -> int:
             print(f"  complete: {'all ' * (not spared)}{plural(len(jobs) - spared, 'job')} done{others}")
             continue
         print(columns(rows))
-        sum_known = sum(cost for cost in costs if cost is not None)
-        missing = sum(cost is None for cost in costs)
-        parts = [f"about {duration(sum_known)} of work"] if sum_known else []
-        parts += [f"{plural(missing, 'job')} of unknown cost"] if missing else []
+        left = bound(todo, costs, profile.resources_of)
+        parts = [f"about {duration(left.forecast)} of work"] if left.forecast else []
+        parts += [f"{plural(left.unknown, 'job')} of unknown cost"] if left.unknown else []
+        if profile.dispatch.kind == "slurm":
+            parts.append(f"at most {duration(left.limit)} by the time limits")
         needed = len(jobs) - spared
         print(f"  {needed - len(todo)} of {plural(needed, 'job')} done; left: {', '.join(parts)}")
+        for warning in warnings(profile, todo, costs):
+            print(f"  {warning}")
     return 0
 
 

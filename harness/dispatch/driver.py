@@ -221,13 +221,12 @@ class Driver:
 
     def _tend(self, statuses: Mapping[str, Status]) -> None:
         """Orders for the workers, and as many workers as there is work and room for."""
-        grants = {job.key: self.retries.grant(job, statuses[job.key]) for job in self.graph}
+        grants = self._alone_last(statuses, {job.key: self.retries.grant(job, statuses[job.key]) for job in self.graph})
         self._command(statuses, grants)
         self._bury()
         able: dict[str, int] = {}
         for job in self.graph:
-            startable = statuses[job.key].state in (State.READY, State.INTERRUPTED, State.FAILED)
-            if grants[job.key] and startable and all(statuses[p.key].state is State.DONE for p in job.parents):
+            if self._able(job, statuses, grants):
                 able[self.shape(job.kind)] = able.get(self.shape(job.kind), 0) + 1
         if not able:
             return
@@ -243,6 +242,21 @@ class Driver:
                         break
                     there.append(lease)
                     waiting += 1
+
+    @staticmethod
+    def _able(job: Job, statuses: Mapping[str, Status], grants: Mapping[str, int]) -> bool:
+        """Whether a worker could begin the job now."""
+        startable = statuses[job.key].state in (State.READY, State.INTERRUPTED, State.FAILED)
+        return bool(grants[job.key]) and startable and all(statuses[p.key].state is State.DONE for p in job.parents)
+
+    def _alone_last(self, statuses: Mapping[str, Status], grants: Mapping[str, int]) -> Mapping[str, int]:
+        """The grants without those of jobs that are to run alone, but for one of them once nothing else is left to do."""
+        alone = {job.key for job in self.graph if self.resources[job.kind].alone}
+        working = (job for job in self.order if statuses[job.key].state.in_flight)
+        pending = [job.key for job in working if not self._unseen(statuses[job.key])]
+        pending += [job.key for job in self.order if alone and self._able(job, statuses, grants)]
+        chosen = pending[0] if pending and alone.issuperset(pending) else ""
+        return {key: grant if key == chosen or key not in alone else 0 for key, grant in grants.items()}
 
     def _command(self, statuses: Mapping[str, Status], grants: Mapping[str, int], finished: bool = False) -> None:
         """Write the orders, if they changed."""

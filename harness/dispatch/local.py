@@ -20,7 +20,7 @@ from harness.store import Owner, Store, files
 from harness.store.leases import Lease
 
 if TYPE_CHECKING:
-    from submitit.local.local import LocalJob
+    from submitit import Job as Submitted
 
 TIMEOUT_MINUTES = 60 * 24 * 30
 """submitit's own limit on a worker process. A worker runs many jobs, so it says nothing about any of them."""
@@ -61,7 +61,7 @@ class LocalBackend:
 
     store: Store
     folder: Path
-    _jobs: dict[str, LocalJob[Any]] = field(default_factory=dict)
+    _jobs: dict[str, Submitted[Any]] = field(default_factory=dict)
 
     def launch(self, lease: Lease, *, threads: int) -> tuple[Owner, Path]:
         """Start the worker of `lease`; who watches it, and the file that its own output goes to."""

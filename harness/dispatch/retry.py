@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass, field
 
 from harness.jobs import Job
-from harness.store import Failure, State, Status, Store
+from harness.store import Attempt, State, Status, Store
 
 FRUITLESS_INTERRUPTIONS = 3
 """In a row, without a new checkpoint, before a job counts as one that cannot be run here."""
@@ -41,20 +41,29 @@ class Retries:
     def grant(self, job: Job, status: Status) -> int:
         """The number of the attempt that may be begun now; 0 for none."""
         state, newest = status.state, status.attempt.number if status.attempt else 0
+        if state is State.DONE:
+            return 0
         history = self._histories.get(job.key)
         if history is None:
-            history = self._histories[job.key] = History()
-            if not state.in_flight:
-                history.seen = newest
-                history.furthest = self._furthest(job) if newest else -1
-        if state is State.DONE or state.in_flight:
+            history = self._histories[job.key] = self._begin(job, state, newest)
+        if state.in_flight:
             return 0
         if newest > history.seen:
-            history.seen = newest
-            self._account(job, status, history)
+            for attempt in self.store.attempts(job):  # other drivers may have begun some between two looks of ours
+                if history.seen < attempt.number <= newest:
+                    history.seen = attempt.number
+                    self._account(job, attempt, status, history)
         if history.given_up or time.monotonic() < history.not_before:
             return 0
         return newest + 1
+
+    def _begin(self, job: Job, state: State, newest: int) -> History:
+        """At the first look, attempts that have ended are of an earlier run."""
+        if not newest and state in (State.MISSING, State.SUBMITTED):  # their status need not name an attempt
+            newest = max((attempt.number for attempt in self.store.attempts(job)), default=0)
+        if state.in_flight:
+            return History(seen=newest - 1 if state is State.RUNNING else newest)
+        return History(seen=newest, furthest=self._furthest(job, newest) if newest else -1)
 
     def give_up(self, job: Job, reason: str) -> None:
         """Not again in this run."""
@@ -65,23 +74,30 @@ class Retries:
         history = self._histories.get(job.key)
         return history.given_up if history else ""
 
-    def _account(self, job: Job, status: Status, history: History) -> None:
-        failure: Failure | None = status.attempt.failure if status.attempt else None
+    def _account(self, job: Job, attempt: Attempt, status: Status, history: History) -> None:
+        failure = attempt.failure
         if failure is None or failure.cause == "interrupted":
-            furthest = self._furthest(job)
+            furthest = self._furthest(job, attempt.number)
             history.fruitless = 0 if furthest > history.furthest else history.fruitless + 1
             history.furthest = max(furthest, history.furthest)
             if history.fruitless >= FRUITLESS_INTERRUPTIONS:
-                history.given_up = f"interrupted {history.fruitless} times without progress: {status.reason}"
+                reason = f"interrupted {history.fruitless} times without progress: {status.reason}"
+                history.given_up = history.given_up or reason
             return
         history.tries[failure.cause] = tried = history.tries.get(failure.cause, 0) + 1
         if tried > TRIES.get(failure.cause, 0) or (failure.cause == "oom" and (failure.micro_batch or 1) <= 1):
-            history.given_up = str(failure)
+            history.given_up = history.given_up or str(failure)
         elif failure.cause == "storage":
             history.not_before = time.monotonic() + STORAGE_PAUSE_SECONDS
 
-    def _furthest(self, job: Job) -> int:
-        """The step of the newest complete checkpoint, or -1."""
+    def _furthest(self, job: Job, newest: int) -> int:
+        """The step of the furthest complete checkpoint of attempts up to this one, or -1."""
         return max(
-            (step for attempt in self.store.attempts(job) for step, _ in attempt.complete_checkpoints()), default=-1
+            (
+                step
+                for attempt in self.store.attempts(job)
+                if attempt.number <= newest
+                for step, _ in attempt.complete_checkpoints()
+            ),
+            default=-1,
         )

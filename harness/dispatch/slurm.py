@@ -7,38 +7,33 @@ asked only whether a job is still in its hands, once for all jobs a poll.
 
 from __future__ import annotations
 
-import re
 import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.dispatch import slurm_queue, slurm_submission
+from harness.dispatch import slurm_queue, slurm_submission, slurm_watch
 from harness.dispatch.driver import Driver
 from harness.dispatch.forecast import Forecast
 from harness.dispatch.outcome import Outcome, outcome_of
 from harness.dispatch.progress import Display, display_for
-from harness.dispatch.slurm_queue import Phase, SlurmQueue, Standing, last_words, why
-from harness.dispatch.slurm_request import Scale, parameters, scaled_minutes, setup_lines, stop_lead
+from harness.dispatch.slurm_limits import Backoff, later, limits_of, no_more, scale_of
+from harness.dispatch.slurm_queue import SlurmQueue
+from harness.dispatch.slurm_request import (
+    Limits,
+    Scale,
+    parameters,
+    scaled_memory,
+    scaled_minutes,
+    setup_lines,
+    stop_lead,
+)
 from harness.dispatch.slurm_submission import Submission
 from harness.dispatch.slurm_task import Assignment, perform
+from harness.dispatch.slurm_watch import Watch, submitted
 from harness.jobs import Graph, Job
-from harness.store import (
-    AlreadyDone,
-    Attempt,
-    Failure,
-    Held,
-    Owner,
-    Record,
-    State,
-    Status,
-    Store,
-    StoreError,
-    files,
-    leases,
-)
+from harness.store import Owner, State, Status, Store, StoreError, files, leases
 from harness.store.leases import Lease
 from harness.store.owners import Scheduler
 
@@ -49,15 +44,8 @@ ARRAY_LARGEST = 1000
 """Elements of one array; SLURM's own default limit (MaxArraySize) is 1001."""
 SILENCE_SECONDS = 10.0
 """A scheduler that is only slow is not worth a line."""
-RELEASES = 3
-"""How often a job that its node did not start is released: a node that is slow once is not broken."""
 LEAVING_SECONDS = 5.0
 """How long a driver waits for its last jobs to have left the queue, before it removes their code."""
-LATER = re.compile(
-    r"unable to contact|timed out|connection refused|socket|temporar|try again|submit limit|busy|not respond",
-    re.IGNORECASE,
-)
-"""What sbatch says when the same request may be accepted later."""
 
 
 def available() -> bool:
@@ -111,22 +99,14 @@ def cancel(store: Store, keys: Iterable[str]) -> list[str]:
     Their leases stay until a driver has read there that a person cancelled them. Raises SchedulerSilent.
     """
     wanted = set(keys)
-    found = [
-        lease for lease in leases.leases(store) if lease.owner.scheduler == "slurm" and wanted & set(lease.remaining)
-    ]
+    found = [lease for lease in leases.leases(store) if submitted(lease) and wanted & set(lease.remaining)]
     slurm_queue.cancel(lease.owner.scheduler_id for lease in found)
     return [key for lease in found for key in lease.remaining if key in wanted]
 
 
 def stuck(store: Store, queue: SlurmQueue) -> dict[str, str]:
     """Key → why its job in the queue will not begin by waiting, in words."""
-    found: dict[str, str] = {}
-    for lease in leases.leases(store):
-        if lease.owner.scheduler == "slurm" and lease.remaining:
-            standing = queue.standing(lease.owner.scheduler_id, lease.owner.scheduler_name, lease.started)
-            if standing.phase is Phase.WAITING and standing.reason:
-                found.update(dict.fromkeys(lease.remaining, standing.reason))
-    return found
+    return slurm_watch.stuck(leases.leases(store), queue)
 
 
 Bundle = tuple[Job, ...]
@@ -161,10 +141,9 @@ class SlurmDriver(Driver):
         self.submitted = 0
         self.unsubmitted = 0
         self.complained = ""
-        self.waiting_for_nothing: dict[str, float] = {}
-        self.released: dict[str, int] = {}
-        self.watched: set[str] = set()
-        """Leases whose jobs were not over yet when this driver came: what is cancelled among them is not begun again."""
+        self.limits: Limits | None = None
+        self.backoff = Backoff()
+        self.watch = Watch(store, self.jobs, queue, self.retries, self.me, self._say_once, self.free_seconds)
 
     def go(self) -> Outcome:
         with self.listening():
@@ -183,14 +162,22 @@ class SlurmDriver(Driver):
         self.queue.look()
         self._tell_silence()
         try:
-            self._bury_all()
+            self.watch.look()
         except (OSError, StoreError) as error:
             self._say_once(f"{error}; it is tried again")
         statuses = super().look()
-        for key, reason in stuck(self.store, self.queue).items():
+        reasons = stuck(self.store, self.queue)
+        self.watch.tell_stuck(reasons)
+        for key, reason in reasons.items():
             if key in statuses and statuses[key].state is State.SUBMITTED:
                 statuses[key] = replace(statuses[key], reason=f"{statuses[key].reason}: {reason}")
         return statuses
+
+    def _final(self, key: str, status: Status) -> Status:
+        status, reason = super()._final(key, status), self.retries.given_up(self.jobs[key])
+        if status.state is State.FAILED and reason not in status.reason:
+            return replace(status, reason=f"{status.reason}; {reason}")
+        return status
 
     def _over(self, statuses: Mapping[str, Status]) -> bool:
         if self.detach and not self.unsubmitted:
@@ -223,11 +210,10 @@ class SlurmDriver(Driver):
 
     def _tend(self, statuses: Mapping[str, Status]) -> None:
         """Submit whatever nobody has yet, with dependencies on what is in the queue already."""
-        grants = {job.key: self.retries.grant(job, statuses[job.key]) for job in self.graph}
-        if not self._lacking(statuses, grants):
+        if not self._lacking(statuses):
             self.unsubmitted = 0
             return
-        if self.queue.silent_since is not None:
+        if self.queue.silent_since is not None or self.backoff.waiting:
             self.unsubmitted = 1
             return
         with self.store.lock("slurm"):  # one driver at a time, or two would both find a job missing
@@ -235,13 +221,13 @@ class SlurmDriver(Driver):
             in_queue = {
                 key: lease.owner.scheduler_id
                 for lease in leases.leases(self.store)
-                if lease.owner.scheduler == "slurm" and lease.alive(self.store.schedulers)
+                if submitted(lease) and lease.alive(self.store.schedulers)
                 for key in lease.remaining
             }
-            missing = self._lacking(statuses, grants)
+            missing = self._lacking(statuses)
             self.unsubmitted = len(missing)
             while missing and not self.problem:
-                wave = [job for job in missing if self._parents_known(job, statuses, in_queue)]
+                wave = [job for job in missing if self._parents_known(job, statuses, in_queue) and self._can_grow(job)]
                 if not wave:
                     break
                 for bundles in self._groups(wave, statuses, in_queue):
@@ -249,12 +235,13 @@ class SlurmDriver(Driver):
                     if ids is None:
                         return
                     in_queue.update(ids)
-                missing = [job for job in missing if job.key not in in_queue]
+                missing = [job for job in missing if job.key not in in_queue and not self.retries.given_up(job)]
 
     # Choosing
 
-    def _lacking(self, statuses: Mapping[str, Status], grants: Mapping[str, int]) -> list[Job]:
+    def _lacking(self, statuses: Mapping[str, Status]) -> list[Job]:
         """Jobs that nobody has and that may be begun, now or after parents that are in the queue or in this list."""
+        grants = {job.key: self.retries.grant(job, statuses[job.key]) for job in self.graph}
         found: dict[str, Job] = {}
         for job in self.graph:
             state = statuses[job.key].state
@@ -307,30 +294,49 @@ class SlurmDriver(Driver):
         return tuple(sorted({in_queue[parent.key] for parent in waits}))
 
     def scale(self, job: Job) -> Scale:
-        """Twice what the last request was for each time the job ran out of it."""
-        causes = [attempt.failure.cause for attempt in self.store.attempts(job) if attempt.failure]
-        return Scale(2.0 ** min(2, causes.count("memory")), 2.0 ** min(2, causes.count("timeout")))
+        return scale_of(self.store.attempts(job))
+
+    def _can_grow(self, job: Job) -> bool:
+        """Gives up a job that ran out of as much as its partition allows."""
+        attempts = self.store.attempts(job)
+        scale = scale_of(attempts)
+        if scale != Scale() and (reason := no_more(attempts, self.resources[job.kind], self._limits(scale))):
+            self.retries.give_up(job, reason)
+        return not self.retries.given_up(job)
+
+    def _limits(self, scale: Scale) -> Limits:
+        """What the partition allows; asked once, and only for a request that is larger than the profile's."""
+        if scale == Scale():
+            return Limits()
+        if self.limits is None:
+            try:
+                text = self.queue.command(["scontrol", "show", "partition", "--oneliner"])
+            except slurm_queue.SchedulerSilent:
+                return Limits()  # sbatch will say what it does not take
+            self.limits = limits_of(text, self.dispatch)
+        return self.limits
 
     # Submitting
 
     def _submit(
         self, bundles: list[Bundle], statuses: Mapping[str, Status], in_queue: Mapping[str, str]
     ) -> dict[str, str] | None:
-        """Hand one array to the scheduler: key → scheduler id. None when it refused; `problem` says so if for good."""
+        """Hand one array to the scheduler: key → scheduler id; none of jobs that were given up instead. None when it
+        refused; `problem` says so if for good."""
         from submitit.core.utils import FailedJobError
         from submitit.slurm.slurm import SlurmExecutor
 
         submission, first = self._submission(), bundles[0][0]
         kind, scale, longest = first.kind, self.scale(first), max(map(len, bundles))
         needs, name = self.resources[kind], f"vr-{submission.id}-{kind}"
-        chosen = parameters(needs, self.dispatch, name, scale, longest)
-        if ids := self._needed(first, statuses, in_queue):
-            chosen["dependency"] = "afterok:" + ":".join(ids)
+        limits, parents = self._limits(scale), self._needed(first, statuses, in_queue)
+        chosen = parameters(needs, self.dispatch, name, scale, longest, limits, parents)
         mine = [self._lease(bundle, submission) for bundle in bundles]
         for lease in mine:  # before the jobs begin, which look for them
-            self.watched.add(leases.write(self.store, lease).id)
-        minutes = scaled_minutes(needs, scale, longest)
-        settings = {**self._settings(kind), "minutes": minutes, "stop_lead": stop_lead(self.dispatch, minutes)}
+            self.watch.seen.add(leases.write(self.store, lease).id)
+        minutes = scaled_minutes(needs, scale, longest, limits)
+        given = {"minutes": minutes, "memory_gb": scaled_memory(needs, scale, limits)}
+        settings = {**self._settings(kind), **given, "stop_lead": stop_lead(self.dispatch, minutes)}
         assignments = [
             Assignment(
                 root=str(self.store.root),
@@ -346,29 +352,31 @@ class SlurmDriver(Driver):
             for bundle, lease in zip(bundles, mine, strict=True)
         ]
         try:
-            executor = SlurmExecutor(submission.submitit)
-            executor._throttling = 0  # submitit waits 0.2 s between requests by default
-            executor.update_parameters(**chosen, setup=setup_lines(self.dispatch, submission.code, needs.cpus))
-            jobs = executor.map_array(perform, assignments)
+            with slurm_submission.own_environment():
+                executor = SlurmExecutor(submission.submitit)
+                executor._throttling = 0  # submitit waits 0.2 s between requests by default
+                executor.update_parameters(**chosen, setup=setup_lines(self.dispatch, submission.code, needs.cpus))
+                jobs = executor.map_array(perform, assignments)
         except (FailedJobError, RuntimeError, ValueError) as error:
             for lease in mine:
                 leases.drop(self.store, lease.id)
-            self._refused(kind, str(error))
-            return None
+            return self._refused(bundles, scale, str(error))
         except OSError as error:
             raise StoreError(files.explain(error, submission.folder)) from error
+        self.backoff.accepted()
         found = {}
-        for bundle, lease, submitted in zip(bundles, mine, jobs, strict=True):
-            owner = Owner(scheduler="slurm", scheduler_id=submitted.job_id, scheduler_name=name)
-            leases.update(self.store, lease.id, owner=owner, log=str(submitted.paths.stdout))
-            found.update({job.key: submitted.job_id for job in bundle})
+        for bundle, lease, request in zip(bundles, mine, jobs, strict=True):
+            owner = Owner(scheduler="slurm", scheduler_id=request.job_id, scheduler_name=name)
+            leases.update(self.store, lease.id, owner=owner, log=str(request.paths.stdout))
+            found.update({job.key: request.job_id for job in bundle})
         return found
 
     def _submission(self) -> Submission:
         """This driver's, with the code as it is at its first request."""
-        if self.submission is None:
+        if self.submission is None or not self.submission.code.is_dir():
             from harness.worker.provenance import code
 
+            code.cache_clear()  # it was asked when the driver began, and files may have changed since
             self.provenance = code()
             self.submission = Submission.create(self.store, driver=self.me.record(), code=self.provenance)
         return self.submission
@@ -385,13 +393,22 @@ class SlurmDriver(Driver):
             code=self.code,
         )
 
-    def _refused(self, kind: str, text: str) -> None:
+    def _refused(self, bundles: list[Bundle], scale: Scale, text: str) -> dict[str, str] | None:
+        """What `_submit` returns then. A request that we made larger ourselves costs its own jobs, not the run."""
+        kind = bundles[0][0].kind
         lines = [line.strip() for line in text.splitlines() if "error" in line.lower()] or [text.strip()[-300:]]
         message = f"sbatch refuses a {kind} job: {lines[0]}"
-        if LATER.search(text):
+        if later(text):
+            self.backoff.refused()
             self._say_once(f"{message}; it is tried again")
-        else:
+            return None
+        if scale == Scale():
             self.problem = f"{message}; see the profile's `dispatch` and `resources.{kind}`"
+            return None
+        what = " and ".join(word for word, by in (("memory", scale.memory), ("minutes", scale.minutes)) if by > 1)
+        for job in (job for bundle in bundles for job in bundle):
+            self.retries.give_up(job, f"it ran out of its {what}, and the request for more was refused: {lines[0]}")
+        return {}
 
     def _say_once(self, text: str) -> None:
         if text != self.complained:
@@ -404,94 +421,3 @@ class SlurmDriver(Driver):
                 self._say_once("the scheduler does not answer; jobs go on without it, and files say what is done")
         elif self.complained.startswith("the scheduler does not"):
             self._say_once("the scheduler answers again")
-
-    # Jobs that the scheduler has ended
-
-    def _bury_all(self) -> None:
-        """What the store cannot know by itself: that a job was killed for its memory or its time, or never began."""
-        if self.queue.silent_since is not None:
-            return
-        for lease in leases.leases(self.store):
-            if not lease.remaining or not lease.plan.startswith(".slurm/"):
-                continue
-            if lease.owner.scheduler != "slurm":
-                if lease.owner == self.me or lease.owner.alive() is False:  # written, but never submitted
-                    leases.drop(self.store, lease.id)
-                continue
-            standing = self.queue.standing(lease.owner.scheduler_id, lease.owner.scheduler_name, lease.started)
-            if standing.state and standing.state not in slurm_queue.ENDED:
-                self.watched.add(lease.id)
-            self._free(lease, standing)
-            if standing.launch_failed:
-                self._release(lease, standing)
-            if standing.phase.over:
-                with self.store.lock("slurm"):
-                    if leases.read(self.store, lease.id) is not None:
-                        self._bury_one(lease, standing)
-
-    def _free(self, lease: Lease, standing: Standing) -> None:
-        """A job that waits for parents whose results are there waits for nothing: a controller that crashed may have
-        restored a parent that had ended, and hold it."""
-        known = [self.jobs[key] for key in lease.remaining if key in self.jobs]
-        parents = [parent for job in known for parent in job.parents]
-        if not (standing.for_parents and known and all(self.store.is_done(parent) for parent in parents)):
-            self.waiting_for_nothing.pop(lease.id, None)
-            return
-        since = self.waiting_for_nothing.setdefault(lease.id, time.time())
-        if time.time() - since > self.free_seconds:
-            self.waiting_for_nothing[lease.id] = time.time()
-            try:
-                self.queue.command(["scontrol", "update", f"JobId={lease.owner.scheduler_id}", "Dependency="])
-            except slurm_queue.SchedulerSilent as error:
-                self._say_once(f"job {lease.owner.scheduler_id} waits for jobs that are done: {error}")
-
-    def _release(self, lease: Lease, standing: Standing) -> None:
-        """Give a job that its node did not start another chance; SLURM itself holds it for ever."""
-        before = self.released.get(lease.id, 0)
-        if before > min(RELEASES - 1, standing.restarts):
-            return  # still the hold that was released already, or once too often
-        self.released[lease.id] = before + 1
-        try:
-            self.queue.command(["scontrol", "release", lease.owner.scheduler_id])
-        except slurm_queue.SchedulerSilent as error:
-            self._say_once(f"job {lease.owner.scheduler_id} is held because its node did not start it: {error}")
-
-    def _bury_one(self, lease: Lease, standing: Standing) -> None:
-        last = last_words(Path(lease.log))
-        for key in lease.remaining:
-            try:
-                record = self.store.record(key)
-            except StoreError:
-                continue  # its folder was removed
-            if self.store.is_done(record):
-                continue
-            newest = next(reversed(self.store.attempts(record)), None)
-            begun = newest is not None and newest.claim.get("lease") == lease.id
-            if standing.phase is Phase.ENDED and not (begun and newest.failure):
-                cause, kind, message = why(standing.state, last, begun=begun, any_begun=bool(lease.current))
-                if cause == "timeout" and begun and newest.complete_checkpoints():
-                    cause = ""  # it got further: it is resumed as after any interruption
-                if cause:
-                    self._fail(record, newest if begun else None, lease, Failure(cause, kind, message))
-            if key in self.jobs and lease.id in self.watched and self._cancelled_by_hand(key, standing):
-                self.retries.give_up(self.jobs[key], f"cancelled in the scheduler (job {lease.owner.scheduler_id})")
-        leases.drop(self.store, lease.id)
-
-    def _fail(self, record: Record, attempt: Attempt | None, lease: Lease, failure: Failure) -> None:
-        """Write down how the job ended, in an attempt of our own where it had none."""
-        try:
-            attempt = attempt or self.store.begin_attempt(record, lease=lease.id)
-        except (Held, AlreadyDone):
-            return  # somebody else has it by now
-        attempt.fail(failure.cause, failure.type, failure.message)
-
-    def _cancelled_by_hand(self, key: str, standing: Standing) -> bool:
-        by_dependency = standing.reason == "DependencyNeverSatisfied" or self._parent_failed(key)
-        return standing.state == "CANCELLED" and not by_dependency
-
-    def _parent_failed(self, key: str) -> bool:
-        statuses = self.store.statuses(self.jobs[key].parents)
-        return any(
-            status.state in (State.FAILED, State.BLOCKED, State.INTERRUPTED, State.READY, State.MISSING)
-            for status in statuses.values()
-        )

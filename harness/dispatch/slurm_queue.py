@@ -49,9 +49,19 @@ STUCK = {
     "InvalidAccount": "the account is not valid",
     "InvalidQOS": "the QOS is not valid",
     "QOSMaxWallDurationPerJobLimit": "asks for more time than the QOS allows",
+    "AssocMaxWallDurationPerJobLimit": "asks for more time than the account allows",
+    "MaxMemPerLimit": "asks for more memory than the partition allows",
+    "QOSMaxMemoryPerJob": "asks for more memory than the QOS allows",
+    "AssocMaxMemPerJob": "asks for more memory than the account allows",
 }
 """Reasons of a waiting job that will not go away by waiting, in words."""
+TOO_MUCH = frozenset(name for name, words in STUCK.items() if re.match("asks for more (time|memory)", words))
+"""Those of them that a smaller request would not have."""
 OUT_OF_MEMORY = re.compile(r"oom.kill|out of memory", re.IGNORECASE)
+STOPPED = re.compile(r"\b(User defined signal 2|Terminated)(?: \(core dumped\))?\s*(?:srun .*)?$", re.MULTILINE)
+"""How a log ends when a signal came before Python could catch it: a time limit, a preemption or a person."""
+FAILED_BY_ITSELF = "with exit code"
+"""Said of a rank that failed: the others, which are ended because of it, read "Terminated" beside it."""
 LAUNCH_FAILED = "launch failed requeued held"
 """The reason of a job that its node did not start (it was slow, or lost its daemon): held until somebody releases it."""
 
@@ -102,7 +112,8 @@ class Entry:
 class Standing:
     """Where a scheduler job stands. state: the scheduler's word. reason: for people, "" when there is none.
 
-    for_parents: waits for jobs that its request named. launch_failed: held because its node did not start it.
+    for_parents: waits for jobs that its request named. launch_failed: held because its node did not start it. too_much:
+    waits because it asks for more than is allowed.
     """
 
     phase: Phase
@@ -111,6 +122,7 @@ class Standing:
     restarts: int = 0
     for_parents: bool = False
     launch_failed: bool = False
+    too_much: bool = False
 
 
 @dataclass
@@ -177,7 +189,14 @@ class SlurmQueue:
                 words = "its node did not start it (scontrol release)"
                 return Standing(Phase.WAITING, entry.state, words, entry.restarts, launch_failed=True)
             reason = STUCK.get(entry.reason, "")
-            return Standing(Phase.WAITING, entry.state, reason, entry.restarts, entry.reason == "Dependency")
+            return Standing(
+                Phase.WAITING,
+                entry.state,
+                reason,
+                entry.restarts,
+                for_parents=entry.reason == "Dependency",
+                too_much=entry.reason in TOO_MUCH,
+            )
         if entry.state in PROVISIONAL or entry.state in ENDED:
             patience = self.provisional_seconds if entry.state in PROVISIONAL else self.settle_seconds
             over = self._age(scheduler_id, name, f"{entry.state} {entry.restarts}") >= patience
@@ -190,6 +209,14 @@ class SlurmQueue:
         return self.silent_since is None and any(
             entry.name.startswith(beginning) and entry.state not in ENDED for entry in self._entries.values()
         )
+
+    def waiting(self, beginning: str) -> list[str] | None:
+        """Ids of jobs that wait and whose name begins like this; looks at once. None while nobody can tell."""
+        self.look(force=True)
+        if self.silent_since is not None:
+            return None
+        entries = self._entries.values()
+        return [entry.id for entry in entries if entry.name.startswith(beginning) and entry.state in WAITING]
 
     def alive(self, owner: Owner) -> bool | None:
         """For `Store.schedulers`: whether an owner's job is still in the scheduler's hands; looks when it is time."""
@@ -292,12 +319,14 @@ def expand(scheduler_id: str) -> list[str]:
     return found
 
 
-def cancel(scheduler_ids: Iterable[str], command: Command = run_command, chunk: int = 500) -> None:
+def cancel(
+    scheduler_ids: Iterable[str], command: Command = run_command, chunk: int = 500, *, only_waiting: bool = False
+) -> None:
     """scancel, many ids a call. Ids that have ended are no error. Raises SchedulerSilent."""
-    ids = list(scheduler_ids)
+    ids, options = list(scheduler_ids), ["--quiet", *(["--state=PENDING"] if only_waiting else [])]
     for start in range(0, len(ids), chunk):
         try:
-            command(["scancel", "--quiet", *compressed(ids[start : start + chunk])])
+            command(["scancel", *options, *compressed(ids[start : start + chunk])])
         except SchedulerSilent as error:
             if "Invalid job id" not in str(error):
                 raise
@@ -313,7 +342,8 @@ def compressed(scheduler_ids: Collection[str]) -> list[str]:
 
 
 def why(state: str, last: str, *, begun: bool, any_begun: bool) -> tuple[str, str, str]:
-    """(cause, type, message) of a job that ended without a word of its own; cause "" where trying again is free.
+    """(cause, type, message) of a job that ended without a word of its own; cause "" where trying again is free, with a
+    message where it was stopped before it began.
 
     begun: whether this job was. any_begun: whether any of its bundle was: then the others only did not get their turn.
     last: the end of its scheduler log: under srun an out-of-memory kill reads FAILED, and only the log tells.
@@ -326,6 +356,9 @@ def why(state: str, last: str, *, begun: bool, any_begun: bool) -> tuple[str, st
         return "timeout", "TimeLimit", "killed at its time limit, before it could write a checkpoint"
     if state == "FAILED" and not begun:
         words = [line.strip() for line in last.splitlines() if line.strip()] or ["its log is empty"]
+        end = "\n".join(words[-5:])
+        if (stopped := STOPPED.search(end)) and FAILED_BY_ITSELF not in end:
+            return "", "JobNotBegun", f"the scheduler's job was stopped before it began: {stopped.group(1)}"
         return "code", "JobNotBegun", f"the scheduler's job failed before it began: {words[-1][:300]}"
     return "", "", ""
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +27,14 @@ class Scale:
     minutes: float = 1.0
 
 
+@dataclass(frozen=True)
+class Limits:
+    """The most that a partition allows one job; None where it says nothing."""
+
+    memory_gb: float | None = None
+    minutes: int | None = None
+
+
 def signal_seconds(minutes: float) -> int:
     """How long before the time limit a job is told to write its checkpoint: 5 % of it, within 30 s and 10 min."""
     return int(min(600, max(30, 0.05 * minutes * 60)))
@@ -38,9 +46,20 @@ def stop_lead(dispatch: SlurmDispatch, minutes: float) -> int:
     return int(own) if own.isdigit() else signal_seconds(minutes)
 
 
-def scaled_minutes(resources: Resources, scale: Scale, bundle: int = 1) -> int:
+def scaled_minutes(resources: Resources, scale: Scale, bundle: int = 1, limits: Limits = Limits()) -> int:
     """The time limit of a scheduler job that does so many jobs in turn."""
-    return max(1, round(resources.minutes * scale.minutes * bundle))
+    own = resources.minutes * bundle
+    return max(1, round(_within(limits.minutes, own * scale.minutes, own)))
+
+
+def scaled_memory(resources: Resources, scale: Scale, limits: Limits = Limits()) -> float:
+    """GiB of all processes together."""
+    return _within(limits.memory_gb, resources.memory_gb * scale.memory, resources.memory_gb)
+
+
+def _within(limit: float | None, wanted: float, own: float) -> float:
+    """own: what the profile asks for; it is never made less, so that a person is told when it is refused."""
+    return wanted if limit is None else max(own, min(wanted, limit))
 
 
 def memory(gib: float) -> str:
@@ -49,27 +68,36 @@ def memory(gib: float) -> str:
 
 
 def parameters(
-    resources: Resources, dispatch: SlurmDispatch, name: str, scale: Scale = Scale(), bundle: int = 1
+    resources: Resources,
+    dispatch: SlurmDispatch,
+    name: str,
+    scale: Scale = Scale(),
+    bundle: int = 1,
+    limits: Limits = Limits(),
+    parents: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Keyword arguments of submitit's `SlurmExecutor.update_parameters`, dependencies and environment left out.
+    """Keyword arguments of submitit's `SlurmExecutor.update_parameters`, environment left out.
 
-    One node with a task for each process. `dispatch.sbatch` is laid over everything else.
+    One node with a task for each process. parents: scheduler ids that have to end well first. `dispatch.sbatch` is laid
+    over everything else, but its dependency is one more.
     """
-    minutes = scaled_minutes(resources, scale, bundle)
-    extra: dict[str, Any] = {"kill-on-invalid-dep": "yes", "requeue": True}
+    minutes = scaled_minutes(resources, scale, bundle, limits)
+    extra: dict[str, Any] = {"kill-on-invalid-dep": "yes", "requeue": True, "exclusive": resources.alone}
     extra.update({option.lstrip("-").replace("_", "-"): value for option, value in dispatch.sbatch.items()})
+    waits = [extra.pop("dependency", None), "afterok:" + ":".join(parents) if parents else None]
     chosen: dict[str, Any] = {
         "job_name": name,
         "time": minutes,
         "nodes": 1,
         "ntasks_per_node": resources.processes,
         "cpus_per_task": resources.cpus,
-        "mem": memory(resources.memory_gb * scale.memory),
+        "mem": memory(scaled_memory(resources, scale, limits)),
         "gpus_per_node": resources.gpus or None,
         "partition": dispatch.partition,
         "account": dispatch.account,
         "qos": dispatch.qos,
         "constraint": dispatch.constraint,
+        "dependency": ",".join(str(words) for words in waits if words) or None,
         "array_parallelism": dispatch.throttle or 10_000,
         "signal_delay_s": signal_seconds(minutes),
         "stderr_to_stdout": True,
@@ -88,6 +116,7 @@ def sbatch_words(resources: Resources, dispatch: SlurmDispatch, name: str = "", 
         "account": chosen.get("account"),
         "qos": chosen.get("qos"),
         "constraint": chosen.get("constraint"),
+        "dependency": chosen.get("dependency"),
         "nodes": chosen["nodes"],
         "ntasks-per-node": chosen["ntasks_per_node"],
         "gpus-per-node": chosen.get("gpus_per_node"),

@@ -6,20 +6,24 @@ packages are copied here and its Python path begins here. The folder goes when n
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.store import Store, files
+from harness.store import Owner, Store, files
 from harness.store.leases import Lease
 
 PACKAGES = ("harness", "models")
 LARGEST_BYTES = 2**20
 """Larger files are data (weights), not code: jobs find them where they always lie, by the path in their spec.json."""
+KEPT = ("SLURM_CONF", "SBATCH_ACCOUNT", "SBATCH_PARTITION", "SBATCH_QOS", "SBATCH_CONSTRAINT", "SBATCH_RESERVATION")
+"""What a user or a site says about every request, inside a job too."""
 YOUNG_SECONDS = 60.0
 """A submission this new may not have written its leases yet."""
 
@@ -72,7 +76,7 @@ def copy_code(target: Path, source: Path | None = None) -> None:
 
 
 def clear(store: Store, leases: Iterable[Lease]) -> list[str]:
-    """Remove the folders of submissions without any lease left; their ids."""
+    """Remove the folders of submissions without any lease left, whose driver is gone; their ids."""
     held = {lease.plan for lease in leases}
     removed = []
     try:
@@ -82,8 +86,29 @@ def clear(store: Store, leases: Iterable[Lease]) -> list[str]:
     for folder in folders:
         if str(folder.relative_to(store.root)) in held:
             continue
-        record = files.read_json(folder / "submission.json")
-        if record is None or time.time() - record["created"] > YOUNG_SECONDS:
+        record = files.read_json(folder / "submission.json") or {}
+        try:
+            created = record.get("created") or folder.stat().st_mtime
+        except FileNotFoundError:
+            continue  # its driver removed it
+        driver = record.get("driver")
+        if driver is not None and Owner.read(driver).alive(store.schedulers) is not False:
+            continue  # between two requests it holds no lease, and the next one runs this code
+        if time.time() - created > YOUNG_SECONDS:
             shutil.rmtree(folder, ignore_errors=True)
             removed.append(folder.name)
     return removed
+
+
+@contextmanager
+def own_environment() -> Iterator[None]:
+    """Without what SLURM tells the job that this driver itself may run in: sbatch would hand it on."""
+    from submitit.helpers import clean_env
+
+    if "SLURM_JOB_ID" not in os.environ:  # there is nothing of that kind, and a user's SBATCH_ACCOUNT is meant
+        yield
+        return
+    kept = {name: os.environ[name] for name in KEPT if name in os.environ}
+    with clean_env():
+        os.environ.update(kept)
+        yield

@@ -13,6 +13,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,7 @@ def perform(task: Assignment) -> str:
         endings[record.name] = one(store, record, task, stop, kept)
         print(f"{record.name}: {endings[record.name].outcome} {endings[record.name].message}".rstrip(), flush=True)
         left = tuple(record.key for record in records[i + 1 :])
-        noted(lambda left=left: leases.update(store, task.lease, remaining=left))
+        noted(partial(leases.update, store, task.lease, remaining=left))
     noted(lambda: leases.drop(store, task.lease))
     if bad := [f"{name}: {ending.outcome}: {ending.message}" for name, ending in endings.items() if not ending.well]:
         raise NotDone("; ".join(bad))
@@ -244,10 +245,12 @@ def ranks_of(task: Assignment) -> int:
 
 
 def join_processes() -> None:
-    """MASTER_ADDR, RANK, WORLD_SIZE and so on, from SLURM's task layout. Every process sees all GPUs of its node."""
+    """MASTER_ADDR, RANK, WORLD_SIZE and so on, from SLURM's task layout. Every process sees all GPUs of its node.
+
+    Whatever these were where the job was submitted, perhaps in another job, is not meant."""
     from submitit.helpers import TorchDistributedEnvironment
 
-    TorchDistributedEnvironment().export(set_cuda_visible_devices=False)
+    TorchDistributedEnvironment().export(set_cuda_visible_devices=False, overwrite=True)
 
 
 def _announcement(store: Store, task: Assignment) -> Path:

@@ -6,7 +6,7 @@ Knows payloads, not the store: finished jobs are handed in as (kind, payload, in
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from statistics import median
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,15 +15,16 @@ from harness.spec.recipe import STAGES
 
 if TYPE_CHECKING:
     from harness.plan.plan import Plan
+    from harness.spec.profile import Resources
 
 History = Mapping[str, float]
 """Shape → seconds per unit of work."""
 
 
-
 class Finished(NamedTuple):
     """A job that ran from its beginning to its end. inputs: role → key. ended: Unix seconds."""
 
+    key: str
     kind: str
     payload: Mapping[str, Any]
     inputs: Mapping[str, str]
@@ -72,17 +73,19 @@ def _rates(finished: Iterable[Finished]) -> dict[str, list[tuple[float, float]]]
     return seen
 
 
-def hindsight(finished: Sequence[Finished], stated: Mapping[str, float] | None = None) -> list[tuple[float, float]]:
-    """(forecast, actual) seconds of every job that had a forecast when it began, which is what `plan` would have said then:
-    by the jobs of its shape that had ended, else by `stated`."""
+def hindsight(
+    finished: Sequence[Finished], keys: Container[str], stated: Mapping[str, float] | None = None
+) -> dict[str, tuple[float, float]]:
+    """By key: (forecast, actual) seconds of each of these jobs that had a forecast when it began, which is what `plan` would
+    have said then: by all jobs of its shape that had ended, else by `stated`."""
     rates = {name: sorted(found) for name, found in _rates(finished).items()}
-    pairs = []
-    for job in finished:
+    pairs = {}
+    for job in (job for job in finished if job.key in keys):
         found = rates[shape(job.kind, job.payload, job.inputs)]
         before = found[: bisect_right(found, (job.ended - job.seconds, float("inf")))]
         rate = median(rate for _, rate in before) if before else (stated or {}).get(job.kind)
         if rate is not None:
-            pairs.append((rate * units(job.kind, job.payload), job.seconds))
+            pairs[job.key] = (rate * units(job.kind, job.payload), job.seconds)
     return pairs
 
 
@@ -91,6 +94,55 @@ def seconds_of(job: Job, history: History, stated: Mapping[str, float] | None = 
     keys = {role: upstream.key for role, upstream in job.inputs.items()}
     rate = history.get(shape(job.kind, job.payload, keys), (stated or {}).get(job.kind))
     return None if rate is None else rate * units(job.kind, job.payload)
+
+
+class Bound(NamedTuple):
+    """Of some jobs, in seconds: forecast of those whose cost is known, limit of all, how many of unknown cost.
+
+    The limit is what a scheduler lets them take when each is begun once; a job that is begun again gets it again.
+    """
+
+    forecast: float
+    limit: float
+    unknown: int
+
+
+def bound(jobs: Iterable[Job], costs: Mapping[str, float | None], resources: Callable[[str], Resources]) -> Bound:
+    """The jobs' time one after another. resources: of a kind, a profile's `resources_of`."""
+    return _bound(jobs, costs, resources, lambda kind: 1)
+
+
+def gpu_bound(jobs: Iterable[Job], costs: Mapping[str, float | None], resources: Callable[[str], Resources]) -> Bound:
+    """The same times the GPUs that each job holds; jobs without any count for nothing."""
+    return _bound(jobs, costs, resources, lambda kind: resources(kind).gpus)
+
+
+def _bound(
+    jobs: Iterable[Job],
+    costs: Mapping[str, float | None],
+    resources: Callable[[str], Resources],
+    weight: Callable[[str], int],
+) -> Bound:
+    forecast, limit, unknown = 0.0, 0.0, 0
+    for job in jobs:
+        if times := weight(job.kind):
+            cost = costs[job.key]
+            forecast += (cost or 0.0) * times
+            limit += 60.0 * resources(job.kind).minutes * times
+            unknown += cost is None
+    return Bound(forecast, limit, unknown)
+
+
+def above_limit(
+    jobs: Iterable[Job], costs: Mapping[str, float | None], resources: Callable[[str], Resources]
+) -> dict[str, float]:
+    """Kind → its longest forecast in seconds, of kinds with a job whose forecast is above its time limit."""
+    found: dict[str, float] = {}
+    for job in jobs:
+        cost = costs[job.key] or 0.0
+        if cost > 60.0 * resources(job.kind).minutes:
+            found[job.kind] = max(cost, found.get(job.kind, 0.0))
+    return found
 
 
 def written_out(plans: Iterable[Plan]) -> list[list[Job]]:

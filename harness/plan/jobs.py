@@ -13,6 +13,7 @@ from typing import Any
 from harness.jobs import Job, Source
 from harness.plan.comparison import Comparison
 from harness.plan.payload import payload
+from harness.spec.benchmark import Protocol
 from harness.spec.experiment import Measurement
 from harness.spec.files import Loaded
 from harness.spec.profile import Profile
@@ -23,6 +24,7 @@ from models.config import (
     EvaluateSpec,
     ExternalMirror,
     ExternalTraining,
+    Latents,
     MapsSpec,
     MeasureSpec,
     ProxyMirror,
@@ -33,7 +35,7 @@ from models.config import (
 )
 
 Checkpoint = Job | Source
-TaskDigests = Callable[[str, str], dict[str, str]]
+TaskDigests = Callable[[str, Protocol], dict[str, str]]
 
 
 @dataclass
@@ -112,14 +114,14 @@ class JobMaker:
             inputs["teacher"] = done[stage.teacher]
         return self._once(Job("train", payload(spec), inputs, f"{_slug(row, name)}-seed{seed}"))
 
-    def evaluate(self, row: ResolvedRow, seed: int, benchmark: str, protocol: str, latents: str) -> Job:
+    def evaluate(self, row: ResolvedRow, seed: int, benchmark: str, protocol: Protocol, latents: Latents) -> Job:
         """One checkpoint on one benchmark under one protocol and one latents mode. Columns of one benchmark share it."""
         name = (row.index, seed, benchmark, protocol, latents)
         if name not in self._evaluations:
             self._evaluations[name] = self._evaluate(row, seed, benchmark, protocol, latents)
         return self._evaluations[name]
 
-    def _evaluate(self, row: ResolvedRow, seed: int, benchmark: str, protocol: str, latents: str) -> Job:
+    def _evaluate(self, row: ResolvedRow, seed: int, benchmark: str, protocol: Protocol, latents: Latents) -> Job:
         options = row.options
         checkpoint, mirror = self.checkpoint(row, seed), self.mirror(benchmark)
         spec = EvaluateSpec(
@@ -140,7 +142,7 @@ class JobMaker:
         slug = "-".join([of, benchmark, protocol] + [latents] * (latents != "own"))
         return self._once(Job("evaluate", payload(spec), {"checkpoint": checkpoint, "mirror": mirror}, slug))
 
-    def compare(self, asked: Comparison, row: ResolvedRow, benchmark: str, protocol: str) -> Job:
+    def compare(self, asked: Comparison, row: ResolvedRow, benchmark: str, protocol: Protocol) -> Job:
         """A system of others on one benchmark under one protocol."""
         assert asked.source is not None
         spec = EvaluateSpec(
@@ -150,7 +152,7 @@ class JobMaker:
             decode=DecodeSpec(latent_steps=0, max_new_tokens=row.options.decode.max_new_tokens),
             system=asked.system,
         )
-        inputs = {"checkpoint": asked.source, "mirror": self.mirror(benchmark)}
+        inputs: dict[str, Job | Source] = {"checkpoint": asked.source, "mirror": self.mirror(benchmark)}
         return self._once(Job(asked.kind, payload(spec), inputs, "-".join([_words(asked.name), benchmark, protocol])))
 
     def maps(self, row: ResolvedRow, seed: int, benchmark: str | None, samples: int) -> Job:
@@ -181,7 +183,7 @@ class JobMaker:
         of = checkpoint.slug if isinstance(checkpoint, Job) else "base"
         return self._once(Job("measure", payload(spec), {"checkpoint": checkpoint}, f"{of}-cost"))
 
-    def modes(self, row: ResolvedRow, benchmark: str, asked: Sequence[str]) -> tuple[str, ...]:
+    def modes(self, row: ResolvedRow, benchmark: str, asked: Sequence[Latents]) -> tuple[Latents, ...]:
         """Those of the latents modes that mean something for the row: its own alone where it opens no latent segment;
         oracle where its checkpoint holds the BCM and decodes as many steps as that has queries, or learned from crops that
         have as many tokens, and the boxes are there."""

@@ -12,13 +12,14 @@ from harness.jobs import Graph, Job
 from harness.plan.comparison import Comparison, comparison
 from harness.plan.jobs import Checkpoint, JobMaker, TaskDigests
 from harness.plan.sources import backbone
-from harness.spec.benchmark import Benchmark
+from harness.spec.benchmark import Benchmark, Protocol
 from harness.spec.errors import SpecError, meant, unknown
 from harness.spec.experiment import Column, Experiment
 from harness.spec.files import Loaded, LoadedExperiment, load_benchmark, load_experiment, load_profile, load_recipe
 from harness.spec.profile import Profile
 from harness.spec.resolve import ResolvedRow, base, check_overrides, resolve, resolve_base
 from harness.spec.text import Document
+from models.config import Latents
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Cell:
 
     row: str
     column: Column
-    protocol: str
+    protocol: Protocol
     jobs: Mapping[tuple[int, str], Job]
     not_run: str = ""
 
@@ -58,7 +59,7 @@ class Plan:
     columns: tuple[Column, ...]
     benchmarks: Mapping[str, Loaded[Benchmark]]
     seeds: tuple[int, ...]
-    protocols: tuple[str, ...]
+    protocols: tuple[Protocol, ...]
     cells: tuple[Cell, ...]
     graph: Graph
     checkpoints: Mapping[str, Mapping[int, Checkpoint]]
@@ -83,7 +84,7 @@ class Plan:
         spec = self.experiment.value
         return len(self.rows) < len(spec.rows) or len(self.columns) < len(spec.columns)
 
-    def cell(self, row: str, column: str, protocol: str = "paper") -> Cell:
+    def cell(self, row: str, column: str, protocol: Protocol = "paper") -> Cell:
         """By row label and column name. KeyError when there is none."""
         return self._by_name[row, column, protocol]
 
@@ -135,8 +136,8 @@ def plan_experiment(
     rows: Sequence[str] = (),
     columns: Sequence[str] = (),
     seeds: int | None = None,
-    protocols: Sequence[str] = (),
-    latents: Sequence[str] = (),
+    protocols: Sequence[Protocol] = (),
+    latents: Sequence[Latents] = (),
     overrides: Iterable[str] = (),
     digests: Path | None = None,
     tasks: TaskDigests | None = None,
@@ -162,9 +163,7 @@ def plan_experiment(
     chosen_columns = _select([c.name for c in spec.columns], columns, "--columns", "columns")
     chosen_rows = _select([r.label for r in spec.rows], rows, "--rows", "rows")
     benchmarks = _benchmarks(experiment, folder)
-    if tasks is None:
-        from models.evaluation.tasks import digest as tasks
-    maker = JobMaker(profile, backbone(profile, digests), tasks)
+    maker = JobMaker(profile, backbone(profile, digests), tasks or _task_digests())
     used_seeds = tuple(range(seeds or profile.value.seeds))
     used_protocols = tuple(dict.fromkeys((spec.protocol, *(protocols or profile.value.protocols))))
     modes = tuple(dict.fromkeys(("own", *(latents or (*profile.value.latents, *spec.latents)))))
@@ -206,22 +205,28 @@ def plan_experiment(
     )  # fmt: skip
 
 
+def _task_digests() -> TaskDigests:
+    from models.evaluation.tasks import digest
+
+    return digest
+
+
 def merged(plans: Iterable[Plan]) -> Graph:
     """One graph of several experiments: a job that two tables need is there once."""
     return Graph(job for plan in plans for job in plan.graph)
 
 
 def _evaluations(
-    maker: JobMaker, row: ResolvedRow, column: Column, protocol: str, seeds: Sequence[int], modes: Sequence[str]
+    maker: JobMaker, row: ResolvedRow, column: Column, protocol: Protocol, seeds: Sequence[int], modes: Sequence[Latents]
 ) -> dict[tuple[int, str], Job]:
-    wanted = maker.modes(row, column.benchmark, modes) if protocol == "paper" else ("own",)
+    wanted: Sequence[Latents] = maker.modes(row, column.benchmark, modes) if protocol == "paper" else ("own",)
     return {
         (seed, mode): maker.evaluate(row, seed, column.benchmark, protocol, mode) for seed in seeds for mode in wanted
     }
 
 
 def _answers(
-    maker: JobMaker, asked: Comparison, row: ResolvedRow, column: Column, protocol: str, seeds: Sequence[int]
+    maker: JobMaker, asked: Comparison, row: ResolvedRow, column: Column, protocol: Protocol, seeds: Sequence[int]
 ) -> dict[tuple[int, str], Job]:
     """A system of others has no seed: one evaluation stands for all."""
     if asked.source is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
@@ -52,6 +53,8 @@ class Resources(Frozen):
     attention: Literal["eager", "sdpa", "flash_attention_2"] = "sdpa"
     gradient_checkpointing: bool = False
     deepspeed: Literal["zero1", "zero2", "zero3"] | None = None
+    alone: bool = False
+    """For what is timed: begun when nothing else of the run is at work or could begin; a cluster gives it a whole node."""
 
 
 class LocalDispatch(Frozen):
@@ -59,6 +62,27 @@ class LocalDispatch(Frozen):
 
     kind: Literal["local"] = "local"
     slots: Count | None = None
+
+
+REFUSED_OPTIONS = {
+    **dict.fromkeys(
+        ("job-name", "array", "output", "error", "clusters"),
+        "the driver finds its jobs and their logs by it; leave it out",
+    ),
+    **dict.fromkeys(
+        ("wrap", "parsable", "quiet", "test-only", "wait"), "the driver needs sbatch's answer; leave it out"
+    ),
+    **dict.fromkeys(
+        ("export", "export-file"), "jobs find their code by their environment; set variables in dispatch.setup"
+    ),
+    **dict.fromkeys(("ntasks", "ntasks-per-node"), "say resources.KIND.processes"),
+    "nodes": "a job runs on one node, with resources.KIND.processes tasks",
+    "cpus-per-task": "say resources.KIND.cpus",
+    "time": "say resources.KIND.minutes",
+    **dict.fromkeys(("mem", "mem-per-cpu", "mem-per-gpu"), "say resources.KIND.memory_gb"),
+    "kill-on-invalid-dep": "jobs whose parents failed would stay in the queue; leave it out",
+}
+"""sbatch options that would take from the driver what it relies on → what to do instead."""
 
 
 class SlurmDispatch(Frozen):
@@ -75,6 +99,19 @@ class SlurmDispatch(Frozen):
     """Further sbatch options, as {option: value}."""
     setup: tuple[str, ...] = ()
     """Shell lines run before Python: module load …"""
+
+    @field_validator("sbatch")
+    @classmethod
+    def _nothing_that_the_driver_relies_on(cls, value: dict[str, str | int | bool]) -> dict[str, str | int | bool]:
+        for given, setting in value.items():
+            option = given.lstrip("-").replace("_", "-")
+            if option in REFUSED_OPTIONS:
+                raise ValueError(f"{given} cannot be set here: {REFUSED_OPTIONS[option]}")
+            if option == "signal" and not re.fullmatch(r"(R:)?(SIG)?USR2@\d+", str(setting)):
+                raise ValueError(f"signal {setting}: jobs write their checkpoint at USR2@SECONDS; say that")
+            if option == "dependency" and "?" in str(setting):
+                raise ValueError(f"dependency {setting}: jobs wait for all they need; separate with commas, not '?'")
+        return value
 
 
 Dispatch = Annotated[LocalDispatch | SlurmDispatch, Field(discriminator="kind")]
@@ -134,6 +171,7 @@ class Profile(Frozen):
             raise ValueError('must hold "paper" (protocols) or "own" (latents): the table shows it')
         return tuple(sorted(dict.fromkeys(value), key=lambda name: name != main))
 
-    def resources_of(self, kind: Kind) -> Resources:
+    def resources_of(self, kind: str) -> Resources:
         """What a job of this kind is given."""
-        return self.resources.get(kind, Resources())
+        given: dict[str, Resources] = dict(self.resources.items())
+        return given.get(kind, Resources())

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import errno
+import re
 
 from models.run import Interrupted
 
 STORAGE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.EFBIG}
 INPUT = (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)
+OS_ERROR = re.compile(r"\(os error (\d+)\)|Os \{ code: (\d+)")
+"""How a library written in Rust, as safetensors is, passes an errno on: its errors are no OSErrors."""
+MODEL_WRITE = re.compile(r"PytorchStreamWriter|inline_container(?!.*PytorchStreamReader)", re.DOTALL)
+"""How torch.save says that the disk took no more; it names no errno. A file that cannot be read is another matter."""
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory")
 
 
@@ -21,12 +26,20 @@ def cause_of(error: BaseException) -> str:
             return "oom"
         if isinstance(seen, RuntimeError) and any(words in str(seen).lower() for words in OUT_OF_MEMORY):
             return "oom"
-        if isinstance(seen, OSError) and seen.errno in STORAGE:
+        if _errno(seen) in STORAGE or (isinstance(seen, RuntimeError) and MODEL_WRITE.search(str(seen))):
             return "storage"
         if seen is error and (isinstance(seen, INPUT) or type(seen).__name__ == "ValidationError"):
             return "input"
         seen = seen.__cause__ or (None if seen.__suppress_context__ else seen.__context__)
     return "code"
+
+
+def _errno(error: BaseException) -> int | None:
+    """The operating system's number for what went wrong, where the error has one or says one."""
+    if isinstance(error, OSError):
+        return error.errno
+    found = OS_ERROR.search(str(error))
+    return int(found[1] or found[2]) if found else None
 
 
 def one_line(error: BaseException) -> str:

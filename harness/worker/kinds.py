@@ -158,6 +158,7 @@ def _answer_by_others(context: Context, spec: EvaluateSpec) -> Any:
         return None  # lmms-eval's models know nothing of shards: the first process answers alone
     from models.evaluation.others import Others
 
+    assert spec.system is not None
     size = context.micro_batch or int(context.resources["batch_size"])
     location = context.record.inputs["checkpoint"].location
     wanted = (location, spec.system, size)

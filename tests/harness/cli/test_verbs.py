@@ -9,6 +9,8 @@ import pytest
 
 from harness.cli import main
 from harness.cli.doctor import torch_pair
+from harness.cli.stored import finished
+from harness.jobs import Job
 from harness.plan import plan_experiment
 from harness.spec.files import EXPERIMENTS, REPOSITORY
 from harness.store import Store
@@ -151,6 +153,36 @@ def test_a_cluster_profile_shows_its_requests(desk: Desk, capsys):
     assert "4 trainings for 4 rows, 5 written out row by row: 576 instead of 768 GPU-hours" in said
 
 
+def test_a_cluster_profile_shows_what_its_time_limits_allow_beside_the_forecast(desk: Desk, capsys):
+    longer = desk.profile("a800").replace("minutes: 2880", "minutes: 1200")
+    desk.write("profiles/short.yaml", longer.replace("partition: a800", "partition: a800, throttle: 4"))
+    said = run(capsys, "plan", desk.table(), "--profile", "short")
+    lines = said.splitlines()
+    assert "train  (4 jobs, each at most 20 h 00 min on 8 GPUs: 160 GPU-hours)" in lines
+    assert "data  (1 job, at most 1 h 00 min)" in lines
+    assert "forecast 576 GPU-hours and 24 jobs of unknown cost, at most 928 by the time limits" in lines  # 4 × 160 + 24 × 12
+    assert lines.count("train: forecast 24 h 00 min is above its limit of 20 h 00 min: raise resources.train.minutes") == 1
+    assert "about 72 h 00 min of work, 36 h 00 min along the longest chain, and 28 jobs of unknown cost" in lines[-1]
+    assert "of each array at most 4 jobs at once (throttle)" in lines, "and nothing is said of all jobs at once"
+    said = run(capsys, "why", "Two-stage (Ours)/mmvp", "table.yaml", "--profile", "short")
+    assert "about 36 h 00 min of work, 3 jobs of unknown cost, at most 54 h 00 min by the time limits" in said
+    assert "  train: forecast 24 h 00 min is above its limit" in said
+    jobs = json.loads(run(capsys, "plan", "table.yaml", "--profile", "short", "--json"))["jobs"]
+    assert {job["limit_seconds"] for job in jobs if job["kind"] == "train"} == {72000}
+
+
+def test_several_tables_are_bounded_each_by_itself(desk: Desk, capsys):
+    said = run(capsys, "plan", *(EXPERIMENTS / f"table{name}.yaml" for name in ("3c", "3d")), "--profile", "a800")
+    bounds = [line.strip() for line in said.splitlines() if "by the time limits" in line]
+    assert len(bounds) == 3 and bounds[0] == "forecast 576 GPU-hours and 24 jobs of unknown cost, at most 1824 by the time limits"
+    assert "above its limit" not in said
+
+
+def test_a_profile_that_runs_here_has_no_time_limits(desk: Desk, capsys):
+    finish(desk)
+    assert "limit" not in run(capsys, "plan", desk.table()) + run(capsys, "why", "Joint Train/mmvp", "table.yaml")
+
+
 def test_recipes_differ_in_a_few_lines(capsys):
     said = run(capsys, "diff", "vreflection", "vreflection-release")
     lines = {line.split()[0]: line.split()[1:] for line in said.splitlines()[1:-1]}
@@ -187,8 +219,22 @@ def test_status_holds_forecasts_against_what_jobs_took(desk: Desk, capsys):
     assert "forecast" not in run(capsys, "status"), "nothing of their shape had ended when they began"
     desk.write("profiles/proxy.yaml", desk.profile("proxy") + "seconds: {train: 0.5}\n")
     said = run(capsys, "status", "table.yaml")  # two trainings of 125 steps
-    assert "2 jobs had a forecast when they began, 2 min 05 s in all, and took 2 min 30 s" in said
-    assert "1.20 times its forecast (middle half 1.00 to 1.40)" in said
+    lines = [line.split("  ") for line in said.partition("forecast against actual")[2].splitlines()[1:]]
+    head, *rows = [[cell.strip() for cell in line if cell.strip()] for line in lines if line[0] == ""]
+    assert head == ["jobs", "forecast", "actual", "ratio", "middle half of the jobs' ratios"]
+    took = ["2", "2 min 05 s", "2 min 30 s", "1.20", "1.00 to 1.40"]
+    assert rows == [["train", *took], ["table 3c", *took]]
+
+
+def test_what_a_resumed_job_took_says_nothing_of_a_whole_one(desk: Desk):
+    store = Store("results")
+    jobs = [Job("evaluate", {"benchmark": "mmvp", "seed": i}) for i in range(2)] + [Job("data", {"n": 1})]
+    for job in jobs:
+        store.ensure(job)
+        if job is not jobs[0]:
+            store.begin_attempt(job).fail("interrupted", "Interrupted", "stopped")
+        assert store.publish(store.begin_attempt(job), seconds=5.0)
+    assert {job.key for job in finished(store)} == {jobs[0].key, jobs[2].key}, "data begin anew each time"
 
 
 def test_why_says_what_a_cell_still_needs(desk: Desk, capsys):

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from harness import dispatch
@@ -30,7 +31,7 @@ def resources(kind: str) -> Resources:
     return Resources(cpus=1, micro_batch=8)
 
 
-def run(graph: Graph, root: Path, slots: int = 2) -> dispatch.Outcome:
+def run(graph: Graph, root: Path, slots: int = 2, resources: Callable[[str], Resources] = resources) -> dispatch.Outcome:
     return dispatch.run(graph, Store(root), resources=resources, slots=slots, plugins=[kinds.PLUGIN], display=Silent())
 
 

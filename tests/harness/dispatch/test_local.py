@@ -10,6 +10,7 @@ import time
 import pytest
 
 from harness.jobs import Graph, Job
+from harness.spec.profile import Resources
 from harness.store import State, Store
 from tests.harness.dispatch import graphs, kinds  # noqa: F401 - registers the kinds' versions
 
@@ -60,6 +61,19 @@ def test_a_failed_job_blocks_its_dependents_and_nothing_else(tmp_path):
     assert f"parent {bad.name} failed" in lines[1]
     assert attempts(tmp_path, [bad]) == {bad.name: 1}, "an exception in our code is never tried again in one run"
     assert "the arm divides by zero" in (Store(tmp_path).attempts(bad)[0].path / "traceback.txt").read_text()
+
+
+def test_what_is_timed_runs_last_and_alone(tmp_path):
+    others = [Job("count", {"steps": 10, "i": i}, slug=f"other{i}") for i in range(3)]
+    timed = [Job("linger", {"seconds": 0.5, "i": i}, {"x": others[0]}, f"timed{i}") for i in range(2)]
+    resources = lambda kind: Resources(micro_batch=8, alone=kind == "linger")
+    assert graphs.run(Graph([*timed, *others]), tmp_path, resources=resources).complete
+    store = Store(tmp_path)
+    ends = {job: store.done(job)["finished"] for job in (*others, *timed)}
+    begins = {job: store.winner(job).claim["started"] for job in timed}
+    first, second = sorted(timed, key=begins.get)
+    assert begins[first] >= max(ends[job] for job in others)
+    assert begins[second] >= ends[first]
 
 
 def test_running_out_of_memory_is_tried_again_with_half_the_micro_batch(tmp_path):

@@ -223,7 +223,7 @@ def test_submitit_accepts_every_request():
 def test_the_order_to_stop_comes_early_enough_for_a_checkpoint():
     assert [signal_seconds(minutes) for minutes in (1, 60, 2880)] == [30, 180, 600]
     assert stop_lead(SlurmDispatch(), 60) == 180
-    assert stop_lead(SlurmDispatch(sbatch={"signal": "B:USR2@45"}), 60) == 45
+    assert stop_lead(SlurmDispatch(sbatch={"signal": "USR2@45"}), 60) == 45
 
 
 def test_jobs_look_for_our_packages_in_their_snapshot_first():
