@@ -131,12 +131,12 @@ class Cluster:
     # ---- faults, for tests -------------------------------------------------------------------------------------------
 
     def start_controller(self, forget: bool = False) -> None:
-        """forget: start with an empty queue, as after a lost state folder. Job ids begin a thousand later: a node refuses
-        an id that it has seen, and is drained for it."""
+        """forget: start with an empty queue, as after a lost state folder. Job ids begin a thousand later each time: a
+        controller that was killed has forgotten its newest jobs, and a node that gets an id again refuses it and is drained.
+        """
         if not self.alive("slurmctld"):
-            if forget:
-                self.first_job += 1000
-                self._write_configuration()
+            self.first_job += 1000
+            self._write_configuration()
             self.run("slurmctld", *(["-c"] if forget else []))
             self.wait("slurmctld", lambda: "is UP" in self.run("scontrol", "ping", check=False))
 
@@ -170,14 +170,14 @@ class Cluster:
     def resume_node(self, node: str) -> None:
         self.run("scontrol", "update", f"node={node}", "state=resume", check=False)
 
-    def wait_for_nodes(self, seconds: float = 20) -> None:
+    def wait_for_nodes(self, seconds: float = 60) -> None:
         def ready() -> bool:
             lines = self.run("sinfo", "-h", "-N", "-p", "main", "-o", "%N %t", check=False).splitlines()
             states = [line.split() for line in lines]
             for node, state in states:
                 if state.rstrip("*") in ("down", "drain", "drng", "inval"):
                     self.resume_node(node)
-            return len(states) == self.nodes and all(state in {"idle", "mix", "alloc", "comp"} for _, state in states)
+            return len(states) == self.nodes and all(state in {"idle", "mix", "alloc", "comp", "plnd"} for _, state in states)
 
         self.wait("the nodes", ready, seconds)
 
@@ -293,45 +293,9 @@ class Cluster:
         state, user, host = self.state, "root", socket.gethostname().split(".")[0]
         limits = all(os.access(CGROUPS / name, os.W_OK) for name in ("memory", "freezer", "cpuset"))
         gres = f"Gres=gpu:{self.gpu_type}:{self.gpus}" if self.gpus else ""
-        slurm = f"""\
-ClusterName={self.prefix}
-SlurmctldHost={host}(127.0.0.1)
-SlurmctldPort={self.port}
-SlurmUser={user}
-SlurmdUser={user}
-AuthType=auth/munge
-# A requeued job waits until its old credential has expired: 120 s by default.
-AuthInfo=socket={state}/munge.sock,cred_expire=5
-CommunicationParameters=NoInAddrAny,NoCtldInAddrAny
-StateSaveLocation={state}/ctld
-SlurmdSpoolDir={state}/spool.%n
-SlurmctldPidFile={state}/pid/slurmctld.pid
-SlurmdPidFile={state}/pid/slurmd.%n.pid
-SlurmctldLogFile={state}/log/slurmctld.log
-SlurmdLogFile={state}/log/slurmd.%n.log
-# A node that is set down stays down; one that only stopped answering returns.
-ReturnToService=1
-Prolog={state}/prolog
-# Believe the node lines below, not the hardware.
-SlurmdParameters=config_overrides
-SchedulerType=sched/backfill
-SchedulerParameters=sched_interval=1,sched_min_interval=0,bf_interval=1,batch_sched_delay=0,default_queue_depth=2000
-PreemptType=preempt/partition_prio
-PreemptMode=REQUEUE
-SlurmctldParameters=preempt_send_user_signal
-SelectType=select/cons_tres
-SelectTypeParameters=CR_Core_Memory
-PriorityType=priority/basic
-MaxArraySize=10001
-MaxJobCount=20000
-FirstJobId={self.first_job}
-MinJobAge=600
-KillWait=2
-SlurmctldTimeout=30
-SlurmdTimeout=10
-MessageTimeout=10
-PropagateResourceLimits=NONE
-"""
+        slurm = Path(__file__).with_name("slurm.conf").read_text().format(
+            prefix=self.prefix, host=host, port=self.port, user=user, state=state, first_job=self.first_job
+        )
         if limits:
             slurm += "ProctrackType=proctrack/cgroup\nTaskPlugin=task/cgroup\nJobAcctGatherType=jobacct_gather/cgroup\n"
         else:
@@ -376,7 +340,9 @@ PartitionName=short {shared.replace("INFINITE", "2")} PriorityTier=5 PreemptMode
         for name, text in {"slurm.conf": slurm, "gres.conf": gres_lines, "cgroup.conf": cgroup}.items():
             path = state / name
             changed |= not path.exists() or path.read_text() != text
-            path.write_text(text)
+            beside = path.with_suffix(".new")  # commands may be reading it
+            beside.write_text(text)
+            beside.replace(path)
         self.save()
         return changed
 
@@ -486,8 +452,9 @@ def main() -> None:
     try:
         if verb == "up":
             folder = Path(state or tempfile.mkdtemp(prefix="cluster-")).absolute()
-            if (folder / "cluster.json").exists():  # ports are kept, so that a second `up` finds what already runs
-                options["port"] = options["port"] or Cluster.load(folder).port
+            if (folder / "cluster.json").exists():  # ports and ids are kept, so that a second `up` finds what already runs
+                before = Cluster.load(folder)
+                options |= {"port": options["port"] or before.port, "first_job": before.first_job}
             cluster = Cluster(state=folder, verbose=True, **options).up()
             for name, value in cluster.environment.items():
                 print(f"export {name}={value}")

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from harness.jobs import Graph, Job
 from harness.spec.profile import Resources, SlurmDispatch
 from harness.store import Store
 from tests.cluster import kinds
-from tests.cluster.cluster import Cluster, NotInstalled, unsupported
+from tests.cluster.cluster import Cluster, ClusterError, NotInstalled, unsupported
 
 
 def start(folder: Path, **options: Any) -> Iterator[Cluster]:
@@ -68,6 +69,7 @@ def mend(cluster: Cluster) -> None:
 def quick_children(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(slurm.SlurmDriver, "parent_seconds", 1.0)
     monkeypatch.setattr(slurm.SlurmDriver, "free_seconds", 3.0)
+    monkeypatch.setattr(slurm, "LEAVING_SECONDS", 30.0)
 
 
 def small(kind: str) -> Resources:
@@ -162,10 +164,12 @@ def step(root: Path, job: Job) -> int:
 
 
 def until(condition: Callable[[], Any], seconds: float = 120.0) -> Any:
+    """The condition's first true value; a scheduler that is too busy to answer is asked again."""
     give_up = time.monotonic() + seconds
     while time.monotonic() < give_up:
-        if value := condition():
-            return value
+        with suppress(ClusterError):
+            if value := condition():
+                return value
         time.sleep(0.05)
     raise AssertionError(f"nothing happened in {seconds:.0f} s\n{queue_as_it_is()}")
 
@@ -186,9 +190,9 @@ def queued(cluster: Cluster, states: str = "all") -> list[list[str]]:
     return [[word.strip() for word in line.split("|")[:4]] for line in text.splitlines()]
 
 
-def known_ids(cluster: Cluster) -> set[str]:
+def known_ids(cluster: Cluster, states: str = "all") -> set[str]:
     """Of every job that the scheduler has not forgotten; it forgets some during a long test."""
-    return {words[0] for words in queued(cluster)}
+    return {words[0] for words in queued(cluster, states)}
 
 
 def scheduler_id(root: Path, job: Job) -> str:
@@ -197,7 +201,8 @@ def scheduler_id(root: Path, job: Job) -> str:
 
 
 def entry(cluster: Cluster, id_: str) -> list[str]:
-    return next(words for words in queued(cluster) if words[0] == id_)
+    """[id, state, restarts, node]; a job that the scheduler has forgotten is in no state."""
+    return next((words for words in queued(cluster) if words[0] == id_), [id_, "", "0", ""])
 
 
 def counting(steps: int, pause: float = 0.1, **payload: Any) -> Job:

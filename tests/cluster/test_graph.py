@@ -24,6 +24,7 @@ from tests.cluster.conftest import (
     quick_queue,
     result,
     scheduler_id,
+    step,
     until,
 )
 from tests.cluster.kinds import expected
@@ -176,6 +177,7 @@ def test_a_job_cancelled_by_hand_stays_cancelled_until_somebody_asks_again(clust
     child = Job("digest", {}, {"x": job}, "child")
     other = counting(3, name="other")
     driver = background(Graph([child, other]), tmp_path)
+    until(lambda: step(tmp_path, job) >= 1)
     cluster.run("scancel", scheduler_id(tmp_path, job))
     outcome = driver.end()
     assert outcome.statuses[other.key].state is State.DONE
