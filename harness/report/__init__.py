@@ -18,6 +18,7 @@ from harness.report.index import write_index
 if TYPE_CHECKING:
     from harness.plan import Plan
     from harness.report.study import Tracking
+    from harness.report.types import Report
     from harness.store import Store
 
 __all__ = ["FORMATS", "paths", "render", "replace_file", "up_to_date", "write_index"]
@@ -60,20 +61,28 @@ def render(
             replace_file(Path(out_dir) / "figures" / f"{one.stem}.{suffix}", content)
     for suffix in formats:
         path = paths(plan, out_dir)[suffix]
-        if suffix == "md":
-            from harness.report.markdown import markdown as writer
-        elif suffix == "tex":
-            from harness.report.latex import latex as writer
-        elif suffix == "html":
-            from harness.report.html import html as writer
-        elif suffix == "png":
-            from harness.report.chart import png as writer
-        else:
-            from harness.report.chart import pdf as writer
-        content = writer(report)
-        replace_file(path, content if isinstance(content, bytes) else content.encode())
+        replace_file(path, content_of(report, suffix))
         written.append(path)
     return written
+
+
+def content_of(report: Report, suffix: str) -> bytes:
+    """The file in one format; each writer is imported only when it is asked for."""
+    if suffix in ("png", "pdf"):
+        from harness.report import chart
+
+        return chart.png(report) if suffix == "png" else chart.pdf(report)
+    if suffix == "md":
+        from harness.report.markdown import markdown
+
+        return markdown(report).encode()
+    if suffix == "tex":
+        from harness.report.latex import latex
+
+        return latex(report).encode()
+    from harness.report.html import html
+
+    return html(report).encode()
 
 
 def replace_file(path: Path, content: bytes) -> None:

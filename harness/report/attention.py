@@ -77,7 +77,8 @@ class Maps:
 
 def attention_sections(results: Results) -> tuple[list[str], list[Section], tuple[Drawing, ...], Chart | None]:
     """Headline, sections, figures and chart of an experiment with `maps`."""
-    headline, drawings, tables, missing, marks = [], [], [], [], []
+    headline, tables, missing, marks = [], [], [], []
+    drawings: list[Drawing] = []
     titles = {name: benchmark.title for name, benchmark in results.study.benchmarks.items()}
     for label, arm in results.arms.items():
         for name, evaluations in arm.evaluations.items():
@@ -95,6 +96,8 @@ def attention_sections(results: Results) -> tuple[list[str], list[Section], tupl
     tables = tables or [Table("masses", "No maps yet.", (Column("attention"),), ())]
     text = ("not run: " + "; ".join(missing),) if missing else ()
     section = Section("", text, tuple(tables), bullets=(INSIDE,) if drawings else (), name="main")
+    if headline and results.study.profile.proxy:
+        headline.insert(0, "Proxy scale, one seed: the maps are of a tiny model on procedural scenes.")
     return headline or ["No attention maps yet."], [section], tuple(drawings), masses_chart(results, marks)
 
 
@@ -150,7 +153,7 @@ def sentences(label: str, maps: Maps) -> list[str]:
         bounds = t_interval(maps.beyond(who))
         if bounds is not None:
             students.append(f"{WORDS[who]} {signed(fmean(maps.beyond(who)))} {signed_interval(bounds)}")
-    more = f" Beyond that, in points with 95 % interval over samples: {listed(students)}." if students else ""
+    more = f" More than that, in points with 95 % interval over samples: {listed(students)}." if students else ""
     return [
         (f"{label}, {maps.place} ({count(len(maps.samples), 'sample')}): share of attention in the box: {listed(parts)}; "
         f"looking everywhere alike would give {area:.1%}.{more}")

@@ -15,7 +15,7 @@ from harness.report.provenance import assumed, job_table, overridden, provenance
 from harness.report.results import BASE, Results
 from harness.report.study import Study, Tracking, settled
 from harness.report.tables import answer_table, base_table, main_table, own_base, pair_table
-from harness.report.types import Chart, Mark, Panel, Report, Section, Table
+from harness.report.types import Chart, Drawing, Mark, Panel, Report, Section, Table
 from harness.report.words import scaled
 from harness.store import Store
 
@@ -47,7 +47,10 @@ def build(study: Study, store: Store, out_dir: Path, tracking: Tracking | None =
         Section(
             f"Protocol {protocol}",
             text=("The same checkpoints under the other reading of the benchmarks; the paper's numbers do not belong here.",),
-            tables=(main_table(results, protocol, {}), *present(pair_table(results, protocol))),
+            tables=(
+                main_table(results, protocol, {}),
+                *present(base_table(results, protocol), pair_table(results, protocol)),
+            ),
             name=f"protocol-{protocol}",
         )
         for protocol in others
@@ -89,7 +92,8 @@ def build(study: Study, store: Store, out_dir: Path, tracking: Tracking | None =
 def special(results: Results, warning: list[str]) -> Report:
     """A report that shows no accuracies: attention maps, or what inference costs."""
     study = results.study
-    spec, drawings, chart = study.experiment, (), None
+    spec, chart = study.experiment, None
+    drawings: tuple[Drawing, ...] = ()
     if spec.maps:
         from harness.report.attention import attention_sections
 
@@ -155,9 +159,9 @@ def chart(results: Results) -> Chart | None:
             if (value := results.estimate(row, name, protocol)) is not None
         ]
         reported = [
-            Mark(row, float(value.value), text=value.text)
+            Mark(row, float(printed.value), text=printed.text)
             for row in rows
-            if (value := results.reported(row, name)) is not None and value.value is not None
+            if (printed := results.reported(row, name)) is not None and printed.value is not None
         ]
         of_base = results.estimate(BASE, name, protocol) if base else None
         panels.append(

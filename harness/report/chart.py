@@ -6,6 +6,7 @@ import io
 import math
 import textwrap
 from functools import lru_cache
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -182,7 +183,8 @@ def _curve(
 
 def _label(axis: Axes, at: float, mark: Mark, before: float, after: float) -> None:
     """The value above its interval, or beside its point where the line does not run: below it on the way up."""
-    text, height, place = mark.text or f"{mark.value:.1f}", mark.value, {"xytext": (0, 7), "ha": "center", "va": "bottom"}
+    text, height = mark.text or f"{mark.value:.1f}", mark.value
+    place: dict[str, Any] = {"xytext": (0, 7), "ha": "center", "va": "bottom"}
     if mark.interval is not None:
         height, place["xytext"] = mark.interval.high, (0, 2)
     elif after > mark.value:

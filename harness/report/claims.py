@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from harness.report.results import Results
-from harness.report.types import Cell, Column, Row, Table
-from harness.report.words import MINUS
+from harness.report.tables import one_seed, pairs
+from harness.report.types import Cell, Column, Row, Table, Tone
+from harness.report.words import MINUS, listed
 from harness.verdict import ClaimResult, Holds, judge_measured, judge_reported
 from harness.verdict.claims import describe
 
@@ -21,6 +22,7 @@ def claims(results: Results) -> list[tuple[ClaimResult, ClaimResult]]:
         if (value := results.reported(row, column)) is not None
     }
     rows = [label for label, arm in results.arms.items() if arm.row.delta is None]
+    adjusted = {pair: p for pair, (_, p) in pairs(results).items()}
     judged = []
     for claim in study.experiment.claims:
         spoken = columns if claim.on == "all" else [name for name in claim.on if name in results.columns]
@@ -41,6 +43,7 @@ def claims(results: Results) -> list[tuple[ClaimResult, ClaimResult]]:
                     proxy=study.profile.proxy,
                     delta=float(study.experiment.equivalence),
                     chance=chance,
+                    adjusted=adjusted,
                 ),
             )
         )
@@ -52,8 +55,9 @@ def claim_table(results: Results) -> Table | None:
     if not judged:
         return None
     scale = " at proxy scale" if results.study.profile.proxy else ""
-    tones = {Holds.HOLDS: "strong", Holds.FAILS: "warning", Holds.UNDETERMINED: "plain", Holds.NOT_JUDGED: "muted"}
+    tones: dict[Holds, Tone] = {Holds.HOLDS: "strong", Holds.FAILS: "warning", Holds.UNDETERMINED: "plain", Holds.NOT_JUDGED: "muted"}
     rows = []
+    only_one = one_seed(results)
     for reported, regenerated in judged:
         claim = reported.claim
         where = "every column" if claim.on == "all" else ", ".join(results.title(name) for name in claim.on)
@@ -62,6 +66,8 @@ def claim_table(results: Results) -> Table | None:
             suffix = f"{scale}, among the rows run here"
         else:
             suffix = scale
+        if only_one and regenerated.outcome in (Holds.HOLDS, Holds.FAILS):
+            suffix += ", one seed"
         again = str(regenerated.outcome) + (suffix if regenerated.outcome is not Holds.NOT_JUDGED else "")
         rows.append(
             Row(
@@ -85,7 +91,10 @@ def claim_table(results: Results) -> Table | None:
 
 
 def titled(results: Results, result: ClaimResult) -> str:
-    """Column by column; of an open claim only what is open."""
+    """Column by column what decides; where a claim is open or fails, the columns on which it holds are named after that."""
     parts = [part for part in result.parts if part.outcome is result.outcome] or result.parts
     text = "; ".join(f"{results.title(part.column)}: {part.text}" for part in parts)
+    held = [results.title(part.column) for part in result.parts if part.outcome is Holds.HOLDS]
+    if held and result.outcome is not Holds.HOLDS:
+        text += f"; it holds on {listed(held)}"
     return text.replace(" - ", f" {MINUS} ").replace("[-", f"[{MINUS}").replace(" -", f" {MINUS}")

@@ -54,7 +54,10 @@ def ratios(timing: Mapping[str, Any]) -> tuple[Ratio, Ratio]:
 def efficiency_sections(results: Results) -> tuple[list[str], list[Section], Chart | None]:
     """Headline, sections and chart of an experiment with `measure`."""
     wanted = results.study.experiment.measure
-    headline, sections, drawn = [], [], None
+    assert wanted is not None
+    headline: list[str] = []
+    sections: list[Section] = []
+    drawn: Chart | None = None
     for label, arm in results.arms.items():
         job = next((e.job for found in arm.evaluations.values() for e in found), None)
         if job is None or not results.store.is_done(job):
@@ -64,16 +67,16 @@ def efficiency_sections(results: Results) -> tuple[list[str], list[Section], Cha
                 for q in wanted.reported
             )
             headline.append(f"{label}: not measured yet ({why}).")
-            sections.append(Section("", tables=(_table("main-paper", label, rows),), name="main"))
+            sections.append(Section("", tables=(_table(results, label, rows),), name="main"))
             continue
         found = json.loads((results.store.outputs(job) / "measure.json").read_text())
         ref = (results.job_ref(job, None),)
         rows = tuple(
             Row(q.title, (Cell(q.baseline), Cell(q.ours), counted(q.of, found, ref))) for q in wanted.reported
         )
-        headline += sentences(found)
+        headline += sentences(found, results.study.profile.proxy)
         drawn = drawn or latency_chart(results, found)
-        sections.append(Section("", tables=(_table("main-paper", label, rows), latency_table(found, ref)), name="main"))
+        sections.append(Section("", tables=(_table(results, label, rows), latency_table(found, ref)), name="main"))
     return headline, sections, drawn
 
 
@@ -104,12 +107,13 @@ def latency_chart(results: Results, found: Mapping[str, Any]) -> Chart:
     )
 
 
-def _table(name: str, label: str, rows: tuple[Row, ...]) -> Table:
+def _table(results: Results, label: str, rows: tuple[Row, ...]) -> Table:
     columns = (Column("baseline", "paper", False), Column(label, "paper", False), Column(label, "here", False))
+    small = " (proxy scale: a tiny model)" if results.study.profile.proxy else ""
     return Table(
-        name,
+        "main-paper",
         "Inference efficiency. Counts are of the 7B configuration, exact, with no weights; latency is of this profile's own "
-        "checkpoint.",
+        f"checkpoint{small}.",
         columns,
         rows,
         stub="Metric",
@@ -188,12 +192,13 @@ def latency_table(found: Mapping[str, Any], ref: tuple[JobRef, ...]) -> Table:
         notes=(
             "S / tokens is the paper's arithmetic: 8/10 = 80 %, and 8/32 = 25 % for 30 tokens and two boundary tokens.",
             "The whole answer includes reading the prompt, which latent steps do not lengthen: the longer the prompt, the smaller the increase.",
-            "Milliseconds are this device's and this checkpoint's; only the ratios say something about another.",
+            ("Milliseconds are medians, of this device and this checkpoint; an increase is the geometric mean of the repeats' own "
+            "ratios, and only that says something about another."),
         ),
     )  # fmt: skip
 
 
-def sentences(found: Mapping[str, Any]) -> list[str]:
+def sentences(found: Mapping[str, Any], proxy: bool) -> list[str]:
     full = found["full_size"]
     by_prompt = {t["prompt"]: [x for x in found["timings"] if x["prompt"] == t["prompt"]] for t in found["timings"]}
     spans = []
@@ -207,6 +212,6 @@ def sentences(found: Mapping[str, Any]) -> list[str]:
         (f"BCM and DAC: {full['heads']:,} parameters, {full['heads_bf16_mib']:.2f} MiB in bf16: "
         f"{full['heads'] / full['language']:.2%} of the language model without lm_head, {full['heads'] / full['parameters']:.2%} of "
         "the whole checkpoint. They add no FLOP to a decoding step."),
-        f"The paper's 25 % to 80 % is arithmetic, S over the answer's tokens. Measured on {found['device']} at this profile's "
-        "size: " + "; ".join(spans) + ".",
+        f"The paper's 25 % to 80 % is arithmetic, S over the answer's tokens. Measured on {found['device']} "
+        f"{'at proxy scale, with a tiny model' if proxy else 'with this checkpoint'}: " + "; ".join(spans) + ".",
     ]

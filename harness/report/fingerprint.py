@@ -23,7 +23,7 @@ STAMP = "report-fingerprint:"
 def fingerprint(study: Study, store: Store) -> str:
     """64 hexadecimal digits."""
     jobs = study.jobs()
-    results = {}
+    results: dict[str, dict[str, str] | str] = {}
     unfinished = []
     for key, job in jobs.items():
         done = store.done(job)

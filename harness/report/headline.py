@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import statistics
 
+from harness.jobs import Job
 from harness.report.claims import claims
-from harness.report.mechanism import latent_modes, latent_tests, probes
+from harness.report.mechanism import flipped, latent_modes, latent_tests, probes
 from harness.report.results import Results
-from harness.report.tables import against_base, base_row, pairs
-from harness.report.words import count, difference, interval, listed, percent, signed
+from harness.report.study import Arm
+from harness.report.tables import against_base, base_row, one_seed, pairs
+from harness.report.words import MINUS, count, difference, interval, listed, percent, share, signed
 from harness.stats import Comparison
 from harness.verdict import Holds
 from harness.verdict.claims import LEVEL, describe
@@ -21,12 +23,28 @@ COLLAPSED = 0.95
 
 def headline(results: Results) -> list[str]:
     """Sentences, most important first."""
-    lines = [base_line(results), *difference_lines(results), against_base_line(results), latent_line(results), collapse_line(results), claim_line(results), trouble_line(results)]
+    lines = [
+        scale_line(results), against_base_line(results), claim_line(results), audit_line(results), base_line(results),
+        *difference_lines(results), *latent_lines(results), collapse_line(results), trouble_line(results),
+    ]  # fmt: skip
     return [line for line in lines if line]
 
 
+def scale_line(results: Results) -> str:
+    """What the numbers are numbers of."""
+    parts = []
+    if results.study.profile.proxy:
+        parts.append(
+            "Proxy scale: a tiny model on procedural scenes. Rows and columns keep the paper's names; nothing here estimates "
+            "the paper's model."
+        )
+    if one_seed(results):
+        parts.append("One seed: differences are between these trained models; whether they belong to the recipes needs more seeds.")
+    return " ".join(parts)
+
+
 def base_line(results: Results) -> str:
-    """Whether the base model lies between chance and ceiling on every column; the first line says where not."""
+    """Whether the base model lies between chance and ceiling on every column, so that arms can differ there at all."""
     label = base_row(results)
     if label is None:
         return (
@@ -77,7 +95,7 @@ def against_base_line(results: Results) -> str:
         more = f" and {len(shown) - 3} more" if len(shown) > 3 else ""
         parts.append(f"{word} it: {', '.join(said) or 'none'}{more}")
     rest = sum(p > LEVEL for _, p in tested.values())
-    return f"Against the base model ({count(len(tested), 'cell')}, paired): {'; '.join(parts)}; not told apart from it: {rest}."
+    return f"Against the base model ({count(len(tested), 'cell')}, paired): {'; '.join(parts)}; {rest} not told apart from it."
 
 
 def size(comparison: Comparison) -> str:
@@ -88,113 +106,118 @@ def size(comparison: Comparison) -> str:
 
 
 def difference_lines(results: Results) -> list[str]:
-    """Which rows differ by more than chance explains, and which do not."""
+    """Which rows differ by more than chance explains, and which are not shown to."""
     tested = pairs(results)
     if not tested:
         return ["No two rows have results yet, so nothing can be compared."]
-    decided = {key: value for key, value in tested.items() if value[1] <= LEVEL}
     lines = []
     for name in results.columns:
-        mine = [(first, second, c) for (first, second, column), (c, _) in tested.items() if column == name]
-        shown = [(f, s, c) for (f, s, column), (c, _) in decided.items() if column == name]
+        mine = {(f, s): found for (f, s, column), found in tested.items() if column == name}
         if not mine:
             continue
+        shown = [(f, s, c) if c.difference > 0 else (s, f, c) for (f, s), (c, p) in mine.items() if p <= LEVEL]
         if not shown:
-            widest = max((c.interval.half_width for _, _, c in mine), default=0)
-            none = f"none of the {len(mine)} pairs of rows differs" if len(mine) > 1 else "the two rows do not differ measurably"
+            none = f"none of the {len(mine)} pairs of rows is" if len(mine) > 1 else "the two rows are not"
+            (first, second), (most, _) = max(mine.items(), key=lambda item: abs(item[1][0].difference))
             lines.append(
-                f"{results.title(name)}: {none} (largest difference "
-                f"{signed(max((c.difference for _, _, c in mine), key=abs))}, intervals up to ±{percent(widest)})."
+                f"{results.title(name)}: {none} shown to differ (p after Holm over {len(tested)}; largest: {first} {MINUS} "
+                f"{second}, {difference(most)})."
             )
             continue
-        shown = [(f, s, c) if c.difference > 0 else (s, f, c) for f, s, c in shown]
         best = sorted(shown, key=lambda item: -abs(item[2].difference))
         words = [f"{f} above {s} by {size(c)}{unskilled(results, f, name)}" for f, s, c in best[:3]]
         more = f" and {len(best) - 3} more" if len(best) > 3 else ""
         rest = len(mine) - len(shown)
-        others = "the other pair" if rest == 1 else f"the other {rest} pairs"
-        lines.append(f"{results.title(name)}: {', '.join(words)}{more}" + (f"; {others} cannot be told apart." if rest else "."))
-    seeds = {min(c.seeds) for c, _ in tested.values()}
-    if seeds == {1}:
-        lines.append(
-            "One seed only: these are differences between trained models; whether they belong to the recipes needs more seeds."
-        )
+        lines.append(f"{results.title(name)}: {', '.join(words)}{more}" + (f"; {count(rest, 'other pair')} not told apart." if rest else "."))
     return lines
 
 
 def unskilled(results: Results, row: str, column: str) -> str:
     """A warning where even the better row of a pair is not shown to be above guessing."""
     value, chance = results.estimate(row, column), results.score(column).chance
-    return " (which is not above guessing itself)" if value is not None and 100 * value.interval.low <= chance else ""
+    return f" ({row} itself is not above guessing)" if value is not None and 100 * value.interval.low <= chance else ""
 
 
-def latent_line(results: Results) -> str:
-    """Whether answers depend on the latents at all."""
-    if not latent_modes(results):
-        return ""
+def latent_lines(results: Results) -> list[str]:
+    """Whether accuracy depends on the latents at all: every mode alike, and rows that open no segment."""
     tested = latent_tests(results)
     if not tested:
-        return ""
+        return []
     parts = []
-    for mode, word in (("zeroed", "zeroing"), ("shuffled", "shuffling")):
-        mine = {key: value for key, value in tested.items() if key[2] == mode}
+    for mode in latent_modes(results):
+        mine = {(row, column): found for (row, column, other), found in tested.items() if other == mode}
         if not mine:
             continue
-        moved = [(row, column, c) for (row, column, _), (c, p) in mine.items() if p <= LEVEL]
-        if not moved:
-            (row, column, _), (largest, _) = max(mine.items(), key=lambda item: abs(item[1][0].difference))
-            parts.append(
-                f"{word} the latents changes no row's accuracy measurably (of {count(len(mine), 'test')}, most: {row} on "
-                f"{results.title(column)}, {difference(largest)}; p corrected after Holm)"
-            )
+        moved = sorted(((*at, c) for at, (c, p) in mine.items() if p <= LEVEL), key=lambda item: -abs(item[2].difference))
+        if moved:
+            said = [f"{row} on {results.title(column)} {difference(c)}" for row, column, c in moved[:3]]
+            more = f" and {len(moved) - 3} more" if len(moved) > 3 else ""
+            parts.append(f"{mode}: {', '.join(said)}{more}")
         else:
-            arms = listed(list(dict.fromkeys(row for row, _, _ in moved)))
-            most = max(moved, key=lambda item: abs(item[2].difference))
-            parts.append(
-                f"{word} the latents changes {arms} (most: {most[0]} on {results.title(most[1])}, {difference(most[2])})"
-            )
-    oracle = [(row, column, c) for (row, column, mode), (c, p) in tested.items() if mode == "oracle" and p <= LEVEL]
-    if gains := [item for item in oracle if item[2].difference > 0]:
-        most = max(gains, key=lambda item: item[2].difference)
-        parts.append(
-            f"oracle latents help {listed(list(dict.fromkeys(row for row, _, _ in gains)))} "
-            f"(most: {most[0]} on {results.title(most[1])}, {difference(most[2])})"
-        )
-    started = []
-    for row, arm in results.arms.items():
-        silenced = "decode.start" in arm.values and arm.values["decode.start"].value == "never"
-        if any(stage != "sft" for stage in arm.row.stages or ()) and not silenced:
-            for column in results.columns:
-                if results.estimate(row, column) is not None:
-                    rate = results.found(row, column).rates.started
-                    if rate is not None and rate < 0.5:
-                        started.append(f"{row} on {results.title(column)} ({100 * rate:.0f} % do)")
+            (row, column), (most, _) = max(mine.items(), key=lambda item: abs(item[1][0].difference))
+            parts.append(f"{mode}: no shown change (largest: {row} on {results.title(column)}, {difference(most)})")
+    flips = [flipped(c) for c, _ in tested.values()]
+    lines = [
+        (f"Mechanism, accuracy when the latents are replaced (p after Holm over {count(len(tested), 'test')}): {'; '.join(parts)}. "
+        f"From {share(min(flips))} to {share(max(flips))} of single answers turn right or wrong.")
+    ]
+    started = [
+        f"{row} on {results.title(column)} ({100 * rate:.0f} % do)"
+        for row in (label for label, arm in results.arms.items() if arm.latent)
+        for column in results.columns
+        if results.estimate(row, column) is not None
+        and (rate := results.found(row, column).rates.started) is not None
+        and rate < 0.5
+    ]
     if started:
-        parts.append(f"most answers open no latent segment: {listed(started)}")
-    text = "; ".join(parts)
-    return f"Mechanism: {text}." if text else ""
+        lines.append(f"Most answers open no latent segment: {listed(started)}.")
+    return lines
 
 
 def collapse_line(results: Results) -> str:
-    """Whether the teacher's latents of different boxes have become one vector, row by row."""
-    found: dict[str, tuple[float, float]] = {}
+    """Whether a teacher's latents of different boxes have become one vector. Rows that share a teacher say it once."""
+    found: dict[tuple[str, ...], tuple[list[str], float, float]] = {}
     for row, numbers in probes(results).items():
         seeds = [(one["teacher_fed.z_t_cosine"], one["teacher_fed.z_t_std"]) for one in numbers if "teacher_fed.z_t_cosine" in one]
         if seeds:
-            cosine, deviation = (statistics.fmean(values) for values in zip(*seeds, strict=True))
-            found[row] = cosine, deviation
+            cosine, spread = (statistics.fmean(values) for values in zip(*seeds, strict=True))
+            found.setdefault(teachers(results.arms[row]), ([], cosine, spread))[0].append(row)
     if not found:
         return ""
-    said = {row: f"{row} ({cosine:.3f}, {deviation:.3f})" for row, (cosine, deviation) in found.items()}
-    same = [said[row] for row, (cosine, _) in found.items() if cosine >= COLLAPSED]
-    apart = [said[row] for row, (cosine, _) in found.items() if cosine < COLLAPSED]
-    what = "the teacher's latents of two boxes are nearly one vector"
-    meaning = "cosine of two boxes' Z_T, and how much Z_T deviates between boxes"
-    if not same:
-        return f"Collapse ({meaning}): none; {listed(apart)}."
-    where = "in every row" if not apart else f"in {count(len(same), 'row')} of {len(found)}"
-    rest = f"; not in {listed(apart)}" if apart else ""
-    return f"Collapse ({meaning}): {what} {where}: {listed(same)}{rest}."
+    same = [f"of {listed(rows)} ({cosine:.3f}, {spread:.3f})" for rows, cosine, spread in found.values() if cosine >= COLLAPSED]
+    apart = [f"of {listed(rows)} ({cosine:.3f}, {spread:.3f})" for rows, cosine, spread in found.values() if cosine < COLLAPSED]
+    meaning = f"cosine between two boxes' Z_T, at least {COLLAPSED:g} counts; spread of Z_T over boxes"
+    said = [f"{what} {listed(where)}" for what, where in (
+        ("nearly one vector for all boxes: the teacher", same), ("not: the teacher", apart)
+    ) if where]  # fmt: skip
+    return f"Collapse ({meaning}): {'; '.join(said)}."
+
+
+def teachers(arm: Arm) -> tuple[str, ...]:
+    """Keys of the trainings that the row's Z_T come from, seed by seed."""
+    found = []
+    for job in arm.trainings().values():
+        teacher = job.inputs.get("teacher")
+        found.append(teacher.key if isinstance(teacher, Job) else job.key)
+    return tuple(found)
+
+
+def audit_line(results: Results) -> str:
+    """What does not add up in the printed numbers themselves; sentences of the text are judged as claims."""
+    loaded = results.study.loaded
+    if loaded is None or not any(row.reported for row in loaded.value.rows):
+        return ""
+    from harness.audit import Severity, audit
+    from harness.audit.paper import Paper, read_table
+    from harness.audit.rules import RULES
+
+    rules = tuple(name for name in RULES if name not in ("claims", "statements"))
+    found = [f for f in audit(Paper((read_table(loaded),)), rules).findings if f.severity is Severity.ERROR]
+    if not found:
+        return ""
+    said = [f"{f.row} on {results.title(f.column) if f.column in results.columns else f.column}, {f.text}" for f in found[:2]]
+    more = f" and {len(found) - 2} more" if len(found) > 2 else ""
+    return f"Audit of the paper's printed numbers: {count(len(found), 'error')}: {'; '.join(said)}{more}. All: run.py audit {results.study.file}"
 
 
 def claim_line(results: Results) -> str:
@@ -210,8 +233,8 @@ def claim_line(results: Results) -> str:
     counts = {outcome: sum(again.outcome is outcome for _, again in judged) for outcome in Holds}
     shown = listed([f"{n} {verb(outcome, n)}" for outcome, n in counts.items() if n])
     wrong = sum(reported.outcome is Holds.FAILS for reported, _ in judged)
-    own = f"{wrong} fail{'s' * (wrong == 1)} on its own numbers" if wrong else "none fails on its own numbers"
-    return f"Of the paper's {len(judged)} claims about this table, {own}; regenerated{scale}: {shown}."
+    own = f"on its own numbers {wrong} of {len(judged)} fail{'s' * (wrong == 1)}" if wrong else f"on its own numbers none of {len(judged)} fails"
+    return f"The paper's claims about this table: {own}; regenerated{scale}, {shown}."
 
 
 def verb(outcome: Holds, number: int) -> str:

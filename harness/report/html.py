@@ -14,6 +14,7 @@ from markupsafe import Markup
 from harness.report.chart import draw
 from harness.report.fingerprint import STAMP
 from harness.report.index import FRONT, front_matter
+from harness.report.signs import with_signs
 from harness.report.types import Cell, Column, Report
 from harness.report.words import LINKS, share
 
@@ -53,15 +54,15 @@ def environment() -> jinja2.Environment:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    made.filters |= {"heads": heads, "grouped": grouped, "facts": facts}
+    made.filters.update(heads=heads, grouped=grouped, facts=facts, with_signs=with_signs)
     return made
 
 
 def heads(columns: tuple[Column, ...]) -> list[tuple[str, int, str]]:
     """(group, width, its first column's note) over neighbouring columns."""
     found = []
-    for group, members in groupby(columns, key=lambda column: column.group):
-        members = list(members)
+    for group, neighbours in groupby(columns, key=lambda column: column.group):
+        members = list(neighbours)
         found.append((group, len(members), members[0].note))
     return found
 

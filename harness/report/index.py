@@ -107,13 +107,16 @@ def read_article(page: Path) -> Article | None:
     return Article(**facts, body=found[2])
 
 
-def index_fingerprint(pages: Iterable[Path], specs: Iterable[Path], samples: Iterable[Path] = ()) -> str:
+def index_fingerprint(
+    pages: Iterable[Path], specs: Iterable[Path], samples: Iterable[Path] = (), inner: Iterable[Path] = ()
+) -> str:
     """Of what the index is made from; reads only the pages' stamps."""
     return digest(
         {
             "renderer": renderer(),
             "pages": {page.name: stamped(page) or "" for page in pages},
             "samples": [page.name for page in samples],
+            "inner": {f"{page.parent.name}/{page.name}": stamped(page) or "" for page in inner},
             "specs": {spec.name: hashlib.sha256(spec.read_bytes()).hexdigest() for spec in specs},
         }
     )
@@ -128,7 +131,8 @@ def write_index(reports: Path, experiments: Path) -> tuple[Path, bool]:
     pages = sorted(page for page in reports.glob("*.html") if page != path)
     specs = sorted(experiments.glob("*.yaml"))
     samples = sorted((reports / "samples").glob("*.html"))
-    now = index_fingerprint(pages, specs, samples)
+    inner = sorted(page for found in reports.glob("*/index.html") for page in found.parent.glob("*.html"))
+    now = index_fingerprint(pages, specs, samples, inner)
     if stamped(path) == now:
         return path, False
     from harness.report import replace_file
@@ -143,9 +147,19 @@ def write_index(reports: Path, experiments: Path) -> tuple[Path, bool]:
         others=[article for article in articles if not article.paper],
         waiting=waiting,
         samples=[page.stem for page in samples],
+        also=_also(inner),
     )
     replace_file(path, text.encode())
     return path, True
+
+
+def _also(inner: Iterable[Path]) -> dict[str, list[Article]]:
+    """Folder -> its tables: folders of `reports` that are reports of their own, as of the same table with other seeds."""
+    found: dict[str, list[Article]] = {}
+    for page in inner:
+        if page.name != "index.html" and (article := read_article(page)) is not None:
+            found.setdefault(page.parent.name, []).append(article)
+    return found
 
 
 def _known(specs: Iterable[Path], rendered: set[str]) -> tuple[dict[str, int], list[Waiting]]:

@@ -6,12 +6,12 @@ import re
 from itertools import groupby
 
 from harness.report.fingerprint import STAMP
+from harness.report.signs import with_signs
 from harness.report.types import Cell, Report, Row, Section, Table
 from harness.report.words import LINKS, share
 
 _SPECIAL = re.compile(r"([\\`*_<>|]|\[(?=[^\]]*\]\()|\](?=\())")
 """What markdown would read as markup; brackets only where they would make a link."""
-
 
 def markdown(report: Report) -> str:
     """The whole file."""
@@ -44,7 +44,7 @@ def section_lines(section: Section) -> list[str]:
     for paragraph in section.text:
         lines += [escape(paragraph), ""]
     for table in section.tables:
-        lines += table_lines(table)
+        lines += table_lines(with_signs(table))
     if section.bullets:
         lines += [f"- {escape(line)}" for line in section.bullets] + [""]
     if section.folded:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -53,9 +52,9 @@ class Measured:
             correct = correct * len(frame) / (groups.nunique() * sizes)
         return Answers(ids, clusters, correct)
 
-    @cached_property
-    def rates(self) -> Rates:
-        frame = self.frame
+    def rates(self, score: Score) -> Rates:
+        """Of the questions that the score counts."""
+        frame = select(self.frame, score, self.evaluation.job.key12)
 
         def mean(name: str) -> float | None:
             return float(frame[name].mean()) if name in frame else None

@@ -11,14 +11,16 @@ from typing import Any
 from harness.report.measure import Unmeasured
 from harness.report.results import Results
 from harness.report.study import Arm
+from harness.report.tables import scale_word
 from harness.report.types import Cell, Column, Row, Table
-from harness.report.words import MINUS, interval, listed, p_value, percent, scaled, signed, signed_interval
+from harness.report.words import MINUS, interval, listed, p_value, percent, scaled, share, signed, signed_interval
+from harness.spec.benchmark import Protocol
 from harness.stats import Comparison, holm
 from harness.verdict.claims import LEVEL
 
 PROBE = {
     "teacher_fed.z_t_std": ("instance std", "Z_T"),
-    "teacher_fed.z_t_centred_cosine": ("centred cosine", "Z_T"),
+    "teacher_fed.z_t_cosine": ("cosine", "Z_T"),
     "free_running.z_s_std": ("instance std", "Z_S"),
     "teacher_fed.hidden_z_t_cosine": ("fed Z_T", "cosine of H with Z_T"),
     "free_running.hidden_z_t_cosine": ("free", "cosine of H with Z_T"),
@@ -51,7 +53,7 @@ def replaced(results: Results, mode: str) -> str:
     return REPLACED[mode]
 
 
-def latent_modes(results: Results, protocol: str = "paper") -> tuple[str, ...]:
+def latent_modes(results: Results, protocol: Protocol = "paper") -> tuple[str, ...]:
     """The modes that were planned beside `own`, in the profile's order."""
     found = {
         e.latents: None for arm in results.arms.values() for es in arm.evaluations.values() for e in es if e.protocol == protocol
@@ -73,7 +75,12 @@ def latent_tests(results: Results) -> dict[tuple[str, str, str], tuple[Compariso
     return dict(zip(tested, zip(tested.values(), holm([c.p for c in tested.values()]))))
 
 
-def replaced_rows(results: Results, protocol: str = "paper") -> list[str]:
+def flipped(comparison: Comparison) -> float:
+    """Share of answers that turn from right to wrong or back: accuracy hides it where gains and losses cancel."""
+    return (comparison.gained + comparison.lost) / (comparison.n * min(comparison.seeds))
+
+
+def replaced_rows(results: Results, protocol: Protocol = "paper") -> list[str]:
     """Rows that are decoded with other latents too; the others have none, or are not run."""
     return [
         label
@@ -104,15 +111,16 @@ def latent_table(results: Results) -> Table | None:
     return Table(
         "latents",
         "Accuracy with the arm's own latents, and the paired change in points (95 % interval) when the S latent inputs "
-        f"are replaced: {listed([replaced(results, mode) for mode in modes], 'or')}.",
+        f"are replaced: {listed([replaced(results, mode) for mode in modes], 'or')}{scale_word(results)}.",
         tuple(columns),
         tuple(rows),
         stub="Row",
         notes=(
             *([f"Without latent steps, so not among these rows: {listed(others)}."] if others else []),
-            ("Bold: p ≤ 0.05 after Holm over the whole table. Zeroed or shuffled without a change: the answer does not "
-            "depend on what the latents hold. Oracle far above own: good latents would be used, but the model does not "
-            "produce them."),
+            ("Flip: share of single answers that turn right or wrong; gains and losses may cancel. Bold: p ≤ 0.05 after Holm "
+            "over the whole table. Zeroed or shuffled without a change: accuracy does not depend on what the latents hold; "
+            "where all Z_T are nearly one vector, shuffling cannot show more. Oracle far above own: good latents would be "
+            "used, but the model does not produce them."),
         ),
     )
 
@@ -128,7 +136,7 @@ def _mode_cell(
     return Cell(
         signed(comparison.difference),
         100 * comparison.difference,
-        signed_interval(comparison.interval),
+        f"{signed_interval(comparison.interval)} · flip {share(flipped(comparison))}",
         scaled(comparison.interval),
         n=comparison.n,
         clusters=comparison.clusters,
@@ -183,13 +191,15 @@ def probe_table(results: Results) -> Table | None:
     return Table(
         "probe",
         "What the latents hold, on a held-out probe set at the end of training"
-        + (" (± standard deviation between seeds)." if spread else "."),
+        + (" (± standard deviation between seeds)" if spread else "")
+        + f"{scale_word(results)}.",
         tuple(Column(*PROBE[name]) for name in names),
         _probe_rows(by_arm, names),
         stub="Row",
         notes=(
-            ("Instance std: how much a latent differs between boxes; 0 is collapse to a constant. Cosines are centred: the "
-            "mean is taken off first, because a shared constant alone gives a raw cosine near 1. Attention in the box is to "
+            ("Instance std: how much a latent differs between boxes; 0 is collapse to a constant. Cosine of Z_T: between two "
+            "boxes; 1 is collapse. Cosines with H are centred: the mean is taken off first, because a shared constant alone "
+            "gives a cosine near 1. Attention in the box is to "
             "be read against the box's share of the image. Fed Z_T: the slots hold the teacher's latents of the true box; "
             "free: the model's own states, as in decoding. Exposure gap: distance between the two runs' states, in units of "
             "their spread over questions: 0 is none, about 1 is as far apart as different questions."),

@@ -46,5 +46,13 @@ for (const cell of cells) {
 for (const moved of ["scroll", "resize"]) {
   addEventListener(moved, () => cells.forEach(cell => { if (cell.open) place(cell); }), { capture: true, passive: true });
 }
+// On paper nothing can be opened: what is folded is printed open, and folded again.
+const folds = [...document.querySelectorAll("details.fold")];
+let folded = [];
+addEventListener("beforeprint", () => {
+  folded = folds.filter(fold => !fold.open);
+  folded.forEach(fold => { fold.open = true; });
+});
+addEventListener("afterprint", () => folded.forEach(fold => { fold.open = false; }));
 document.addEventListener("click", event => { if (!event.target.closest("details.cell")) closeOthers(null); });
 document.addEventListener("keydown", event => { if (event.key === "Escape") closeOthers(null); });

@@ -12,6 +12,7 @@ from harness.report.study import Arm, Study
 from harness.report.types import Cell, Column, Row, Table
 from harness.report.words import count, listed, seconds
 from harness.spec.recipe import SECTIONS, STAGES
+from models.config import ProxyMirror, ProxyTraining
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
@@ -48,9 +49,9 @@ def scale_table(results: Results) -> Table | None:
         return None
     study = results.study
     rows: dict[tuple[str, tuple[tuple[str, str], ...]], list[str]] = {}
-    for name, values in changed.items():
+    for name, found in changed.items():
         section, dot, option = name.partition(".")
-        rows.setdefault((option if dot else section, tuple(values)), []).append(section if dot else "all")
+        rows.setdefault((option if dot else section, tuple(found)), []).append(section if dot else "all")
     lines = []
     for (option, values), sections in rows.items():
         where = "" if sections == ["all"] else f" ({', '.join(sections)})"
@@ -72,8 +73,9 @@ def proxy_rows(study: Study) -> list[Row]:
     """What stands in for the paper's model, training data and benchmarks."""
     backbone, data, benchmarks = study.profile.backbone, study.profile.data, study.profile.benchmarks
     model = getattr(backbone, "path", None) or getattr(backbone, "repo", "")
-    scenes = f"{data.n:,} questions over procedural scenes" if hasattr(data, "n") else " ".join(map(value_text, data.model_dump().values()))
-    asked = [f"{study.benchmarks[name].title} {one.n:,}" for name, one in benchmarks.items() if name in study.benchmarks and getattr(one, "n", None)]
+    scenes = f"{data.n:,} questions over procedural scenes" if isinstance(data, ProxyTraining) else " ".join(map(value_text, data.model_dump().values()))
+    sizes = {name: one.n for name, one in benchmarks.items() if isinstance(one, ProxyMirror) and one.n}
+    asked = [f"{study.benchmarks[name].title} {n:,}" for name, n in sizes.items() if name in study.benchmarks]
     printed = [f"{found.title} {found.scores['overall'].n:,}" for name, found in study.benchmarks.items() if "overall" in found.scores]
     return [
         Row("model", (Cell("Qwen2.5-VL-7B-Instruct"), Cell(f"a tiny Qwen2.5-VL ({model})"))),

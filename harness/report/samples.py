@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.jobs import Job
 from harness.report.results import BASE
+from harness.spec.benchmark import Protocol
 from harness.spec.errors import SpecError, meant, unknown
 from harness.store import Store
 
@@ -112,7 +113,7 @@ def columns_of(plan: Plan, text: str | None) -> list[Column]:
     return [column for column in plan.columns if column.name == found[0]]
 
 
-def evaluation(plan: Plan, label: str, column: Column, protocol: str, seed: int | None) -> Job:
+def evaluation(plan: Plan, label: str, column: Column, protocol: Protocol, seed: int | None) -> Job:
     """The row's evaluation with its own latents. Raises SpecError when the plan has none."""
     by_seed: Mapping[int, Job] = {}
     if label in {row.label for row in plan.rows}:
@@ -133,7 +134,7 @@ def _cells(plan: Plan) -> set[tuple[str, str, str]]:
 
 
 def compare(
-    plan: Plan, store: Store, column: Column, rows: tuple[str, str], protocol: str, out_dir: Path, most: int,
+    plan: Plan, store: Store, column: Column, rows: tuple[str, str], protocol: Protocol, out_dir: Path, most: int,
     seed: int | None = None,
 ) -> Comparison:
     """Both rows' answers to one column's questions. Raises SpecError when an evaluation is missing or they do not match."""
@@ -154,11 +155,12 @@ def compare(
     apart = sum(first[key]["prediction"] != second[key]["prediction"] for key in wrong)
     chosen = chosen_of(gained, lost, most)
     mirror = jobs[0].inputs["mirror"]
+    assert isinstance(mirror, Job)
     asked = _questions(store.outputs(mirror), column.benchmark, chosen)
     title = benchmark.title if column.score == "overall" else f"{benchmark.title} {score.title or column.score}"
     return Comparison(
         title, len(first), sum(first[k]["correct"] and second[k]["correct"] for k in first), len(gained), len(lost),
-        len(wrong) - apart, apart, jobs[0].name, jobs[1].name, *(os.path.relpath(f, out_dir) for f in files),
+        len(wrong) - apart, apart, jobs[0].name, jobs[1].name, os.path.relpath(files[0], out_dir), os.path.relpath(files[1], out_dir),
         tuple(_difference(key, asked[key], first[key], second[key]) for key in chosen),
     )  # fmt: skip
 
@@ -219,7 +221,7 @@ def embedded(picture: Any) -> tuple[str, int]:
     return f"data:image/png;base64,{base64.b64encode(content.getvalue()).decode()}", width
 
 
-def page(plan: Plan, rows: tuple[str, str], protocol: str, parts: Sequence[Comparison]) -> str:
+def page(plan: Plan, rows: tuple[str, str], protocol: Protocol, parts: Sequence[Comparison]) -> str:
     """The HTML page."""
     from harness.report.html import environment
 

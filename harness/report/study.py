@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from harness.jobs import Job
-from harness.spec.benchmark import Benchmark
+from harness.plan.jobs import has_latents
+from harness.spec.benchmark import Benchmark, Protocol
 from harness.spec.experiment import Column, Experiment, Row
+from harness.spec.files import LoadedExperiment
 from harness.spec.profile import Profile
 from harness.spec.resolve import Value
 
@@ -23,7 +26,7 @@ class Evaluation:
 
     job: Job
     seed: int
-    protocol: str = "paper"
+    protocol: Protocol = "paper"
     latents: str = "own"
 
     @property
@@ -44,12 +47,14 @@ class Arm:
     absent: str = ""
     undefined: str = ""
     extract: str = "strict"
+    latent: bool = False
+    """Whether its model is to open a latent segment at all."""
 
     @property
     def label(self) -> str:
         return self.row.label
 
-    def runs(self, benchmark: str, protocol: str = "paper", latents: str = "own") -> tuple[Evaluation, ...]:
+    def runs(self, benchmark: str, protocol: Protocol = "paper", latents: str = "own") -> tuple[Evaluation, ...]:
         """By seed."""
         found = [e for e in self.evaluations.get(benchmark, ()) if (e.protocol, e.latents) == (protocol, latents)]
         return tuple(sorted(found, key=lambda e: e.seed))
@@ -81,12 +86,14 @@ class Study:
     benchmarks: Mapping[str, Benchmark]
     columns: tuple[Column, ...]
     arms: tuple[Arm, ...]
-    protocols: tuple[str, ...] = ("paper",)
+    protocols: tuple[Protocol, ...] = ("paper",)
     base: Mapping[str, tuple[Evaluation, ...]] = field(default_factory=dict)
     overrides: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
     text: tuple[str, ...] = ()
     file: str = "FILE"
+    loaded: LoadedExperiment | None = None
+    """The experiment's file, for the audit of its printed numbers."""
 
     def evaluations(self) -> Iterator[Evaluation]:
         for arm in self.arms:
@@ -131,6 +138,7 @@ def study_of(plan: Plan) -> Study:
                 next((cell.not_run for cell in cells if cell.not_run), ""),
                 resolved.undefined,
                 resolved.options.extract,
+                has_latents(resolved),
             )
         )
     left_out = [row.label for row in spec.rows if row.label not in {arm.label for arm in arms}]
@@ -156,6 +164,7 @@ def study_of(plan: Plan) -> Study:
         left_out=tuple(left_out),
         text=tuple(repr(document.data) for document in documents),
         file="/".join(plan.experiment.document.path.parts[-2:]),
+        loaded=plan.experiment,
     )
 
 
@@ -169,7 +178,7 @@ def settled(study: Study, store: Store) -> Study:
     return replace(study, arms=tuple(kept(arm) if arm.absent else arm for arm in study.arms))
 
 
-class Tracking(Protocol):
+class Tracking(typing.Protocol):
     """What reports ask of the tracker."""
 
     def links(self, keys: list[str]) -> Mapping[str, str]:

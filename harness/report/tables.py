@@ -8,7 +8,7 @@ from itertools import combinations
 from harness.report.measure import Unmeasured
 from harness.report.provenance import adopted
 from harness.report.results import BASE, Results
-from harness.report.types import Cell, Column, Row, Table
+from harness.report.types import Cell, Column, Row, Table, Tone
 from harness.report.words import (
     MINUS,
     count,
@@ -21,6 +21,7 @@ from harness.report.words import (
     signed,
     signed_interval,
 )
+from harness.spec.benchmark import Protocol
 from harness.stats import Comparison, holm, questions_or_seeds
 from harness.verdict import Outcome, judge
 from harness.verdict.claims import LEVEL
@@ -28,7 +29,7 @@ from harness.verdict.claims import LEVEL
 ABSENT = {"failed": Outcome.FAILED, "not run": Outcome.NOT_RUN, "not defined": Outcome.NOT_DEFINED}
 
 
-def measured_cell(results: Results, row: str, column: str, protocol: str = "paper") -> Cell:
+def measured_cell(results: Results, row: str, column: str, protocol: Protocol = "paper") -> Cell:
     """One number with all that is known about it, or why there is none."""
     study, reported = results.study, results.reported(row, column)
     text = reported.text if reported else ""
@@ -43,11 +44,11 @@ def measured_cell(results: Results, row: str, column: str, protocol: str = "pape
     value = results.estimate(row, column, protocol)
     assert value is not None
     score = results.score(column)
-    verdict = judge(
-        value, reported, score.n, proxy=study.profile.proxy, delta=float(study.experiment.equivalence)
-    )
+    trained = row in results.arms and bool(results.arms[row].row.stages)
+    delta = float(study.experiment.equivalence)
+    verdict = judge(value, reported, score.n, proxy=study.profile.proxy, delta=delta, trained=trained)
     notes = list(found.lost)
-    if value.seeds == 1 and row in results.arms and results.arms[row].row.stages:
+    if value.seeds == 1 and trained:
         notes.append("one seed: the interval holds item noise only")
     notes += adopted(results, row)
     return Cell(
@@ -75,7 +76,7 @@ def reported_cell(results: Results, row: str, column: str) -> Cell:
     return Cell(reported.text, value=None if reported.value is None else float(reported.value), tone="muted")
 
 
-def delta_cell(results: Results, of: str, over: str, column: str, protocol: str = "paper") -> Cell:
+def delta_cell(results: Results, of: str, over: str, column: str, protocol: Protocol = "paper") -> Cell:
     """A printed row of differences, regenerated as a paired difference."""
     comparison = results.pair(of, over, column, protocol)
     if comparison is None:
@@ -105,7 +106,7 @@ def own_base(results: Results) -> bool:
     return base_row(results) == BASE and BASE not in results.arms
 
 
-def main_table(results: Results, protocol: str, marks: dict[str, str]) -> Table:
+def main_table(results: Results, protocol: Protocol, marks: dict[str, str]) -> Table:
     """measured and reported side by side; the verdict only where the profile allows one."""
     study, proxy = results.study, results.study.profile.proxy
     names = list(results.columns)
@@ -140,7 +141,7 @@ def main_table(results: Results, protocol: str, marks: dict[str, str]) -> Table:
                 cells.append(reported_cell(results, label, name))
             if with_reported and not proxy:
                 verdict = own.verdict
-                cells.append(Cell(str(verdict.outcome) if verdict else "", note=verdict.text if verdict else ""))
+                cells.append(Cell(verdict.label if verdict else "", note=verdict.text if verdict else ""))
         rows.append(Row(label, tuple(cells), marks.get(label, ""), arm.row.group))
     label = f"{study.experiment.kind.capitalize()} {study.experiment.name}"
     scale = "; columns marked proxy were measured at proxy scale" if proxy else ""
@@ -171,7 +172,7 @@ def with_reasons(rows: list[Row]) -> tuple[list[Row], list[str]]:
     return [replace(row, cells=tuple(map(marked, row.cells))) for row in rows], notes
 
 
-def column_note(results: Results, column: str, protocol: str) -> str:
+def column_note(results: Results, column: str, protocol: Protocol) -> str:
     """n, seeds and chance of one column: "1,000 questions in 500 images, 3 seeds; guessing 50.0"."""
     found = [e for label in results.arms if (e := results.estimate(label, column, protocol)) is not None]
     chance = f"guessing gives {results.score(column).chance:.1f}"
@@ -185,13 +186,15 @@ def column_note(results: Results, column: str, protocol: str) -> str:
     return f"{count(n, 'question')}{images}, {many} seed{'s' * (many != '1')}; {chance}"
 
 
-def main_notes(results: Results, protocol: str) -> tuple[str, ...]:
+def main_notes(results: Results, protocol: Protocol) -> tuple[str, ...]:
     """Column by column what was asked; under the paper's own table also what the numbers may be used for."""
     study = results.study
     notes = []
     for name, column in results.columns.items():
-        words = study.benchmarks[column.benchmark].protocols.get(protocol, "")
-        notes.append(f"{results.title(name)}: {column_note(results, name, protocol)}" + (f"; {words}." if words else "."))
+        words = study.benchmarks[column.benchmark].protocols.get(protocol, "") if column.score == "overall" else ""
+        read = f"; {'asked and read as: ' if study.profile.proxy else ''}{words}" if words else ""
+        title = f"{results.title(name)}{' (stand-in on procedural scenes)' if study.profile.proxy else ''}"
+        notes.append(f"{title}: {column_note(results, name, protocol)}{read}.")
     if protocol != study.experiment.protocol:
         return tuple(notes)
     if study.profile.proxy:
@@ -204,15 +207,28 @@ def main_notes(results: Results, protocol: str) -> tuple[str, ...]:
     if seeds == 1:
         notes.append("One seed: intervals hold item noise only. Differences are between these trained models, not recipes.")
     elif seeds > 1:
-        notes.append("Intervals hold item noise (questions, clustered by image) and seed noise (t over seeds, pooled over the rows of "
-            "a column as in an analysis of variance).")
+        notes.append(
+            "Intervals hold item noise (questions, clustered by image) and seed noise (t over seeds, pooled over the rows of a "
+            "column: rows that share a training count as one, and a row and its continuation are compared by their own noise)."
+        )
+        notes.append(f"Standard deviation between seeds, in points: {'; '.join(spreads(results, protocol))}. That rows differ in it is "
+            "expected of so few seeds and no proof of unequal noise.")
     notes += study.experiment.notes
     notes += [f"{sign} {text}" for sign, text in study.experiment.footnotes.items()]
     notes += [f"{label}: {arm.row.note}" for label, arm in results.arms.items() if arm.row.note]
     return (*notes, *answered_by(results, protocol))
 
 
-def answered_by(results: Results, protocol: str) -> list[str]:
+def spreads(results: Results, protocol: Protocol) -> list[str]:
+    """Column by column, how far apart each row's seeds lie."""
+    return [
+        f"{results.title(name)} {', '.join(f'{row} {sd:.1f}' for row, sd in found.items())}"
+        for name in results.columns
+        if (found := results.seed_spread(name, protocol))
+    ]
+
+
+def answered_by(results: Results, protocol: Protocol) -> list[str]:
     """Of each system of others that was evaluated: who answered, as its evaluations noted it."""
     notes = []
     for label, arm in results.arms.items():
@@ -236,7 +252,7 @@ def answered_by(results: Results, protocol: str) -> list[str]:
 # --- pairs ----------------------------------------------------------------------------------------------------------
 
 
-def pairs(results: Results, protocol: str = "paper") -> dict[tuple[str, str, str], tuple[Comparison, float]]:
+def pairs(results: Results, protocol: Protocol = "paper") -> dict[tuple[str, str, str], tuple[Comparison, float]]:
     """(row, row, column) -> comparison and Holm's p over all of them. Rows that are the same run are no pair."""
     tested = {
         (second, first, column): comparison
@@ -248,15 +264,24 @@ def pairs(results: Results, protocol: str = "paper") -> dict[tuple[str, str, str
     return dict(zip(tested, zip(tested.values(), holm([c.p for c in tested.values()]))))
 
 
-def pair_table(results: Results, protocol: str = "paper") -> Table | None:
+def one_seed(results: Results) -> bool:
+    """Whether everything that is compared was trained once."""
+    return {min(comparison.seeds) for comparison, _ in pairs(results).values()} == {1}
+
+
+def pair_table(results: Results, protocol: Protocol = "paper") -> Table | None:
     """Every two rows on the same questions."""
     tested = pairs(results, protocol)
     if not tested:
         return None
+    own = [] if one_seed(results) else [Column("p, own seeds alone", note="without the noise of other rows' seeds, uncorrected")]
     rows = [
         Row(
             f"{first} {MINUS} {second}",
-            tuple(pair_cells(*tested[first, second, name], len(tested))),
+            (
+                *pair_cells(*tested[first, second, name], len(tested)),
+                *([own_cell(results, first, second, name, protocol)] if own else []),
+            ),
             group=results.title(name),
         )
         for name in results.columns
@@ -266,27 +291,34 @@ def pair_table(results: Results, protocol: str = "paper") -> Table | None:
     test, example = next(iter(tested.values()))[0].test, next(iter(tested))
     return Table(
         f"pairs-{protocol}",
-        f"Paired differences in points, first minus second, with 95 % interval ({test}); {count(len(tested), 'comparison')}, "
-        "p adjusted after Holm over all of them.",
+        f"Paired differences in points, first minus second, with the uncorrected 95 % interval (t over clusters); p: {test}; "
+        f"p (Holm) and bold: corrected over all {count(len(tested), 'comparison')}{scale_word(results)}.",
         (
             Column("difference"),
             Column("gained / lost", numeric=False),
             Column("p"),
             Column("p (Holm)"),
             Column("differs?", numeric=False),
+            *own,
         ),
         tuple(rows),
         stub="Pair",
         notes=(
             ("Gained / lost: questions that only the first, only the second row answers right (summed over seeds). "
-            "Differs: the Holm-adjusted p is at most 0.05; otherwise, how many questions or seeds would show a "
-            "difference of the size seen, four times in five. Both answers to these questions, with the pictures:"),
+            "Differs: the Holm-adjusted p is at most 0.05; otherwise open, with how many questions between these two "
+            f"checkpoints (or seeds) would show a difference of the size seen four times in five at p ≤ 0.05 / {len(tested)}. Both answers to these questions, with the pictures:"),
         ),
         command=f'run.py samples {results.study.file} "{example[0]}" "{example[1]}"',
     )
 
 
-def against_base(results: Results, protocol: str = "paper") -> dict[tuple[str, str], tuple[Comparison, float]]:
+def own_cell(results: Results, first: str, second: str, column: str, protocol: Protocol) -> Cell:
+    """Of several seeds: the pair by its own between-seed noise, which is little to go by, but borrows nothing."""
+    alone = results.pair(first, second, column, protocol, pooled=False)
+    return Cell("–", tone="muted") if alone is None else Cell(p_value(alone.p), alone.p)
+
+
+def against_base(results: Results, protocol: Protocol = "paper") -> dict[tuple[str, str], tuple[Comparison, float]]:
     """(row, column) -> row minus the base model, with Holm's p over all of them; empty where the base is a row itself."""
     tested = {
         (row, column): comparison
@@ -297,7 +329,7 @@ def against_base(results: Results, protocol: str = "paper") -> dict[tuple[str, s
     return dict(zip(tested, zip(tested.values(), holm([c.p for c in tested.values()]))))
 
 
-def base_table(results: Results, protocol: str = "paper") -> Table | None:
+def base_table(results: Results, protocol: Protocol = "paper") -> Table | None:
     """Every row against the checkpoint that all training starts from."""
     tested = against_base(results, protocol)
     if not tested:
@@ -315,7 +347,8 @@ def base_table(results: Results, protocol: str = "paper") -> Table | None:
     ]
     return Table(
         f"base-{protocol}",
-        f"Each row minus the base model, in points with 95 % interval; bold: p ≤ 0.05 after Holm over these {len(tested)}.",
+        f"Each row minus the base model, in points with the uncorrected 95 % interval; bold: p ≤ 0.05 after Holm over these "
+        f"{len(tested)}{scale_word(results)}.",
         tuple(Column(results.title(name)) for name in results.columns),
         tuple(rows),
         stub="Row",
@@ -352,11 +385,21 @@ def undecided(comparison: Comparison, family: int) -> Cell:
     decision = questions_or_seeds(comparison.difference, comparison.variance, comparison.n, level=level)
     ways = []
     if decision.questions is not None:
-        ways.append(f"{rounded(decision.questions):,} questions")
+        ways.append(f"~{rounded(decision.questions):,} questions" if decision.questions < MANY else f"over {MANY:,} questions")
     if decision.seeds is not None:
         ways.append(f"{decision.seeds} seeds")
-    text = f"not shown; ~{' or '.join(ways)} would" if ways else "not shown"
+    needs = f"open; needs {' or '.join(ways)}" if ways else "open"
+    text = needs if comparison.difference else "no difference seen"
     return Cell(text, note=str(decision), tone="muted")
+
+
+MANY = 100_000
+"""Questions that no benchmark of this kind has; a larger forecast says nothing more."""
+
+
+def scale_word(results: Results) -> str:
+    """For captions, which stand alone where a table is taken out of its page."""
+    return "; proxy scale" if results.study.profile.proxy else ""
 
 
 def rounded(number: int) -> int:
@@ -368,7 +411,7 @@ def rounded(number: int) -> int:
 # --- answers --------------------------------------------------------------------------------------------------------
 
 
-def answer_table(results: Results, protocol: str = "paper") -> Table:
+def answer_table(results: Results, protocol: Protocol = "paper") -> Table:
     """How the answers came about: without these rates a dead latent path looks like no effect."""
     columns = []
     for name in dict.fromkeys(c.benchmark for c in results.study.columns):
@@ -386,14 +429,12 @@ def answer_table(results: Results, protocol: str = "paper") -> Table:
             except Unmeasured as problem:
                 cells += [Cell(problem.state, note=str(problem), tone="muted")] + [Cell("–", tone="muted")] * 2
                 continue
-            cells += [
-                Cell(share(value), None if value is None else 100 * value, tone=tone)
-                for value, tone in (
-                    (rates.started, "plain"),
-                    (rates.truncated, "warning" if (rates.truncated or 0) > 0.01 else "plain"),
-                    (rates.unparsed, "warning" if (rates.unparsed or 0) > 0.01 else "plain"),
-                )
+            shown: list[tuple[float | None, Tone]] = [
+                (rates.started, "plain"),
+                (rates.truncated, "warning" if (rates.truncated or 0) > 0.01 else "plain"),
+                (rates.unparsed, "warning" if (rates.unparsed or 0) > 0.01 else "plain"),
             ]
+            cells += [Cell(share(value), None if value is None else 100 * value, tone=tone) for value, tone in shown]
         rows.append(Row(label, tuple(cells)))
     return Table(
         f"answers-{protocol}",

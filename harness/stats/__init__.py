@@ -7,9 +7,10 @@ result says so.
 """
 
 from harness.stats.answers import Answers, UnmatchedIds, align
-from harness.stats.intervals import Estimate, Interval, SeedNoise, binomial_tail, estimate, wilson
+from harness.stats.intervals import Estimate, Interval, binomial_tail, estimate, wilson
 from harness.stats.paired import Comparison, compare, holm, mcnemar_exact, sign_flip
 from harness.stats.power import Decision, questions_or_seeds
+from harness.stats.seeds import SeedNoise, families
 
 __all__ = [
     "Answers",
@@ -23,6 +24,7 @@ __all__ = [
     "binomial_tail",
     "compare",
     "estimate",
+    "families",
     "holm",
     "mcnemar_exact",
     "questions_or_seeds",

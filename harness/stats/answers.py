@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -33,8 +34,7 @@ class Answers:
         if len(self.ids) == 0:
             raise ValueError("no answers: a mean of nothing has no value")
         if len(set(self.ids)) != len(self.ids):
-            seen: set[Hashable] = set()
-            twice = next(i for i in self.ids if i in seen or seen.add(i))
+            twice = next(name for name, times in Counter(self.ids).items() if times > 1)
             raise ValueError(f"question {twice!r} is answered twice in one run")
 
     @classmethod

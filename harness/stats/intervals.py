@@ -10,6 +10,7 @@ import numpy as np
 from scipy import special
 
 from harness.stats.answers import Answers, align
+from harness.stats.seeds import SeedNoise
 
 
 @dataclass(frozen=True)
@@ -32,35 +33,6 @@ class Interval:
 
 
 @dataclass(frozen=True)
-class SeedNoise:
-    """variance: of one seed's mean (or of one seed's difference), estimated with `dof` degrees of freedom.
-
-    Three seeds of one row say little about its seed noise; the rows of a table together say more. Pooling assumes that
-    the rows are equally noisy, as an analysis of variance does.
-    """
-
-    variance: float
-    dof: int
-
-    @classmethod
-    def within(cls, means: Sequence[Sequence[float]]) -> SeedNoise | None:
-        """From each row's means by seed; None when no row has two seeds."""
-        parts = [(float(np.var(row, ddof=1)), len(row) - 1) for row in means if len(row) > 1]
-        dof = sum(count for _, count in parts)
-        return cls(sum(variance * count for variance, count in parts) / dof, dof) if dof else None
-
-    @classmethod
-    def of_differences(cls, means: Sequence[Sequence[float]]) -> SeedNoise | None:
-        """Of the difference of two rows: means [rows, seeds], the same seeds in every row (seeds as blocks)."""
-        table = np.asarray(means, dtype=float)
-        if table.ndim != 2 or min(table.shape) < 2:
-            return None
-        rest = table - table.mean(axis=0) - table.mean(axis=1, keepdims=True) + table.mean()
-        dof = (table.shape[0] - 1) * (table.shape[1] - 1)
-        return cls(2 * float((rest**2).sum()) / dof, dof)
-
-
-@dataclass(frozen=True)
 class Variance:
     """Parts of the variance of a grand mean over questions and seeds (two-way layout).
 
@@ -76,7 +48,7 @@ class Variance:
     seed_dof: int = 0
 
     def pooled(self, noise: SeedNoise | None) -> Variance:
-        """With the seed noise of a family of runs in place of this one's own."""
+        """With the seed noise of all rows of a table in place of this one's own."""
         if noise is None or self.seeds < 2:
             return self
         return replace(self, seed=noise.variance / self.seeds, seed_dof=noise.dof)
@@ -174,7 +146,7 @@ def two_way_variance(values: np.ndarray, cluster_index: np.ndarray) -> Variance:
 
 
 def estimate(runs: Sequence[Answers] | Answers, level: float = 0.95, noise: SeedNoise | None = None) -> Estimate:
-    """The mean over questions and seeds; one `Answers` per seed. noise: the seed noise of a family of rows (`within`).
+    """The mean over questions and seeds; one `Answers` per seed. noise: that of a table's rows (`SeedNoise.within`).
 
     The interval is Wilson's at the effective sample size p(1-p)/variance, shortened by (z/t)^2 for few clusters or seeds
     (Korn and Graubard 1998), and never longer than the number of questions.

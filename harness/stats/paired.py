@@ -10,7 +10,8 @@ import numpy as np
 from scipy import special
 
 from harness.stats.answers import Answers, align
-from harness.stats.intervals import Interval, SeedNoise, Variance, two_way_variance
+from harness.stats.intervals import Interval, Variance, two_way_variance
+from harness.stats.seeds import SeedNoise
 
 FLIPS = 10_000
 """Random sign flips of a permutation test; its p-values are multiples of about 1e-4."""
@@ -111,7 +112,7 @@ def compare(
 ) -> Comparison:
     """Paired by question, and by seed where both have the same number of them (give them in the order of their seeds).
 
-    noise: the seed noise of such differences, from a family of rows (`SeedNoise.of_differences`).
+    noise: the seed noise of such differences, from a table's rows (`SeedNoise.of_differences`).
 
     One seed each: a cluster sign-flip test, about these two trained models only. Several: a t-test on the two-way
     variance, about the two recipes. Raises UnmatchedIds when the questions differ.

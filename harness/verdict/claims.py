@@ -2,8 +2,8 @@
 
 On reported numbers a claim is arithmetic: it holds or fails as printed, rounding allowed for. On regenerated numbers it
 holds when every difference it needs is shown by a paired test, fails when the opposite of one is shown, and is
-undetermined otherwise. Both are corrected after Holm within the claim, so that a claim cannot hold on less than the
-paired tests beside it show.
+undetermined otherwise. Shown means what it means in the table of pairs beside it: p corrected after Holm over all pairs of
+the table (within the claim, for a pair that stands in no table).
 """
 
 from __future__ import annotations
@@ -170,13 +170,15 @@ def _reported_part(
 
 
 def _reported_mean(claim: MeanDelta, values: Mapping[tuple[str, str], Reported], columns: Sequence[str]) -> tuple[Part, ...]:
-    pairs = [tuple(values.get((row, column)) for row in (claim.mean_delta, claim.minus)) for column in columns]
-    if not pairs or any(found is None or found.value is None for pair in pairs for found in pair):
+    pairs = [[values.get((row, column)) for row in (claim.mean_delta, claim.minus)] for column in columns]
+    printed = [[found.value for found in pair if found is not None and found.value is not None] for pair in pairs]
+    if not printed or any(len(pair) < 2 for pair in printed):
         missing = f"no value is reported for {claim.mean_delta} or {claim.minus}"
         return tuple(Part(column, Holds.NOT_JUDGED, missing) for column in columns)
-    gaps = [a.value - b.value for a, b in pairs]
-    mean = sum(gaps) / len(gaps)
-    slack = sum(_unit(found.value) for pair in pairs for found in pair) / len(pairs) / 2 + _unit(claim.points) / 2
+    gaps = [a - b for a, b in printed]
+    mean = sum(gaps, Decimal(0)) / len(gaps)
+    units = sum((_unit(value) for pair in printed for value in pair), Decimal(0))
+    slack = units / len(printed) / 2 + _unit(claim.points) / 2
     return _averaged(columns, _if(abs(mean - claim.points) < slack), [f"{gap:+}" for gap in gaps], f"{mean:+.2f}")
 
 
@@ -251,6 +253,8 @@ def _if(condition: bool) -> Holds:
 
 Pair = Callable[[str, str, str], Comparison | None]
 """(row, row, column) -> paired comparison; None where one of the two has no value."""
+Adjusted = Mapping[tuple[str, str, str], float]
+"""(row, row, column), either way round -> p corrected after Holm over a whole table."""
 Value = Callable[[str, str], Estimate | None]
 """(row, column) -> what was measured, if anything was."""
 
@@ -265,18 +269,21 @@ def judge_measured(
     proxy: bool,
     delta: float,
     chance: Mapping[str, float] | None = None,
+    adjusted: Adjusted | None = None,
 ) -> ClaimResult:
-    """delta: points within which values count as the same. rows: those that `best` and `worst` range over."""
+    """delta: points within which values count as the same. rows: those that `best` and `worst` range over. adjusted: the
+    table's own corrected p."""
     wanted = columns_of(claim, columns)
+    known = adjusted or {}
     basis = "regenerated at proxy scale" if proxy else "regenerated"
     pairs = ordered_pairs(claim, rows)
     if isinstance(claim, MeanDelta):
         parts = _measured_mean(claim, pair, value, wanted, proxy, delta)
     elif pairs is not None:
-        parts = tuple(_measured_order(pairs, pair, value, wanted))
+        parts = tuple(_measured_order(pairs, pair, value, wanted, known))
     else:
         parts = tuple(
-            Part(column, *_measured_number(claim, pair, value, column, proxy, delta, chance or {})) for column in wanted
+            Part(column, *_measured_number(claim, pair, value, column, proxy, delta, chance or {}, known)) for column in wanted
         )
     return ClaimResult(claim, basis, parts)
 
@@ -287,22 +294,26 @@ def _without(value: Value, rows: Sequence[str], column: str) -> str:
     return f"no value for {', '.join(missing) or ' or '.join(rows)}"
 
 
+def _corrected(first: str, second: str, column: str, table: Adjusted) -> float | None:
+    return table.get((first, second, column), table.get((second, first, column)))
+
+
 def _measured_order(
-    pairs: Sequence[tuple[str, str]], pair: Pair, value: Value, columns: Sequence[str]
+    pairs: Sequence[tuple[str, str]], pair: Pair, value: Value, columns: Sequence[str], table: Adjusted
 ) -> Iterator[Part]:
     tested = {(column, a, b): pair(a, b, column) for column in columns for a, b in pairs}
     known = {key: comparison for key, comparison in tested.items() if comparison is not None}
     adjusted = dict(zip(known, holm([comparison.p for comparison in known.values()])))
+    for column, a, b in known:
+        if (p := _corrected(a, b, column, table)) is not None:
+            adjusted[column, a, b] = p
     for column in columns:
-        mine = [(a, b, tested[column, a, b]) for a, b in pairs]
-        missing = [row for a, b, comparison in mine if comparison is None for row in (a, b)]
-        opposed = [
-            (a, b, c) for a, b, c in mine if c is not None and c.difference < 0 and adjusted[column, a, b] <= LEVEL
-        ]
-        open_ = [
-            (a, b, c) for a, b, c in mine if c is not None and not (c.difference > 0 and adjusted[column, a, b] <= LEVEL)
-        ]
-        if not mine:
+        mine = [(a, b, known[column, a, b]) for a, b in pairs if (column, a, b) in known]
+        missing = [row for a, b in pairs if (column, a, b) not in known for row in (a, b)]
+        shown = {(a, b): adjusted[column, a, b] <= LEVEL for a, b, _ in mine}
+        opposed = [(a, b, c) for a, b, c in mine if c.difference < 0 and shown[a, b]]
+        open_ = [(a, b, c) for a, b, c in mine if not (c.difference > 0 and shown[a, b])]
+        if not pairs:
             yield Part(column, Holds.NOT_JUDGED, "no two rows to compare")
         elif opposed:
             yield Part(column, Holds.FAILS, ", ".join(f"{a} - {b} = {points(c)}" for a, b, c in opposed))
@@ -329,6 +340,7 @@ def _measured_number(
     proxy: bool,
     delta: float,
     chance: Mapping[str, float],
+    table: Adjusted,
 ) -> tuple[Holds, str]:
     match claim:
         case Margin() | DeltaEquals():
@@ -343,7 +355,13 @@ def _measured_number(
             if isinstance(claim, Margin):
                 least = float(claim.at_least)
                 return _from_interval(low >= least, high < least), shown
-            return _difference(float(claim.points), low, high, proxy, delta), shown + (DIRECTION_ONLY if proxy else "")
+            if proxy:  # the direction alone, as the table of pairs shows it
+                p = _corrected(first, second, column, table)
+                above = comparison.difference > 0
+                if (comparison.p if p is None else p) > LEVEL:
+                    return Holds.UNDETERMINED, shown + DIRECTION_ONLY
+                return _if(above == (claim.points > 0)), shown + DIRECTION_ONLY
+            return _difference(float(claim.points), low, high, proxy, delta), shown
         case Equals():
             found = value(claim.equals, column)
             if proxy or found is None:
@@ -394,8 +412,9 @@ def _measured_mean(
     claim: MeanDelta, pair: Pair, value: Value, columns: Sequence[str], proxy: bool, delta: float
 ) -> tuple[Part, ...]:
     """The mean's half-width is the mean of the columns' own: no wider is needed, whatever questions the columns share."""
-    found = [pair(claim.mean_delta, claim.minus, column) for column in columns]
-    if not found or None in found:
+    compared = [pair(claim.mean_delta, claim.minus, column) for column in columns]
+    found = [comparison for comparison in compared if comparison is not None]
+    if not found or len(found) < len(compared):
         rows = (claim.mean_delta, claim.minus)
         return tuple(Part(column, Holds.NOT_JUDGED, _without(value, rows, column)) for column in columns)
     mean, low, high = (

@@ -89,7 +89,24 @@ def test_the_index_is_written_again_only_when_a_page_changed(reports, tmp_path):
     assert f"1 rendered, {SPECS - 1} not yet" in (folder / "index.html").read_text()
 
 
-@pytest.mark.slow
+def test_a_folder_of_reports_below_is_named_with_its_tables(reports, tmp_path):
+    folder = tmp_path / "reports"
+    shutil.copytree(reports, folder)
+    (folder / "figures").mkdir()
+    (folder / "three seeds").mkdir()
+    shutil.copy(reports / "table3c.html", folder / "three seeds")
+    assert write_index(folder, EXPERIMENTS)[1] is False, "not yet a folder with an index"
+    write_index(folder / "three seeds", EXPERIMENTS)
+    assert write_index(folder, EXPERIMENTS)[1] is True
+    page = (folder / "index.html").read_text()
+    links = '<a href="three%20seeds/index.html">three seeds</a> (<a href="three%20seeds/table3c.html">Table 3c</a>).'
+    assert f"<li>Also: {links}</li>" in page and "2 rendered" in page
+    below = folder / "three seeds" / "table3c.html"
+    below.write_text(below.read_text().replace("report-fingerprint: ", "report-fingerprint: 0", 1))
+    assert write_index(folder, EXPERIMENTS)[1] is True, "a page below was drawn again"
+    assert write_index(folder, EXPERIMENTS)[1] is False
+
+
 @pytest.mark.parametrize("order", ["ascending", "descending"])
 def test_a_browser_sorts_a_column_and_keeps_missing_values_last(reports, tmp_path, order):
     browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -97,7 +114,7 @@ def test_a_browser_sorts_a_column_and_keeps_missing_values_last(reports, tmp_pat
         pytest.skip("no chromium on this machine")
     address = f"{(reports / 'index.html').as_uri()}#sort=table3c-main-paper:1:{order}"
     command = [
-        browser, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'browser'}",
+        browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", f"--user-data-dir={tmp_path / 'browser'}",
         "--dump-dom", address,
     ]  # fmt: skip
     shown = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout

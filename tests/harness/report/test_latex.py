@@ -4,10 +4,13 @@ import re
 import shutil
 import string
 import subprocess
+from dataclasses import replace
 
 import pytest
 
-from harness.report.latex import document, escape, latex
+from harness.report.latex import column_letters, comment, document, escape, latex, typewriter
+from harness.report.markdown import markdown
+from harness.report.signs import with_signs
 from harness.report.types import Cell, Column, Report, Row, Section, Table
 
 
@@ -80,3 +83,66 @@ def test_a_real_latex_compiles_it(tmp_path):
         done = subprocess.run(command, check=False, cwd=tmp_path, capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, done.stdout[-2000:]
         assert source.with_suffix(".pdf").stat().st_size > 5000
+
+
+def test_comments_are_ascii_that_says_the_same():
+    assert comment("[−0.8, +3.2] – ×2, ≥ 5, ≤ 6 · “q” λ naïve 漢\n") == '[-0.8, +3.2] - x2, >= 5, <= 6 - "q" lambda naive ? '
+
+
+def test_the_headline_is_a_list_before_the_first_table():
+    text = latex(replace(report("r"), headline=("Read with care: 5 % − more", "[x] first")))
+    assert "% Read with care: 5 % - more\n" in text
+    assert "\\item {}Read with care: 5 \\% $-$ more\n\\item {}[x] first\n\\end{itemize}" in text
+    assert text.index(r"\end{itemize}") < text.index(r"\begin{table}")
+    assert "itemize" not in latex(report("r")), "an empty list is an error"
+
+
+def test_a_command_is_printed_as_it_is_typed():
+    assert typewriter('run.py "A_1 (x)" --y') == r"\texttt{run.py {\char34}A{\char95}1 (x){\char34} -{}-y}"
+    assert typewriter("it's `a` é") == r"\texttt{it\textquotesingle{}s \textasciigrave{}a\textasciigrave{} \'{e}}"
+
+
+def claims_table() -> Table:
+    columns = tuple(Column(title, numeric=False) for title in ("words", "reported", "here", "rests on"))
+    rows = (
+        Row("A is best", (Cell("said so " * 5), Cell("holds", tone="strong"), Cell("fails at proxy scale", tone="warning"), Cell("why " * 30))),
+    )
+    return Table("claims", "Claims.", columns, rows, stub="Claim")
+
+
+def test_columns_with_sentences_share_the_line():
+    letters = column_letters(claims_table())
+    parts = [float(re.fullmatch(r"p\{\\dimexpr(0\.\d+)\\linewidth-2\\tabcolsep\\relax\}", letter)[1]) for letter in letters]
+    assert len(parts) == 5 and sum(parts) == pytest.approx(1, abs=0.005) and parts[4] == max(parts) and min(parts) > 0.08
+    assert column_letters(report("short").sections[0].tables[0]) == ["l", "r", "r"]
+
+
+def test_claims_are_marked_and_not_bold():
+    made = Report("table9", "Table 9", "x", "", (), (Section("", tables=(claims_table(),), name="claims"),), None, "0" * 64)
+    text = latex(made)
+    assert r"$\checkmark$ holds" in text and r"$\times$ fails at proxy scale" in text and "textbf" not in text
+    assert "| ✓ holds | ✗ fails at proxy scale |" in markdown(made)
+
+
+def test_a_warning_is_a_sign_with_a_legend_and_a_columns_note_is_printed():
+    columns = (Column("cut off", "MMVP", note="of 300"), Column("own", "BLINK", note="said below"))
+    cells = (Cell("3.2 %", 3.2, tone="warning"), Cell("51.0", 51.0, tone="warning", note="seed 1 failed"))
+    rows = (Row("A", cells), Row("B", (Cell("not run", tone="warning"), Cell("50.0", 50.0))))
+    shown = with_signs(Table("t", "Caption.", columns, rows, notes=("BLINK: said below; more",)))
+    assert [cell.display for row in shown.rows for cell in row.cells] == ["▲ 3.2 %", "▲ 51.0", "not run", "50.0"]
+    assert shown.notes == ("▲ above 1 %.", "▲ A, BLINK: seed 1 failed.", "MMVP, cut off: of 300.", "BLINK: said below; more")
+    assert escape("▲ 3.2 %") == r"$\blacktriangle$ 3.2 \%"
+
+
+@pytest.mark.cluster
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
+def test_no_table_is_wider_than_a_narrow_page(tmp_path):
+    many = tuple(Cell("84.7", detail="[82.3, 86.8]") for _ in range(8))
+    wide = Table("wide", "Wide.", (Column("measured"),) * 8, (Row("Base model (not a row of the paper)", many),), stub="Row")
+    tables = (claims_table(), wide)
+    body = latex(Report("table9", "Table 9", "x", "", ("it's λ",), (Section("", tables=tables),), None, "0" * 64))
+    source = tmp_path / "paper.tex"
+    source.write_text(document(body).replace("a4paper,landscape,", "a4paper,").replace("margin=1.5cm", "margin=5cm"))
+    command = ["pdflatex", "-halt-on-error", "-interaction=nonstopmode", source.name]
+    done = subprocess.run(command, check=False, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0 and "Overfull" not in done.stdout, done.stdout[-2000:]

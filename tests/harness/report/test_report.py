@@ -101,22 +101,34 @@ def test_the_same_results_give_the_same_bytes(world, tmp_path):
 
 
 def test_measured_and_reported_values_stand_side_by_side_without_a_verdict(world):
-    table = text(world[2]).split("\n\n- MMVP:")[0]
+    table = text(world[2]).split("\n\n- MMVP (stand-in")[0]
     for row, value in zip(ROWS, ("70.9", "68.4", "70.2", "72.3")):
         line = next(line for line in table.splitlines() if line.startswith(f"| {row}"))
         assert re.search(rf"\d\d\.\d \[\d\d\.\d, \d\d\.\d\] \| {value} \|", line), line
     assert "MMVP: proxy | MMVP: paper" in table and "verdict" not in table
 
 
-def test_the_first_line_says_where_a_benchmark_leaves_no_room(world):
-    first = next(line for line in text(world[2]).splitlines() if line.startswith("- "))
-    assert first.startswith("- Read with care: the base model is not shown to be 10 points above guessing on MMVP")
-    assert "(guessing: 50.0)" in first
+def test_the_first_lines_say_what_the_numbers_are_of_and_where_a_benchmark_leaves_no_room(world):
+    bullets = [line for line in text(world[2]).splitlines() if line.startswith("- ")]
+    assert bullets[0].startswith("- Proxy scale: a tiny model on procedural scenes.") and "One seed:" in bullets[0]
+    care = next(line for line in bullets if line.startswith("- Read with care"))
+    assert care.startswith("- Read with care: the base model is not shown to be 10 points above guessing on MMVP")
+    assert "(guessing: 50.0)" in care and bullets.index(care) < 6
+
+
+def test_a_headline_names_the_errors_among_the_papers_printed_numbers(world):
+    line = next(line for line in text(world[2]).splitlines() if line.startswith("- Audit of the paper"))
+    assert "70.9 is no k/300" in line and "run.py audit experiments/table3c.yaml" in line
+
+
+def test_the_share_of_single_answers_that_turn_stands_beside_the_change_of_accuracy(world):
+    assert re.search(r"\[[−+0-9., ]+\] · flip \d", text(world[2])) and "of single answers turn right or wrong" in text(world[2])
 
 
 def test_the_report_says_in_which_rows_the_teachers_latents_have_collapsed(world):
     line = next(line for line in text(world[2]).splitlines() if line.startswith("- Collapse"))
-    assert "in 3 rows of 4: Stage 1 Only (0.991, 0." in line and re.search(r"not in Joint Train \(0\.400, 0\.\d{3}\)\.$", line)
+    assert "the teacher of Stage 1 Only and Two-stage (Ours) (0.991, 0." in line, "one teacher, said once"
+    assert re.search(r"not: the teacher of Joint Train \(0\.400, 0\.\d{3}\)\.$", line)
 
 
 def test_every_row_is_held_against_the_base_model_it_was_trained_from(world):
@@ -129,7 +141,7 @@ def test_a_note_names_the_command_that_shows_the_questions_themselves(world):
     command = 'run.py samples experiments/table3c.yaml "Stage 2 Only" "Stage 1 Only"'
     assert f"`{command}`" in text(world[2]) and r"\`" not in text(world[2])
     assert f"<code>{command.replace(chr(34), '&#34;')}</code>" in text(world[2], "html")
-    assert r"\texttt{run.py samples experiments/table3c.yaml ''Stage 2 Only''" in text(world[2], "tex")
+    assert r"\texttt{run.py samples experiments/table3c.yaml {\char34}Stage 2 Only{\char34}" in text(world[2], "tex")
 
 
 def test_a_cell_in_markdown_leads_to_job_log_and_samples(world):
@@ -244,7 +256,7 @@ def test_an_empty_store_gives_a_report_of_what_is_missing(tmp_path):
     render(plan, Store(tmp_path / "results"), tmp_path / "reports")
     page = text(tmp_path / "reports")
     assert page.count("| not run: ") == 30 and "70.9" in page, "15 cells under each protocol"
-    assert "regenerated at proxy scale: 4 are not judged" in page, "a claim about nothing does not hold"
+    assert "regenerated at proxy scale, 4 are not judged" in page, "a claim about nothing does not hold"
     assert not (tmp_path / "results").exists(), "reading creates nothing"
 
 
