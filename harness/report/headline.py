@@ -110,25 +110,28 @@ def difference_lines(results: Results) -> list[str]:
     tested = pairs(results)
     if not tested:
         return ["No two rows have results yet, so nothing can be compared."]
-    lines = []
+    lines: list[str] = []
+    alike: dict[str, tuple[str, str, Comparison]] = {}
     for name in results.columns:
         mine = {(f, s): found for (f, s, column), found in tested.items() if column == name}
         if not mine:
             continue
         shown = [(f, s, c) if c.difference > 0 else (s, f, c) for (f, s), (c, p) in mine.items() if p <= LEVEL]
         if not shown:
-            none = f"none of the {len(mine)} pairs of rows is" if len(mine) > 1 else "the two rows are not"
             (first, second), (most, _) = max(mine.items(), key=lambda item: abs(item[1][0].difference))
-            lines.append(
-                f"{results.title(name)}: {none} shown to differ (p after Holm over {len(tested)}; largest: {first} {MINUS} "
-                f"{second}, {difference(most)})."
-            )
+            alike[results.title(name)] = first, second, most
             continue
         best = sorted(shown, key=lambda item: -abs(item[2].difference))
         words = [f"{f} above {s} by {size(c)}{unskilled(results, f, name)}" for f, s, c in best[:3]]
         more = f" and {len(best) - 3} more" if len(best) > 3 else ""
         rest = len(mine) - len(shown)
         lines.append(f"{results.title(name)}: {', '.join(words)}{more}" + (f"; {count(rest, 'other pair')} not told apart." if rest else "."))
+    if alike:
+        title, (first, second, most) = max(alike.items(), key=lambda item: abs(item[1][2].difference))
+        lines.append(
+            f"No two rows are shown to differ on {listed(list(alike))} (p after Holm over {len(tested)}; largest: {first} {MINUS} "
+            f"{second} on {title}, {difference(most)})."
+        )
     return lines
 
 
