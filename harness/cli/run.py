@@ -85,7 +85,7 @@ def ensure_writable(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     probe = folder / ".probe"
     probe.write_text("")
-    probe.unlink()
+    probe.unlink(missing_ok=True)  # another run may look at the same moment
 
 
 def detach(options: argparse.Namespace) -> int:

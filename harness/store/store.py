@@ -118,7 +118,7 @@ class Store:
             self.root.mkdir(parents=True, exist_ok=True)
             probe = self.root / f".probe-{os.getpid()}"
             files.write_json(probe, {"time": time.time()})
-            probe.unlink()
+            probe.unlink(missing_ok=True)  # another driver of this process may have looked at the same moment
 
     def record(self, key: str, kind: str | None = None) -> Record:
         """By key or any unique beginning of at least four digits. Raises StoreError that says what was found instead."""

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -127,6 +128,7 @@ class Background:
             self.outcome = drive(self.graph, self.root, display=Saying(self.said), **self.options)
         except BaseException as error:  # noqa: BLE001 - raised again in the test's own thread
             self.error = error
+            traceback.print_exception(error)  # now, for a test that waits for what this driver will never do
 
     def end(self, seconds: float = 240.0) -> dispatch.Outcome:
         assert self.thread is not None
