@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import time
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -256,6 +256,13 @@ def test_a_read_only_store_is_said_in_one_line_and_can_still_be_read(tmp_path, j
             store.ensure_writable()
         assert str(error.value).startswith(str(store.root)) and "\n" not in str(error.value)
         assert "make it writable or choose another results folder" in str(error.value)
+
+
+def test_several_drivers_of_one_process_may_ask_at_once_whether_the_store_can_be_written(store):
+    with ThreadPoolExecutor(4) as pool:
+        for asked in [pool.submit(store.ensure_writable) for _ in range(400)]:
+            asked.result()
+    assert not list(store.root.iterdir())
 
 
 def test_a_disk_that_refuses_for_a_moment_is_waited_for():
