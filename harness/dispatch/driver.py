@@ -252,9 +252,11 @@ class Driver:
     def _alone_last(self, statuses: Mapping[str, Status], grants: Mapping[str, int]) -> Mapping[str, int]:
         """The grants without those of jobs that are to run alone, but for one of them once nothing else is left to do."""
         alone = {job.key for job in self.graph if self.resources[job.kind].alone}
+        if not alone:
+            return grants  # whether what runs is still alive is asked of the process table, at every look
         working = (job for job in self.order if statuses[job.key].state.in_flight)
         pending = [job.key for job in working if not self._unseen(statuses[job.key])]
-        pending += [job.key for job in self.order if alone and self._able(job, statuses, grants)]
+        pending += [job.key for job in self.order if self._able(job, statuses, grants)]
         chosen = pending[0] if pending and alone.issuperset(pending) else ""
         return {key: grant if key == chosen or key not in alone else 0 for key, grant in grants.items()}
 

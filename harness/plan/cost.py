@@ -154,18 +154,19 @@ def written_out(plans: Iterable[Plan]) -> list[list[Job]]:
     for plan in plans:
         columns = {column.name for column in plan.columns}
         for by_seed in plan.checkpoints.values():
-            chains = [_chain(last) for last in by_seed.values()]
-            key = tuple(job.key for chain in chains for job in chain)
+            chains = [chain(last) for last in by_seed.values()]
+            key = tuple(job.key for trained in chains for job in trained)
             twin = next((seen for name, seen, _ in rows if name == key and not seen & columns), None)
             if twin is not None:
                 twin |= columns
             elif key:
-                rows.append((key, set(columns), [job for chain in chains for job in chain]))
+                rows.append((key, set(columns), [job for trained in chains for job in trained]))
     return [jobs for _, _, jobs in rows]
 
 
-def _chain(last: Job | Source) -> list[Job]:
-    return [*_chain(last.inputs["init"]), last] if isinstance(last, Job) else []
+def chain(last: Job | Source) -> list[Job]:
+    """A training and those that it continues, the first one first."""
+    return [*chain(last.inputs["init"]), last] if isinstance(last, Job) else []
 
 
 def makespan(graph: Graph, todo: Mapping[str, float], slots: int) -> float:

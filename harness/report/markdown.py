@@ -13,6 +13,7 @@ from harness.report.words import LINKS, share
 _SPECIAL = re.compile(r"([\\`*_<>|]|\[(?=[^\]]*\]\()|\](?=\())")
 """What markdown would read as markup; brackets only where they would make a link."""
 
+
 def markdown(report: Report) -> str:
     """The whole file."""
     lines = [f"# {escape(report.label)}: {escape(report.title)}", "", escape(report.subtitle), ""]

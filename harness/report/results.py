@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from harness.jobs import Job, Source
+from harness.jobs import Job
+from harness.plan.cost import chain
 from harness.report.measure import Measured, Reader, Unmeasured, check_aggregate
 from harness.report.study import Arm, Evaluation, Study
 from harness.report.types import JobRef, Rates
@@ -59,16 +60,6 @@ class Found:
         return Rates(mean("started"), mean("truncated"), mean("unparsed"), mean("latent_steps"))
 
 
-def chain(training: Job) -> list[str]:
-    """Keys of a training and of those that it continues, the last first."""
-    keys: list[str] = []
-    current: Job | Source | None = training
-    while isinstance(current, Job):
-        keys.append(current.key)
-        current = current.inputs.get("init")
-    return keys
-
-
 @dataclass
 class Results:
     """out_dir: where the report will lie, for relative links. links: job key -> MLflow address."""
@@ -98,7 +89,7 @@ class Results:
     def trainings(self) -> dict[str, frozenset[str]]:
         """Row -> keys of the jobs that trained its checkpoints, of all stages and seeds together."""
         return {
-            label: frozenset(key for last in arm.trainings().values() for key in chain(last))
+            label: frozenset(job.key for last in arm.trainings().values() for job in chain(last))
             for label, arm in self.arms.items()
         }
 
