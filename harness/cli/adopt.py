@@ -10,6 +10,7 @@ from harness.cli.main import add_results
 from harness.cli.stored import open_store
 from harness.cli.words import plural
 from harness.jobs import Job, Source
+from harness.plan.hub import cached_snapshot
 from harness.spec.errors import SpecError, unknown
 
 if TYPE_CHECKING:
@@ -74,9 +75,12 @@ def training(plan: Plan, seed: int, stage: str | None) -> Job:
 
 
 def local_base(job: Job) -> Path | None:
-    """The folder of the base model that the job's chain starts from; None for one on the hub."""
+    """The folder of the base model that the job's chain starts from; None for one that is not on this machine."""
     source: Job | Source = job
     while isinstance(source, Job):
         source = source.inputs["init"]
     assert isinstance(source, Source)
+    if source.location.startswith("hub:"):
+        snapshot, _ = cached_snapshot(*source.location.removeprefix("hub:").split("@"))
+        return snapshot
     return Path(source.location) if Path(source.location).is_dir() else None

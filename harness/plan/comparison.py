@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from harness.jobs import Source
+from harness.plan.hub import cached_snapshot
 from harness.plan.sources import folder_digest, model_files
 from harness.spec.experiment import External
 from harness.spec.files import Loaded
@@ -90,25 +91,11 @@ def _from_folder(folder: Path, written: str, cache: Path | None) -> tuple[Source
 
 def _from_cache(external: External, environment: Mapping[str, str]) -> tuple[Source | None, str]:
     """The snapshot that the hub's cache holds; a pinned revision is known even where it is not."""
-    home = hub_cache(environment) / f"models--{(external.repo or '').replace('/', '--')}"
     revision = external.revision or "main"
-    try:
-        commit = (home / "refs" / revision).read_text().strip()
-    except OSError:
-        commit = revision
-    snapshot = home / "snapshots" / commit
-    if (snapshot / "config.json").is_file():
+    snapshot, commit = cached_snapshot(external.repo or "", revision, environment=environment)
+    if snapshot is not None and (snapshot / "config.json").is_file():
         return Source(str(snapshot), f"{external.repo}@{commit}"), ""
     command = f"hf download {external.repo}" + (f" --revision {revision}" if external.revision else "")
     absent = f"the weights of {external.repo} are not in this machine's hub cache: {command} fetches them"
     pinned = re.fullmatch("[0-9a-f]{40}", commit) is not None
-    return (Source(str(snapshot), f"{external.repo}@{commit}") if pinned else None), absent
-
-
-def hub_cache(environment: Mapping[str, str]) -> Path:
-    """Where huggingface_hub keeps checkpoints."""
-    for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
-        if environment.get(name):
-            return Path(environment[name]).expanduser()
-    home = environment.get("HF_HOME") or Path(environment.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface"
-    return Path(home).expanduser() / "hub"
+    return (Source(f"hub:{external.repo}@{commit}", f"{external.repo}@{commit}") if pinned else None), absent

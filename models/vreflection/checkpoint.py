@@ -9,11 +9,12 @@ from typing import Any
 
 import torch
 from transformers import Qwen2_5_VLConfig
-from transformers.utils import logging
+from transformers.utils import cached_file, logging
 
 from models.vreflection.model import VReflection
 
-_MODEL_FILES = ("config.json", "generation_config.json", "vreflection.json", "diagnostics.json")
+_GENERATION = "generation_config.json"
+_MODEL_FILES = ("config.json", _GENERATION, "vreflection.json", "diagnostics.json")
 HEADS = {"bcm": "box_feature_resampler", "dac": "student_resampler", "static": "vreflection"}
 """Our name of a head -> the prefix of its keys (the authors'). `static`: the learned queries of `query_source: static`."""
 
@@ -48,11 +49,12 @@ def load(
     config = Qwen2_5_VLConfig.from_pretrained(path, **{k: v for k, v in options.items() if k == "revision"})
     with torch.random.fork_rng(), _quiet():
         torch.manual_seed(seed)
+        # Positional arguments reach our constructor alone; named ones would also end up in config or generation_config.
         model, found = VReflection.from_pretrained(
             path,
+            frozenset(heads),
+            latent_steps,
             config=config,
-            heads=frozenset(heads),
-            latent_steps=latent_steps,
             dtype=dtype,
             attn_implementation=attn_implementation,
             key_mapping=OLD_NAMES,
@@ -61,6 +63,7 @@ def load(
             **options,
         )
     model.fresh_heads = _check(model, path, set(heads), found)
+    model.generation_text = _generation_text(path, options.get("revision"))
     recorded = facts(path)
     model.teacher_region = recorded.get("region") or "roi_align", recorded.get("roi_bins") or 8
     return model.eval()
@@ -71,13 +74,20 @@ def save(
 ) -> None:
     """Write config, weights (sharded if large) and vreflection.json (`facts`). Plain transformers opens the language model.
 
+    generation_config.json is the one that the model was loaded with, word for word.
     state_dict: gathered weights, where the model's own are sharded over ranks.
     """
     path = Path(path)
+    dtype = str(next(iter(state_dict.values())).dtype if state_dict else model.dtype).removeprefix("torch.")
     with _quiet():
         model.save_pretrained(path, state_dict=state_dict, save_original_format=False)
+    if model.generation_text is not None:
+        (path / _GENERATION).write_text(model.generation_text)
     written = json.loads((path / "config.json").read_text())
     written["architectures"] = ["Qwen2_5_VLForConditionalGeneration"]
+    # The parts still say what the model was loaded as: float32, where a training kept master weights.
+    for part in (written, written["text_config"], written["vision_config"]):
+        part["dtype"] = dtype
     (path / "config.json").write_text(json.dumps(written, indent=2, sort_keys=True) + "\n")
     (path / FACTS).write_text(json.dumps(facts, indent=2, sort_keys=True) + "\n")
 
@@ -97,6 +107,12 @@ def facts(path: Path | str) -> dict[str, Any]:
     """What `save` wrote beside the weights; empty for a base checkpoint."""
     file = Path(path) / FACTS
     return json.loads(file.read_text()) if file.exists() else {}
+
+
+def _generation_text(path: Path | str, revision: str | None) -> str | None:
+    """What the checkpoint's own generation_config.json says, word for word."""
+    file = cached_file(path, _GENERATION, revision=revision, _raise_exceptions_for_missing_entries=False)
+    return Path(file).read_text() if file else None
 
 
 def _check(model: VReflection, path: Path | str, heads: set[str], found: dict[str, Any]) -> frozenset[str]:

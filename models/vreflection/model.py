@@ -104,6 +104,8 @@ class VReflection(Qwen2_5_VLForConditionalGeneration):
         """(region, roi_bins) that the BCM was trained with; `checkpoint.load` sets it for oracle latents."""
         self.fresh_heads: frozenset[str] = frozenset()
         """Heads that `checkpoint.load` did not find in the files."""
+        self.generation_text: str | None = None
+        """generation_config.json of the checkpoint that `checkpoint.load` read; `checkpoint.save` writes it again."""
         self.post_init()
 
     def _init_weights(self, module: torch.nn.Module) -> None:

@@ -117,3 +117,83 @@ def test_a_stage_names_the_heads_it_uses():
     assert heads_of(Stage2(teacher="none")) == {"dac"}
     assert heads_of(Stage2(teacher="none", slot_fill="hidden")) == set()
     assert heads_of(Stage2(query_source="static")) == {"bcm", "dac", "static"}
+
+
+GENERATION = """{
+  "bos_token_id": 1,
+  "pad_token_id": 1,
+  "do_sample": true,
+  "eos_token_id": [
+    2,
+    1
+  ],
+  "repetition_penalty": 1.05,
+  "temperature": 0.000001,
+  "transformers_version": "4.49.0"
+}
+"""
+
+
+def as_on_the_hub(model, folder):
+    """The checkpoint as the hub has Qwen2.5-VL-7B-Instruct: one flat config, rope_scaling, bf16 shards with key names of old."""
+    text, vision = model.config.text_config, model.config.vision_config
+    flat = {
+        "architectures": ["Qwen2_5_VLForConditionalGeneration"], "model_type": "qwen2_5_vl", "torch_dtype": "bfloat16",
+        "hidden_act": "silu", "use_cache": True, "use_sliding_window": False, "sliding_window": 32768, "rope_theta": 1e6,
+        "rope_scaling": {"type": "mrope", "mrope_section": text.rope_parameters["mrope_section"]},
+        "transformers_version": "4.41.2", "tie_word_embeddings": False, "max_window_layers": text.num_hidden_layers,
+        **{name: getattr(text, name) for name in (
+            "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+            "num_key_value_heads", "rms_norm_eps", "max_position_embeddings")},
+        **{name: getattr(model.config, name) for name in (
+            "image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")},
+        "vision_config": {"in_chans": 3, "spatial_patch_size": 14, **{name: getattr(vision, name) for name in (
+            "depth", "hidden_size", "intermediate_size", "num_heads", "out_hidden_size", "patch_size", "window_size",
+            "spatial_merge_size", "fullatt_block_indexes", "temporal_patch_size")}},
+    }  # fmt: skip
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(flat))
+    (folder / "generation_config.json").write_text(GENERATION)
+    weights = {
+        name.replace("model.language_model.", "model.").replace("model.visual.", "visual."): value.bfloat16().clone()
+        for name, value in model.state_dict().items()
+        if "resampler" not in name
+    }
+    placed = {name: f"model-{at % 5 + 1:05d}-of-00005.safetensors" for at, name in enumerate(weights)}
+    for shard in sorted(set(placed.values())):
+        held = {name: value for name, value in weights.items() if placed[name] == shard}
+        save_file(held, folder / shard, metadata={"format": "pt"})
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": placed}))
+    return weights
+
+
+def test_a_base_in_the_hubs_form_loads_with_our_heads_and_keeps_its_generation_config(model, tmp_path):
+    weights = as_on_the_hub(model, tmp_path / "hub")
+    loaded = checkpoint.load(tmp_path / "hub", heads={"bcm", "dac"}, **FP32)
+    assert loaded.fresh_heads == {"bcm", "dac"}
+    assert torch.equal(loaded.lm_head.weight, weights["lm_head.weight"].float())
+    assert torch.equal(loaded.model.language_model.norm.weight, weights["model.norm.weight"].float())
+    assert loaded.config.text_config.rope_parameters["mrope_section"] == [4, 6, 6]
+    assert loaded.generation_config.repetition_penalty == 1.05 and loaded.generation_config.eos_token_id == [2, 1]
+    loaded.bfloat16()
+    checkpoint.save(loaded, tmp_path / "saved", {})
+    written = (tmp_path / "saved" / "config.json").read_text() + (tmp_path / "saved" / "generation_config.json").read_text()
+    assert "heads" not in written.replace("num_heads", "").replace("attention_heads", "").replace("value_heads", "")
+    assert "latent_steps" not in written
+    assert (tmp_path / "saved" / "generation_config.json").read_text() == GENERATION
+
+
+def test_the_parts_of_a_saved_configuration_say_the_dtype_of_the_weights(model, tmp_path):
+    as_on_the_hub(model, tmp_path / "hub")
+    loaded = checkpoint.load(tmp_path / "hub", heads={"bcm"}, **FP32)
+    gathered = {name: value.bfloat16() for name, value in loaded.state_dict().items()}
+    checkpoint.save(loaded, tmp_path / "gathered", {}, gathered)
+    for parameter in loaded.parameters():
+        parameter.data = parameter.data.bfloat16()
+    checkpoint.save(loaded, tmp_path / "own", {})
+    for folder in ("gathered", "own"):
+        written = json.loads((tmp_path / folder / "config.json").read_text())
+        assert {part["dtype"] for part in (written, written["text_config"], written["vision_config"])} == {"bfloat16"}
+        plain, found = Qwen2_5_VLForConditionalGeneration.from_pretrained(tmp_path / folder, output_loading_info=True)
+        assert {parameter.dtype for parameter in plain.parameters()} == {torch.bfloat16}
+        assert not found["missing_keys"] and all("box_feature" in key for key in found["unexpected_keys"])
