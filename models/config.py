@@ -242,7 +242,7 @@ class TrainSpec(Frozen):
     vision: Literal["live", "cached"] = "live"
     """cached: frozen-tower features come from a job of their own."""
     max_tokens: Count = 16384
-    """Longest packed sequence."""
+    """Tokens of the longest sample allowed."""
     packing: Literal["packed", "padded"] = "packed"
     """packed: samples share a row, block-diagonal; padded: one sample a row, as the release really does."""
 

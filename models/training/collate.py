@@ -118,9 +118,9 @@ class Collator:
 
     latent_steps: S, or None for the template without latent segments. crops: instead of S, every segment has a slot for each
     merged token of its box's crop. slot_targets: whether slots are supervised, for
-    counting only. packing "packed": several samples share a row of at most max_tokens, first-fit; "padded": one a row.
-    short_rows: keep rows as short as the longest sample of the batch. The numbers are the same; for devices without a
-    varlen attention kernel, where a row costs the square of its length.
+    counting only. packing "packed": the samples share one row, end to end; "padded": one a row. max_tokens: the longest
+    sample allowed. short_rows: pack into rows as long as the longest sample, first-fit. The numbers are the same; for
+    attention without a varlen kernel, where a row costs the square of its length.
     """
 
     def __init__(
@@ -169,8 +169,9 @@ class Collator:
                 )
         packed = self.packing == "packed"
         lengths = [len(one) for one in built]
-        room = max(lengths) if self.short_rows else self.max_tokens
-        rows = first_fit(lengths, room) if packed else [[k] for k in range(len(built))]
+        every = list(range(len(built)))
+        packed_rows = first_fit(lengths, max(lengths)) if self.short_rows else [every]
+        rows = packed_rows if packed else [[k] for k in every]
         text = self._rows(built, rows, packed)
         order = [first[k] + i for row in rows for k in row for i in range(len(samples[k].images))]
         pictures = torch.cat([vision[i] for i in order]) if order else None

@@ -5,24 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 
-def first_fit(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
-    """Rows of sample numbers: each sample goes, in order, into the first row that has room for it.
+def first_fit(lengths: Sequence[int], room: int) -> list[list[int]]:
+    """Rows of sample numbers, at most `room` tokens long: each sample goes, in order, into the first row that it fits.
 
     Raises ValueError for a sample that fits no row.
     """
     rows: list[list[int]] = []
-    room: list[int] = []
+    free: list[int] = []
     for number, length in enumerate(lengths):
-        if length > max_tokens:
-            raise ValueError(f"sample {number} has {length} tokens, more than max_tokens {max_tokens}")
-        for row, left in enumerate(room):
+        if length > room:
+            raise ValueError(f"sample {number} has {length} tokens, more than a row of {room}")
+        for row, left in enumerate(free):
             if length <= left:
                 rows[row].append(number)
-                room[row] -= length
+                free[row] -= length
                 break
         else:
             rows.append([number])
-            room.append(max_tokens - length)
+            free.append(room - length)
     return rows
 
 

@@ -97,11 +97,12 @@ def train(
         "slot_targets": getattr(stage, "ce_on_slots", False),
         "crops": cut,
     }
+    varlen = attention.startswith("flash")
     workers = 0 if spec.vision == "cached" else max(0, min(8, run.threads - 1))
     loader = DataLoader(
         _Numbered(samples),
         batch_sampler=MicroBatches(order),
-        collate_fn=Collator(tokenizer, pixels, packing=spec.packing, short_rows=run.device == "cpu", **options),
+        collate_fn=Collator(tokenizer, pixels, packing=spec.packing, short_rows=not varlen, **options),
         num_workers=workers,
         persistent_workers=workers > 0,
     )

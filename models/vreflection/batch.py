@@ -9,6 +9,28 @@ from torch import BoolTensor, FloatTensor, LongTensor, Tensor
 
 
 @dataclass(eq=False)
+class Flat:
+    """Where the real tokens of a batch stand once its rows are laid end to end: N tokens of n sequences, without padding.
+    What a varlen attention kernel is told, made on the CPU so that no layer has to ask the device for it."""
+
+    places: LongTensor
+    """[N]: places in the flattened rows."""
+    ends: Tensor
+    """[n + 1] int32: where each sequence begins among the N, then N."""
+    longest: int
+    """Tokens of the longest sequence."""
+
+    @classmethod
+    def of(cls, position_ids: Tensor, mask: Tensor | None) -> Flat:
+        """position_ids [4, R, L], whose text row is 0 where a sequence begins; mask [R, L] of real tokens, None if all are."""
+        text = position_ids[0].flatten()
+        places = torch.arange(len(text), device=text.device) if mask is None else mask.flatten().nonzero()[:, 0]
+        starts = (text[places] == 0).nonzero()[:, 0]
+        ends = torch.cat([starts, starts.new_tensor([len(places)])])
+        return cls(places, ends.int(), int(ends.diff().max()))
+
+
+@dataclass(eq=False)
 class Batch:
     """R rows of L tokens with I images (T merged vision tokens in all) and B latent segments (one per box).
 
@@ -52,6 +74,8 @@ class Batch:
     """Patches of the crops, instead."""
     crop_grid_thw: LongTensor | None = None
     """[B, 3], with `crop_values` only."""
+    flat: Flat | None = None
+    """Derived from `position_ids` and `attention_mask`."""
 
     def __post_init__(self) -> None:
         rows, length = self.input_ids.shape
@@ -60,6 +84,8 @@ class Batch:
         _expect("position_ids", self.position_ids, (4, rows, length))
         if self.attention_mask is not None:
             _expect("attention_mask", self.attention_mask, (rows, length))
+        if self.flat is None:
+            self.flat = Flat.of(self.position_ids, self.attention_mask)
         for name in ("segment_start", "segment_image", "segment_sample"):
             _expect(name, getattr(self, name), (segments,))
         _expect("boxes", self.boxes, (segments, 4))
@@ -84,12 +110,15 @@ class Batch:
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
         """The same batch on `device`."""
-        moved = {
-            f.name: value.to(device, non_blocking=non_blocking)
-            for f in fields(self)
-            if isinstance(value := getattr(self, f.name), Tensor)
-        }
-        return replace(self, **moved)
+
+        def moved(holder: Batch | Flat) -> dict[str, Tensor]:
+            return {
+                f.name: value.to(device, non_blocking=non_blocking)
+                for f in fields(holder)
+                if isinstance(value := getattr(holder, f.name), Tensor)
+            }
+
+        return replace(self, flat=replace(self.flat, **moved(self.flat)), **moved(self))
 
 
 def _expect(name: str, tensor: Tensor, shape: tuple[int, ...]) -> None:

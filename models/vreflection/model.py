@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 from transformers import initialization as init
+from transformers.utils.generic import is_flash_attention_requested
 
 from models.config import (
     Alignment,
@@ -28,7 +29,7 @@ from models.vreflection import losses
 from models.vreflection.batch import Batch
 from models.vreflection.boxes import Cells, Region, box_cells, roi_region, token_region
 from models.vreflection.modules import QUERY_STD, BoxResampler, CrossAttention, Keys, OwnParameters, StudentResampler
-from models.vreflection.rollout import sequential
+from models.vreflection.rollout import laid_out, sequential
 
 Draws = torch.Generator | Sequence[torch.Generator] | None
 """Of one micro-batch, or of each of its samples."""
@@ -234,7 +235,22 @@ class VReflection(Qwen2_5_VLForConditionalGeneration):
         return embeds
 
     def run_language(self, embeds: Tensor, batch: Batch) -> Tensor:
-        """Last hidden states [R, L, D] in one pass. use_cache=False keeps packed rows block-diagonal."""
+        """Last hidden states [R, L, D] in one pass, of packed rows too: each sample sees itself alone.
+
+        Flash attention gets all real tokens as one row and is told where each sample begins: from positions alone it would
+        find that out in one row only, and let samples of several rows see each other. Padding is not computed there (0 in
+        the result). Elsewhere transformers derives the block-diagonal mask from the text positions, given use_cache=False.
+        """
+        if is_flash_attention_requested(self.model.language_model.config):
+            flat = batch.flat
+            ends, longest = flat.ends, flat.longest
+            hidden = self.model.language_model(
+                inputs_embeds=embeds.flatten(0, 1)[flat.places][None],
+                position_ids=batch.position_ids[1:].flatten(1)[:, None, flat.places],
+                use_cache=False,
+                cu_seq_lens_q=ends, cu_seq_lens_k=ends, max_length_q=longest, max_length_k=longest,
+            ).last_hidden_state  # fmt: skip
+            return laid_out(hidden[0], flat.places, embeds.shape[:2])
         return self.model.language_model(
             inputs_embeds=embeds,
             attention_mask=batch.attention_mask,

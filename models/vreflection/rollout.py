@@ -14,6 +14,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLTextModel
+from transformers.utils.generic import is_flash_attention_requested
 
 NextInput = Callable[[int, Tensor, Tensor], Tensor]
 """(slot i, segments [b], their states at the position before slot i [b, D]) -> input embeddings of slot i [b, D]."""
@@ -78,25 +79,76 @@ class Layout:
 class _Window:
     """What one layer's attention sees as its cache during one chunk: the past is concatenated, the new is handed out."""
 
-    def __init__(self, past: tuple[Tensor, ...]) -> None:
-        self.past = past
+    def __init__(self, past: tuple[Tensor, ...], order: Tensor | None) -> None:
+        self.past, self.order = past, order
 
     def update(self, key: Tensor, value: Tensor, layer_idx: int, *args, **kwargs) -> tuple[Tensor, Tensor]:
         self.key, self.value = key, value
-        if not self.past:
-            return key, value
         half = len(self.past) // 2
-        return torch.cat([*self.past[:half], key], 2), torch.cat([*self.past[half:], value], 2)
+        seen = [torch.cat([*past, new], 2) for past, new in ((self.past[:half], key), (self.past[half:], value))]
+        return tuple(seen) if self.order is None else tuple(part[:, :, self.order] for part in seen)
+
+
+@dataclass(eq=False)
+class Ragged:
+    """One chunk as a varlen kernel takes it: the rows' real tokens end to end, each row against its own keys so far."""
+
+    places: Tensor
+    """[N]: places of the chunk's real tokens in its flattened rows."""
+    order: Tensor | None
+    """[M]: the cached keys that the rows of this chunk see, row after row; None: all, as they lie."""
+    kernel: dict[str, Tensor | int]
+    """cu_seq_lens_q, cu_seq_lens_k, max_length_q, max_length_k. A row's queries are its last keys, so the kernel's causal
+    mask, aligned to the last key, is the right one."""
+
+
+class _Rows:
+    """Which row every cached key belongs to, as chunks are added."""
+
+    def __init__(self, valid: Tensor) -> None:
+        self.valid, self.device = valid.cpu(), valid.device
+        self.row_of = torch.zeros(0, dtype=torch.long)
+
+    def chunk(self, begin: int, end: int) -> Ragged:
+        here = self.valid[:, begin:end]
+        if not here.any():  # sharded ranks take this step together, and no kernel takes zero tokens
+            here = torch.zeros_like(here)
+            here[0, 0] = True
+            row_of = torch.tensor([len(here)])  # a row of its own, which no later chunk asks for
+        else:
+            row_of = here.nonzero()[:, 0]
+        self.row_of = torch.cat([self.row_of, row_of])
+        rows, queries = row_of.unique_consecutive(return_counts=True)
+        asked = torch.isin(self.row_of, rows).nonzero()[:, 0]
+        order = asked[self.row_of[asked].argsort(stable=True)]
+        keys = torch.bincount(self.row_of, minlength=int(rows.max()) + 1)[rows]
+        as_they_lie = len(order) == len(self.row_of) and bool((order.diff() == 1).all())
+        return Ragged(
+            here.flatten().nonzero()[:, 0].to(self.device),
+            None if as_they_lie else order.to(self.device),
+            {
+                "cu_seq_lens_q": self._ends(queries), "max_length_q": int(queries.max()),
+                "cu_seq_lens_k": self._ends(keys), "max_length_k": int(keys.max()),
+            },
+        )  # fmt: skip
+
+    def _ends(self, lengths: Tensor) -> Tensor:
+        return nn.functional.pad(lengths.cumsum(0), (1, 0)).int().to(self.device)
 
 
 class Extender:
-    """Runs a text model over consecutive chunks of the same rows; the last hidden state is after the final RMSNorm."""
+    """Runs a text model over consecutive chunks of the same rows; the last hidden state is after the final RMSNorm.
+
+    Flash attention takes no mask of queries against keys; there the rows' real tokens are laid end to end (`Ragged`), which
+    computes nothing for padding. Elsewhere rows stay rectangles under such a mask.
+    """
 
     def __init__(self, language_model: Qwen2_5_VLTextModel, position_ids: Tensor, valid: Tensor) -> None:
         """position_ids [3, R, C] and valid [R, C] of the whole sequence."""
         if language_model.has_sliding_layers:
             raise ValueError("a sequential rollout needs full attention; this configuration has sliding-window layers")
         self.additive = language_model.config._attn_implementation == "eager"
+        self.rows = _Rows(valid) if is_flash_attention_requested(language_model.config) else None
         self.model, self.valid, self.position_ids = language_model, valid, position_ids
         self.past: list[tuple[list[Tensor], list[Tensor]]] = [([], []) for _ in language_model.layers]
         self.seen = 0
@@ -112,11 +164,15 @@ class Extender:
         begin, end = self.seen, self.seen + embeds.shape[1]
         if self.rotary is None:
             self.rotary = self.model.rotary_emb(embeds, self.position_ids)
-        cos, sin = (part[:, begin:end] for part in self.rotary)
-        mask = self._mask(begin, end, embeds.dtype)
-        hidden = embeds
+        inputs = [embeds, *(part[:, begin:end] for part in self.rotary)]
+        ragged = None if self.rows is None else self.rows.chunk(begin, end)
+        if ragged is None:
+            mask = self._mask(begin, end, embeds.dtype)
+        else:
+            mask, inputs = None, [part.flatten(0, 1)[ragged.places][None] for part in inputs]
+        hidden, cos, sin = inputs
         for layer, (keys, values) in zip(self.model.layers, self.past):
-            arguments = (layer, hidden, cos, sin, mask, *keys, *values)
+            arguments = (layer, hidden, cos, sin, mask, ragged, *keys, *values)
             if self.checkpointed:
                 hidden, key, value = checkpoint(_layer_chunk, *arguments, use_reentrant=False)
             else:
@@ -124,7 +180,8 @@ class Extender:
             keys.append(key)
             values.append(value)
         self.seen = end
-        return self.model.norm(hidden)
+        hidden = self.model.norm(hidden)
+        return hidden if ragged is None else laid_out(hidden[0], ragged.places, embeds.shape[:2])
 
     def _mask(self, begin: int, end: int, dtype: torch.dtype) -> Tensor:
         """[R, 1, c, end]: causal and real; every query also sees itself, so that padding stays finite."""
@@ -135,28 +192,32 @@ class Extender:
         return torch.zeros_like(seen, dtype=dtype).masked_fill(~seen, torch.finfo(dtype).min) if self.additive else seen
 
 
-def _layer_chunk(layer: nn.Module, hidden: Tensor, cos: Tensor, sin: Tensor, mask: Tensor, *past: Tensor):
-    window = _Window(past)
-    config = layer.self_attn.config
+def laid_out(tokens: Tensor, places: Tensor, rows: tuple[int, int]) -> Tensor:
+    """Tokens [N, D] back in rows (R, L): [R, L, D], zero elsewhere. places [N] in the flattened rows."""
+    flat = tokens.new_zeros(rows[0] * rows[1], tokens.shape[-1])
+    return flat.index_copy(0, places, tokens).view(*rows, -1)
+
+
+def _layer_chunk(
+    layer: nn.Module, hidden: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, ragged: Ragged | None, *past: Tensor
+):
+    window = _Window(past, None if ragged is None else ragged.order)
     own_checkpointing, layer.gradient_checkpointing = layer.gradient_checkpointing, False
-    own_attention = config._attn_implementation
-    if own_attention != "eager":  # flash attention takes no mask of queries against keys; a chunk needs one
-        config._attn_implementation = "sdpa"
     try:
         hidden = layer(
-            hidden, attention_mask=mask, position_embeddings=(cos, sin), past_key_values=window, use_cache=True
-        )
+            hidden, attention_mask=mask, position_embeddings=(cos, sin), past_key_values=window, use_cache=True,
+            **({} if ragged is None else ragged.kernel),
+        )  # fmt: skip
     finally:
         layer.gradient_checkpointing = own_checkpointing
-        config._attn_implementation = own_attention
     return hidden, window.key, window.value
 
 
 def _rounds(segment_row: Tensor) -> int:
     """The most segments that a row has on any rank."""
-    if not (torch.is_grad_enabled() and dist.is_available() and dist.is_initialized()):
+    if not (dist.is_available() and dist.is_initialized()):
         return 0
-    most = torch.bincount(segment_row).max()
+    most = torch.bincount(segment_row, minlength=1).max()
     dist.all_reduce(most, op=dist.ReduceOp.MAX)
     return int(most)
 
@@ -174,8 +235,8 @@ def sequential(
     """Hidden states [R, L, D] of padded rows whose slots are filled one after another by `next_input`.
 
     embeds [R, L, D] (whatever stands in the slots is not used), position_ids [4 or 3, R, L], mask [R, L] bool.
-    While training, ranks with fewer segments in a row than another rank run empty chunks: sharded parameters (ZeRO-3) are
-    gathered in step.
+    Ranks with fewer segments in a row than another rank, or none, run empty chunks: sharded parameters (ZeRO-3) are gathered
+    in step. So where several processes train together, all of them call this together.
     """
     layout = Layout.of(mask, segment_row, segment_start, slots, _rounds(segment_row))
     wide = layout.columns[..., None].expand(-1, -1, embeds.shape[-1])

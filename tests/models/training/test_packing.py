@@ -48,7 +48,7 @@ def test_release_groups_keep_every_sample_and_both_limits():
 
 def test_first_fit_fills_the_first_row_with_room():
     assert first_fit([60, 50, 40, 30, 20], 100) == [[0, 2], [1, 3, 4]]
-    with pytest.raises(ValueError, match="sample 1 has 101 tokens, more than max_tokens 100"):
+    with pytest.raises(ValueError, match="sample 1 has 101 tokens, more than a row of 100"):
         first_fit([3, 101], 100)
 
 
@@ -74,7 +74,7 @@ def test_a_remembered_encoding_is_the_tokenizers(world):
 def test_segments_point_at_slots_and_images(world):
     tokenizer, samples, _ = world
     for packing in ("packed", "padded"):
-        made = collator(world, packing=packing, max_tokens=220)([samples[k] for k in range(6)])
+        made = collator(world, packing=packing)([samples[k] for k in range(6)])
         batch = made.batch
         slot = tokenizer.convert_tokens_to_ids("<|lvr|>")
         for k in range(len(batch.boxes)):
@@ -150,16 +150,19 @@ def test_packed_rows_give_the_losses_and_gradients_of_padded_ones(world, base, s
     samples = [world[1][k] for k in range(6)]
     steps = None if stage.kind == "sft" else 3
     found = []
-    for packing in ("padded", "packed"):
+    for options in ({"packing": "padded"}, {}, {"short_rows": True}):
         model = checkpoints.load(base, heads=frozenset({"bcm", "dac"}), latent_steps=3, dtype=torch.float32, seed=1)
-        made = collator(world, packing=packing, latent_steps=steps, max_tokens=300)(samples)
+        made = collator(world, latent_steps=steps, **options)(samples)
+        rows = len(made.batch.input_ids)
+        assert (rows > 1) == bool(options)
         out = model.stage_forward(made.batch, stage, 3)
         assert int(out.parts["ce_tokens"]) == made.supervised
         out.loss.backward()
         found.append((out, {n: p.grad for n, p in model.named_parameters() if p.grad is not None}))
-    (padded, grads), (packed, packed_grads) = found
-    for name, value in padded.parts.items():
-        torch.testing.assert_close(packed.parts[name], value, rtol=1e-5, atol=1e-6, msg=name)
-    assert grads.keys() == packed_grads.keys() and len(grads) > 20
-    for name, grad in grads.items():
-        torch.testing.assert_close(packed_grads[name], grad, rtol=1e-3, atol=1e-6, msg=name)
+    (padded, grads), *both = found
+    for packed, packed_grads in both:
+        for name, value in padded.parts.items():
+            torch.testing.assert_close(packed.parts[name], value, rtol=1e-5, atol=1e-6, msg=name)
+        assert grads.keys() == packed_grads.keys() and len(grads) > 20
+        for name, grad in grads.items():
+            torch.testing.assert_close(packed_grads[name], grad, rtol=1e-3, atol=1e-6, msg=name)

@@ -18,6 +18,7 @@ from models.vreflection.tokens import SpecialTokens
 GOLDEN = Path(__file__).parents[2] / "data" / "golden"
 IMAGE, VISION_START, VISION_END = 300, 302, 303
 LVR_START, LVR, LVR_END = 305, 306, 308
+EOS = 289
 STEPS = 8
 
 
@@ -81,15 +82,18 @@ class Maker:
         return Prompt(sample["ids"], image_grids=sample["grids"], image_embeds=sample["embeds"], boxes=sample["boxes"])
 
 
-def collate(samples: list[dict], packed: bool) -> Batch:
-    """The same samples, one a row and right-padded, or all in one row."""
-    length = max(len(s["ids"]) for s in samples)
-    shape = (1, sum(len(s["ids"]) for s in samples)) if packed else (len(samples), length)
+def collate(samples: list[dict], packed: bool | list[list[int]]) -> Batch:
+    """The same samples, one a row and right-padded, or all in one row, or packed into these rows of sample numbers."""
+    every = list(range(len(samples)))
+    groups = packed if isinstance(packed, list) else [every] if packed else [[k] for k in every]
+    samples, inside = [samples[k] for group in groups for k in group], [len(group) for group in groups]
+    row_of = [row for row, count in enumerate(inside) for _ in range(count)]
+    shape = (len(groups), max(sum(len(s["ids"]) for s, r in zip(samples, row_of) if r == row) for row in range(len(groups))))
     ids, labels = torch.zeros(shape, dtype=torch.long), torch.full(shape, -100)
-    place, mask = torch.zeros(4, *shape, dtype=torch.long), torch.zeros(shape, dtype=torch.bool)
-    rows, starts, images, owners, offset, image_offset = [], [], [], [], 0, 0
-    for at, s in enumerate(samples):
-        n, row, column = len(s["ids"]), 0 if packed else at, offset if packed else 0
+    place, mask = torch.arange(shape[1]).expand(4, *shape).clone(), torch.zeros(shape, dtype=torch.bool)
+    rows, starts, images, owners, image_offset, used = [], [], [], [], 0, [0] * len(groups)
+    for at, (s, row) in enumerate(zip(samples, row_of)):
+        n, column = len(s["ids"]), used[row]
         here = slice(column, column + n)
         ids[row, here], labels[row, here], mask[row, here] = s["ids"], s["labels"], True
         place[:, row, here] = positions(s["ids"], s["grids"], IMAGE)
@@ -97,7 +101,9 @@ def collate(samples: list[dict], packed: bool) -> Batch:
         starts += [column + start for start in s["starts"]]
         images += [image_offset + image for image in s["images"]]
         owners += len(s["starts"]) * [at]
-        offset, image_offset = offset + n, image_offset + len(s["grids"])
+        used[row], image_offset = column + n, image_offset + len(s["grids"])
+    for row, end in enumerate(used):
+        place[:, row, end:] -= end
     return Batch(
         input_ids=ids, labels=labels, position_ids=place, attention_mask=None if packed else mask,
         image_grids=torch.cat([s["grids"] for s in samples]), segment_row=torch.tensor(rows, dtype=torch.long),
@@ -134,6 +140,35 @@ def packed() -> Batch:
         maker.sample(grids=((3, 5),), question=9, answer=2),
     ]
     return collate(samples, packed=True)
+
+
+@pytest.fixture
+def prompts(make):
+    """Mixed lengths, grids and numbers of images; boxes for the oracle."""
+    maker = make(steps=0)
+    shapes = [{"grids": ((4, 6),)}, {"grids": ((2, 3), (3, 2)), "question": 11}, {"grids": ((3, 5),), "question": 2}]
+    made = []
+    for at, shape in enumerate(shapes * 2):
+        sample = maker.sample(**shape, segments=1)
+        ids = sample["ids"][: sample["starts"][0] - 1]
+        seeded = {
+            "image_grids": sample["grids"],
+            "image_embeds": sample["embeds"],
+            "boxes": sample["boxes"],
+            "seed": at,
+        }
+        made.append(Prompt(ids, **seeded))
+    made.append(Prompt(maker.words(5), boxes=made[0].boxes, seed=9))
+    return made
+
+
+@pytest.fixture
+def talkative(model):
+    """Speaks its start token now and then, and ends at different times: answers worth comparing."""
+    with torch.no_grad():
+        model.lm_head.weight[LVR_START] *= 8
+        model.lm_head.weight[EOS] *= 2.5
+    return model
 
 
 @pytest.fixture

@@ -2,42 +2,11 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import LVR, LVR_END, LVR_START, STEPS
+from conftest import EOS, LVR, LVR_END, LVR_START, STEPS
 
 from models.config import DecodeSpec, Stage1
 from models.vreflection import decoding
 from models.vreflection.decoding import Prompt, decode, derangement
-
-EOS = 289
-
-
-@pytest.fixture
-def prompts(make):
-    """Mixed lengths, grids and numbers of images; boxes for the oracle."""
-    maker = make(steps=0)
-    shapes = [{"grids": ((4, 6),)}, {"grids": ((2, 3), (3, 2)), "question": 11}, {"grids": ((3, 5),), "question": 2}]
-    made = []
-    for at, shape in enumerate(shapes * 2):
-        sample = maker.sample(**shape, segments=1)
-        ids = sample["ids"][: sample["starts"][0] - 1]
-        seeded = {
-            "image_grids": sample["grids"],
-            "image_embeds": sample["embeds"],
-            "boxes": sample["boxes"],
-            "seed": at,
-        }
-        made.append(Prompt(ids, **seeded))
-    made.append(Prompt(maker.words(5), boxes=made[0].boxes, seed=9))
-    return made
-
-
-@pytest.fixture
-def talkative(model):
-    """Speaks its start token now and then, and ends at different times: answers worth comparing."""
-    with torch.no_grad():
-        model.lm_head.weight[LVR_START] *= 8
-        model.lm_head.weight[EOS] *= 2.5
-    return model
 
 
 def run(model, prompts, tokens, **options):

@@ -95,19 +95,6 @@ def test_a_sequential_rollout_is_the_same_under_gradient_checkpointing_and_eager
     close(gradients(eager, eager.stage_terms(padded, stage, STEPS).total()), wanted, 2e-4)
 
 
-def test_a_sequential_rollout_goes_beside_flash_attention_which_has_no_mask_for_it(model, padded):
-    plain = model.stage_terms(padded, Stage2(), STEPS)
-    wanted = gradients(model, plain.total())
-    config = model.model.language_model.config
-    config._attn_implementation = "flash_attention_2"  # not installed: any layer that asked for it would fail
-    terms = model.stage_terms(padded, Stage2(), STEPS)
-    assert torch.equal(terms.hidden, plain.hidden)
-    model.train()
-    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    close(gradients(model, model.stage_terms(padded, Stage2(), STEPS).total()), wanted)
-    assert config._attn_implementation == "flash_attention_2"
-
-
 def test_empty_rounds_of_slots_change_nothing(model, padded, monkeypatch):
     """A rank whose rows have fewer segments than another rank's."""
     from models.vreflection import rollout
