@@ -3,24 +3,41 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
+import textwrap
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from enum import StrEnum
+from itertools import groupby
 
 
 class Severity(StrEnum):
-    """error: contradicts itself under every way of rounding. conditional: under the assumption named. flag: surprising."""
+    """error: no honest way of printing or averaging that the audit knows gives the numbers. conditional: the finding's
+    condition would explain them. remark: surprising, or a slip of printing; nothing is contradicted."""
 
     ERROR = "error"
     CONDITIONAL = "conditional"
-    FLAG = "flag"
+    REMARK = "remark"
+
+
+HEADINGS = {
+    Severity.ERROR: "Errors: no honest way of rounding or averaging gives these",
+    Severity.CONDITIONAL: "Conditional: right only if the assumption named holds",
+    Severity.REMARK: "Remarks: surprising or a slip, nothing is contradicted",
+}
+
+
+class Basis(StrEnum):
+    """arithmetic: follows from the printed numbers. summary: rests on a person's summary (`says:`) of a sentence."""
+
+    ARITHMETIC = "arithmetic"
+    SUMMARY = "summary"
 
 
 @dataclass(frozen=True)
 class Finding:
     """rule: its name. table, row, column: where the number stands. text: the arithmetic. hint: what it may have been.
 
-    where: file:line of the number. quote: the sentence, for claims.
+    condition: what has to be assumed for the numbers to be right. where: file:line. quote: the sentence, for claims.
     """
 
     rule: str
@@ -32,6 +49,12 @@ class Finding:
     hint: str = ""
     quote: str = ""
     where: str = ""
+    condition: str = ""
+    basis: Basis = Basis.ARITHMETIC
+
+    @property
+    def place(self) -> str:
+        return " / ".join(part for part in (self.table, self.row, self.column) if part)
 
 
 @dataclass(frozen=True)
@@ -42,38 +65,74 @@ class Audit:
     checked: dict[str, int]
     files: tuple[str, ...]
 
+    def count(self, severity: Severity, basis: Basis) -> int:
+        return sum(f.severity is severity and f.basis is basis for f in self.findings)
+
     def json(self) -> str:
+        counts = {str(basis): {str(s): self.count(s, basis) for s in Severity} for basis in Basis}
         return json.dumps(
-            {"files": self.files, "checked": self.checked, "findings": [asdict(f) for f in self.findings]},
+            {
+                "files": self.files,
+                "checked": self.checked,
+                "counts": counts,
+                "findings": [asdict(f) for f in by_severity(self.findings)],
+            },
             indent=2,
             ensure_ascii=False,
         )
 
+    @property
+    def summary(self) -> str:
+        """The counts in one line, what rests on summaries of sentences apart."""
+        arithmetic = ", ".join(counted(self.count(s, Basis.ARITHMETIC), str(s)) for s in Severity)
+        summaries = [counted(n, NAMES.get(s, str(s))) for s in Severity if (n := self.count(s, Basis.SUMMARY))]
+        apart = f"; from our summaries of the paper's sentences: {', '.join(summaries)}" if summaries else ""
+        return f"From the printed numbers: {arithmetic}{apart}. {counted(len(self.files), 'file')}."
+
     def text(self, width: int = 110) -> str:
-        """A table for a person: findings by rule, most severe first."""
+        """For a person: errors, conditional findings, remarks; then what rests on summaries; then the counts."""
         lines: list[str] = []
-        for rule, checked in self.checked.items():
-            mine = [finding for finding in self.findings if finding.rule == rule]
-            kinds = Counter(str(finding.severity) for finding in mine)
-            counted = ", ".join(f"{n} {kind}{'s' * (n != 1 and kind != 'conditional')}" for kind, n in kinds.items())
-            lines.append(f"{rule}: {checked} checked, {counted or 'nothing found'}")
-            for finding in sorted(mine, key=lambda f: (list(Severity).index(f.severity), f.table)):
-                place = " / ".join(part for part in (finding.table, finding.row, finding.column) if part)
-                lines += _wrapped(f"{finding.severity:<11} {place}: {finding.text}", width)
-                if finding.quote:
-                    lines += _wrapped(f"{'':<11} text: “{finding.quote}”", width)
-                if finding.hint:
-                    lines += _wrapped(f"{'':<11} {finding.hint}", width)
-                if finding.where:
-                    lines.append(f"  {'':<11} {finding.where}")
-            lines.append("")
-        total = Counter(str(finding.severity) for finding in self.findings)
-        summary = ", ".join(f"{total[str(s)]} {s}" for s in Severity)
-        found, files = len(self.findings), len(self.files)
-        return "\n".join([*lines, f"{found} finding{'s' * (found != 1)} ({summary}) in {files} file{'s' * (files != 1)}"])
+        for severity in Severity:
+            mine = [f for f in by_severity(self.findings) if f.severity is severity and f.basis is Basis.ARITHMETIC]
+            lines += _section(HEADINGS[severity], mine, width)
+        summaries = [f for f in by_severity(self.findings) if f.basis is Basis.SUMMARY]
+        lines += _section("From our summaries of the paper's sentences (a person judged what each one says)", summaries, width)
+        looked = ", ".join(f"{rule} {n}" for rule, n in self.checked.items())
+        lines += textwrap.wrap(f"Checked: {looked}.", width)
+        return "\n".join([*lines, *textwrap.wrap(self.summary, width)])
 
 
-def _wrapped(text: str, width: int) -> list[str]:
-    import textwrap
+NAMES = {Severity.ERROR: "contradiction"}
+"""What a finding of that severity is called where it rests on summaries of sentences."""
 
-    return textwrap.wrap(text, width, initial_indent="  ", subsequent_indent=" " * 14) or [""]
+
+def counted(n: int, noun: str) -> str:
+    """ "1 error", "3 errors", "2 conditional"."""
+    return f"{n} {noun}{'s' * (n != 1 and noun != 'conditional')}"
+
+
+def by_severity(findings: Iterable[Finding]) -> list[Finding]:
+    """Errors first; the findings of one rule stay together, in the order of the tables."""
+    return sorted(findings, key=lambda f: (f.basis, list(Severity).index(f.severity)))
+
+
+def _section(heading: str, findings: list[Finding], width: int) -> Iterator[str]:
+    if not findings:
+        return
+    yield from textwrap.wrap(f"{heading} ({len(findings)})", width)
+    for rule, of_rule in groupby(findings, key=lambda f: f.rule):
+        yield f"  {rule}"
+        for finding in of_rule:
+            label = "" if finding.basis is Basis.ARITHMETIC else f"{NAMES.get(finding.severity, str(finding.severity))}: "
+            yield from textwrap.wrap(
+                f"{label}{finding.place}: {finding.text}", width, initial_indent="    - ", subsequent_indent=" " * 6
+            )
+            extras = [
+                f"only if {finding.condition}" if finding.condition and "only if" not in finding.text else "",
+                f"text: “{finding.quote}”" if finding.quote else "",
+                finding.hint,
+                finding.where,
+            ]
+            for extra in filter(None, extras):
+                yield from textwrap.wrap(extra, width, initial_indent=" " * 6, subsequent_indent=" " * 8)
+    yield ""

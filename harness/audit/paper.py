@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
+from fractions import Fraction
 from itertools import permutations
 from pathlib import Path
 
+from harness.audit.explain import Share
+from harness.audit.findings import Finding, Severity
 from harness.plan import plan_experiment
 from harness.spec.benchmark import Benchmark, Score
 from harness.spec.errors import validate
@@ -21,7 +25,8 @@ from models.config import ExternalMirror, Frozen, ProxyTraining
 
 @dataclass(frozen=True)
 class Printed:
-    """One printed number. run: equal for cells that are the same run. own: trained by the paper itself."""
+    """One printed number. run: equal for cells that are the same run. own: trained by the paper itself. sizes: the
+    questions of the parts that make up an overall score."""
 
     table: str
     row: Row
@@ -31,6 +36,7 @@ class Printed:
     run: str
     own: bool
     where: str
+    sizes: tuple[int, ...] = ()
 
     @property
     def title(self) -> str:
@@ -40,6 +46,24 @@ class Printed:
     def number(self) -> Decimal:
         assert self.value.value is not None
         return self.value.value
+
+    @property
+    def unit(self) -> Fraction:
+        """One in the last printed digit."""
+        return Fraction(1, 10**self.value.decimals)
+
+    @property
+    def is_count(self) -> bool:
+        """Whether it should be a count over its questions: exact, and no plain mean by its own definition."""
+        return not self.value.approximate and self.score.aggregate != "mean"
+
+    @property
+    def share(self) -> Share:
+        return Share(self.number, self.score.n, counted=self.score.aggregate != "mean", composed=bool(self.sizes))
+
+    def finding(self, rule: str, severity: Severity, text: str, hint: str = "", condition: str = "") -> Finding:
+        where = (self.table, self.row.label, self.title)
+        return Finding(rule, severity, *where, text, hint, where=self.where, condition=condition)
 
 
 @dataclass(frozen=True)
@@ -63,10 +87,15 @@ class PrintedTable:
                 continue
             for column, value in zip(self.spec.columns, row.reported):
                 if value.value is not None:
-                    score = self.benchmarks[column.benchmark].scores[column.score]
-                    where = self.loaded.where("rows", index, "reported")
-                    run = self.runs[row.label, column.name]
-                    yield Printed(self.label, row, column, score, value, run, bool(row.stages), where)
+                    yield self.cell(index, row, column, value)
+
+    def cell(self, index: int, row: Row, column: Column, value: Reported) -> Printed:
+        scores = self.benchmarks[column.benchmark].scores
+        score, where = scores[column.score], self.loaded.where("rows", index, "reported")
+        parts = next((parts for whole, parts in partitions(dict(scores)) if whole == column.score), ())
+        sizes = tuple(scores[part].n for part in parts)
+        run = self.runs[row.label, column.name]
+        return Printed(self.label, row, column, score, value, run, bool(row.stages), where, sizes)
 
     def values(self) -> dict[tuple[str, str], Reported]:
         """(row, column) -> as printed, rows of differences included."""
@@ -76,6 +105,20 @@ class PrintedTable:
             for column, value in zip(self.spec.columns, row.reported)
             if value.value is not None
         }
+
+
+def partitions(scores: dict[str, Score]) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """(whole, parts): scores that split the overall questions by the values of one group."""
+    whole = scores.get("overall")
+    if whole is None or whole.where or whole.aggregate == "cluster":
+        return
+    by_group: dict[str, list[str]] = defaultdict(list)
+    for name, score in scores.items():
+        if len(score.where) == 1 and score.aggregate == "micro":
+            by_group[next(iter(score.where))].append(name)
+    for names in by_group.values():
+        if len(names) > 1 and sum(scores[name].n for name in names) == whole.n:
+            yield "overall", tuple(names)
 
 
 class Said(Frozen):
@@ -145,6 +188,16 @@ class Paper:
         for table in self.tables:
             if table.spec.kind != "controls":
                 yield from table.cells()
+
+
+def distinct(paper: Paper) -> Iterator[tuple[Printed, str]]:
+    """Every number of every run once, with the other tables that print it: " (also in Table 3c, Table 4)"."""
+    groups: dict[tuple[str, Decimal], list[Printed]] = defaultdict(list)
+    for cell in paper.cells():
+        groups[cell.run, cell.number].append(cell)
+    for cells in groups.values():
+        others = list(dict.fromkeys(cell.table for cell in cells[1:] if cell.table != cells[0].table))
+        yield cells[0], f" (also in {', '.join(others)})" if others else ""
 
 
 def read_paper(paths: Iterable[Path]) -> Paper:

@@ -211,16 +211,21 @@ def audit_line(results: Results) -> str:
     if loaded is None or not any(row.reported for row in loaded.value.rows):
         return ""
     from harness.audit import Severity, audit
+    from harness.audit.findings import by_severity
     from harness.audit.paper import Paper, read_table
     from harness.audit.rules import RULES
 
     rules = tuple(name for name in RULES if name not in ("claims", "statements"))
-    found = [f for f in audit(Paper((read_table(loaded),)), rules).findings if f.severity is Severity.ERROR]
+    found = [f for f in by_severity(audit(Paper((read_table(loaded),)), rules).findings) if f.severity is not Severity.REMARK]
     if not found:
         return ""
+    errors = sum(f.severity is Severity.ERROR for f in found)
+    counted = [count(errors, "error")] if errors else []
+    if len(found) > errors:
+        counted.append(f"{count(len(found) - errors, 'number')} right only under an assumption (as a mean over several runs)")
     said = [f"{f.row} on {results.title(f.column) if f.column in results.columns else f.column}, {f.text}" for f in found[:2]]
     more = f" and {len(found) - 2} more" if len(found) > 2 else ""
-    return f"Audit of the paper's printed numbers: {count(len(found), 'error')}: {'; '.join(said)}{more}. All: run.py audit {results.study.file}"
+    return f"Audit of the paper's printed numbers: {', '.join(counted)}: {'; '.join(said)}{more}. All: run.py audit {results.study.file}"
 
 
 def claim_line(results: Results) -> str:
