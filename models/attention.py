@@ -164,7 +164,7 @@ def _answering(
         response = engine.tokenizer.decode(given.token_ids, skip_special_tokens=False)
         facts = {
             "sample": f"{task}:{doc_id}", "grid": [height, width], "boxes": boxes.tolist(), "question": one.text,
-            "options": list(one.options), "answer": one.target, "prediction": read_strict(response, len(one.options)),
+            "options": list(one.options), "answer": one.target, "prediction": read_strict(response, one.options),
             "response": response, "latent_steps": given.latent_steps, "inside": inside[0],
         }  # fmt: skip
         found.append((facts, one.images[0], maps))

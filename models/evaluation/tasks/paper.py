@@ -51,7 +51,7 @@ class Reading:
     def judge(self, doc: Document, results: list[str]) -> dict[str, dict[str, Any]]:
         """lmms-eval's `process_results`: one record, under the name of every metric that counts it."""
         response, target = results[0], self.target(doc)
-        strict, release = read_strict(response, len(self.options(doc))), read_release(response)
+        strict, release = read_strict(response, self.options(doc)), read_release(response)
         record = {
             "prediction": strict,
             "correct": strict == target,
