@@ -365,12 +365,13 @@ class ProxyMirror(Frozen):
 
 
 class ExternalMirror(Frozen):
-    """The stock data set on a hub or in a folder, at a pinned revision."""
+    """The stock data set: a folder, known by its content, or a name on the hub, known by the commit that `revision` (a branch
+    or a commit) stands for."""
 
     source: Literal["external"] = "external"
     benchmark: str
     path: str
-    revision: str
+    revision: str = "main"
 
 
 TrainingData = Annotated[Union[ProxyTraining, ExternalTraining], Field(discriminator="source")]

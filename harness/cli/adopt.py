@@ -10,7 +10,7 @@ from harness.cli.main import add_results
 from harness.cli.stored import open_store
 from harness.cli.words import plural
 from harness.jobs import Job, Source
-from harness.plan.hub import cached_snapshot
+from models.hub import cached_snapshot
 from harness.spec.errors import SpecError, unknown
 
 if TYPE_CHECKING:

@@ -39,6 +39,7 @@ _EXPECTED = (
     ("harness.tracking", "TrackingError"),
     ("models.vreflection.adopt", "Unfit"),
     ("models.training.data", "DataError"),
+    ("models.evaluation.external", "BadBenchmark"),
 )
 """Errors that are about the user's input or machine, by the module that defines them: shown as a line, not a traceback."""
 

@@ -180,12 +180,12 @@ def heading(plan: Plan, store: Store) -> str:
         lines.append(f"  overridden by {', '.join(changed)}: these results never enter the paper's table")
     lines += [f"  one run under several labels: {' = '.join(labels)}" for labels in plan.same_run()]
     differences = {row.label for row in plan.rows if row.row.delta}
-    absent = {
-        cell.row: cell.not_run
+    absent = dict.fromkeys(
+        (cell.row, cell.not_run)
         for cell in plan.cells
         if cell.not_run and cell.row not in differences and not (cell.jobs and all(map(store.is_done, cell.jobs.values())))
-    }
-    lines += [f"  not run: {row} ({reason})" for row, reason in absent.items()]
+    )
+    lines += [f"  not run: {row} ({reason})" for row, reason in absent]
     return "\n".join(lines)
 
 

@@ -12,6 +12,7 @@ from harness.cli.main import add_selection, plans
 from harness.cli.stored import history, open_store
 from harness.cli.tracking import begin, tracker
 from harness.cli.words import plural
+from harness.jobs import Source
 
 if TYPE_CHECKING:
     from harness.dispatch import Outcome
@@ -35,6 +36,9 @@ def main(options: argparse.Namespace) -> int:
     graph = merged(made).needed(store.is_done)
     ensure_writable(options.reports)
     profile = made[0].profile.value
+    if fetch_benchmarks(graph, store):
+        made = plans(options)  # a branch's commit, and with it the jobs' keys, are known only now
+        graph = merged(made).needed(store.is_done)
     todo = not all(store.is_done(job) for job in graph)
     if todo:
         gc.enable()
@@ -70,10 +74,36 @@ def work(graph: Graph, store: Store, profile: Profile, detach: bool = False) -> 
     return outcome
 
 
+def fetch_benchmarks(graph: Graph, store: Store) -> bool:
+    """Bring the hub's data sets that this machine lacks into its cache: nodes of a cluster often cannot. Whether there were any."""
+    from models import hub
+
+    fetched = set()
+    for job in graph:
+        files = job.inputs.get("files")
+        if job.kind == "mirror" and isinstance(files, Source) and files.location.startswith("datasets:") and not store.is_done(job):
+            repository, _, revision = files.location.removeprefix("datasets:").rpartition("@")
+            held = hub.cached_snapshot(repository, revision, "datasets")[0] or hub.prepared(repository, revision)[0]
+            if held or (repository, revision) in fetched:
+                continue
+            from models.evaluation.external import fetch
+
+            fetch(job.payload["benchmark"], repository, revision)
+            fetched.add((repository, revision))
+    return bool(fetched)
+
+
 def check_inputs(graph: Graph, store: Store, profile: Profile) -> list[str]:
-    """External data are looked at first, where the jobs run on this machine; notes for a person."""
-    todo = [job for job in graph if job.payload.get("source") == "external" and not store.is_done(job)]
-    if not todo or profile.dispatch.kind != "local":
+    """External data are looked at first; notes for a person. Benchmarks always: a cluster's nodes see the files that this
+    machine sees. Training sets where the jobs run on this machine."""
+    todo = [
+        job
+        for job in graph
+        if job.payload.get("source") == "external"
+        and not store.is_done(job)
+        and (job.kind == "mirror" or profile.dispatch.kind == "local")
+    ]
+    if not todo:
         return []
     from harness.worker.inputs import check_inputs as check
 

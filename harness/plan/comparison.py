@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from harness.jobs import Source
-from harness.plan.hub import cached_snapshot
+from models.hub import cached_snapshot
 from harness.plan.sources import folder_digest, model_files
 from harness.spec.experiment import External
 from harness.spec.files import Loaded

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.jobs import Job, Source
+from harness.plan import sources
 from harness.plan.comparison import Comparison
 from harness.plan.payload import payload
 from harness.spec.benchmark import Protocol
@@ -40,11 +41,13 @@ TaskDigests = Callable[[str, Protocol], dict[str, str]]
 
 @dataclass
 class JobMaker:
-    """Makes the jobs of rows under one profile. tasks: (benchmark, protocol) → lmms-eval task name → digest."""
+    """Makes the jobs of rows under one profile. tasks: (benchmark, protocol) → lmms-eval task name → digest. digests: cache
+    file of folders' digests."""
 
     profile: Loaded[Profile]
     base: Source
     tasks: TaskDigests
+    digests: Path | None = None
     _made: dict[str, Job] = field(default_factory=dict)
     _mirrors: dict[str, Job] = field(default_factory=dict)
     _checkpoints: dict[tuple[int, int], Checkpoint] = field(default_factory=dict)
@@ -64,8 +67,12 @@ class JobMaker:
                 has = ", ".join(specs)
                 raise self.profile.error(f"has no entry for {benchmark}; add one (it has {has})", "benchmarks")
             spec = specs[benchmark]
-            slug = f"{benchmark}-{spec.split}" if isinstance(spec, ProxyMirror) else benchmark
-            self._mirrors[benchmark] = Job("mirror", payload(spec), {}, slug)
+            if isinstance(spec, ProxyMirror):
+                job = Job("mirror", payload(spec), {}, f"{benchmark}-{spec.split}")
+            else:
+                files = sources.benchmark(self.profile, spec, self.digests)
+                job = Job("mirror", {"source": spec.source, "benchmark": benchmark}, {"files": files}, benchmark)
+            self._mirrors[benchmark] = job
         return self._mirrors[benchmark]
 
     def features(self, row: ResolvedRow) -> Job:
@@ -194,16 +201,16 @@ class JobMaker:
             oracle = row.options.decoded_steps <= last.crop_min_tokens
         else:
             oracle = has_teacher(last) and row.options.decoded_steps == row.options.latent_steps
-        oracle = oracle and self._boxed(benchmark)
+        oracle = oracle and self.boxed(benchmark)
         return tuple(mode for mode in asked if mode != "oracle" or oracle)
 
-    def _boxed(self, benchmark: str) -> bool:
+    def boxed(self, benchmark: str) -> bool:
         """Whether the true boxes of the benchmark's questions lie beside it."""
         spec = self.profile.value.benchmarks.get(benchmark)
         if not isinstance(spec, ExternalMirror):
             return True
-        folder = Path(spec.path).expanduser()
-        return any(file.is_file() for pattern in ("boxes.jsonl", "*/boxes.jsonl") for file in folder.glob(pattern))
+        folder = sources.benchmark_folder(self.profile, spec)
+        return folder is not None and any(file.is_file() for pattern in ("boxes.jsonl", "*/boxes.jsonl") for file in folder.glob(pattern))
 
     def _once(self, job: Job) -> Job:
         """The first job with this key: later rows share it, name and all."""

@@ -163,7 +163,7 @@ def plan_experiment(
     chosen_columns = _select([c.name for c in spec.columns], columns, "--columns", "columns")
     chosen_rows = _select([r.label for r in spec.rows], rows, "--rows", "rows")
     benchmarks = _benchmarks(experiment, folder)
-    maker = JobMaker(profile, backbone(profile, digests), tasks or _task_digests())
+    maker = JobMaker(profile, backbone(profile, digests), tasks or _task_digests(), digests)
     used_seeds = tuple(range(seeds or profile.value.seeds))
     used_protocols = tuple(dict.fromkeys((spec.protocol, *(protocols or profile.value.protocols))))
     modes = tuple(dict.fromkeys(("own", *(latents or (*profile.value.latents, *spec.latents)))))
@@ -237,13 +237,26 @@ def _answers(
 
 def _shown_instead(maker: JobMaker, row: ResolvedRow, spec: Experiment, seed: int) -> list[Cell]:
     """Cells of what an experiment shows that is no accuracy: attention maps, cost. Of the first seed."""
-    jobs: dict[str, Job] = {}
+    jobs: dict[str, Job | str] = {}
     if spec.maps:
         for benchmark in (None, *spec.maps.benchmarks):
-            jobs[benchmark or "training samples"] = maker.maps(row, seed, benchmark, spec.maps.samples)
+            jobs[benchmark or "training samples"] = (
+                f"not possible here: {benchmark} comes without evidence boxes (boxes.jsonl beside the data set)"
+                if benchmark and not maker.boxed(benchmark)
+                else maker.maps(row, seed, benchmark, spec.maps.samples)
+            )
     if spec.measure:
         jobs["cost"] = maker.measure(row, seed, spec.measure)
-    return [Cell(row.label, Column(benchmark=name), spec.protocol, {(seed, "own"): job}) for name, job in jobs.items()]
+    return [
+        Cell(
+            row.label,
+            Column(benchmark=name),
+            spec.protocol,
+            {} if isinstance(job, str) else {(seed, "own"): job},
+            job if isinstance(job, str) else "",
+        )
+        for name, job in jobs.items()
+    ]
 
 
 def _select(known: list[str], wanted: Sequence[str], flag: str, noun: str) -> list[str]:

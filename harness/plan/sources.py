@@ -1,6 +1,6 @@
-"""The base checkpoint as a `Source`: where it lies, and the digest by which it is known.
+"""Checkpoints and benchmarks that exist already, as a `Source`: where they lie, and the digest by which they are known.
 
-A folder is known by the content of the files that make a model; a hub checkpoint by its pinned revision.
+A folder is known by the content of its files, wherever it lies; what is on the hub by its commit.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from harness.jobs import Source
 from harness.spec.files import REPOSITORY, Loaded
 from harness.spec.profile import LocalBackbone, Profile
 from harness.spec.text import shown
+from models import hub
+from models.config import ExternalMirror
 
 _MODEL_FILES = (
     "config.json",
@@ -58,6 +60,33 @@ def backbone(profile: Loaded[Profile], cache: Path | None = None) -> Source:
     return Source(str(folder.resolve()), folder_digest(folder, files, cache))
 
 
+def benchmark(profile: Loaded[Profile], spec: ExternalMirror, cache: Path | None = None) -> Source:
+    """A benchmark's data set: a folder's content, or a commit of the hub's, which a branch name is resolved to by the caches
+    of this machine. A name that they do not know stays as it is: `models.hub.is_commit` tells, and `run` fetches it.
+    """
+    folder = benchmark_folder(profile, spec)
+    if folder is not None:
+        return Source(str(folder.resolve()), folder_digest(folder, hub.files_of(folder), cache))
+    if is_path(spec.path):
+        return Source(spec.path, f"absent:{spec.path}")
+    _, commit = hub.cached_snapshot(spec.path, spec.revision, "datasets")
+    if not hub.is_commit(commit):
+        _, commit = hub.prepared(spec.path, spec.revision)
+    return Source(f"datasets:{spec.path}@{commit}", f"{spec.path}@{commit}")
+
+
+def benchmark_folder(profile: Loaded[Profile], spec: ExternalMirror) -> Path | None:
+    """The folder that a benchmark's path names: beside the profile, from here, or in the repository. None if there is none."""
+    written = Path(spec.path).expanduser()
+    places = (profile.document.path.parent, Path(), REPOSITORY)
+    return next((place / written for place in places if (place / written).is_dir()), None)
+
+
+def is_path(text: str) -> bool:
+    """Whether it can only be meant as a folder of this machine."""
+    return text.startswith(("/", ".", "~"))
+
+
 def model_files(folder: Path) -> list[Path]:
     """The files that make the model, by name; cards, curves and logs are not among them."""
     return sorted({file for pattern in _MODEL_FILES for file in folder.glob(pattern) if file.is_file()})
@@ -66,7 +95,7 @@ def model_files(folder: Path) -> list[Path]:
 def folder_digest(folder: Path, files: list[Path], cache: Path | None) -> str:
     """sha256 over names and contents."""
     stats = [file.stat() for file in files]
-    state = [[f.name, s.st_size, s.st_mtime_ns, s.st_ino] for f, s in zip(files, stats, strict=True)]
+    state = [[str(f.relative_to(folder)), s.st_size, s.st_mtime_ns, s.st_ino] for f, s in zip(files, stats, strict=True)]
     known = _read(cache)
     entry = known.get(str(folder.resolve()))
     if entry and entry["state"] == state:
@@ -74,7 +103,7 @@ def folder_digest(folder: Path, files: list[Path], cache: Path | None) -> str:
     digest = hashlib.sha256()
     for file in files:
         with file.open("rb") as content:
-            digest.update(f"{file.name}\0{hashlib.file_digest(content, 'sha256').hexdigest()}\n".encode())
+            digest.update(f"{file.relative_to(folder)}\0{hashlib.file_digest(content, 'sha256').hexdigest()}\n".encode())
     _write(cache, {**known, str(folder.resolve()): {"state": state, "digest": digest.hexdigest()}})
     return digest.hexdigest()
 

@@ -81,6 +81,7 @@ def attention_sections(results: Results) -> tuple[list[str], list[Section], tupl
     drawings: list[Drawing] = []
     titles = {name: benchmark.title for name, benchmark in results.study.benchmarks.items()}
     for label, arm in results.arms.items():
+        missing += [f"{label}, {reason}" for reason in arm.impossible]
         for name, evaluations in arm.evaluations.items():
             job = evaluations[0].job
             found = Maps.read(results.store, job, titles)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from harness.report.results import Results
 from harness.report.tables import one_seed, pairs
 from harness.report.types import Cell, Column, Row, Table, Tone
 from harness.report.words import MINUS, listed
+from harness.spec.claims import MeanDelta
 from harness.verdict import ClaimResult, Holds, judge_measured, judge_reported
-from harness.verdict.claims import describe
+from harness.verdict.claims import Part, describe
 
 
 def claims(results: Results) -> list[tuple[ClaimResult, ClaimResult]]:
@@ -34,20 +37,41 @@ def claims(results: Results) -> list[tuple[ClaimResult, ClaimResult]]:
         judged.append(
             (
                 judge_reported(narrowed, printed, rows, spoken, chance),
-                judge_measured(
-                    narrowed,
-                    results.pair,
-                    results.estimate,
-                    run,
-                    spoken,
-                    proxy=study.profile.proxy,
-                    delta=float(study.experiment.equivalence),
-                    chance=chance,
-                    adjusted=adjusted,
+                unless_part(
+                    results,
+                    judge_measured(
+                        narrowed,
+                        results.pair,
+                        results.estimate,
+                        run,
+                        spoken,
+                        proxy=study.profile.proxy,
+                        delta=float(study.experiment.equivalence),
+                        chance=chance,
+                        adjusted=adjusted,
+                    ),
                 ),
             )
         )
     return judged
+
+
+def unless_part(results: Results, judged: ClaimResult) -> ClaimResult:
+    """A column on whose benchmark only a part was asked says nothing about the paper's claim, nor does a mean over it."""
+    parts = {name: text for name in results.columns if (text := results.part(name))}
+    if not any(part.column in parts for part in judged.parts):
+        return judged
+    mean = isinstance(judged.claim, MeanDelta)
+    why = {name: f"part of the benchmark: {text}" for name, text in parts.items()}
+    return replace(
+        judged,
+        parts=tuple(
+            Part(part.column, Holds.NOT_JUDGED, why.get(part.column, "the mean needs the other columns whole"))
+            if mean or part.column in why
+            else part
+            for part in judged.parts
+        ),
+    )
 
 
 def claim_table(results: Results) -> Table | None:

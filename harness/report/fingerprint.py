@@ -30,7 +30,8 @@ def fingerprint(study: Study, store: Store) -> str:
         if done is None:
             unfinished.append(job)
         else:
-            results[key] = {name: entry["sha256"] for name, entry in done["outputs"].items()}
+            # What is linked has no digest: its content is part of the job's key.
+            results[key] = {name: entry.get("sha256", "linked") for name, entry in done["outputs"].items()}
     for key, status in store.statuses(unfinished).items() if unfinished else ():
         if key not in results:
             results[key] = str(status.state) + (f": {status.reason}" if status.state in ("failed", "blocked") else "")

@@ -19,6 +19,7 @@ from harness.spec.experiment import Column
 from harness.spec.reported import Reported
 from harness.stats import Answers, Comparison, Estimate, SeedNoise, compare, estimate, families
 from harness.store import Store
+from models.config import ExternalMirror
 
 BASE = "Base model"
 
@@ -96,6 +97,16 @@ class Results:
     def score(self, column: str) -> Score:
         spec = self.columns[column]
         return self.study.benchmarks[spec.benchmark].scores[spec.score]
+
+    def part(self, column: str, protocol: Protocol = "paper") -> str:
+        """"14 of 300 questions" where the column's data set is only a part of the benchmark; "" where it is the whole, or was
+        generated."""
+        data = self.study.profile.benchmarks.get(self.columns[column].benchmark)
+        if not isinstance(data, ExternalMirror):
+            return ""
+        measured = [e for row in self.arms if (e := self.estimate(row, column, protocol)) is not None]
+        n, whole = min((e.n for e in measured), default=0), self.score(column).n
+        return f"{n:,} of {whole:,} questions" if 0 < n < whole else ""
 
     def title(self, column: str) -> str:
         """As in the paper: the column's own title, else benchmark and score."""

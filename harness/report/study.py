@@ -49,6 +49,8 @@ class Arm:
     extract: str = "strict"
     latent: bool = False
     """Whether its model is to open a latent segment at all."""
+    impossible: tuple[str, ...] = ()
+    """What of it cannot be run here, each with the reason."""
 
     @property
     def label(self) -> str:
@@ -135,10 +137,11 @@ def study_of(plan: Plan) -> Study:
                 resolved.row,
                 resolved.values,
                 {benchmark: tuple(found) for benchmark, found in evaluations.items()},
-                next((cell.not_run for cell in cells if cell.not_run), ""),
+                next((cell.not_run for cell in cells if cell.not_run), "") if all(c.not_run for c in cells) else "",
                 resolved.undefined,
                 resolved.options.extract,
                 has_latents(resolved),
+                tuple(f"{cell.column.benchmark}: {cell.not_run}" for cell in cells if cell.not_run),
             )
         )
     left_out = [row.label for row in spec.rows if row.label not in {arm.label for arm in arms}]

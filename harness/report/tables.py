@@ -46,8 +46,11 @@ def measured_cell(results: Results, row: str, column: str, protocol: Protocol = 
     score = results.score(column)
     trained = row in results.arms and bool(results.arms[row].row.stages)
     delta = float(study.experiment.equivalence)
-    verdict = judge(value, reported, score.n, proxy=study.profile.proxy, delta=delta, trained=trained)
+    part = results.part(column, protocol)
+    verdict = judge(value, reported, score.n, proxy=study.profile.proxy, delta=delta, trained=trained, part=part)
     notes = list(found.lost)
+    if part:
+        notes.append(f"part of the benchmark: {part}")
     if value.seeds == 1 and trained:
         notes.append("one seed: the interval holds item noise only")
     notes += adopted(results, row)
@@ -183,7 +186,8 @@ def column_note(results: Results, column: str, protocol: Protocol) -> str:
     n, clusters = sizes[-1]
     images = f" in {count(clusters, 'image')}" if clusters != n else ""
     many = " to ".join(map(str, (seeds[0], seeds[-1]))) if len(seeds) > 1 else str(seeds[0])
-    return f"{count(n, 'question')}{images}, {many} seed{'s' * (many != '1')}; {chance}"
+    asked = f"part of the benchmark: {part}" if (part := results.part(column, protocol)) else count(n, "question")
+    return f"{asked}{images}, {many} seed{'s' * (many != '1')}; {chance}"
 
 
 def main_notes(results: Results, protocol: Protocol) -> tuple[str, ...]:

@@ -32,6 +32,7 @@ class Outcome(StrEnum):
     NOT_DEFINED = "not defined"
     FAILED = "failed"
     PROXY = "proxy"
+    PART = "part of the benchmark"
 
 
 @dataclass(frozen=True)
@@ -63,8 +64,9 @@ def judge(
     delta: float = DELTA,
     trained: bool = True,
     absent: tuple[Outcome, str] = (Outcome.NOT_RUN, ""),
+    part: str = "",
 ) -> Verdict:
-    """measured: None when there is none, and then `absent` says why. reported_n: questions behind the reported value.
+    """part: "14 of 300 questions", where the data set is not the whole benchmark; "" where it is. measured: None when there is none, and then `absent` says why. reported_n: questions behind the reported value.
 
     The interval of the difference holds the item noise of both sides as if their questions were drawn independently
     (wider than the truth when they are the same), our seed noise on both sides, since the reported value is one run, and
@@ -76,6 +78,8 @@ def judge(
         return Verdict(outcome, f"{outcome}: {why}" if why else str(outcome))
     if proxy:
         return Verdict(Outcome.PROXY, "proxy scale: not comparable with the reported value")
+    if part:
+        return Verdict(Outcome.PART, f"{Outcome.PART}: {part}; not comparable with the reported value")
     if reported is None or reported.value is None:
         return Verdict(Outcome.NOT_REPORTED, "the paper reports no number here")
     if reported_n and not reported.approximate:

@@ -155,8 +155,8 @@ def run_attempt(
 
 
 def resolve_inputs(store: Store, record: Record) -> dict[str, Path]:
-    """Role -> the folder of a parent's outputs, or of a source; a source that is a server has none. Raises StoreError when a
-    parent's are not there, FileNotFoundError for a source."""
+    """Role -> the folder of a parent's outputs, or of a source; a server and a data set of the hub's have none. Raises
+    StoreError when a parent's are not there, FileNotFoundError for a source."""
     found = {}
     for role, upstream in record.inputs.items():
         if upstream.kind:
@@ -165,7 +165,7 @@ def resolve_inputs(store: Store, record: Record) -> dict[str, Path]:
             found[role] = _from_hub(*upstream.location.removeprefix("hub:").split("@"))
         elif Path(upstream.location).exists():
             found[role] = Path(upstream.location)
-        elif not upstream.location.startswith("endpoint:"):
+        elif not upstream.location.startswith(("endpoint:", "datasets:")):
             raise FileNotFoundError(f"{upstream.location}: {role} is no longer there; put it back, or plan again")
     return found
 

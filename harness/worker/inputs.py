@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from harness.jobs import Job
+from harness.jobs import Job, Source
 
 
 def check_inputs(jobs: Iterable[Job]) -> list[str]:
-    """Look at the external data that these jobs would read; returns a line for each set with rejected samples.
+    """Look at the external data that these jobs would read; returns a line for each set with rejected samples, or of which
+    only a part is here.
 
-    Raises models.training.data.DataError naming file, entry, field and remedy.
+    Raises models.training.data.DataError naming file, entry, field and remedy, or models.evaluation.external.BadBenchmark.
     """
     notes = []
     for job in jobs:
@@ -20,7 +21,7 @@ def check_inputs(jobs: Iterable[Job]) -> list[str]:
         if job.kind == "data":
             notes += _training_set(job)
         elif job.kind == "mirror":
-            _benchmark(job)
+            notes += check_benchmark(job)
     return notes
 
 
@@ -38,14 +39,44 @@ def _training_set(job: Job) -> list[str]:
     return [f"{spec.meta}: {share}; the rest is used, and each rejected one is named in rejected.jsonl of {job.name}"]
 
 
-def _benchmark(job: Job) -> None:
-    from models.config import ExternalMirror
-    from models.training.data import DataError
+def check_benchmark(job: Job) -> list[str]:
+    """Look through a mirror's data where they lie: splits, columns, one picture, the number of questions.
 
-    spec = ExternalMirror.model_validate(job.payload)
-    path = Path(spec.path).expanduser()
-    if spec.path.startswith(("/", ".", "~")) and not path.is_dir():
-        raise DataError(
-            f"{spec.path}: no such folder; put the benchmark there, or write its folder or hub name as "
-            f"benchmarks.{spec.benchmark}.path"
-        )
+    Returns a line where they are only a part of the benchmark. Raises models.evaluation.external.BadBenchmark.
+    """
+    import tempfile
+
+    from models.evaluation.external import BadBenchmark, look_through, place
+
+    name, files = job.payload["benchmark"], job.inputs["files"]
+    assert isinstance(files, Source)
+    with tempfile.TemporaryDirectory() as folder:
+        place(Path(folder), name, files.location)
+        counts = look_through(Path(folder), name)
+    expected = whole(name)
+    for task, n in counts.items():
+        if (wanted := expected.get(task)) and n > wanted:
+            raise BadBenchmark(
+                f"{name}: {n} questions of {task}, and the benchmark has {wanted}; another split or another data set lies there: "
+                f"correct benchmarks.{name}.path"
+            )
+    if (found := sum(counts.values())) < (all_of_it := sum(expected.values())):
+        return [f"{name}: part of the benchmark, {found} of {all_of_it} questions; its cells get no verdict against the paper"]
+    return []
+
+
+def whole(benchmark: str) -> dict[str, int]:
+    """Questions of the real benchmark, by paper task; a benchmark that has no file of its own says nothing."""
+    from harness.spec.errors import SpecError
+    from harness.spec.files import EXPERIMENTS, load_benchmark
+    from models.evaluation.tasks import tasks_for
+
+    try:
+        scores = load_benchmark(benchmark, EXPERIMENTS).value.scores
+    except SpecError:
+        return {}
+    tasks = tasks_for(benchmark)
+    if len(tasks) == 1:
+        return {tasks[0]: scores["overall"].n}
+    by_task = {score.where["task"]: score.n for score in scores.values() if "task" in score.where}
+    return {task: n for task in tasks for ending, n in by_task.items() if task.endswith(ending)}

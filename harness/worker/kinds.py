@@ -59,12 +59,12 @@ def data(context: Context) -> Any:
 
 @register("mirror")
 def mirror(context: Context) -> Any:
-    from models.config import ExternalMirror, ProxyMirror
+    from models.config import ProxyMirror
 
     if context.record.payload.get("source", "proxy") == "external":
         from models.evaluation.external import link_mirror
 
-        return link_mirror(context.run.out, ExternalMirror.model_validate(context.record.payload))
+        return link_mirror(context.run.out, context.record.payload["benchmark"], context.record.inputs["files"].location)
     spec = ProxyMirror.model_validate(context.record.payload)
     from models.proxy.mirrors import write_mirror
 

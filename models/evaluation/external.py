@@ -1,41 +1,148 @@
-"""A stock benchmark as a folder: a local copy referred to in place, or a pinned snapshot of the hub's.
+"""A stock benchmark as a folder of links: to a local copy, to the hub's cache, or to what `load_dataset` has prepared.
 
-Evaluation itself never touches a network: what it reads is what this job put, or found, on disk.
+Evaluation itself never touches a network: what it reads is what this job found on disk, looked through before any training.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
-from models.config import ExternalMirror
+import yaml
+
+from models import hub
+from models.evaluation.tasks import TASKS, dataset_of, tasks_for
+
+HUB = "datasets:"
+"""Before REPOSITORY@REVISION: a data set of the hub's."""
 
 
-def link_mirror(out: Path, spec: ExternalMirror) -> dict[str, Any]:
-    """Fill `out` with the data set's files: links to those of a local folder, or a snapshot of `spec.revision`.
+class BadBenchmark(ValueError):
+    """A benchmark's data are not there, or are not what its tasks read. One line: what, where, the remedy."""
 
-    Raises FileNotFoundError when the path is neither a folder nor reachable on the hub.
+
+def link_mirror(out: Path, benchmark: str, location: str) -> dict[str, Any]:
+    """Fill `out` with links to the data set's files after looking through them; returns what summary.json holds.
+
+    location: a folder, or "datasets:REPOSITORY@COMMIT" in the caches of this machine. Raises BadBenchmark.
     """
-    local = Path(spec.path).expanduser()
-    if local.is_dir():
-        for item in sorted(local.iterdir()):
-            (out / item.name).symlink_to(item.absolute(), target_is_directory=item.is_dir())
-    else:
-        _snapshot(out, spec)
-    summary = {"path": spec.path, "revision": spec.revision, "files": sum(f.is_file() for f in out.rglob("*"))}
+    place(out, benchmark, location)
+    counts = look_through(out, benchmark)
+    summary = {"from": location.removeprefix(HUB) if location.startswith(HUB) else "a folder", "questions": counts}
     (out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
     return summary
 
 
-def _snapshot(out: Path, spec: ExternalMirror) -> None:
+def place(out: Path, benchmark: str, location: str) -> None:
+    """Links to every file of the data set, in the folders that they lie in. Raises BadBenchmark when it is not here."""
+    if location.startswith(HUB):
+        folder, arrows = _cached(benchmark, location)
+        if arrows:
+            _place_prepared(out, arrows)
+            return
+    else:
+        folder = Path(location)
+        if not folder.is_dir():
+            raise BadBenchmark(
+                f"{location}: no such folder; put the benchmark there, or write its folder or hub name as "
+                f"benchmarks.{benchmark}.path"
+            )
+    for file in hub.files_of(folder):
+        link = out / file.relative_to(folder)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(file.resolve())
+
+
+def _cached(benchmark: str, location: str) -> tuple[Path | None, dict[str, Path]]:
+    """(snapshot in the hub's cache, or configurations that `load_dataset` prepared where the snapshot lacks the files)."""
+    repository, _, revision = location.removeprefix(HUB).rpartition("@")
+    snapshot, commit = hub.cached_snapshot(repository, revision, "datasets")
+    if snapshot is not None and all(_held(snapshot, *dataset_of(task)) for task in tasks_for(benchmark)):
+        return snapshot, {}
+    arrows, _ = hub.prepared(repository, commit)
+    if arrows or snapshot is not None:
+        return snapshot, arrows
+    raise BadBenchmark(
+        f"{benchmark}: {repository} at revision {revision} is neither in the hub's cache ({hub.hub_cache()}) nor among the "
+        f"prepared data sets ({hub.datasets_cache()}); on a machine with internet `hf download --repo-type dataset "
+        f"{repository}` fetches it, or write a folder that holds it as benchmarks.{benchmark}.path"
+    )
+
+
+def _held(folder: Path, config: str | None, split: str) -> bool:
+    from models.evaluation.questions import split_files
+
+    try:
+        return bool(split_files(folder, config, split))
+    except FileNotFoundError:
+        return False
+
+
+def _place_prepared(out: Path, arrows: dict[str, Path]) -> None:
+    """Arrow files by configuration, with the card that tells `datasets` which file is which split."""
+    configs = []
+    for name, folder in sorted(arrows.items()):
+        (out / name).mkdir()
+        splits: dict[str, list[str]] = {}
+        for file in sorted(folder.glob("*.arrow")):
+            (out / name / file.name).symlink_to(file.resolve())
+            split = re.sub(r"-\d{5}-of-\d{5}$", "", file.stem).rpartition("-")[2]
+            splits.setdefault(split, []).append(f"{name}/{file.name}")
+        files = [{"split": split, "path": paths} for split, paths in splits.items()]
+        configs.append({"config_name": name, "data_files": files})
+    (out / "README.md").write_text("---\n" + yaml.safe_dump({"configs": configs}) + "---\n")
+
+
+def fetch(benchmark: str, repository: str, revision: str) -> None:
+    """Bring a data set into the hub's cache, from which it is known by its commit. Raises BadBenchmark."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
     try:
-        snapshot_download(spec.path, repo_type="dataset", revision=spec.revision, local_dir=out)
+        snapshot_download(repository, repo_type="dataset", revision=revision)
     except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
-        raise FileNotFoundError(
-            f"{spec.benchmark}: {spec.path!r} is no folder here and could not be fetched at revision {spec.revision!r} "
-            f"({type(error).__name__}); copy the data set to this machine and write its folder as benchmarks.{spec.benchmark}.path"
-        ) from error
+        raise BadBenchmark(
+            f"{benchmark}: {repository!r} is no folder here, is not in the hub's cache ({hub.hub_cache()}) and could not be "
+            f"fetched at revision {revision!r} ({type(error).__name__}); on a machine with internet `hf download --repo-type "
+            f"dataset {repository}` fetches it, or write a folder that holds it as benchmarks.{benchmark}.path"
+        ) from None
+
+
+def look_through(mirror: Path, benchmark: str) -> dict[str, int]:
+    """Questions by paper task, after every task's split and columns were found and its first question read, picture and all.
+
+    Raises BadBenchmark, one line that names task, configuration, split and remedy.
+    """
+    from models.evaluation.questions import first_question
+
+    counts = {}
+    for task in tasks_for(benchmark):
+        config, split = dataset_of(task)
+        where = f"{benchmark}: split {split}" + (f" of configuration {config}" if config else "")
+        try:
+            counts[task] = first_question(mirror, benchmark, task, COLUMNS.get(benchmark, ()))
+        except FileNotFoundError:
+            raise BadBenchmark(f"{where} is not there; {_remedy(benchmark)}") from None
+        except (ValueError, LookupError, TypeError, AttributeError, OSError) as error:
+            raise BadBenchmark(f"{where}: {' '.join(str(error).split())}; {_remedy(benchmark)}") from None
+        if not counts[task]:
+            raise BadBenchmark(f"{where} holds no question; {_remedy(benchmark)}")
+    return counts
+
+
+def _remedy(benchmark: str) -> str:
+    return f"fetch the data set again, or write another folder or name as benchmarks.{benchmark}.path"
+
+
+COLUMNS: dict[str, tuple[str, ...]] = {
+    "mmvp": ("image", "Index", "Question", "Options", "Correct Answer"),
+    "blink": ("idx", "image_1", "question", "prompt", "choices", "answer", "sub_task"),
+    "vstar": ("image", "text", "label", "question_id"),
+    "hrbench4k": ("index", "image", "question", "A", "B", "C", "D", "answer", "category", "cycle_category"),
+    "hrbench8k": ("index", "image", "question", "A", "B", "C", "D", "answer", "category", "cycle_category"),
+    "mmerealworld_lite": ("index", "bytes", "question", "multi-choice options", "answer", "category", "l2-category"),
+}
+"""Benchmark -> columns that its tasks read, ours and lmms-eval's."""
+assert COLUMNS.keys() == TASKS.keys()

@@ -1,4 +1,4 @@
-"""A mirror's questions for people: pictures, text, options and evidence boxes by doc_id. Torch-free; reads parquet itself."""
+"""A mirror's questions for people: pictures, text, options and evidence boxes by doc_id. Torch-free; reads the files itself."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from models.evaluation.boxes import read_sidecar
 from models.evaluation.rows import reading_of
 from models.evaluation.tasks import dataset_of
 
+_ROWS_AT_ONCE = 16
 Box = tuple[int, float, float, float, float]
 """Image index, then normalised x0, y0, x1, y1."""
 
@@ -33,34 +34,90 @@ class Asked:
 def read_questions(mirror: Path, benchmark: str, task: str, doc_ids: Iterable[int]) -> dict[int, Asked]:
     """doc_id -> question, of one task (lmms-eval's name) over the data set folder `mirror`.
 
-    FileNotFoundError when the folder does not hold the task's split as parquet; IndexError for a doc_id beyond it.
+    FileNotFoundError when the folder does not hold the task's split as parquet or Arrow; IndexError for a doc_id beyond it.
     """
-    from pyarrow import parquet
-
     config, split = dataset_of(task)
     wanted = sorted(set(doc_ids))
     reading, boxes = reading_of(benchmark), boxes_of(mirror, task)
     found: dict[int, Asked] = {}
     first = 0
-    for file in _files(mirror, config, split):
-        source = parquet.ParquetFile(file)
-        rows = source.metadata.num_rows
-        inside = [doc for doc in wanted if first <= doc < first + rows]
+    for file in split_files(mirror, config, split):
+        source = _Split(file)
+        inside = [doc for doc in wanted if first <= doc < first + source.rows]
         if inside:
-            table = source.read().take([doc - first for doc in inside])
-            for doc_id, document in zip(inside, table.to_pylist()):
-                document = {name: _opened(value) for name, value in document.items()}
-                found[doc_id] = Asked(
-                    reading.question(document).strip(),
-                    tuple(reading.options(document)),
-                    reading.target(document),
-                    tuple(reading.images(document)),
-                    boxes.get(doc_id, ()),
-                )
-        first += rows
+            for doc_id, document in zip(inside, source.take([doc - first for doc in inside])):
+                found[doc_id] = _asked(reading, document, boxes.get(doc_id, ()))
+        first += source.rows
     if missing := [doc for doc in wanted if doc not in found]:
         raise IndexError(f"{task}: the data set holds {first} questions, there is no number {missing[0]}")
     return found
+
+
+def first_question(mirror: Path, benchmark: str, task: str, columns: Iterable[str]) -> int:
+    """Number of the task's questions, the first of which was read, its pictures decoded.
+
+    FileNotFoundError as in `read_questions`; LookupError for a column that is not there; OSError or ValueError for a file,
+    picture or text that cannot be read.
+    """
+    total, reading = 0, reading_of(benchmark)
+    for file in split_files(mirror, *dataset_of(task)):
+        source = _Split(file)
+        if missing := [name for name in columns if name not in source.columns]:
+            raise LookupError(f"{file.name} has no column {', '.join(missing)} (it has {', '.join(source.columns)})")
+        if not total and source.rows:
+            for picture in _asked(reading, source.take([0])[0], ()).images:
+                picture.load()
+        total += source.rows
+    return total
+
+
+def _asked(reading: Any, document: Mapping[str, Any], boxes: tuple[Box, ...]) -> Asked:
+    opened = {name: _opened(value) for name, value in document.items()}
+    return Asked(
+        reading.question(opened).strip(),
+        tuple(reading.options(opened)),
+        reading.target(opened),
+        tuple(reading.images(opened)),
+        boxes,
+    )
+
+
+class _Split:
+    """One file of a split: parquet, or Arrow as `datasets` prepares it. ValueError if it is neither."""
+
+    def __init__(self, file: Path) -> None:
+        import pyarrow
+        from pyarrow import parquet
+
+        self.file = file
+        try:
+            if file.suffix == ".arrow":
+                with pyarrow.memory_map(str(file)) as source:
+                    self.table = pyarrow.ipc.open_stream(source).read_all()
+                self.rows, self.columns = self.table.num_rows, tuple(self.table.column_names)
+            else:
+                self.table = None
+                opened = parquet.ParquetFile(file)
+                self.rows, self.columns = opened.metadata.num_rows, tuple(opened.schema_arrow.names)
+        except pyarrow.ArrowException as error:
+            raise ValueError(f"{file.name} cannot be read ({error})") from None
+
+    def take(self, rows: list[int]) -> list[dict[str, Any]]:
+        """These rows; a row group may hold gigabytes of pictures, so it is read in small batches."""
+        import pyarrow
+        from pyarrow import parquet
+
+        if self.table is not None:
+            return self.table.take(rows).to_pylist()
+        found: dict[int, dict[str, Any]] = {}
+        first, last = 0, max(rows)
+        for batch in parquet.ParquetFile(self.file).iter_batches(batch_size=_ROWS_AT_ONCE):
+            inside = [row for row in rows if first <= row < first + len(batch)]
+            found |= dict(zip(inside, batch.take(pyarrow.array([row - first for row in inside])).to_pylist())) if inside else {}
+            first += len(batch)
+            if first > last:
+                break
+        return [found[row] for row in rows]
 
 
 def boxes_of(mirror: Path, task: str) -> dict[int, tuple[Box, ...]]:
@@ -71,9 +128,7 @@ def boxes_of(mirror: Path, task: str) -> dict[int, tuple[Box, ...]]:
 
 def number_of_questions(mirror: Path, task: str) -> int:
     """Questions of the task's split. FileNotFoundError as in `read_questions`."""
-    from pyarrow import parquet
-
-    return sum(parquet.ParquetFile(file).metadata.num_rows for file in _files(mirror, *dataset_of(task)))
+    return sum(_Split(file).rows for file in split_files(mirror, *dataset_of(task)))
 
 
 def _opened(value: Any) -> Any:
@@ -85,19 +140,22 @@ def _opened(value: Any) -> Any:
     return value
 
 
-def _files(mirror: Path, config: str | None, split: str) -> list[Path]:
-    """The split's parquet files in order: what the data set's card names, else what the usual names are."""
+def split_files(mirror: Path, config: str | None, split: str) -> list[Path]:
+    """The split's files in order: what the data set's card names, else what the usual names are. FileNotFoundError."""
     card = mirror / "README.md"
     text = re.match(r"---\n(.*?)\n---", card.read_text(encoding="utf-8"), re.DOTALL) if card.is_file() else None
-    patterns = []
+    patterns: list[str] = []
     for one in (yaml.safe_load(text[1]) or {}).get("configs", []) if text else []:
         files = one.get("data_files", [])
         if one.get("config_name", "default") == (config or "default") and isinstance(files, list):
             for entry in files:
                 path = entry["path"] if entry["split"] == split else []
                 patterns += [path] if isinstance(path, str) else path
-    patterns = patterns or [f"{config or 'data'}/{split}-*.parquet", f"**/{split}-*.parquet"]
-    for pattern in patterns:
-        if found := sorted(mirror.glob(pattern)):
-            return found
-    raise FileNotFoundError(f"{mirror}: no parquet file of split {split}" + (f", configuration {config}" if config else ""))
+    if patterns:
+        found = sorted({file for pattern in patterns for file in mirror.glob(pattern)})
+    else:  # `datasets` finds files by their names alone where it is asked for no configuration
+        usual = () if config else (f"data/{split}-*.parquet", f"**/{split}-*.parquet")
+        found = next((files for pattern in usual if (files := sorted(mirror.glob(pattern)))), [])
+    if not found:
+        raise FileNotFoundError(f"{mirror}: no parquet file of split {split}" + (f", configuration {config}" if config else ""))
+    return found
