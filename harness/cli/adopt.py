@@ -10,8 +10,8 @@ from harness.cli.main import add_results
 from harness.cli.stored import open_store
 from harness.cli.words import plural
 from harness.jobs import Job, Source
-from models.hub import cached_snapshot
 from harness.spec.errors import SpecError, unknown
+from models.hub import cached_snapshot
 
 if TYPE_CHECKING:
     from harness.plan import Plan
@@ -81,6 +81,6 @@ def local_base(job: Job) -> Path | None:
         source = source.inputs["init"]
     assert isinstance(source, Source)
     if source.location.startswith("hub:"):
-        snapshot, _ = cached_snapshot(*source.location.removeprefix("hub:").split("@"))
-        return snapshot
+        repository, _, revision = source.location.removeprefix("hub:").partition("@")
+        return cached_snapshot(repository, revision)[0]
     return Path(source.location) if Path(source.location).is_dir() else None

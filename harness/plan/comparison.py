@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Literal
 
 from harness.jobs import Source
-from models.hub import cached_snapshot
 from harness.plan.sources import folder_digest, model_files
 from harness.spec.experiment import External
 from harness.spec.files import Loaded
 from harness.spec.profile import Profile
 from models.config import System
+from models.hub import cached_snapshot
 
 ENDPOINT = "openai"
 """lmms-eval's model for servers that speak OpenAI's chat-completions protocol."""
