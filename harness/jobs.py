@@ -85,6 +85,17 @@ class Job:
         return isinstance(other, Job) and self.key == other.key
 
 
+@dataclass(frozen=True, eq=False)
+class Known(Job):
+    """A job of which only kind and key are known (or the key's first 12 digits): nothing readable says what it is."""
+
+    known_key: str = ""
+
+    @property
+    def key(self) -> str:  # type: ignore[override]
+        return self.known_key
+
+
 class Graph:
     """Jobs by key, each once, parents before children."""
 

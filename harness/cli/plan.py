@@ -38,13 +38,14 @@ def main(options: argparse.Namespace) -> int:
     graph = merged(made)
     store = open_store(options.results, one_look=True)
     statuses = standing(store, graph)
-    todo = [job for job in graph if statuses[job.key].state not in ("done", "not needed")]
+    todo = [job for job in graph if statuses[job.key].state not in ("done", "damaged", "not needed")]
+    damaged = [job for job in graph if statuses[job.key].state == "damaged"]
     known = history(store) if todo else {}
     stated = made[0].profile.value.seconds
     costs = {job.key: seconds_of(job, known, stated) for job in todo}
     if options.json:
         print(json.dumps(as_json(made, graph, statuses, costs), indent=1, ensure_ascii=False))
-        return 0
+        return 2 if damaged else 0
     profile = made[0].profile.value
     for plan in made:
         print(heading(plan, store))
@@ -67,9 +68,12 @@ def main(options: argparse.Namespace) -> int:
     for said in filter(None, (bounds(profile, todo, costs), *warnings(profile, todo, costs))):
         print(said)
     spared = sum(statuses[job.key].state == "not needed" for job in graph)
-    done = f"{len(graph) - len(todo) - spared} done, {len(todo)} to run" + (f", {spared} not needed" if spared else "")
+    done = f"{len(graph) - len(todo) - len(damaged) - spared} done, {len(todo)} to run"
+    done += "".join(f", {n} {state}" for n, state in ((len(damaged), "damaged"), (spared, "not needed")) if n)
     print(f"{plural(len(graph), 'job')}: {done}{needed(profile, graph, costs)}")
-    return 0
+    for job in damaged:
+        print(f"damaged: {statuses[job.key].reason}")
+    return 2 if damaged else 0
 
 
 def needed(profile: Profile, graph: Graph, costs: Mapping[str, float | None]) -> str:
@@ -330,7 +334,7 @@ def _why(group: list[Job], statuses: Mapping[str, Status]) -> str:
     reasons = dict.fromkeys(
         "no result yet" if status.state in ("ready", "missing") else status.reason
         for status in (statuses[job.key] for job in group)
-        if status.state != "done"
+        if status.state not in ("done", "damaged")  # damage is told below the table
     )
     return "; ".join(reason for reason in reasons if reason)
 

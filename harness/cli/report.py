@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.cli.main import add_selection, plans
-from harness.cli.stored import open_store
+from harness.cli.stored import damage, open_store
 
 if TYPE_CHECKING:
     from harness.plan import Plan
@@ -23,11 +24,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(options: argparse.Namespace) -> int:
     from harness.cli.run import ensure_writable
     from harness.cli.tracking import tracker
+    from harness.plan import merged
 
     ensure_writable(options.reports)
     store = open_store(options.results)
-    write(plans(options), store, options.reports, tracker(store), force=options.force)
-    return 0
+    made = plans(options)
+    write(made, store, options.reports, tracker(store), force=options.force)
+    damaged = damage(store, merged(made))
+    print("\n".join(damaged), end="\n" * bool(damaged), file=sys.stderr)
+    return 2 if damaged else 0
 
 
 def write(made: list[Plan], store: Store, reports: Path, tracking: Any = None, force: bool = False) -> None:

@@ -1,27 +1,39 @@
-"""`run.py retry [KEY…]`: run failed jobs again, and what they need."""
+"""`run.py retry [KEY…]`: run failed jobs again, and what they need; `--damaged`: set damaged ones aside."""
 
 from __future__ import annotations
 
 import argparse
 import gc
+import sys
+from collections.abc import Sequence
+from pathlib import Path
 
 from harness.cli.main import add_results
-from harness.cli.stored import open_store, rebuilt, selected
+from harness.cli.stored import damage, open_store, rebuilt, selected
+from harness.cli.words import plural
+from harness.jobs import Job
+from harness.spec.errors import SpecError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("keys", nargs="*", metavar="KEY", help="these jobs (default: all that failed)")
     parser.add_argument("--profile", default="proxy", metavar="P", help="whose resources they get (default: proxy)")
+    parser.add_argument("--damaged", action="store_true", help="set these damaged jobs aside (default: all), to be made anew")
     add_results(parser)
 
 
 def main(options: argparse.Namespace) -> int:
+    if options.damaged:
+        return set_aside(options.results, options.keys)
     from harness.cli.run import work
     from harness.jobs import Graph
     from harness.spec.files import load_profile
 
     store, profile = open_store(options.results), load_profile(options.profile).value
     jobs = selected(store, options.keys) if options.keys else rebuilt(store)
+    if options.keys and (damaged := damage(store, jobs)):
+        print("\n".join(damaged), file=sys.stderr)
+        return 2
     statuses = store.statuses(jobs)
     again = [job for job in jobs if options.keys or statuses[job.key].state == "failed"]
     if not again:
@@ -31,3 +43,21 @@ def main(options: argparse.Namespace) -> int:
     outcome = work(Graph(again), store, profile)
     print("run.py FILE goes on with what depends on them")
     return outcome.exit_code
+
+
+def set_aside(results: Path, keys: Sequence[str]) -> int:
+    """Move the folders of damaged jobs to .damaged/; nothing is deleted and nothing run."""
+    store = open_store(results)
+    damaged = [job for job in rebuilt(store) if store.damage(job)]
+    chosen = [job for job in damaged if not keys or any(fits(job, key) for key in keys)]
+    for key in keys:
+        if not any(fits(job, key) for job in chosen):
+            raise SpecError(f"{key}: no damaged job begins with it; run.py status shows which are damaged")
+    for job in chosen:
+        print(f"{job.kind} {job.name}: set aside in {store.set_aside(store.folder(job))}")
+    print(f"{plural(len(chosen), 'damaged job')} set aside" + ("; run.py FILE makes them anew" if chosen else ""))
+    return 0
+
+
+def fits(job: Job, key: str) -> bool:
+    return len(key) >= 4 and (job.key.startswith(key[: len(job.key)]) or job.name == key)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.cli.main import add_selection, plans
-from harness.cli.stored import history, open_store
+from harness.cli.stored import damage, history, open_store
 from harness.cli.tracking import begin, tracker
 from harness.cli.words import plural
 from harness.jobs import Source
@@ -33,13 +33,14 @@ def main(options: argparse.Namespace) -> int:
 
     made = plans(options)
     store = open_store(options.results)
-    graph = merged(made).needed(store.is_done)
+    everything = merged(made)
     ensure_writable(options.reports)
     profile = made[0].profile.value
-    if fetch_benchmarks(graph, store):
+    if fetch_benchmarks(needed(everything, store), store):
         made = plans(options)  # a branch's commit, and with it the jobs' keys, are known only now
-        graph = merged(made).needed(store.is_done)
-    todo = not all(store.is_done(job) for job in graph)
+        everything = merged(made)
+    graph, damaged = needed(everything, store), damage(store, everything)
+    todo = not all(store.is_done(job) or store.damage(job) for job in graph)
     if todo:
         gc.enable()
         store.ensure_writable()
@@ -55,7 +56,15 @@ def main(options: argparse.Namespace) -> int:
         print("the same command goes on from here; run.py status shows where it stands", file=sys.stderr)
         return outcome.exit_code
     write(made, store, options.reports, tracker(store))
+    if damaged := damaged or damage(store, everything):
+        print("\n".join(damaged), file=sys.stderr)
+        return 2
     return outcome.exit_code if outcome is not None else 0
+
+
+def needed(graph: Graph, store: Store) -> Graph:
+    """What is still asked for. A damaged job asks for nothing: it is not made anew unasked."""
+    return graph.needed(lambda job: store.is_done(job) or bool(store.damage(job)))
 
 
 def work(graph: Graph, store: Store, profile: Profile, detach: bool = False) -> Outcome:
@@ -67,7 +76,8 @@ def work(graph: Graph, store: Store, profile: Profile, detach: bool = False) -> 
     stated: dict[str, float] = dict(profile.seconds.items())
     outcome = run_profile(graph, store, profile, forecast=lambda job: seconds_of(job, known, stated), detach=detach)
     blocked = [problem for problem in outcome.problems if problem.state == "blocked"]
-    for line in (*outcome.notes, *(str(problem) for problem in outcome.problems if problem not in blocked)):
+    said = [problem for problem in outcome.problems if problem.state not in ("blocked", "damaged")]
+    for line in (*outcome.notes, *map(str, said)):
         print(line, file=sys.stderr)
     if blocked:
         print(f"{plural(len(blocked), 'job')} could not run for it: run.py status shows which", file=sys.stderr)

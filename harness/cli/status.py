@@ -43,7 +43,7 @@ def main(options: argparse.Namespace) -> int:
         print(told)
     if advice := other_code(store, jobs, statuses):
         print(advice)
-    return 1 if counts["failed"] else 0
+    return 2 if counts["damaged"] else 1 if counts["failed"] else 0
 
 
 def line(job: Job, status: Status) -> list[str]:

@@ -7,12 +7,13 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.jobs import Graph, Job, Source
+from harness.jobs import Graph, Job, Known, Source
 
 if TYPE_CHECKING:
     from harness.dispatch.slurm_queue import SlurmQueue
     from harness.plan.cost import Finished
     from harness.store import Owner, Record, Status, Store
+    from harness.store.records import Upstream
 
 
 RESUMING = ("train", "evaluate", "ask")
@@ -54,7 +55,7 @@ def standing(store: Store, graph: Graph) -> dict[str, Status]:
         for key, reason in stuck(store, _slurm_queue(True)).items():
             if key in statuses and statuses[key].state is State.SUBMITTED:
                 statuses[key] = Status(State.SUBMITTED, f"{statuses[key].reason}: {reason}", statuses[key].attempt)
-    needed = graph.needed(lambda job: statuses[job.key].state is State.DONE)
+    needed = graph.needed(lambda job: statuses[job.key].state in (State.DONE, State.DAMAGED))
     idle = (State.MISSING, State.READY, State.BLOCKED)
     spared = (job for job in graph if job not in needed and statuses[job.key].state in idle)
     return statuses | {job.key: Status(State.SPARED) for job in spared}
@@ -81,9 +82,21 @@ def finished(store: Store) -> list[Finished]:
     return found
 
 
+def damage(store: Store, jobs: Iterable[Job]) -> list[str]:
+    """A line for each job that is damaged."""
+    return [f"damaged: {line}" for job in jobs if (line := store.damage(job))]
+
+
 def rebuilt(store: Store, records: Iterable[Record] | None = None) -> list[Job]:
-    """The store's jobs, with their parents, from what their spec.json says."""
+    """The store's jobs, with their parents, from what their spec.json says; a `Known` for one that cannot be read."""
+    from harness.store import StoreError
+
     known = {record.key: record for record in (records or store.records())}
+    unreadable: dict[str, Job] = {
+        key12: Known(folder.parent.name, {}, {}, slug, key12)
+        for folder in store.damaged_specs()
+        for slug, _, key12 in [folder.name.rpartition("-")]
+    }
     made: dict[str, Job] = {}
 
     def job(record: Record) -> Job:
@@ -91,13 +104,22 @@ def rebuilt(store: Store, records: Iterable[Record] | None = None) -> list[Job]:
             inputs: dict[str, Job | Source] = {}
             for role, upstream in record.inputs.items():
                 if upstream.kind:
-                    inputs[role] = job(known.get(upstream.key) or store.record(upstream.key, upstream.kind))
+                    inputs[role] = parent(upstream)
                 else:
                     inputs[role] = Source(upstream.location, upstream.key.removeprefix("source:"))
             made[record.key] = Job(record.kind, record.payload, inputs, record.slug)
         return made[record.key]
 
-    return [job(record) for record in known.values()]
+    def parent(upstream: Upstream) -> Job:
+        if (found := unreadable.get(upstream.key[:12])) is not None:
+            return found
+        try:
+            return job(known.get(upstream.key) or store.record(upstream.key, upstream.kind))
+        except StoreError:  # its folder is gone
+            return Known(upstream.kind, {}, {}, "", upstream.key)
+
+    found = [job(record) for record in known.values()]
+    return found + ([] if records else list(unreadable.values()))
 
 
 def selected(store: Store, keys: Iterable[str]) -> list[Job]:

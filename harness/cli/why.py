@@ -33,7 +33,7 @@ def main(options: argparse.Namespace) -> int:
             cell.name.replace(" / ", "/") for plan in plans(options) for cell in plan.cells if cell.protocol == "paper"
         ]
         raise SpecError(unknown(f'no cell "{options.cell}"', options.cell, names, "cells"))
-    known = history(store)
+    known, damaged = history(store), False
     for plan, cell in found:
         print(f"{plan.experiment.value.kind} {plan.experiment.value.name}: {cell.name}")
         if delta := plan.experiment.value.row(cell.row).delta:
@@ -45,6 +45,7 @@ def main(options: argparse.Namespace) -> int:
         jobs = plan.jobs_of(cell)
         statuses = standing(store, Graph(jobs))
         todo = [job for job in jobs if statuses[job.key].state not in ("done", "not needed")]
+        damaged = damaged or any(statuses[job.key].state == "damaged" for job in todo)
         profile = plan.profile.value
         costs = {job.key: seconds_of(job, known, profile.seconds) for job in todo}
         rows = [
@@ -72,7 +73,7 @@ def main(options: argparse.Namespace) -> int:
         print(f"  {needed - len(todo)} of {plural(needed, 'job')} done; left: {', '.join(parts)}")
         for warning in warnings(profile, todo, costs):
             print(f"  {warning}")
-    return 0
+    return 2 if damaged else 0
 
 
 def named(plan: Plan, text: str) -> list[Cell]:

@@ -36,6 +36,8 @@ BARREN_WORKERS = 3
 """Workers in a row that died before they began any job; then something is wrong with starting them at all."""
 PATIENCE_SECONDS = 60.0
 """How long a full or read-only store is waited for."""
+SILENT_DRIVER_SECONDS = 86_400.0
+"""A driver of another boot of this host is taken for gone so long after it last wrote orders."""
 UNSEEN_SECONDS = 600.0
 """After so long without a sign of life, a claim that cannot be checked from here is no reason to wait for it."""
 
@@ -221,7 +223,7 @@ class Driver:
 
     def _tend(self, statuses: Mapping[str, Status]) -> None:
         """Orders for the workers, and as many workers as there is work and room for."""
-        grants = self._alone_last(statuses, {job.key: self.retries.grant(job, statuses[job.key]) for job in self.graph})
+        grants = self._alone_last(statuses, {job.key: self._grant(job, statuses) for job in self.graph})
         self._command(statuses, grants)
         self._bury()
         able: dict[str, int] = {}
@@ -242,6 +244,11 @@ class Driver:
                         break
                     there.append(lease)
                     waiting += 1
+
+    def _grant(self, job: Job, statuses: Mapping[str, Status]) -> int:
+        """The attempt that may be begun; 0 for none, as while an input is damaged."""
+        damaged = any(statuses[parent.key].state is State.DAMAGED for parent in job.parents)
+        return 0 if damaged else self.retries.grant(job, statuses[job.key])
 
     @staticmethod
     def _able(job: Job, statuses: Mapping[str, Status], grants: Mapping[str, int]) -> bool:
@@ -300,7 +307,7 @@ class Driver:
         for lease in leases.leases(self.store):
             if lease.owner.host != self.me.host:
                 continue
-            if lease.owner.alive() is False:
+            if not lease.alive():
                 leases.drop(self.store, lease.id)
             else:
                 alive.append(lease)
@@ -396,7 +403,9 @@ class Driver:
         """Remove what a driver of this host left, once neither it nor a worker of it is there."""
         record = Orders.read(other / "orders.json")
         driver = record.driver if record else None
-        if driver is None or driver == self.me or driver.alive() is not False:
+        if driver is None or driver == self.me:
+            return
+        if driver.alive(last_sign=(other / "orders.json").stat().st_mtime + SILENT_DRIVER_SECONDS) is not False:
             return
         plan = str((other / "orders.json").relative_to(self.store.root))
         if not any(lease.plan == plan and lease.alive() for lease in leases.leases(self.store)):

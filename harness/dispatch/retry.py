@@ -41,7 +41,7 @@ class Retries:
     def grant(self, job: Job, status: Status) -> int:
         """The number of the attempt that may be begun now; 0 for none."""
         state, newest = status.state, status.attempt.number if status.attempt else 0
-        if state is State.DONE:
+        if state in (State.DONE, State.DAMAGED):
             return 0
         history = self._histories.get(job.key)
         if history is None:

@@ -18,7 +18,20 @@ from harness.dispatch.slurm_limits import scale_of
 from harness.dispatch.slurm_queue import Phase, SlurmQueue, Standing, last_words, why
 from harness.dispatch.slurm_request import Scale
 from harness.jobs import Job
-from harness.store import AlreadyDone, Attempt, Failure, Held, Owner, Record, State, Store, StoreError, leases
+from harness.store import (
+    AlreadyDone,
+    Attempt,
+    Damaged,
+    Failure,
+    Held,
+    Owner,
+    Record,
+    State,
+    Store,
+    StoreError,
+    files,
+    leases,
+)
 from harness.store.leases import Lease
 
 RELEASES = 3
@@ -207,12 +220,12 @@ class Watch:
         gets, goes with the submission."""
         try:
             begun = attempt or self.store.begin_attempt(record, lease=lease.id)
-        except (Held, AlreadyDone):
-            return  # somebody else has it by now
+        except (Held, AlreadyDone, Damaged):
+            return  # somebody else has it by now, or had
         begun.fail(failure.cause, failure.type, failure.message)
         if attempt is None:
             with suppress(OSError):  # the reason is written down all the same
-                begun.log.write_text(last)
+                files.replace_bytes(begun.log, last.encode())
 
     def _cancelled_by_hand(self, key: str, standing: Standing) -> bool:
         by_dependency = standing.reason == "DependencyNeverSatisfied" or self._parent_failed(key)
@@ -221,6 +234,6 @@ class Watch:
     def _parent_failed(self, key: str) -> bool:
         statuses = self.store.statuses(self.jobs[key].parents)
         return any(
-            status.state in (State.FAILED, State.BLOCKED, State.INTERRUPTED, State.READY, State.MISSING)
+            status.state in (State.FAILED, State.BLOCKED, State.DAMAGED, State.INTERRUPTED, State.READY, State.MISSING)
             for status in statuses.values()
         )

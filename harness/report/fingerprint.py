@@ -34,7 +34,7 @@ def fingerprint(study: Study, store: Store) -> str:
             results[key] = {name: entry.get("sha256", "linked") for name, entry in done["outputs"].items()}
     for key, status in store.statuses(unfinished).items() if unfinished else ():
         if key not in results:
-            results[key] = str(status.state) + (f": {status.reason}" if status.state in ("failed", "blocked") else "")
+            results[key] = str(status.state) + (f": {status.reason}" if status.state in ("failed", "blocked", "damaged") else "")
     return digest(
         {
             "renderer": renderer(),

@@ -104,23 +104,31 @@ class Reader:
             rows = read_rows(out / "samples.jsonl")
             result = json.loads((out / "result.json").read_text())
         except (OSError, ValueError) as error:
-            raise Unmeasured("failed", f"{job.name}: {error}") from None
+            raise Unmeasured("failed", f"{job.name}: {self._shown(str(error))}") from None
         return Measured(evaluation, rows, result)
 
     def _why(self, job: Any) -> tuple[str, str]:
         status = self.store.status(job)
+        if status.state is State.DAMAGED:
+            return "failed", f"damaged: {status.reason}"
         if status.state is State.FAILED:
-            return "failed", f"{job.kind} {job.name}: {status.reason}"
+            return "failed", f"{job.kind} {job.name}: {self._shown(status.reason)}"
         if status.state is State.BLOCKED:
             culprit, reason = self._culprit(job)
-            return "failed", f"{culprit.kind} {culprit.name}: {reason}"
+            return "failed", f"{culprit.kind} {culprit.name}: {self._shown(reason)}"
         return "not run", f"{job.name} is {status.state}"
 
+    def _shown(self, reason: str) -> str:
+        """Without the folder that the store or the working directory lies in: a report says nothing of where it was made."""
+        for folder in (self.store.root.parent, Path.cwd(), Path.home()):
+            reason = reason.replace(f"{folder}/", "") if folder != Path("/") else reason
+        return reason
+
     def _culprit(self, job: Any) -> tuple[Any, str]:
-        """The failed ancestor that blocks the job."""
+        """The failed or damaged ancestor that blocks the job."""
         for parent in job.parents:
             status = self.store.status(parent)
-            if status.state is State.FAILED:
+            if status.state in (State.FAILED, State.DAMAGED):
                 return parent, status.reason
             if status.state is State.BLOCKED:
                 return self._culprit(parent)

@@ -67,8 +67,9 @@ class Attempt:
 
     @cached_property
     def claim(self) -> Mapping[str, Any]:
-        """The claim as it was when first looked at. Its `owner` never changes."""
-        return files.read_json(self.path / "claim.json") or {}
+        """The claim as it was when first looked at. Its `owner` never changes. {} when it cannot be read: nobody's attempt."""
+        claim = files.read_note(self.path / "claim.json")
+        return claim if isinstance(claim.get("owner"), dict) else {}
 
     @property
     def owner(self) -> Owner:
@@ -76,15 +77,17 @@ class Attempt:
 
     @property
     def failure(self) -> Failure | None:
-        record = files.read_json(self.path / "failure.json")
-        if record is None:
-            return None
+        path = self.path / "failure.json"
+        record = files.read_note(path)
+        if not all(isinstance(record.get(name), str) for name in ("cause", "type", "message")):
+            lost = "its failure.json cannot be read"
+            return Failure("interrupted", "", lost) if os.path.lexists(path) else None
         name = record.get("traceback")
         return Failure(
             record["cause"],
             record["type"],
             record["message"],
-            self.path / name if name else None,
+            self.path / str(name) if name else None,
             record.get("micro_batch"),
         )
 
@@ -95,9 +98,12 @@ class Attempt:
 
     def alive(self, schedulers: Mapping[str, Scheduler] | None = None) -> bool | None:
         """Whether somebody is at work in it: False once it ended, was released, or its owner is gone; None unknown."""
-        if self.released or (self.path / "failure.json").exists():
+        if self.released or os.path.lexists(self.path / "failure.json"):
             return False
-        return self.owner.alive(schedulers) if "owner" in self.claim else False
+        try:
+            return self.owner.alive(schedulers, self.last_beat) if "owner" in self.claim else False
+        except FileNotFoundError:  # removed since we looked
+            return False
 
     def beat(self) -> None:
         """A sign of life: the claim file's time."""
@@ -115,7 +121,7 @@ class Attempt:
     def fail(self, cause: str, kind: str, message: str, traceback: str = "", micro_batch: int | None = None) -> None:
         """Record how the attempt ended. Raises OSError when even that cannot be written."""
         if traceback:
-            (self.path / "traceback.txt").write_text(traceback)
+            files.replace_bytes(self.path / "traceback.txt", traceback.encode(errors="replace"))
         files.write_json(
             self.path / "failure.json",
             {
@@ -164,7 +170,7 @@ def create_attempt(folder: Path, number: int, owner: Owner, **facts: Any) -> Att
         files.write_json(
             new / "claim.json", {"owner": owner.record(), "attempt": number, "started": time.time(), **facts}
         )
-        os.rename(new, home / str(number))
+        files.renamed(new, home / str(number))
     except OSError:
         shutil.rmtree(new, ignore_errors=True)
         if (home / str(number)).exists():

@@ -1,7 +1,8 @@
 """Writing files so that nobody ever reads half of one, and reading files that somebody may be writing.
 
 Knows nothing about jobs. Every JSON text is written to a temporary name, synced and renamed; a publication that must
-happen once is a hard link, which fails when the name is taken.
+happen once is a hard link, which fails when the name is taken. The harness writes through `opened`, `synced`, `renamed`
+and `linked` and nowhere else, so that a test can make each write fail.
 """
 
 from __future__ import annotations
@@ -10,12 +11,13 @@ import ctypes
 import errno
 import json
 import os
+import stat
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 T = TypeVar("T")
 
@@ -62,13 +64,50 @@ def dumps(value: Any) -> str:
     return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def _write(path: Path, text: str, durable: bool) -> None:
+def opened(path: Path, mode: str) -> IO[Any]:
+    """`path`, open for writing. mode: "w", "a" or "wb"; text is UTF-8."""
+    return path.open(mode, encoding=None if "b" in mode else "utf-8")
+
+
+def synced(descriptor: int) -> None:
+    """Returns once the file is on the disk."""
+    os.fsync(descriptor)
+
+
+def renamed(old: Path, new: Path) -> None:
+    """Replace `new` by `old` in one step."""
+    os.rename(old, new)
+
+
+def linked(old: Path, new: Path) -> None:
+    """Give `old` a second name. Raises FileExistsError when it is taken."""
+    os.link(old, new)
+
+
+def append(path: Path, text: str) -> None:
+    """Raises OSError; part of `text` may have been written then."""
+    with opened(path, "a") as file:
+        file.write(text)
+
+
+def replace_bytes(path: Path, content: bytes, *, durable: bool = False) -> None:
+    """Replace `path`: a reader sees the old content or the new one. Raises OSError, and leaves nothing half written."""
+    temporary = _beside(path)
     try:
-        with path.open("w", encoding="utf-8") as file:
-            file.write(text)
+        _write(temporary, content, durable)
+        renamed(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _write(path: Path, content: str | bytes, durable: bool) -> None:
+    try:
+        with opened(path, "wb" if isinstance(content, bytes) else "w") as file:
+            file.write(content)
             file.flush()
             if durable:
-                os.fsync(file.fileno())
+                synced(file.fileno())
     except OSError:
         path.unlink(missing_ok=True)
         raise
@@ -83,9 +122,7 @@ def write_json(path: Path, value: Any, *, durable: bool = True) -> None:
 
     durable: survives a power cut; False for what means nothing after one.
     """
-    temporary = _beside(path)
-    _write(temporary, dumps(value), durable)
-    temporary.rename(path)
+    replace_bytes(path, dumps(value).encode(), durable=durable)
 
 
 def write_many(values: Mapping[Path, Any], few: int = 16) -> None:
@@ -100,7 +137,7 @@ def write_many(values: Mapping[Path, Any], few: int = 16) -> None:
             _write(name, dumps(values[path]), durable=False)
         sync_file_system(next(iter(temporary)).parent)
         for name, path in temporary.items():
-            name.rename(path)
+            renamed(name, path)
     finally:
         for name in temporary:
             name.unlink(missing_ok=True)
@@ -111,7 +148,7 @@ def link_json(path: Path, value: Any) -> bool:
     temporary = _beside(path)
     _write(temporary, dumps(value), durable=True)
     try:
-        os.link(temporary, path)
+        linked(temporary, path)
     except FileExistsError:
         return False
     finally:
@@ -120,14 +157,35 @@ def link_json(path: Path, value: Any) -> bool:
     return True
 
 
+def read_text(path: Path) -> str:
+    """Raises OSError; also for what is no regular file, such as a pipe, instead of waiting for a writer."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    with open(descriptor, encoding="utf-8") as file:
+        return file.read()
+
+
 def read_json(path: Path) -> Any:
-    """The value, or None when there is no such file. Raises StoreError for text that is not JSON."""
+    """The value, or None when there is no such file. Raises StoreError for what cannot be read as JSON text."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(read_text(path))
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except ValueError as error:
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be read ({error.strerror})") from error
+    except (ValueError, RecursionError) as error:
         raise StoreError(f"{path}: not a JSON text ({error}); it was not written by this program") from error
+
+
+def read_note(path: Path) -> dict[str, Any]:
+    """A file that decides nothing about results and can be made again: {} when it is missing or unreadable."""
+    try:
+        found = read_json(path)
+    except StoreError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def read_lines(path: Path, offset: int = 0) -> tuple[list[dict[str, Any]], int]:
@@ -168,7 +226,7 @@ def sync_folder(folder: Path) -> None:
     """Make the names in `folder` survive a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        synced(descriptor)
     except OSError as error:
         if error.errno not in (errno.EINVAL, errno.EROFS):
             raise
@@ -184,7 +242,7 @@ def sync_tree(folder: Path, few: int = 64) -> None:
     for path in members:
         descriptor = os.open(path, os.O_RDONLY)
         try:
-            os.fsync(descriptor)
+            synced(descriptor)
         finally:
             os.close(descriptor)
 

@@ -6,6 +6,7 @@ whose owner is gone counts for nothing, so nobody has to clean up after a kill.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -24,7 +25,8 @@ class Lease:
     """owner: the worker (until it reports, whoever launched it). driver: who steers it. plan: the driver's plan file.
 
     remaining: keys promised to it alone. current: the key it works on. shape: what kind of process it is, see Order.
-    gpus: the devices it was given. code: the version it was started with. log: where its own output goes.
+    gpus: the devices it was given. code: the version it was started with. log: where its own output goes. last_sign: Unix
+    seconds of its file's time, which its worker renews; None before it was written.
     """
 
     id: str
@@ -38,10 +40,11 @@ class Lease:
     code: str = ""
     log: str = ""
     started: float = field(default_factory=time.time)
+    last_sign: float | None = field(default=None, compare=False)
 
     def alive(self, schedulers: Mapping[str, Scheduler] | None = None) -> bool:
         """Whether its owner is there, as far as anybody can tell."""
-        return self.owner.alive(schedulers) is not False
+        return self.owner.alive(schedulers, self.last_sign) is not False
 
     def record(self) -> dict[str, Any]:
         return {
@@ -53,7 +56,16 @@ class Lease:
         }
 
     @classmethod
-    def read(cls, record: Mapping[str, Any]) -> Lease:
+    def read(cls, path: Path) -> Lease | None:
+        """None when there is none, or it cannot be read: then its jobs count as nobody's, and are taken once all the same."""
+        record = files.read_note(path)
+        try:
+            return cls._of(record, path.stat().st_mtime)
+        except (FileNotFoundError, KeyError, TypeError, AttributeError):
+            return None
+
+    @classmethod
+    def _of(cls, record: Mapping[str, Any], last_sign: float) -> Lease:
         driver = record["driver"]
         return cls(
             **{name: record[name] for name in ("id", "plan", "current", "shape", "code", "log", "started")},
@@ -61,6 +73,7 @@ class Lease:
             gpus=tuple(record["gpus"]),
             owner=Owner.read(record["owner"]),
             driver=Owner.read(driver) if driver else None,
+            last_sign=last_sign,
         )
 
 
@@ -74,17 +87,12 @@ def path_of(store: Store, lease_id: str) -> Path:
 
 def leases(store: Store) -> list[Lease]:
     """All that lie there, those of dead owners too."""
-    found = []
-    for path in sorted(home(store).glob("*.json")):
-        record = files.read_json(path)
-        if record is not None:
-            found.append(Lease.read(record))
-    return found
+    found = map(Lease.read, sorted(home(store).glob("*.json")))
+    return [lease for lease in found if lease is not None]
 
 
 def read(store: Store, lease_id: str) -> Lease | None:
-    record = files.read_json(path_of(store, lease_id))
-    return Lease.read(record) if record is not None else None
+    return Lease.read(path_of(store, lease_id))
 
 
 def write(store: Store, lease: Lease) -> Lease:
@@ -100,6 +108,11 @@ def update(store: Store, lease_id: str, **changes: Any) -> Lease | None:
     with store.lock("leases"):
         lease = read(store, lease_id)
         return write(store, replace(lease, **changes)) if lease is not None else None
+
+
+def beat(store: Store, lease_id: str) -> None:
+    """A sign of life. Raises OSError when the lease is gone."""
+    os.utime(path_of(store, lease_id))
 
 
 def drop(store: Store, lease_id: str) -> None:

@@ -1,13 +1,15 @@
 """Who holds something, and whether they are still there.
 
 An owner is gone only when the process table (or the scheduler) of the place that it named says so. Where nobody here
-can look, the answer is None: unknown, never gone.
+can look, the answer is None: unknown, never gone. Two machines may have one host name (containers, golden images), so
+another boot under our own name counts as this machine before it was restarted only once its heartbeat has ceased.
 """
 
 from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -16,6 +18,10 @@ from typing import Any
 
 Scheduler = Callable[["Owner"], bool | None]
 """Says whether a scheduler still knows an owner: True alive, False gone, None cannot tell now."""
+
+
+FRESH_SECONDS = 300.0
+"""A heartbeat younger than this may be that of another machine with our host name: twenty missed beats."""
 
 
 @lru_cache(maxsize=1)
@@ -95,15 +101,18 @@ class Owner:
     def record(self) -> dict[str, Any]:
         return {name: value for name, value in asdict(self).items() if value not in ("", None)}
 
-    def alive(self, schedulers: Mapping[str, Scheduler] | None = None) -> bool | None:
-        """True or False where somebody knows, else None."""
-        if self.host == host_name():
-            if self.boot == boot_id():
-                return start_time(self.pid) == self.start_time
-            if self.boot.split()[0] != boot_id().split()[0]:
-                return False
+    def alive(
+        self, schedulers: Mapping[str, Scheduler] | None = None, last_sign: float | None = None
+    ) -> bool | None:
+        """True or False where somebody knows, else None. last_sign: Unix seconds of its last heartbeat; None where it has none."""
+        if self.host == host_name() and self.boot == boot_id():
+            return start_time(self.pid) == self.start_time
         ask = (schedulers or {}).get(self.scheduler)
-        return ask(self) if ask is not None else None
+        if ask is not None:
+            return ask(self)
+        rebooted = self.host == host_name() and self.boot.split()[:1] != boot_id().split()[:1]
+        silent = last_sign is not None and time.time() - last_sign > FRESH_SECONDS
+        return False if rebooted and silent else None
 
     def __str__(self) -> str:
         if self.scheduler:

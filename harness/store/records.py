@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.identity import digest
 from harness.jobs import KIND_VERSIONS, Job, Source
 from harness.store import files
+from harness.store.done import Damaged
 
 
 @dataclass(frozen=True)
@@ -36,17 +38,39 @@ class Record:
 
     @classmethod
     def read(cls, folder: Path) -> Record:
-        """Raises StoreError when the folder holds no spec.json."""
-        text = files.read_json(folder / "spec.json")
-        if text is None:
+        """Raises StoreError when the folder holds no spec.json, and Damaged when that is not what the job was begun with."""
+        path = folder / "spec.json"
+        try:
+            text = files.read_json(path)
+        except files.StoreError as error:
+            raise Damaged(str(error)) from error
+        if text is None and not path.is_symlink():
             raise files.StoreError(f"{folder}: no spec.json; this is not a job's folder")
-        inputs = {
-            role: Upstream(
-                entry.get("job") or f"source:{entry['digest']}", entry.get("kind", ""), entry.get("location", "")
-            )
-            for role, entry in text["inputs"].items()
-        }
-        return cls(text["key"], text["kind"], text["version"], text["payload"], inputs, text["slug"], folder)
+        try:
+            inputs = {
+                role: Upstream(
+                    entry.get("job") or f"source:{entry['digest']}", entry.get("kind", ""), entry.get("location", "")
+                )
+                for role, entry in text["inputs"].items()
+            }
+            record = cls(text["key"], text["kind"], text["version"], text["payload"], inputs, text["slug"], folder)
+            key = record.computed_key()
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise Damaged(f"{path} is no job's spec") from error
+        if key != record.key:
+            raise Damaged(f"{path} was edited: its content has the key {key[:12]}, not {str(record.key)[:12]}")
+        return record
+
+    def computed_key(self) -> str:
+        """The key that the content has. Raises TypeError or ValueError for what no key can be made of."""
+        return digest(
+            {
+                "kind": self.kind,
+                "version": self.version,
+                "payload": self.payload,
+                "inputs": {role: upstream.key for role, upstream in self.inputs.items()},
+            }
+        )
 
 
 def record_of(job: Job) -> dict[str, Any]:

@@ -21,6 +21,8 @@ class State(StrEnum):
     """Stopped or killed; another attempt resumes from the newest checkpoint."""
     FAILED = "failed"
     DONE = "done"
+    DAMAGED = "damaged"
+    """It was done, and what it left is no longer what it left. Nothing is recomputed until a person asks for it."""
     SPARED = "not needed"
     """Not done, and nothing that is not done waits for it. Said by who asks for a graph, not by the store."""
 

@@ -12,10 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from harness.jobs import Job
-from harness.store import files, outputs
+from harness.store import done as done_file
+from harness.store import files, integrity, outputs
 from harness.store.attempts import Attempt, attempts_of, create_attempt
+from harness.store.done import Damaged
 from harness.store.files import StoreError
-from harness.store.owners import Owner, Scheduler
+from harness.store.integrity import NOT_DONE, Finding
+from harness.store.owners import Owner, Scheduler, host_name
 from harness.store.records import Record, record_of
 from harness.store.states import State, Status
 
@@ -40,6 +43,8 @@ class Store:
         self._folders: dict[tuple[str, str], Path] = {}
         self._listed: dict[str, int] = {}
         """Kind → the time of its folder when it was last listed."""
+        self._examined: dict[Path, tuple[object, Finding]] = {}
+        """Job's folder → stamps of DONE.json and spec.json, and what was found then: each job is checked once by this object."""
 
     # Finding
 
@@ -99,17 +104,18 @@ class Store:
 
     @staticmethod
     def _unwritten(job: Job, folder: Path) -> dict[str, Any] | None:
-        """What spec.json must say and does not. Raises StoreError when it is another job's."""
+        """What spec.json must say and does not; a damaged one is left as it is."""
         record = record_of(job)
-        there = files.read_json(folder / "spec.json")
-        if there is None:
+        try:
+            there = Record.read(folder)
+        except Damaged:
+            return None
+        except StoreError:
             return record
-        if there["key"] != job.key:
-            raise StoreError(
-                f"{folder}: holds another job ({there['key']}), not {job.key}; choose another results folder"
-            )
-        if there["inputs"] != record["inputs"] and not (folder / "DONE.json").exists():
-            return {**record, "slug": there["slug"]}  # the same content may lie elsewhere now
+        if there.key == job.key and not os.path.lexists(folder / done_file.NAME):
+            told = files.read_json(folder / "spec.json")
+            if told["inputs"] != record["inputs"]:
+                return {**record, "slug": there.slug}  # the same content may lie elsewhere now
         return None
 
     def ensure_writable(self) -> None:
@@ -134,25 +140,88 @@ class Store:
         return Record.read(found[0])
 
     def records(self) -> Iterator[Record]:
-        """Every job that the store has a folder for."""
+        """Every job that the store has a folder for, but for those whose spec.json is damaged: see `damaged_specs`."""
         for spec in sorted(self.root.glob("[!.]*/*/spec.json")):
-            yield Record.read(spec.parent)
+            try:
+                yield Record.read(spec.parent)
+            except StoreError:
+                continue
+
+    def damaged_specs(self) -> dict[Path, str]:
+        """Job's folder → what is wrong with its spec.json."""
+        found = {}
+        for folder in sorted(self.root.glob("[!.]*/*/")):
+            key12 = folder.name.rpartition("-")[2]
+            if len(key12) == 12 and os.path.lexists(folder / "spec.json"):
+                try:
+                    if not Record.read(folder).key.startswith(key12):
+                        found[folder] = "spec.json is that of another job"
+                except StoreError as error:
+                    found[folder] = str(error).removeprefix(f"{folder}/")
+        return found
 
     # Where a job stands
 
+    def examined(self, job: Job | Record, *, loading: bool = False, afresh: bool = False) -> Finding:
+        """Whether the job is done, and whether what it left is still there. loading: a job is about to use it as its input.
+        afresh: by digest, whatever was noted before."""
+        home = self._home(job)
+        stamps = integrity.stamp(home / done_file.NAME), integrity.stamp(home / "spec.json")
+        if stamps == (None, None):
+            return NOT_DONE
+        known, found = self._examined.get(home, (None, NOT_DONE))
+        if known != stamps or loading or afresh:
+            reader = host_name() if loading else ""
+            found = integrity.examine(home, job.key, self._note(home), reader=reader, afresh=afresh)
+            self._examined[home] = stamps, found
+        return found
+
+    def _note(self, home: Path) -> Path:
+        """What was seen at the last check of the job in `home`."""
+        return self.root / ".checks" / f"{home.parent.name}-{home.name.rpartition('-')[2]}.json"
+
+    def damage(self, job: Job | Record) -> str:
+        """What is wrong with what the job left, and the remedy, in one line; "" when nothing is."""
+        found = self.examined(job).damage
+        return found and self.remedied(self._home(job), found)
+
+    def remedied(self, home: Path, damage: str) -> str:
+        """The damage in the job's folder `home` with what to do, in one line."""
+        key12, where = home.name.rpartition("-")[2], f"{home.parent.name}/{home.name}"
+        return f"{where}/{damage}; put it back, or set the job aside and make it anew: run.py retry {key12} --damaged"
+
     def is_done(self, job: Job | Record) -> bool:
-        return os.path.exists(os.path.join(self._home(job), "DONE.json"))
+        """Whether it is done and whole."""
+        return self.examined(job).done is not None
 
     def done(self, job: Job | Record) -> dict[str, Any] | None:
-        """The content of DONE.json: attempt, fence, outputs, seconds, finished, versions, code; None when not done."""
-        return files.read_json(self._home(job) / "DONE.json")
+        """The content of DONE.json: key, attempt, fence, outputs, seconds, finished, versions, code, checksum; None when the
+        job is not done, or damaged."""
+        return self.examined(job).done
 
-    def outputs(self, job: Job | Record) -> Path:
-        """The out/ folder of the attempt that won. Raises StoreError when the job is not done."""
-        done = self.done(job)
-        if done is None:
+    def outputs(self, job: Job | Record, *, loading: bool = False) -> Path:
+        """The out/ folder of the attempt that won. Raises StoreError when the job is not done, Damaged when it is not whole.
+
+        loading: a job is about to use it as its input; then digests are compared, once on each host.
+        """
+        found = self.examined(job, loading=loading)
+        if found.damage:
+            raise Damaged(f"damaged: {self.damage(job)}")
+        if found.done is None:
             raise StoreError(f"{self._home(job)}: not done, so it has no outputs")
-        return self._home(job) / "attempts" / str(done["attempt"]) / "out"
+        return self._home(job) / "attempts" / str(found.done["attempt"]) / "out"
+
+    def set_aside(self, folder: Path) -> Path:
+        """Move a damaged job's folder out of the way, so that the job can run again; where it lies now. Raises StoreError."""
+        number, home = 1, self.root / ".damaged"
+        while os.path.lexists(place := home / f"{folder.parent.name}-{folder.name}-{number}"):
+            number += 1
+        with files.writing(home):
+            home.mkdir(exist_ok=True)
+            files.renamed(folder, place)
+            self._note(folder).unlink(missing_ok=True)
+        self._folders.pop((folder.parent.name, folder.name.rpartition("-")[2]), None)
+        return place
 
     def attempts(self, job: Job | Record) -> list[Attempt]:
         """Oldest first."""
@@ -180,7 +249,7 @@ class Store:
         for job in jobs:
             self._status(job, found)
         for job in jobs:
-            if found[job.key].state not in (State.DONE, State.RUNNING):
+            if found[job.key].state not in (State.DONE, State.RUNNING, State.DAMAGED):
                 if in_hand is None:
                     in_hand = self._keys_in_hand()
                 if job.key in in_hand:
@@ -189,7 +258,10 @@ class Store:
 
     def _status(self, job: Job, found: dict[str, Status]) -> Status:
         if job.key not in found:
-            if self.is_done(job):
+            examined = self.examined(job)
+            if examined.damage:
+                found[job.key] = Status(State.DAMAGED, self.damage(job))
+            elif examined.done is not None:
                 found[job.key] = Status(State.DONE)
             else:
                 parents = [(parent, self._status(parent, found)) for parent in job.parents]
@@ -209,7 +281,7 @@ class Store:
         if failure and failure.cause != "interrupted":
             return Status(State.FAILED, str(failure), newest)
         for parent, status in parents:
-            if status.state in (State.FAILED, State.BLOCKED):
+            if status.state in (State.FAILED, State.BLOCKED, State.DAMAGED):
                 return Status(State.BLOCKED, f"parent {parent.name} {status.state}", newest)
         if any(status.state is not State.DONE for _, status in parents):
             return Status(
@@ -247,6 +319,8 @@ class Store:
         home = self._home(job)
         if self.is_done(job):
             raise AlreadyDone(f"{home}: already done")
+        if damage := self.damage(job):
+            raise Damaged(f"damaged: {damage}")
         newest = next(reversed(attempts_of(home)), None)
         if newest is not None and newest.alive(self.schedulers) is not False:
             raise Held(f"{home}: held by {newest.owner}")
@@ -274,16 +348,21 @@ class Store:
         home = attempt.job_folder
         with files.writing(home):
             files.patiently(lambda: files.sync_tree(attempt.out))
-            record = {
-                "attempt": attempt.number,
-                "fence": [attempt.number, attempt.claim["owner"].get("restart", 0)],
-                "outputs": outputs.describe(attempt.out),
-                "seconds": round(seconds, 3),
-                "finished": time.time(),
-                **facts,
-            }
-            if self.superseded(attempt) or not files.patiently(lambda: files.link_json(home / "DONE.json", record)):
+            record = done_file.seal(
+                {
+                    "key": Record.read(home).key,
+                    "attempt": attempt.number,
+                    "fence": [attempt.number, attempt.claim.get("owner", {}).get("restart", 0)],
+                    "outputs": outputs.describe(attempt.out),
+                    "curves": outputs.describe_curves(attempts_of(home)),
+                    "seconds": round(seconds, 3),
+                    "finished": time.time(),
+                    **facts,
+                }
+            )
+            if self.superseded(attempt) or not files.patiently(lambda: files.link_json(home / done_file.NAME, record)):
                 return False
+        integrity.remember(home, record, self._note(home))
         self._tidy(attempt)
         return True
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from harness.store import files
 from harness.store.attempts import attempts_of
@@ -41,14 +41,17 @@ def fingerprint(store: Store) -> str:
 
 def up_to_date(store: Store) -> bool:
     """Whether the last mirroring saw all that is there, and the database still exists."""
-    noted = files.read_json(where.home(store) / "mirrored.json")
-    return noted is not None and noted["database"] == identity(store) and noted["fingerprint"] == fingerprint(store)
+    return is_complete(store) and _noted(store).get("fingerprint") == fingerprint(store)
 
 
 def is_complete(store: Store) -> bool:
     """Whether the database that is there has been written to its end once."""
-    noted = files.read_json(where.home(store) / "mirrored.json")
-    return noted is not None and noted["database"] == identity(store)
+    now = identity(store)
+    return bool(now) and _noted(store).get("database") == now
+
+
+def _noted(store: Store) -> dict[str, Any]:
+    return files.read_note(where.home(store) / "mirrored.json")
 
 
 def identity(store: Store) -> str:

@@ -25,7 +25,7 @@ def save_labels(store: Store, table: str, cells: Mapping[str, Iterable[str]]) ->
     """Remember for `table` which cells each job (by key) serves. Writes only what changed."""
     path = home(store) / "labels" / f"{table}.json"
     value = {key: sorted(set(names)) for key, names in sorted(cells.items())}
-    if files.read_json(path) != value:
+    if files.read_note(path) != value:
         with files.writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             files.write_json(path, value, durable=False)
@@ -36,7 +36,7 @@ def labels(store: Store) -> dict[str, Label]:
     tables: dict[str, set[str]] = {}
     cells: dict[str, set[str]] = {}
     for path in sorted(home(store).glob("labels/*.json")):
-        for key, names in (files.read_json(path) or {}).items():
+        for key, names in files.read_note(path).items():
             tables.setdefault(key, set()).add(path.stem)
             cells.setdefault(key, set()).update(names)
     return {key: Label(tuple(sorted(tables[key])), tuple(sorted(cells[key]))) for key in tables}

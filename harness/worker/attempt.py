@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.store import Attempt, Record, Store, files
+from harness.store import Attempt, Record, Store, files, leases
 from harness.worker.causes import cause_of, one_line
 from models.run import Interrupted
 
@@ -56,8 +56,7 @@ class AttemptRun:
         row = {"time": time.time(), "step": int(step), "total": int(total), "values": values}
         self._unwritten.append(json.dumps(row, default=float) + "\n")
         try:
-            with self.attempt.metrics.open("a") as file:
-                file.write("".join(self._unwritten))
+            files.append(self.attempt.metrics, "".join(self._unwritten))
             self._unwritten.clear()
         except OSError as error:
             print(f"{self.attempt.metrics}: {error}; the line is kept in memory", file=sys.stderr)
@@ -114,7 +113,7 @@ def run_attempt(
     from harness.worker.kinds import function_of
 
     started = time.monotonic()
-    with _captured(attempt.log), _heartbeat(attempt):
+    with _captured(attempt.log), _heartbeat(store, attempt):
         print(f"[{_clock()}] {record.kind} {record.name}, attempt {attempt.number}, {attempt.owner}", flush=True)
         micro_batch = attempt.claim.get("micro_batch")
         try:
@@ -156,11 +155,11 @@ def run_attempt(
 
 def resolve_inputs(store: Store, record: Record) -> dict[str, Path]:
     """Role -> the folder of a parent's outputs, or of a source; a server and a data set of the hub's have none. Raises
-    StoreError when a parent's are not there, FileNotFoundError for a source."""
+    StoreError when a parent's are not there, Damaged when they are not what it left, FileNotFoundError for a source."""
     found = {}
     for role, upstream in record.inputs.items():
         if upstream.kind:
-            found[role] = store.outputs(store.record(upstream.key, upstream.kind))
+            found[role] = store.outputs(store.record(upstream.key, upstream.kind), loading=True)
         elif upstream.location.startswith("hub:"):
             found[role] = _from_hub(*upstream.location.removeprefix("hub:").split("@"))
         elif Path(upstream.location).exists():
@@ -208,13 +207,15 @@ def _captured(log: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _heartbeat(attempt: Attempt) -> Iterator[None]:
-    over = threading.Event()
+def _heartbeat(store: Store, attempt: Attempt) -> Iterator[None]:
+    over, lease = threading.Event(), attempt.claim.get("lease")
 
     def beat() -> None:
         while not over.wait(HEARTBEAT_SECONDS):
             try:
                 attempt.beat()
+                if lease:
+                    leases.beat(store, lease)
             except OSError:
                 pass  # a sign of life that could not be given; the process table still knows
 

@@ -28,7 +28,7 @@ def cause_of(error: BaseException) -> str:
             return "oom"
         if _errno(seen) in STORAGE or (isinstance(seen, RuntimeError) and MODEL_WRITE.search(str(seen))):
             return "storage"
-        if seen is error and (isinstance(seen, INPUT) or type(seen).__name__ == "ValidationError"):
+        if seen is error and (isinstance(seen, INPUT) or type(seen).__name__ in ("ValidationError", "Damaged")):
             return "input"
         seen = seen.__cause__ or (None if seen.__suppress_context__ else seen.__context__)
     return "code"

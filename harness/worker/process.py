@@ -147,9 +147,9 @@ class Worker:
 
     def can_begin(self, order: Order) -> bool:
         root = self.store.root
-        if not order.grant or (root / order.folder / "DONE.json").exists():
+        if not order.grant or os.path.lexists(root / order.folder / "DONE.json"):
             return False
-        if not all((root / parent / "DONE.json").exists() for parent in order.parents):
+        if not all((root / parent / "DONE.json").is_file() for parent in order.parents):
             return False
         newest = next(reversed(attempts_of(root / order.folder)), None)
         return (newest.number if newest else 0) + 1 == order.grant

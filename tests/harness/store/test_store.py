@@ -17,6 +17,7 @@ import pytest
 from harness.jobs import KIND_VERSIONS, Job
 from harness.store import AlreadyDone, Held, Owner, State, Store, StoreError, files, leases
 from harness.store.attempts import create_attempt
+from harness.store.owners import FRESH_SECONDS
 
 KIND_VERSIONS.setdefault("digest", 1)
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -96,10 +97,24 @@ def test_a_recycled_process_id_is_not_the_owner(store, job):
     assert store.begin_attempt(job).number == 2
 
 
-def test_after_a_reboot_nobody_owns_anything(store, job):
+def test_another_boot_of_this_host_owns_nothing_once_its_heartbeat_has_ceased(store, job):
     store.ensure(job)
-    store.begin_attempt(job, replace(Owner.here(), boot="another-boot-id"))
+    attempt = store.begin_attempt(job, replace(Owner.here(), boot="another-boot-id"))
+    assert store.state(job) is State.RUNNING, "it may be another machine with our host name"
+    with pytest.raises(Held):
+        store.begin_attempt(job)
+    os.utime(attempt.path / "claim.json", (1, time.time() - 2 * FRESH_SECONDS))
     assert store.state(job) is State.INTERRUPTED
+    assert store.begin_attempt(job).number == 2
+
+
+def test_a_lease_of_another_boot_of_this_host_counts_while_its_worker_renews_it(store):
+    leases.write(store, leases.Lease("a", replace(Owner.here(), boot="another-boot-id"), None, "plan"))
+    path = leases.path_of(store, "a")
+    os.utime(path, (1, time.time() - 2 * FRESH_SECONDS))
+    assert not leases.read(store, "a").alive()
+    leases.beat(store, "a")
+    assert leases.read(store, "a").alive()
 
 
 def test_another_hosts_claim_is_only_taken_after_release(store, job):
@@ -211,14 +226,6 @@ def test_keys_are_found_by_their_beginning(store, job):
         store.record("ffff")
 
 
-def test_a_folder_of_another_key_is_an_error_with_a_remedy(store, job):
-    folder = store.ensure(job)
-    record = json.loads((folder / "spec.json").read_text())
-    (folder / "spec.json").write_text(json.dumps({**record, "key": "0" * 64}))
-    with pytest.raises(StoreError, match="choose another results folder"):
-        Store(store.root).ensure(job)
-
-
 def test_a_lease_of_a_dead_worker_counts_for_nothing(store, job, gone):
     store.ensure(job)
     lease = leases.Lease("a", gone, None, "plan", remaining=(job.key,))
@@ -280,7 +287,8 @@ def test_a_disk_that_refuses_for_a_moment_is_waited_for():
 def test_looking_at_a_hundred_finished_jobs_takes_milliseconds(store):
     jobs = [Job("digest", {"n": n}, slug="many") for n in range(100)]
     for job in jobs:
-        (store.ensure(job) / "DONE.json").write_text("{}")
+        store.ensure(job)
+        finish(store, store.begin_attempt(job))
     started = time.perf_counter()
     statuses = Store(store.root).statuses(jobs)
     assert time.perf_counter() - started < 0.2

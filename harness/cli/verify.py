@@ -1,0 +1,54 @@
+"""`run.py verify [FILE…]`: compare what every finished job left with the digests in its DONE.json."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from harness.cli.main import add_selection, plans
+from harness.cli.stored import open_store, rebuilt
+from harness.cli.words import plural
+from harness.jobs import Graph
+
+if TYPE_CHECKING:
+    from harness.store import Store
+
+SAY_SECONDS = 2.0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_selection(parser, files="*")
+    parser.add_argument("--all", action="store_true", help="every job of the store (what no FILE means, too)")
+
+
+def main(options: argparse.Namespace) -> int:
+    from harness.plan import merged
+
+    store = open_store(options.results, one_look=True)
+    jobs = Graph(rebuilt(store)) if options.all or not options.files else merged(plans(options))
+    damaged, done, size, unsealed = [], 0, 0, 0
+    for record, line in checked(store, jobs):
+        if line:
+            damaged.append(line)
+        elif record is not None:
+            done += 1
+            size += sum(entry.get("bytes", 0) for entry in record["outputs"].values())
+            unsealed += "checksum" not in record
+    print(f"{plural(done, 'finished job')} as they were left: {size / 1e6:.1f} MB compared by sha256")
+    if unsealed:
+        print(f"of these {unsealed} made before DONE.json had a checksum of its own; their outputs' digests were compared")
+    print("\n".join(damaged), end="\n" * bool(damaged), file=sys.stderr)
+    return 2 if damaged else 0
+
+
+def checked(store: Store, jobs: Graph):
+    """(DONE.json's record or None, damage or "") of each job, in turn; tells on stderr how far it is."""
+    said = time.monotonic()
+    for number, job in enumerate(jobs, start=1):
+        found = store.examined(job, afresh=True)
+        yield found.done, f"damaged: {store.damage(job)}" if found.damage else ""
+        if time.monotonic() - said > SAY_SECONDS:
+            said = time.monotonic()
+            print(f"checked {number} of {plural(len(jobs), 'job')}", file=sys.stderr, flush=True)
