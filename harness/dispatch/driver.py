@@ -247,8 +247,11 @@ class Driver:
 
     def _grant(self, job: Job, statuses: Mapping[str, Status]) -> int:
         """The attempt that may be begun; 0 for none, as while an input is damaged."""
+        status = statuses[job.key]
+        if status.state in (State.DONE, State.DAMAGED):
+            return 0
         damaged = any(statuses[parent.key].state is State.DAMAGED for parent in job.parents)
-        return 0 if damaged else self.retries.grant(job, statuses[job.key])
+        return 0 if damaged else self.retries.grant(job, status)
 
     @staticmethod
     def _able(job: Job, statuses: Mapping[str, Status], grants: Mapping[str, int]) -> bool:
@@ -284,7 +287,7 @@ class Driver:
                     self.seconds[job.key],
                 )
                 for job in self.order
-                if statuses[job.key].state is not State.DONE
+                if statuses[job.key].state not in (State.DONE, State.DAMAGED)
             ),
             finished,
             self.plugins,
@@ -417,7 +420,7 @@ class Driver:
         running, remaining = [], {}
         for job in self.order:
             status = statuses[job.key]
-            if status.state is State.DONE:
+            if status.state in (State.DONE, State.DAMAGED):
                 continue
             remaining[job.key] = self.seconds[job.key]
             if status.state is State.RUNNING and status.attempt is not None:

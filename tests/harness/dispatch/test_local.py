@@ -204,3 +204,18 @@ def test_kills_at_random_moments_change_no_result(tmp_path, undisturbed, seed):
         winner = Store(tmp_path).winner(job)
         ends = winner.out / "log of ends"
         assert not ends.exists() or len(ends.read_text().splitlines()) == 1
+
+
+def test_what_depends_on_a_damaged_job_waits_and_nothing_is_made_again(tmp_path):
+    first = Job("count", {"steps": 2}, slug="first")
+    middle = Job("count", {"steps": 2, "i": 1}, {"x": first}, "middle")
+    assert graphs.run(Graph([middle]), tmp_path).complete
+    (Store(tmp_path).outputs(middle) / "result.json").write_text("{}")
+    behind, beside = Job("digest", {}, {"x": middle}, "behind"), Job("digest", {"i": 1}, {"x": first}, "beside")
+    store = Store(tmp_path)
+    graph = Graph([behind, beside]).needed(lambda job: store.is_done(job) or bool(store.damage(job)))
+    outcome = graphs.run(graph, tmp_path)
+    states = {job: outcome.statuses[job.key].state for job in (middle, behind, beside)}
+    assert states == {middle: State.DAMAGED, behind: State.BLOCKED, beside: State.DONE} and outcome.exit_code == 1
+    assert attempts(tmp_path, [first, middle, behind]) == {first.name: 1, middle.name: 1, behind.name: 0}
+    assert "result.json" in outcome.statuses[middle.key].reason
