@@ -6,11 +6,15 @@ Turns pydantic's errors into such lines. Knows how models nest, not what they me
 from __future__ import annotations
 
 import difflib
+import math
+import re
 import types
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
+
+from harness.spec.characters import lookalike
 
 Path = tuple[str | int, ...]
 
@@ -56,7 +60,10 @@ def validate(model: type[BaseModel], data: Any, place: Callable[[Path, str], str
     whole section may name the option at fault.
     """
     try:
-        return model.model_validate(data)
+        made = model.model_validate(data)
+        if wrong := {path: place(path, text) + f": {text}" for path, text in _no_numbers(made, data, ())}:
+            raise SpecError("\n".join(wrong.values()))
+        return made
     except ValidationError as error:
         lines: dict[Path, str] = {}
         items = error.errors(include_url=False)
@@ -64,9 +71,47 @@ def validate(model: type[BaseModel], data: Any, place: Callable[[Path, str], str
         for item in items:
             if item["type"] == "missing" and item["loc"] in meant:
                 continue  # it is there, misspelt: one mistake, one line
+            inside = [other for other in items if other is not item and other["loc"][: len(item["loc"])] == item["loc"]]
+            if item["type"] == "too_short" and inside:
+                continue  # what is in it is wrong, and was not counted
             path = _written(item["loc"], data)
             lines.setdefault(path, f"{place(path, text := explain(model, item))}: {text}")
         raise SpecError("\n".join(lines.values())) from None
+
+
+def _no_numbers(made: Any, data: Any, path: Path) -> Iterator[tuple[Path, str]]:
+    """What pydantic took for a number although nobody wrote one: true, "1_000", "inf"."""
+    if isinstance(made, BaseModel) and isinstance(data, dict):
+        for name, field in type(made).model_fields.items():
+            for key in {name, field.alias or name} & data.keys():
+                yield from _no_numbers(getattr(made, name), data[key], (*path, key))
+    elif isinstance(made, dict) and isinstance(data, dict):
+        for key in made.keys() & data.keys():
+            yield from _no_numbers(made[key], data[key], (*path, key))
+    elif isinstance(made, (list, tuple)) and isinstance(data, (list, tuple)) and len(made) == len(data):
+        for i, (one, written) in enumerate(zip(made, data, strict=True)):
+            yield from _no_numbers(one, written, (*path, i))
+    elif isinstance(made, (int, float)) and not isinstance(made, bool):
+        wanted = "a whole number" if isinstance(made, int) else "a number"
+        if isinstance(data, (bool, str)):
+            yield path, f"must be {wanted}, not {show(data)}{_why(data)}"
+        elif not math.isfinite(made):
+            yield path, f"must be a finite number, not {show(made)}"
+
+
+def _why(value: Any) -> str:
+    """What about a text keeps it from being the number that it looks like; "" where it does not look like one."""
+    if not isinstance(value, str):
+        return ""
+    if odd := lookalike(value):
+        return f" (it holds {odd})"
+    if re.fullmatch(r"[-+]?\d+(,\d+)+(\.\d+)?([eE][-+]?\d+)?", value):
+        return " (write a decimal point, and nothing between thousands)"
+    if re.fullmatch(r"[-+]?\d[\d_]*(\.\d+)?([eE][-+]?\d+)?", value):
+        return " (write digits without quotes, underscores or leading zeros)"
+    if re.fullmatch(r"[-+]?\d+(\.\d+)?\s?[kKmM%]", value):
+        return " (write it out, without a unit)"
+    return ""
 
 
 def _meant(model: type[BaseModel], item: Any) -> Path | None:
@@ -124,6 +169,8 @@ def explain(model: type[BaseModel], item: Any) -> str:
         kind
     )
     if bound:
+        if isinstance(value, str):
+            return f"must be a number, not {show(value)}{_why(value)}"
         limit = next(v for k, v in context.items() if k in ("gt", "ge", "lt", "le"))
         return f"{show(value)} is out of range: must be {bound} {show(limit)}"
     wanted = {
@@ -137,7 +184,7 @@ def explain(model: type[BaseModel], item: Any) -> str:
         "model": "a mapping of fields",
     }.get(kind.split("_")[0])
     if wanted and kind.split("_", 1)[-1] in ("type", "parsing", "from_float", "parsing_size", "attributes_type"):
-        return f"must be {wanted}, not {show(value)}"
+        return f"must be {wanted}, not {show(value)}{_why(value) if 'number' in wanted else ''}"
     if kind == "value_error":
         return str(context["error"])
     return item["msg"][0].lower() + item["msg"][1:]

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
 from harness.spec.benchmark import Protocol
+from harness.spec.characters import shown
 from harness.spec.claims import Claim
+from harness.spec.errors import show
 from harness.spec.recipe import StageName
 from harness.spec.reported import ReportedValue
 from models.config import Count, Frozen, Latents, NonNegative
 
+LONGEST_NAME = 60
+_FILE_NAME = re.compile(rf"[A-Za-z0-9]([A-Za-z0-9 ._+()-]{{0,{LONGEST_NAME - 2}}}[A-Za-z0-9_+)-])?")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _GIVEN = ("api_key", "base_url", "device", "device_map", "model", "model_version", "num_concurrent", "pretrained")
 """Arguments of lmms-eval's models that a row or a machine gives otherwise."""
@@ -22,10 +26,27 @@ _MEANING = {
 }
 
 
+LONGEST_LABEL = 160
+"""Characters of a row's label: a cell of a table, not a paragraph."""
+
+
+def file_name(text: str) -> str:
+    """The text, which becomes part of a file's name in the reports. ValueError for one that could lead elsewhere."""
+    if ".." in text or not _FILE_NAME.fullmatch(text):
+        raise ValueError(
+            f"{show(shown(text, keep=''))} cannot be part of a report's file name; use letters, digits, spaces, . _ + ( ) - "
+            f"({LONGEST_NAME} characters at most, a letter or digit first)"
+        )
+    return text
+
+
+FileName = Annotated[str, AfterValidator(file_name)]
+
+
 class Column(Frozen):
     """One score of one benchmark. Written `blink` or `blink.counting`, or as a mapping with a title of its own."""
 
-    benchmark: str
+    benchmark: FileName
     score: str = "overall"
     title: str = ""
 
@@ -125,6 +146,13 @@ class Row(Frozen):
     x: float | None = None
     note: str = ""
 
+    @field_validator("label")
+    @classmethod
+    def _one_line(cls, value: str) -> str:
+        if not value.strip() or len(value) > LONGEST_LABEL or any(c in value for c in "\n\t"):
+            raise ValueError(f"a row's label is one line of 1 to {LONGEST_LABEL} characters, without tabs")
+        return value
+
     @field_validator("stages")
     @classmethod
     def _once(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
@@ -183,9 +211,9 @@ class Experiment(Frozen):
     a reported value count as consistent. cells: headings of the rows' descriptive columns.
     """
 
-    table: str | None = None
-    figure: str | None = None
-    controls: str | None = None
+    table: FileName | None = None
+    figure: FileName | None = None
+    controls: FileName | None = None
     title: str
     source: str = ""
     recipe: str = "vreflection"

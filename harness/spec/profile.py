@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator
 
 from harness.spec.benchmark import Protocol
+from harness.spec.experiment import FileName
 from models.config import BenchmarkData, Count, Frozen, Latents, Positive, TrainingData
 
 Kind = Literal["data", "mirror", "features", "train", "evaluate", "ask", "maps", "measure"]
@@ -130,7 +131,7 @@ class Profile(Frozen):
     proxy: bool = False
     backbone: Backbone
     data: TrainingData
-    benchmarks: dict[str, BenchmarkData]
+    benchmarks: dict[FileName, BenchmarkData]
     set: dict[str, Any] = Field(default_factory=dict)
     scale: dict[str, Positive] = Field(default_factory=dict)
     comparisons: bool = False

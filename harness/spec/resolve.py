@@ -146,7 +146,10 @@ def override(text: str) -> dict[str, Value]:
     place = f"--set {text}"
     if not equals or not name.strip() or not written.strip():
         raise SpecError(f"{place}: is written NAME=VALUE, as in --set stage1.p=0.3")
-    value = parse(written, Path("--set")).data
+    try:
+        value = parse(written, Path("--set")).data
+    except SpecError as error:
+        raise SpecError(f"{place}: {str(error).partition(': ')[2]}") from None
     try:
         return {dotted: Value(value, "--set", place) for dotted in expand(name.strip())}
     except ValueError as error:
@@ -261,7 +264,12 @@ def _scale(values: dict[str, Value], start: Base) -> None:
 
 
 def _scaled(value: Value, factor: float, counted: bool) -> Value:
-    """Decimal arithmetic, so that 1e-5 × 60 is 0.0006 in every key; counts are rounded and stay at least 1."""
+    """Decimal arithmetic, so that 1e-5 × 60 is 0.0006 in every key; counts are rounded and stay at least 1.
+
+    What is no number stays as it is, to be refused with the place where it is written.
+    """
+    if isinstance(value.value, bool) or not isinstance(value.value, (int, float)):
+        return value
     exact = Decimal(str(value.value)) * Decimal(str(factor))
     scaled = max(1, round(exact)) if counted and exact > 0 else round(exact) if counted else float(exact)
     return replace(value, value=scaled, unscaled=value.value, factor=factor)
