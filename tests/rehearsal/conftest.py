@@ -80,3 +80,13 @@ class Desk:
             attempt = json.loads(done.read_text())["attempt"]
             found.append(done.parent / "attempts" / str(attempt) / "out")
         return found
+
+
+@pytest.fixture(scope="session")
+def full(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Desk:
+    """One row of Table 3(c) with the release's picture sizes."""
+    desk = Desk(world, tmp_path_factory.mktemp("full"))
+    desk.render(
+        "experiments/table3c.yaml", "--rows", "Stage 1 Only", "--columns", "mmvp", "blink", profile="profile-full.yaml"
+    )
+    return desk

@@ -18,6 +18,14 @@ VISION = {"depth": 4, "hidden_size": 64, "intermediate_size": 180, "num_heads": 
 FIRST_LATENT_TOKEN = 151_665
 """The id that `<|lvr_start|>` gets when it is added behind the tokenizer's last."""
 
+OPENINGS = {*"ABCDE", "ĠA", "ĠB", "<", "<latent>"}
+"""What an answer may begin with: an option letter, the answer's markup, a latent segment."""
+FOLLOWS = [
+    ("<", "answer", 0.6), ("answer", ">", 0.6), (">", "ĠB", 0.6), *((word, "<end>", 1.0) for word in (*"ABCDE", "ĠA", "ĠB")),
+    ("Ċ", "<latent>", 0.2),
+]  # fmt: skip
+"""(token, its successor, weight): answers can be read and end soon, as a trained model's do."""
+
 GENERATION = {
     "bos_token_id": 151643, "pad_token_id": 151643, "do_sample": True, "eos_token_id": [151645, 151643],
     "repetition_penalty": 1.05, "temperature": 1e-06, "transformers_version": "4.49.0",
@@ -58,9 +66,11 @@ def write(folder: Path, width: int, seed: int) -> None:
     for name, content in files.items():
         (folder / name).write_text(json.dumps(content, indent=2) + "\n")
     vocab = tokenizer.write(folder)
-    answers = [*"ABCDE", "ĠA", "ĠB", ".", "<", ">", "answer"]
-    favoured = [vocab[word] for word in answers if word in vocab] + [151_645, FIRST_LATENT_TOKEN]
-    _write_shards(folder, _weights(width, seed, favoured))
+    ids = vocab | {"<end>": 151_645, "<latent>": FIRST_LATENT_TOKEN}
+    favoured = [ids[text] for text in sorted(OPENINGS)]
+    _write_shards(
+        folder, _weights(width, seed, favoured, [(ids[first], ids[after], weight) for first, after, weight in FOLLOWS])
+    )
 
 
 def shapes(width: int) -> dict[str, tuple[int, ...]]:
@@ -101,9 +111,8 @@ def shapes(width: int) -> dict[str, tuple[int, ...]]:
     return found
 
 
-def _weights(width: int, seed: int, favoured: list[int]) -> dict[str, Any]:
-    """Random weights whose output prefers option letters, the answer's markup, the end and the latent segment's start, so
-    that answers end, can sometimes be read, and sometimes hold a latent segment. They mean nothing."""
+def _weights(width: int, seed: int, favoured: list[int], follows: list[tuple[int, int, float]]) -> dict[str, Any]:
+    """Random weights that mean nothing, but whose output prefers `favoured` tokens, and some tokens after others."""
     import torch
 
     random = torch.Generator().manual_seed(seed)
@@ -115,7 +124,11 @@ def _weights(width: int, seed: int, favoured: list[int]) -> dict[str, Any]:
         spread = 0.02 if len(shape) == 1 or name == "lm_head.weight" else 0.5 if "embed_tokens" in name else None
         fan_in = torch.Size(shape[1:]).numel()
         weights[name] = torch.randn(shape, generator=random) * (spread or fan_in**-0.5)
-    weights["lm_head.weight"][favoured] *= 10
+    head, embeddings = weights["lm_head.weight"], weights["model.embed_tokens.weight"]
+    head[favoured] *= 6
+    # A token's embedding stays in the residual stream, so its successor's output row points at it.
+    for first, after, weight in follows:
+        head[after] += weight * embeddings[first]
     return {name: value.to(torch.bfloat16) for name, value in weights.items()}
 
 

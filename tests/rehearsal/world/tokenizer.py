@@ -14,6 +14,8 @@ from typing import Any
 
 ENTRIES = 151_643
 LEARNED = 3_000
+ANSWERS = " ".join(f"<answer> {letter} </answer> ({letter}) Answer with the letter {letter}." for letter in "ABCDE")
+"""Seen often in training, so that its words are entries."""
 SPECIAL = (
     "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|object_ref_start|>", "<|object_ref_end|>", "<|box_start|>",
     "<|box_end|>", "<|quad_start|>", "<|quad_end|>", "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>",
@@ -89,7 +91,8 @@ def vocabulary() -> tuple[dict[str, int], list[tuple[str, str]]]:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     trainer = trainers.BpeTrainer(vocab_size=LEARNED, initial_alphabet=alphabet, show_progress=False)
-    tokenizer.train_from_iterator((topics.topics[name] for name in sorted(topics.topics)), trainer)
+    texts = [topics.topics[name] for name in sorted(topics.topics)] + [ANSWERS] * 20
+    tokenizer.train_from_iterator(texts, trainer)
     learned = json.loads(tokenizer.to_str())["model"]
     merges = [tuple(pair.split(" ")) if isinstance(pair, str) else tuple(pair) for pair in learned["merges"]]
 

@@ -98,8 +98,20 @@ file("bmp_named_jpg", "accept", "read by its content", lambda a: pictures.encode
 file("progressive", "accept", "", lambda a: pictures.jpeg(scene(a), progressive=True), "flickr30k")
 file("animated", "accept", "its first frame", lambda a: of_frames(a, "GIF"))
 file("two_in_one", "accept", "its first frame: a camera's MPO", lambda a: of_frames(a, "MPO"), "openimages")
-file("upside_down", "accept", "boxes were drawn on the stored raster: not turned", lambda a: turned(a, 3), "v7w")
-file("on_its_side", "accept", "boxes were drawn on the stored raster: not turned", lambda a: turned(a, 6), "sroie")
+file(
+    "upside_down",
+    "accept",
+    "boxes were drawn on the stored raster: turn both or neither",
+    lambda a: turned(a, 3),
+    "v7w",
+)
+file(
+    "on_its_side",
+    "accept",
+    "boxes were drawn on the stored raster: turn both or neither",
+    lambda a: turned(a, 6),
+    "sroie",
+)
 
 
 # ---- names and places ------------------------------------------------------------------------------------------------
