@@ -15,9 +15,12 @@ if TYPE_CHECKING:
     from harness.store import Store
 
 
+REPORTS = "default: reports; of another profile than proxy: reports/PROFILE"
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_selection(parser)
-    parser.add_argument("--reports", type=Path, default=Path("reports"), metavar="DIR", help="default: reports")
+    parser.add_argument("--reports", type=Path, metavar="DIR", help=REPORTS)
     parser.add_argument("--force", action="store_true", help="draw even what is up to date")
 
 
@@ -26,10 +29,11 @@ def main(options: argparse.Namespace) -> int:
     from harness.cli.tracking import tracker
     from harness.plan import merged
 
-    ensure_writable(options.reports)
+    reports = reports_folder(options)
+    ensure_writable(reports)
     store = open_store(options.results)
     made = plans(options)
-    write(made, store, options.reports, tracker(store), force=options.force)
+    write(made, store, reports, tracker(store), force=options.force)
     damaged = damage(store, merged(made))
     print("\n".join(damaged), end="\n" * bool(damaged), file=sys.stderr)
     return 2 if damaged else 0
@@ -41,7 +45,7 @@ def write(made: list[Plan], store: Store, reports: Path, tracking: Any = None, f
     from harness.spec.files import EXPERIMENTS
 
     for plan in made:
-        current = not force and up_to_date(plan, store, reports)
+        current = not force and up_to_date(plan, store, reports) and not reachable_again(paths(plan, reports)["md"], tracking)
         if not current:
             render(plan, store, reports, tracking)
         files = paths(plan, reports)
@@ -50,6 +54,25 @@ def write(made: list[Plan], store: Store, reports: Path, tracking: Any = None, f
         print(f"{'unchanged' if current else 'written'}: {names}\n")
     index, changed = write_index(reports, EXPERIMENTS)
     print(f"{'written' if changed else 'unchanged'}: {index}, all tables on one page")
+
+
+def reachable_again(markdown: Path, tracking: Any) -> bool:
+    """Whether the report says that MLflow could not be reached, and now it can."""
+    if tracking is None or "MLflow could not be reached" not in markdown.read_text(encoding="utf-8"):
+        return False
+    try:
+        tracking.links([])
+    except OSError:
+        return False
+    return True
+
+
+def reports_folder(options: argparse.Namespace) -> Path:
+    """Where reports go: those of the default profile into reports/, which is committed; others beside them."""
+    if options.reports is not None:
+        return options.reports
+    profile = Path(options.profile).stem
+    return Path("reports") if profile == "proxy" else Path("reports") / profile
 
 
 def summary(markdown: Path) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.cli.main import add_selection, plans
+from harness.cli.report import REPORTS
 from harness.cli.stored import damage, history, open_store
 from harness.cli.tracking import begin, tracker
 from harness.cli.words import plural
@@ -23,18 +24,19 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_selection(parser)
-    parser.add_argument("--reports", type=Path, default=Path("reports"), metavar="DIR", help="default: reports")
+    parser.add_argument("--reports", type=Path, metavar="DIR", help=REPORTS)
     parser.add_argument("--detach", action="store_true", help="return at once; the work goes on by itself")
 
 
 def main(options: argparse.Namespace) -> int:
-    from harness.cli.report import write
+    from harness.cli.report import reports_folder, write
     from harness.plan import merged
 
     made = plans(options)
     store = open_store(options.results)
     everything = merged(made)
-    ensure_writable(options.reports)
+    reports = reports_folder(options)
+    ensure_writable(reports)
     profile = made[0].profile.value
     if fetch_benchmarks(needed(everything, store), store):
         made = plans(options)  # a branch's commit, and with it the jobs' keys, are known only now
@@ -55,7 +57,7 @@ def main(options: argparse.Namespace) -> int:
     if outcome is not None and (outcome.interrupted or outcome.detached):
         print("the same command goes on from here; run.py status shows where it stands", file=sys.stderr)
         return outcome.exit_code
-    write(made, store, options.reports, tracker(store))
+    write(made, store, reports, tracker(store))
     if damaged := damaged or damage(store, everything):
         print("\n".join(damaged), file=sys.stderr)
         return 2

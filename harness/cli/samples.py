@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 from harness.cli.main import add_results, count, plans
+from harness.cli.report import REPORTS, reports_folder
 from harness.cli.stored import open_store
 
 
@@ -19,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, metavar="SEED", help="default: the first")
     parser.add_argument("--most", type=count, default=16, metavar="N", help="questions shown of each benchmark (default: 16)")
     parser.add_argument("--profile", default="proxy", metavar="P", help="profile's name or file (default: proxy)")
-    parser.add_argument("--reports", type=Path, default=Path("reports"), metavar="DIR", help="default: reports")
+    parser.add_argument("--reports", type=Path, metavar="DIR", help=REPORTS)
     add_results(parser)
 
 
@@ -35,7 +36,8 @@ def main(options: argparse.Namespace) -> int:
     protocol = options.protocol or plan.experiment.value.protocol
     asked = [options.column or "", protocol if protocol != plan.experiment.value.protocol else ""]
     asked.append("" if options.seed is None else f"seed {options.seed}")
-    path = options.reports / "samples" / f"{slug(plan.name, *rows, *asked)}.html"
+    reports = reports_folder(options)
+    path = reports / "samples" / f"{slug(plan.name, *rows, *asked)}.html"
     store = open_store(options.results)
     parts = [
         compare(plan, store, column, rows, protocol, path.parent.absolute(), options.most, options.seed)
@@ -43,7 +45,7 @@ def main(options: argparse.Namespace) -> int:
     ]
     path.parent.mkdir(parents=True, exist_ok=True)
     replace_file(path, page(plan, rows, protocol, parts).encode())
-    write_index(options.reports, EXPERIMENTS)
+    write_index(reports, EXPERIMENTS)
     print(f"first: {rows[0]}; second: {rows[1]}; protocol {protocol}")
     for part in parts:
         print(f"  {part.words}")

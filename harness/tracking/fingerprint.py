@@ -14,6 +14,9 @@ from harness.tracking import where
 if TYPE_CHECKING:
     from harness.store import Store
 
+SQLITE = b"SQLite format 3\0"
+"""How every sqlite file begins."""
+
 
 def signature(folder: Path) -> str:
     """Of one job: changes whenever something about it could be mirrored. "" when there is nothing yet."""
@@ -40,14 +43,10 @@ def fingerprint(store: Store) -> str:
 
 
 def up_to_date(store: Store) -> bool:
-    """Whether the last mirroring saw all that is there, and the database still exists."""
-    return is_complete(store) and _noted(store).get("fingerprint") == fingerprint(store)
-
-
-def is_complete(store: Store) -> bool:
-    """Whether the database that is there has been written to its end once."""
-    now = identity(store)
-    return bool(now) and _noted(store).get("database") == now
+    """Whether the last mirroring saw all that is there, and the database is as it left it."""
+    noted, now = _noted(store), identity(store)
+    same = bool(now) and noted.get("database") == now and noted.get("stamp") == stamp(store)
+    return same and noted.get("fingerprint") == fingerprint(store)
 
 
 def _noted(store: Store) -> dict[str, Any]:
@@ -55,18 +54,29 @@ def _noted(store: Store) -> dict[str, Any]:
 
 
 def identity(store: Store) -> str:
-    """Of the database file: another file under the same name is another database."""
+    """Of the database file: another file under the same name is another database, and what is no database is none."""
     path = where.local_file(store)
     if path is None:
         return where.address(store)
     try:
-        return f"{path} {path.stat().st_ino}"
-    except FileNotFoundError:
+        with path.open("rb") as file:
+            return f"{path} {path.stat().st_ino}" if file.read(len(SQLITE)) == SQLITE else ""
+    except OSError:
         return ""
+
+
+def stamp(store: Store) -> list[int]:
+    """Changes whenever a local database file is written, by whomever."""
+    path = where.local_file(store)
+    if path is None or not path.is_file():
+        return []
+    return [path.stat().st_size, path.stat().st_mtime_ns]
 
 
 def note(store: Store, seen: str) -> None:
     """Remember that what had fingerprint `seen` is mirrored."""
     path = where.home(store) / "mirrored.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    files.write_json(path, {"fingerprint": seen, "database": identity(store)}, durable=False)
+    files.write_json(
+        path, {"fingerprint": seen, "database": identity(store), "stamp": stamp(store)}, durable=False
+    )

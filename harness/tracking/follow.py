@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 COPY_EVERY_SECONDS = 5.0
 NICENESS = 5
 """While jobs run. Against two busy cores that leaves MLflow's first start a quarter of one."""
+TRIES = 20
+"""A server that is restarted, or a database that somebody holds, is asked again, ever more rarely."""
 LAST_WORDS_SECONDS = 120.0
 
 
@@ -90,7 +92,7 @@ def follow(root: str, niceness: int = 0) -> int:
     store = Store(root)
     from harness.tracking.mirror import Mirror, writer
 
-    last, give_up = False, 0.0
+    last, give_up, failures = False, 0.0, 0
     while True:
         with writer(store) as alone:
             if alone:
@@ -102,7 +104,11 @@ def follow(root: str, niceness: int = 0) -> int:
                     mirror.copy()
                 except where.TrackingError as error:
                     print(error, flush=True)
-                    return 1
+                    failures += 1
+                    if failures > TRIES or last:
+                        return 1  # the next command copies what is missing
+                    last = _parent_left(COPY_EVERY_SECONDS * failures)
+                    continue
                 return 0
         if last and up_to_date(store):
             return 0  # somebody else copied it all

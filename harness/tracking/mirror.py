@@ -10,14 +10,17 @@ import fcntl
 import json
 import logging
 import math
+import os
 import re
+import sqlite3
 import time
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from harness.store import Record, files
 from harness.store.attempts import Attempt
@@ -71,18 +74,83 @@ def client_of(store: Store) -> Any:
 
 
 def make_database(store: Store) -> None:
-    """Our own database, complete from the moment that it has its name: MLflow needs seconds to make the tables."""
-    path = where.database(store)
-    if not where.is_own(store) or path.exists():
+    """A local database, complete from the moment that it has its name: MLflow needs seconds to make the tables, and two
+    processes that make them in one file at once trip over each other. One of our own that is no database any more is set
+    aside and made again from the store."""
+    path = where.local_file(store)
+    if path is None:
         return
-    where.quiet_environment()
-    from mlflow import MlflowClient
+    with database_lock(path):
+        if where.is_own(store):
+            set_aside_if_broken(path)
+            relocate(path, where.artifacts(store).as_uri())
+        if path.exists():
+            return
+        where.quiet_environment()
+        from mlflow import MlflowClient
 
-    new = path.with_name(f".mlflow-{uuid.uuid4().hex[:8]}.db")
-    for leaving in path.parent.glob(".mlflow-*.db*"):
-        leaving.unlink(missing_ok=True)
-    MlflowClient(tracking_uri=f"sqlite:///{new}").search_experiments()
-    new.rename(path)
+        for leaving in path.parent.glob(".mlflow-*.db*"):
+            leaving.unlink(missing_ok=True)
+        new = path.with_name(f".mlflow-{uuid.uuid4().hex[:8]}.db")
+        MlflowClient(tracking_uri=f"sqlite:///{new}").search_experiments()
+        files.renamed(new, path)
+
+
+@contextmanager
+def database_lock(path: Path) -> Iterator[None]:
+    """Alone among those that would make the database `path`."""
+    with files.opened(path.with_name(f".{path.name}.lock"), "a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def set_aside_if_broken(path: Path) -> None:
+    """Rename a file that sqlite cannot read to NAME.damaged-N, and say so."""
+    if not os.path.lexists(path):
+        return
+    problem = "is empty" if path.is_file() and not path.stat().st_size else ""
+    if not problem:
+        try:
+            with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, timeout=60)) as database:
+                (answer,) = database.execute("pragma quick_check(1)").fetchone()
+                database.execute("select count(*) from runs, experiments").fetchone()
+            problem = "" if answer == "ok" else answer
+        except sqlite3.DatabaseError as error:
+            if "locked" in str(error):
+                return
+            problem = str(error)
+    if problem:
+        number = 1
+        while os.path.lexists(aside := path.with_name(f"{path.name}.damaged-{number}")):
+            number += 1
+        files.renamed(path, aside)
+        print(f"{path} {problem}; kept as {aside.name}, and made again from the store", flush=True)
+
+
+def relocate(path: Path, artifacts: str) -> None:
+    """Let our own database name the store's own folder for artifacts, wherever the store was copied or moved to."""
+    if not path.is_file():
+        return
+    with closing(sqlite3.connect(path, timeout=60)) as database, database:
+        found = database.execute("select artifact_location from experiments where name = ?", (where.EXPERIMENT,)).fetchone()
+        if found is None or found[0] == artifacts:
+            return
+        database.execute("update experiments set artifact_location = ? where name = ?", (artifacts, where.EXPERIMENT))
+        database.execute(  # ".../mlartifacts/RUN/artifacts": the last two parts stay
+            "update runs set artifact_uri = ? || '/' || run_uuid || '/artifacts' where artifact_uri like '%/mlartifacts/%'",
+            (artifacts,),
+        )
+
+
+def existing(client: Any, store: Store) -> Any:
+    """Our experiment, or None. Raises TrackingError when somebody deleted it: MLflow then refuses its name."""
+    found = client.get_experiment_by_name(where.EXPERIMENT)
+    if found is not None and found.lifecycle_stage == "deleted":
+        raise where.TrackingError(
+            f'MLflow at {where.address(store)}: the experiment "{where.EXPERIMENT}" was deleted there; restore it: '
+            f"MLFLOW_TRACKING_URI={where.address(store)} mlflow experiments restore --experiment-id {found.experiment_id}"
+        )
+    return found
 
 
 @contextmanager
@@ -93,7 +161,9 @@ def reaching(store: Store) -> Iterator[None]:
 
     try:
         yield
-    except (MlflowException, SQLAlchemyError, OSError) as error:
+    except where.TrackingError:
+        raise
+    except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
         line = next((line for line in str(error).splitlines() if line.strip()), repr(error))
         raise where.TrackingError(f"MLflow at {where.address(store)}: {line[:300]}") from error
 
@@ -114,6 +184,7 @@ class Mirror:
 
     def __init__(self, store: Store) -> None:
         self.store = store
+        self.name = where.identity(store, make=True)
         with reaching(store):
             make_database(store)
             self.client = client_of(store)
@@ -121,7 +192,7 @@ class Mirror:
             self.copied = self._known()
 
     def _experiment(self) -> str:
-        found = self.client.get_experiment_by_name(where.EXPERIMENT)
+        found = existing(self.client, self.store)
         if found is not None:
             return found.experiment_id
         place = where.artifacts(self.store).as_uri() if where.is_own(self.store) else None
@@ -151,6 +222,8 @@ class Mirror:
         return changed
 
     def _job(self, record: Record, label: Label) -> bool:
+        if self.store.damage(record):
+            return False  # what was copied while it was whole stays
         now, label_text = signature(record.folder), json.dumps([label.tables, label.cells])
         copied = self.copied.get(record.key)
         if not now or (copied and copied.signature == now and copied.label == label_text):
@@ -179,6 +252,7 @@ class Mirror:
                 "host": newest.owner.host if "owner" in newest.claim else "",
                 **({"failure": str(newest.failure)} if newest.failure else {}),
                 **({"code": (done.get("code") or {}).get("commit", "")} if done else {}),
+                "mirror.store": self.name,
                 "mirror.offsets": json.dumps(copied.offsets),
                 "mirror.label": label_text,
                 "mirror.signature": now,
@@ -198,7 +272,7 @@ class Mirror:
                 "job_key": record.key,
                 "kind": record.kind,
                 "slug": record.slug,
-                "mirror.store": str(self.store.root),
+                "mirror.store": self.name,
                 "folder": str(record.folder),
             },
         )

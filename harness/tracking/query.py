@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from harness.tracking import where
-from harness.tracking.fingerprint import is_complete
+from harness.tracking.fingerprint import identity
 
 if TYPE_CHECKING:
     from harness.store import Store
@@ -37,13 +37,13 @@ class Tracker:
         """Every run of this store's jobs. Raises TrackingError."""
         if self._found is None:
             path = where.local_file(self.store)
-            if path is not None and not is_complete(self.store):
+            if path is not None and not identity(self.store):
                 raise where.TrackingError(f"{path}: no database yet")
-            from harness.tracking.mirror import all_runs, client_of, reaching
+            from harness.tracking.mirror import all_runs, client_of, existing, reaching
 
             client = client_of(self.store)
             with reaching(self.store):
-                experiment = client.get_experiment_by_name(where.EXPERIMENT)
+                experiment = existing(client, self.store)
                 runs = list(all_runs(client, experiment.experiment_id)) if experiment else []
             self._found = {
                 run.data.tags["job_key"]: Found(

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from harness.store import files
 
 if TYPE_CHECKING:
     from harness.store import Store
@@ -48,9 +51,26 @@ def local_file(store: Store) -> Path | None:
     return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
 
 
+def identity(store: Store, *, make: bool = False) -> str:
+    """The store's name among those that share a server: kept when its folder is moved, another in a copy. "" when it has none
+    and make is not asked for. Raises StoreError when it cannot be written down."""
+    path, inode = home(store) / "store.json", store.root.stat().st_ino if store.root.exists() else 0
+    noted = files.read_note(path)
+    if noted.get("inode") == inode and isinstance(noted.get("id"), str):
+        return noted["id"]
+    if not make:
+        return ""
+    name = uuid.uuid4().hex
+    with files.writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        files.write_json(path, {"id": name, "inode": store.root.stat().st_ino})
+    return name
+
+
 def is_ours(store: Store, tags: Mapping[str, str]) -> bool:
-    """Whether a run mirrors a job of this store. A shared server may hold the runs of several."""
-    return "job_key" in tags and (is_own(store) or tags.get("mirror.store") == str(store.root))
+    """Whether a run mirrors a job of this store. A shared server may hold the runs of several; those from before stores had
+    names are known by their path."""
+    return "job_key" in tags and (is_own(store) or tags.get("mirror.store") in {identity(store), str(store.root)} - {""})
 
 
 def run_link(store: Store, experiment_id: str, run_id: str) -> str:

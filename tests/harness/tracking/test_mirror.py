@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
+import sqlite3
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 
 import pytest
 
@@ -113,6 +117,73 @@ def test_deleting_the_database_loses_nothing(mirrored):
     for key in keys:
         assert after[1][key][0] == before[1][key][0]
         assert after[1][key][1] == before[1][key][1]
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage" * 500, None], ids=["emptied", "garbage", "torn"])
+def test_a_database_that_is_none_any_more_is_kept_aside_and_made_again(mirrored, content, tmp_path):
+    root, graph = copied(mirrored, tmp_path)
+    database = root / "mlflow.db"
+    assert mirror(root).returncode == 0
+    broken = database.read_bytes()[:40_000] + b"x" * 5000 if content is None else content
+    database.write_bytes(broken)
+    assert not tracking.up_to_date(Store(root))
+    result = mirror(root)
+    assert result.returncode == 0 and "made again from the store" in result.stdout
+    unreachable, runs, _ = ask(root, [job.key for job in graph])
+    assert not unreachable and all(run[2] for run in runs.values()) and len(runs) == len(graph)
+    assert (root / "mlflow.db.damaged-1").read_bytes() == broken
+
+
+def copied(mirrored, tmp_path):
+    root, graph = mirrored
+    shutil.copytree(root, tmp_path / "copy", symlinks=True)
+    return tmp_path / "copy", graph
+
+
+def test_a_copied_store_writes_nothing_into_the_original(mirrored, tmp_path):
+    root, _graph = mirrored
+    mirror(root)
+    copy, _ = copied(mirrored, tmp_path)
+    before = {path: path.stat().st_ctime_ns for path in root.rglob("*") if path.is_file()}
+    for done in copy.glob("*/*/DONE.json"):
+        os.utime(done)
+    assert mirror(copy).returncode == 0
+    assert {path: path.stat().st_ctime_ns for path in root.rglob("*") if path.is_file()} == before
+    script = (
+        "import sys; from harness.store import Store; from harness.tracking.mirror import all_runs, client_of; "
+        "print({run.info.artifact_uri.rpartition('/mlartifacts/')[0] for run in all_runs(client_of(Store(sys.argv[1])), '1')})"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", script, str(copy)], cwd=graphs.REPOSITORY, check=True, capture_output=True, text=True
+    )
+    assert answer.stdout.splitlines()[-1] == str({copy.as_uri()})
+
+
+def test_an_experiment_deleted_in_mlflow_is_one_line_with_the_remedy(mirrored, tmp_path):
+    root, graph = copied(mirrored, tmp_path)
+    mirror(root)
+    with closing(sqlite3.connect(root / "mlflow.db")) as database, database:
+        database.execute("update experiments set lifecycle_stage = 'deleted' where name = 'vreflection'")
+    result = mirror(root)
+    assert result.returncode == 1 and "mlflow experiments restore --experiment-id 1" in result.stdout.splitlines()[-1]
+    unreachable, runs, _ = ask(root, [job.key for job in graph])
+    assert "was deleted there; restore it" in unreachable and "\n" not in unreachable and runs
+
+
+def test_two_stores_share_one_database_that_both_make_at_once_and_keep_their_runs_apart(tmp_path):
+    """A copy has the same keys; a moved store stays the same."""
+    job = Job("count", {"steps": 2}, slug="one")
+    graphs.run(Graph([job]), tmp_path / "a")
+    shutil.copytree(tmp_path / "a", tmp_path / "b", symlinks=True)
+    shared = {"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path / 'shared.db'}"}
+    with ThreadPoolExecutor(2) as pool:
+        ended = list(pool.map(lambda name: mirror(tmp_path / name, **shared), "ab"))
+    assert [result.returncode for result in ended] == [0, 0], [result.stdout + result.stderr for result in ended]
+    runs = {name: ask(tmp_path / name, [job.key], **shared)[1][job.key] for name in "ab"}
+    assert runs["a"][2] != runs["b"][2]
+    (tmp_path / "a").rename(tmp_path / "moved")
+    assert mirror(tmp_path / "moved", **shared).returncode == 0
+    assert ask(tmp_path / "moved", [job.key], **shared)[1][job.key][2] == runs["a"][2]
 
 
 def test_copying_again_makes_no_second_run(mirrored):
