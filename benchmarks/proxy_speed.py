@@ -9,13 +9,14 @@ turn, everything in one run; medians. The base checkpoint is the committed one, 
 
 from __future__ import annotations
 
-import statistics
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path[0] = str(Path(__file__).resolve().parents[1])  # instead of this folder, whose statistics.py would hide the library's
+
+import statistics
 
 import torch
 

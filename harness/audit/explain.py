@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from fractions import Fraction
 
-from harness.verdict.granularity import MOST_RUNS, Span, Way, behind, printable
+from harness.verdict.granularity import MOST_RUNS, Span, Way, behind, decimals_of, printable
 
 MOST_SUMS = 20_000
 """Sums enumerated one by one; with more than that, the values lie so close together that their range stands for them."""
@@ -23,7 +23,10 @@ ALIKE = ((Way.ROUNDED, Way.ROUNDED), (Way.CUT, Way.CUT))
 MIXED = ((Way.ROUNDED, Way.CUT), (Way.CUT, Way.ROUNDED))
 OTHER = dict(MIXED)
 
-COMPOSED = "the overall scores are plain means of their parts"
+UNLIKE = "some of these numbers are cut off and others rounded"
+
+COMPOSED = "the overall scores are not counted, but put together from their parts in another way"
+TIE = "the value lies halfway between the two, and was rounded up once and down once"
 TWICE = "the number was rounded twice, first to one more decimal"
 
 
@@ -56,15 +59,17 @@ class Explained:
 Attempt = tuple[Explained, bool]
 
 
-def together(target: Span, shares: Sequence[Share], weights: Sequence[Fraction], way: Way, runs: int = 1) -> bool:
-    """Whether exact values that print the shares have a weighted sum in `target`."""
+def together(
+    target: Span, shares: Sequence[Share], weights: Sequence[Fraction], way: Way, runs: int = 1, each: bool = False
+) -> bool:
+    """Whether exact values that print the shares have a weighted sum in `target`. each: a share that is not printed this way
+    may be printed the other way."""
     sums, range_ = {Fraction(0)}, Span(Fraction(0), Fraction(0))
     enumerable = True
     for share, weight in zip(shares, weights, strict=True):
         span, n = behind(share.value, way), share.n * runs
         if share.counted:
-            # A number that only the other way prints keeps that way; the rule `counts` speaks of it.
-            counts = span.counts(n) or (behind(share.value, OTHER[way]).counts(n) if way in OTHER else ())
+            counts = span.counts(n) or (behind(share.value, OTHER[way]).counts(n) if each and way in OTHER else ())
             if not counts:
                 return False
             values = [Fraction(100 * k, n) * weight for k in counts]
@@ -86,6 +91,11 @@ def firm(shares: Sequence[Share]) -> tuple[list[Share], int]:
     return possible, runs
 
 
+def first(usual: Way | None) -> tuple[tuple[Way, Way], ...]:
+    """ALIKE, as the table prints."""
+    return tuple(pair for pair in ALIKE if usual in (None, pair[0]))
+
+
 def averaged(runs: int) -> str:
     return f"it is a mean over {runs} runs"
 
@@ -102,28 +112,29 @@ def weights(parts: Sequence[Share], plain: bool) -> list[Fraction]:
     return [Fraction(1, len(parts)) if plain else Fraction(part.n, total) for part in parts]
 
 
-def explain_total(whole: Share, parts: Sequence[Share], plain: bool) -> Explained | None:
-    """plain: whether the paper says that the overall score is the plain mean of its parts. None: no honest way fits."""
+def explain_total(whole: Share, parts: Sequence[Share], plain: bool, usual: Way | None = None) -> Explained | None:
+    """plain: whether the paper says that the overall score is the plain mean of its parts. usual: how the table is known to
+    print. None: no honest way fits."""
     (_, *possible), fewest = firm([replace(whole, counted=whole.counted and not plain), *parts])
-    return _first(_total(whole.value, possible, plain, fewest))
+    return _first(_total(whole.value, possible, plain, fewest, usual))
 
 
-def _total(value: Decimal, parts: Sequence[Share], plain: bool, fewest: int) -> Iterator[Attempt]:
+def _total(value: Decimal, parts: Sequence[Share], plain: bool, fewest: int, usual: Way | None) -> Iterator[Attempt]:
     names = {False: "the mean weighted by questions", True: "the plain mean"}
     other = f"the overall score is {names[not plain]} of its parts"
 
-    def fit(way: Way, whole: Way, runs: int, plainly: bool) -> bool:
-        return together(behind(value, whole), parts, weights(parts, plainly), way, runs)
+    def fit(way: Way, whole: Way, runs: int, plainly: bool, each: bool = False) -> bool:
+        return together(behind(value, whole), parts, weights(parts, plainly), way, runs, each)
 
     def printed(plainly: bool) -> bool:
         mean = sum((w * Fraction(p.value) for w, p in zip(weights(parts, plainly), parts)), Fraction(0))
         return any(mean in behind(value, way) for way in (Way.ROUNDED, Way.CUT))
 
-    for way, whole in ALIKE:
+    for way, whole in first(usual):
         yield Explained(), fit(way, whole, fewest, plain)
     yield Explained("the overall score was computed from the printed parts"), printed(plain)
-    for way, whole in MIXED:
-        yield Explained(f"the overall score is {whole} and its parts are {way}"), fit(way, whole, fewest, plain)
+    for way, whole in (*ALIKE, *MIXED):
+        yield Explained(UNLIKE), fit(way, whole, fewest, plain, each=True)
     _, runs = firm(parts)
     for way, whole in ALIKE:
         yield Explained(other), fit(way, whole, runs, not plain)
@@ -142,9 +153,25 @@ def _total(value: Decimal, parts: Sequence[Share], plain: bool, fewest: int) -> 
 # --- a difference ---------------------------------------------------------------------------------------------------
 
 
-def explain_difference(value: Decimal, of: Share, over: Share) -> Explained | None:
-    """value: printed for of − over. None: no honest way fits."""
-    return _first(_difference(value, *firm([as_printed(of), as_printed(over)])))
+@dataclass(frozen=True)
+class Score:
+    """A printed score of a difference. parts: the printed parts that it is the weighted mean of, where all of them are."""
+
+    whole: Share
+    parts: tuple[Share, ...] = ()
+
+    @property
+    def shares(self) -> Sequence[Share]:
+        return self.parts or (as_printed(self.whole),)
+
+    @property
+    def weights(self) -> Sequence[Fraction]:
+        return weights(self.parts, plain=False) if self.parts else [Fraction(1)]
+
+
+def explain_difference(value: Decimal, of: Score, over: Score, usual: Way | None = None) -> Explained | None:
+    """value: printed for of − over. usual: how the table is known to print. None: no honest way fits."""
+    return _first(_difference(value, of, over, usual))
 
 
 def as_printed(share: Share) -> Share:
@@ -152,22 +179,28 @@ def as_printed(share: Share) -> Share:
     return share if share.fits(1) or not share.composed else replace(share, counted=False)
 
 
-def _difference(value: Decimal, shares: Sequence[Share], fewest: int) -> Iterator[Attempt]:
-    loose = [replace(share, counted=share.counted and not share.composed) for share in shares]
+def _difference(value: Decimal, of: Score, over: Score, usual: Way | None) -> Iterator[Attempt]:
+    shares, fewest = firm([*of.shares, *over.shares])
+    signed = [*of.weights, *(-weight for weight in over.weights)]
+    wholes = (of.whole, over.whole)
+    loose = [replace(share, counted=share.counted and not share.composed) for share in wholes]
 
-    def fit(way: Way, target: Way, runs: int, known: Sequence[Share] = shares) -> bool:
-        return together(behind(value, target), known, (Fraction(1), Fraction(-1)), way, runs)
+    def fit(way: Way, target: Way, runs: int, each: bool = False) -> bool:
+        return together(behind(value, target), shares, signed, way, runs, each)
 
-    of, over = (Fraction(share.value) for share in shares)
-    yield Explained(), any(of - over in behind(value, way) for way in (Way.ROUNDED, Way.CUT))
-    for way, target in ALIKE:
+    def fit_loosely(way: Way, target: Way) -> bool:
+        return any(s.composed for s in wholes) and together(behind(value, target), loose, (Fraction(1), Fraction(-1)), way, fewest)
+
+    printed = Fraction(of.whole.value) - Fraction(over.whole.value)
+    yield Explained(), any(printed in behind(value, way) for way in (Way.ROUNDED, Way.CUT))
+    for way, target in first(usual):
         yield Explained(), fit(way, target, fewest)
-    for way, target in MIXED:
-        yield Explained(f"the difference is {target} and the two numbers are {way}"), fit(way, target, fewest)
+    for way, target in (*ALIKE, *MIXED):
+        yield Explained(UNLIKE), fit(way, target, fewest, each=True)
     yield Explained(TWICE, slip=True), fit(Way.ROUNDED, Way.TWICE, fewest)
     for way, target in ALIKE:
-        yield Explained(COMPOSED), fit(way, target, fewest, loose)
-    yield Explained(f"{COMPOSED}, computed from the printed ones"), loose != shares and fit(Way.RUNS, Way.ROUNDED, fewest, loose)
+        yield Explained(COMPOSED), fit_loosely(way, target)
+    yield Explained(f"{COMPOSED}, computed from printed ones"), fit_loosely(Way.RUNS, Way.ROUNDED)
     for runs in range(2, MOST_RUNS + 1):
         for way, target in ALIKE:
             yield Explained(f"both numbers are means over {runs} runs" if runs > fewest else ""), fit(way, target, runs)
@@ -192,8 +225,9 @@ def _repeat(first: Share, second: Share) -> Iterator[Attempt]:
         sizes = [first.n * runs for runs in range(1, MOST_RUNS + 1)]
         return any(set(spans[0].counts(n)) & set(spans[1].counts(n)) for n in sizes)
 
+    alike = decimals_of(first.value) == decimals_of(second.value)
     for a, b in ALIKE:
-        yield Explained(), fit(a, b)
+        yield Explained(TIE if alike and first.value != second.value else ""), fit(a, b)
     for a, b in MIXED:
         yield Explained(f"{first.value} is {a} and {second.value} is {b}"), fit(a, b)
     yield Explained(TWICE, slip=True), fit(Way.ROUNDED, Way.TWICE) or fit(Way.TWICE, Way.ROUNDED)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
+from functools import cached_property
 from itertools import permutations
 from pathlib import Path
 
@@ -20,13 +21,14 @@ from harness.spec.files import Loaded, LoadedExperiment, load_benchmark, load_ex
 from harness.spec.profile import HubBackbone, Profile
 from harness.spec.reported import Reported
 from harness.spec.text import Document, read
+from harness.verdict.granularity import Way, behind
 from models.config import ExternalMirror, Frozen, ProxyTraining
 
 
 @dataclass(frozen=True)
 class Printed:
-    """One printed number. run: equal for cells that are the same run. own: trained by the paper itself. sizes: the
-    questions of the parts that make up an overall score."""
+    """One printed number. run: equal for cells that are the same run. own: trained by the paper itself. parts, sizes: the
+    scores that make up an overall score, and their questions. usual: how its table prints, where that is known."""
 
     table: str
     row: Row
@@ -36,7 +38,9 @@ class Printed:
     run: str
     own: bool
     where: str
+    parts: tuple[str, ...] = ()
     sizes: tuple[int, ...] = ()
+    usual: Way | None = None
 
     @property
     def title(self) -> str:
@@ -95,7 +99,20 @@ class PrintedTable:
         parts = next((parts for whole, parts in partitions(dict(scores)) if whole == column.score), ())
         sizes = tuple(scores[part].n for part in parts)
         run = self.runs[row.label, column.name]
-        return Printed(self.label, row, column, score, value, run, bool(row.stages), where, sizes)
+        return Printed(self.label, row, column, score, value, run, bool(row.stages), where, parts, sizes, self.usual)
+
+    @cached_property
+    def usual(self) -> Way | None:
+        """How the table's numbers are printed: the way without which some could not be; None where both are needed, or none."""
+        found = set()
+        for row in self.spec.rows:
+            for column, value in zip(self.spec.columns, row.reported):
+                score = self.benchmarks[column.benchmark].scores[column.score]
+                single = column.score != "overall" or not any(True for _ in partitions(dict(self.benchmarks[column.benchmark].scores)))
+                if row.delta is None and value.value is not None and not value.approximate and single and score.aggregate != "mean":
+                    ways = [way for way in (Way.ROUNDED, Way.CUT) if behind(value.value, way).counts(score.n)]
+                    found |= set(ways) if len(ways) == 1 else set()
+        return found.pop() if len(found) == 1 else None
 
     def values(self) -> dict[tuple[str, str], Reported]:
         """(row, column) -> as printed, rows of differences included."""

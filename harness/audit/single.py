@@ -11,7 +11,7 @@ from math import lcm
 from harness.audit.findings import Finding, Severity
 from harness.audit.paper import Paper, Printed, distinct
 from harness.audit.totals import explain_whole, severity, split, terms
-from harness.verdict.granularity import TWICE, Granularity, Way, behind, granularity, printable
+from harness.verdict.granularity import MOST_RUNS, TWICE, Granularity, Way, behind, granularity, printable
 
 BELOW_CHANCE = 0.001
 """A value below guessing is remarked on when guessing would give it less often than this."""
@@ -62,6 +62,10 @@ def _impossible(cell: Printed, found: Granularity, also: str, parts: list[Printe
         return cell.finding("counts", Severity.CONDITIONAL, text, condition=_mean(found))
     if cell.sizes and not parts and printable(cell.number, len(cell.sizes) * lcm(*cell.sizes)):
         condition = f"it is the plain mean of its {len(cell.sizes)} parts, which are not printed"
+        return cell.finding("counts", Severity.CONDITIONAL, text, condition=condition)
+    rounded = [runs for runs in range(2, MOST_RUNS + 1) if behind(cell.number, Way.RUNS).counts(runs * found.n)]
+    if rounded:
+        condition = f"it is a mean over {rounded[0]} runs, each rounded before averaging"
         return cell.finding("counts", Severity.CONDITIONAL, text, condition=condition)
     return cell.finding("counts", Severity.ERROR, text, "nor is it a mean over 2 to 5 runs")
 

@@ -9,7 +9,7 @@ from decimal import Decimal
 from harness.audit.explain import Explained, Share, explain_difference, explain_repeat
 from harness.audit.findings import Basis, Finding, Severity
 from harness.audit.paper import Paper, Printed, PrintedTable, Statement
-from harness.audit.totals import difference_text, severity
+from harness.audit.totals import difference_text, score_of, severity
 from harness.spec.claims import Claim, Close, DeltaEquals, Equals, Margin, MeanDelta
 from harness.verdict.claims import Holds, Part, describe, judge_reported
 from harness.verdict.granularity import decimals_of
@@ -52,7 +52,9 @@ def _explain(claim: Claim, part: Part, cells: Cells) -> Explained | None:
     match claim:
         case DeltaEquals():
             of, over = cell(claim.delta_equals), cell(claim.minus)
-            return explain_difference(claim.points, of.share, over.share) if of and over else as_judged
+            if of is None or over is None:
+                return as_judged
+            return explain_difference(claim.points, score_of(cells, of), score_of(cells, over), of.usual)
         case Equals():
             printed = cell(claim.equals)
             if printed is None:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from itertools import combinations
 
-from harness.audit.explain import Explained, explain_difference, explain_total, weights
+from harness.audit.explain import Explained, Score, explain_difference, explain_total, weights
 from harness.audit.findings import Finding, Severity
 from harness.audit.paper import Paper, Printed, partitions
-from harness.verdict.granularity import Way, behind, granularity, printable
+from harness.verdict.granularity import Way, behind, granularity, printable, round_fraction
 
 
 def split(paper: Paper) -> Iterator[tuple[Printed, list[Printed]]]:
@@ -28,7 +28,7 @@ def split(paper: Paper) -> Iterator[tuple[Printed, list[Printed]]]:
 
 
 def explain_whole(whole: Printed, parts: Sequence[Printed]) -> Explained | None:
-    return explain_total(whole.share, [part.share for part in parts], plain=whole.score.aggregate == "mean")
+    return explain_total(whole.share, [part.share for part in parts], whole.score.aggregate == "mean", whole.usual)
 
 
 def severity(explained: Explained | None) -> Severity:
@@ -73,9 +73,12 @@ def _sum_text(whole: Printed, parts: Sequence[Printed]) -> str:
     n = sum(part.score.n for part in parts)
     low, high = sum(k[0] for k in counts), sum(k[-1] for k in counts)
     added = " + ".join(f"{k[0]}/{p.score.n}" if len(k) == 1 else f"{k[0]}…{k[-1]}/{p.score.n}" for k, p in zip(counts, parts, strict=True))
-    if low == high:
-        return f"{added} = {low}/{n} = {100 * low / n:.3f}"
-    return f"{added} = {low}…{high}/{n} = {100 * low / n:.3f} to {100 * high / n:.3f}"
+    digits = whole.value.decimals + 2
+    if low != high:
+        return f"{added} = {low}…{high}/{n} = {100 * low / n:.{digits}f} to {100 * high / n:.{digits}f}"
+    way, verb = ("truncation", "cut off is") if whole.usual is Way.CUT else ("half up", "rounds to")
+    printed = round_fraction(Fraction(100 * low, n), whole.value.decimals, way)
+    return f"{added} = {low}/{n} = {100 * low / n:.{digits}f}, which {verb} {printed}"
 
 
 def swapped(paper: Paper) -> Iterator[Finding | None]:
@@ -106,6 +109,15 @@ def _fits_exchanged(whole: Printed, parts: Sequence[Printed], a: Printed, b: Pri
     return explained is not None and not explained.condition
 
 
+def score_of(cells: Mapping[tuple[str, str], Printed], cell: Printed) -> Score:
+    """The cell with its parts, where the row prints all of them and they fit it."""
+    parts = [cells.get((cell.row.label, f"{cell.column.benchmark}.{name}")) for name in cell.parts]
+    found = [part for part in parts if part is not None and not part.value.approximate]
+    if not cell.is_count or len(found) < len(parts) or not found or explain_whole(cell, found) != Explained():
+        return Score(cell.share)
+    return Score(cell.share, tuple(part.share for part in found))
+
+
 def differences(paper: Paper) -> Iterator[Finding | None]:
     """A printed row of differences is the difference of the rows it names, before or after they were rounded."""
     for table in paper.tables:
@@ -117,7 +129,7 @@ def differences(paper: Paper) -> Iterator[Finding | None]:
                 of, over = (cells.get((label, column.name)) for label in (row.delta.of, row.delta.over))
                 if value.value is None or of is None or over is None or any(v.approximate for v in (value, of.value, over.value)):
                     continue
-                explained = explain_difference(value.value, of.share, over.share)
+                explained = explain_difference(value.value, score_of(cells, of), score_of(cells, over), of.usual)
                 if explained is not None and not explained.condition:
                     yield None
                     continue
