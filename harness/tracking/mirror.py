@@ -195,7 +195,8 @@ class Mirror:
         found = existing(self.client, self.store)
         if found is not None:
             return found.experiment_id
-        place = where.artifacts(self.store).as_uri() if where.is_own(self.store) else None
+        path = where.local_file(self.store)  # a server knows where artifacts go; of a file MLflow would say: where we are
+        place = (path.absolute().parent / "mlartifacts").as_uri() if path is not None else None
         return self.client.create_experiment(where.EXPERIMENT, artifact_location=place)
 
     def _known(self) -> dict[str, Copied]:

@@ -181,6 +181,7 @@ def test_two_stores_share_one_database_that_both_make_at_once_and_keep_their_run
     assert [result.returncode for result in ended] == [0, 0], [result.stdout + result.stderr for result in ended]
     runs = {name: ask(tmp_path / name, [job.key], **shared)[1][job.key] for name in "ab"}
     assert runs["a"][2] != runs["b"][2]
+    assert (tmp_path / "mlartifacts").is_dir() and not (graphs.REPOSITORY / "mlruns").exists()
     (tmp_path / "a").rename(tmp_path / "moved")
     assert mirror(tmp_path / "moved", **shared).returncode == 0
     assert ask(tmp_path / "moved", [job.key], **shared)[1][job.key][2] == runs["a"][2]
