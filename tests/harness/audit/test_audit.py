@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import statistics
 from benchmarks.audit_recall import PAPERS, simulate
 from benchmarks.printed_tables import COLUMNS, HONEST, Printer
 from harness.audit import Basis, Severity, audit, read_paper
@@ -200,7 +201,7 @@ def test_nothing_is_found_in_a_corrected_copy(tmp_path):
 
 
 def test_another_papers_table_is_read_and_its_way_of_rounding_is_no_accusation():
-    found = audit(read_paper(spec_files([EXPERIMENTS / "examples"]))).findings
+    found = audit(read_paper([EXPERIMENTS / "examples" / "vstar-seal.yaml"])).findings
     assert found and {finding.severity for finding in found} == {Severity.CONDITIONAL}
     cut, made = ([f for f in found if words in f.text + f.condition] for words in ("cuts numbers off", "from the printed parts"))
     assert len(cut) + len(made) == len(found)
@@ -210,6 +211,39 @@ def test_another_papers_table_is_read_and_its_way_of_rounding_is_no_accusation()
         "InstructBLIP": "(25.21·115 + 47.36·76) / 191 = 34.024",
         "LLaVA-1.5": "(43.47·115 + 56.57·76) / 191 = 48.683",
     }
+
+
+def test_the_template_for_any_papers_table_shows_its_two_planted_errors_and_nothing_else():
+    findings = audit(read_paper([EXPERIMENTS / "examples" / "invented.yaml"])).findings
+    assert {(f.severity, f.rule, f.row, f.column) for f in findings} == {
+        (Severity.ERROR, "sums", "B", "street"),
+        (Severity.ERROR, "claims", "A", "street.night"),
+    }
+
+
+def pairs_table(folder: Path, row: str) -> Path:
+    path = folder / "table.yaml"
+    path.write_text(f'table: "1"\ntitle: t\ncolumns: [mmvp.pairs]\nrows:\n  - x: {{external: {{not_run: of another paper}}, {row}}}\n')
+    return path
+
+
+def test_a_number_that_no_mean_of_up_to_five_runs_gives_is_an_error(tmp_path):
+    """150 pairs: 19.0 is 57/300, a mean over two runs; 19.05 lies between all k/750 and k/600, even if runs are rounded first."""
+    (one,) = audit(read_paper([pairs_table(tmp_path, "reported: [19.0]")]), ("counts",)).findings
+    assert one.severity is Severity.CONDITIONAL and one.condition == "it is a mean over 2, 4 or 5 runs"
+    (one,) = audit(read_paper([pairs_table(tmp_path, "reported: [19.05]")]), ("counts",)).findings
+    assert one.severity is Severity.ERROR and "nor is it a mean over 2 to 5 runs" in one.hint
+
+
+def test_a_section_of_the_statistics_is_written_again_and_the_others_stay(tmp_path, monkeypatch):
+    file = tmp_path / "statistics.md"
+    monkeypatch.setattr(statistics, "SECTIONS", {"one": ("First", ""), "two": ("Second", "")})
+    for figure in ("1.0", "2.0"):
+        monkeypatch.setattr(statistics, "section", lambda name, figure=figure: lambda: f"{name} {figure}")
+        statistics.write(["one", "two"] if figure == "1.0" else ["two"], file)
+    text = file.read_text()
+    assert "## First\n\none 1.0\n" in text and "## Second\n\ntwo 2.0\n" in text and text.count("begin") == 2
+    assert statistics.main(["three"]) == 2
 
 
 def test_what_controls_repeat_is_as_the_paper_prints_it_and_no_second_witness(paper):
