@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -32,28 +33,28 @@ class Found:
 class Outcome:
     """papers, clean: honest tables, and those without any finding, by way. severities: findings on honest tables, by way."""
 
+    kinds: dict[str, Found]
     papers: Counter[str] = field(default_factory=Counter)
     clean: Counter[str] = field(default_factory=Counter)
     severities: dict[str, Counter[str]] = field(default_factory=dict)
     errors: list[str] = field(default_factory=list)
-    kinds: dict[str, Found] = field(default_factory=lambda: {kind: Found() for kind in KINDS})
 
     @property
     def recall(self) -> float:
         return 1 - sum(len(f.missed) for f in self.kinds.values()) / sum(f.allowed for f in self.kinds.values())
 
 
-def simulate(papers: int, folder: Path, first: int = 0) -> Outcome:
+def simulate(papers: int, folder: Path, kinds: Sequence[str] = KINDS) -> Outcome:
     """Each honest paper once as it is, and once with a mistake of each kind."""
-    outcome = Outcome()
-    for seed in range(first, first + papers):
+    outcome = Outcome(kinds={kind: Found() for kind in kinds})
+    for seed in range(papers):
         honest = Printer.honest(seed)
         plain = read(honest, folder / f"{seed}")
         outcome.papers[honest.way] += 1
         outcome.clean[honest.way] += not plain.findings
         outcome.severities.setdefault(honest.way, Counter()).update(str(f.severity) for f in plain.findings)
         outcome.errors += [f"paper {seed}, {honest.way}: {f.place}: {f.text}" for f in plain.findings if f.severity is Severity.ERROR]
-        for kind in KINDS:
+        for kind in kinds:
             _plant(kind, seed, plain, outcome.kinds[kind], folder / f"{seed}-{KINDS.index(kind)}")
     return outcome
 

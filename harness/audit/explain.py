@@ -192,11 +192,10 @@ def _difference(value: Decimal, of: Score, over: Score, usual: Way | None) -> It
         return any(s.composed for s in wholes) and together(behind(value, target), loose, (Fraction(1), Fraction(-1)), way, fewest)
 
     printed = Fraction(of.whole.value) - Fraction(over.whole.value)
-    yield Explained(), any(printed in behind(value, way) for way in (Way.ROUNDED, Way.CUT))
     for way, target in first(usual):
-        yield Explained(), fit(way, target, fewest)
+        yield Explained(), printed in behind(value, target) or fit(way, target, fewest)
     for way, target in (*ALIKE, *MIXED):
-        yield Explained(UNLIKE), fit(way, target, fewest, each=True)
+        yield Explained(UNLIKE), printed in behind(value, target) or fit(way, target, fewest, each=True)
     yield Explained(TWICE, slip=True), fit(Way.ROUNDED, Way.TWICE, fewest)
     for way, target in ALIKE:
         yield Explained(COMPOSED), fit_loosely(way, target)

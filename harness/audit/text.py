@@ -72,15 +72,17 @@ def _said(points: Decimal, printed: Printed) -> Share:
 def _near_enough(claim: Claim, part: Part, cells: Cells) -> bool:
     """Whether a bound that fails as printed can hold for the numbers behind. Printing moves each by less than a unit."""
 
-    def numbers(rows: tuple[str, ...]) -> list[Printed]:
+    def numbers(*rows: str) -> list[Printed]:
         return [cells[row, part.column] for row in rows if (row, part.column) in cells]
 
+    if not all((row, part.column) in cells for row in claim.rows):
+        return False  # a row of differences has no numbers behind it
     match claim:
         case Margin():
-            a, b = numbers((claim.margin, claim.over))
+            a, b = numbers(claim.margin, claim.over)
             return a.number - b.number + max(_unit(a), _unit(b)) > claim.at_least
         case Close():
-            found = numbers(claim.close)
+            found = numbers(*claim.close)
             values = [cell.number for cell in found]
             return max(values) - min(values) - max(map(_unit, found)) < claim.within
         case MeanDelta():

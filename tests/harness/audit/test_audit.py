@@ -135,7 +135,7 @@ def test_a_number_given_with_more_decimals_elsewhere_is_the_same_number(tmp_path
 
 
 def test_no_honest_way_of_printing_is_accused_and_planted_mistakes_are_found(tmp_path):
-    outcome = simulate(len(HONEST), tmp_path)
+    outcome = simulate(len(HONEST), tmp_path, ("sum off by one digit", "swapped parts", "difference off by one digit"))
     assert not outcome.errors and set(outcome.papers) == set(HONEST)
     assert outcome.recall >= 0.95 and all(kind.allowed for kind in outcome.kinds.values())
 
@@ -233,6 +233,27 @@ def test_a_number_that_no_mean_of_up_to_five_runs_gives_is_an_error(tmp_path):
     assert one.severity is Severity.CONDITIONAL and one.condition == "it is a mean over 2, 4 or 5 runs"
     (one,) = audit(read_paper([pairs_table(tmp_path, "reported: [19.05]")]), ("counts",)).findings
     assert one.severity is Severity.ERROR and "nor is it a mean over 2 to 5 runs" in one.hint
+
+
+@pytest.mark.parametrize(
+    "claim, severity",
+    [
+        ("{margin: B, over: Baseline, at_least: 6.55, on: street}", Severity.CONDITIONAL),  # 6.5 as printed, up to 6.6 behind it
+        ("{margin: B, over: Baseline, at_least: 7.0, on: street}", Severity.ERROR),
+        ("{close: [A, Baseline], within: 5.45, on: street}", Severity.CONDITIONAL),
+        ("{close: [A, Baseline], within: 5.0, on: street}", Severity.ERROR),
+        ("{delta_equals: A, minus: Baseline, points: 7, on: street.night}", None),
+        ("{delta_equals: A, minus: Baseline, points: 6, on: street.night}", Severity.CONDITIONAL),  # cut off
+        ("{equals: A, points: 75, on: street.day}", None),
+        ("{equals: A, points: 76, on: street.day}", Severity.ERROR),
+        ("{margin: B − Baseline, over: A, at_least: 5, on: street}", Severity.ERROR),
+    ],
+)
+def test_a_claim_is_an_error_only_if_no_numbers_behind_the_printed_ones_make_it_true(tmp_path, claim, severity):
+    text = (EXPERIMENTS / "examples" / "invented.yaml").read_text().partition("claims:")[0]
+    (tmp_path / "benchmarks").symlink_to(EXPERIMENTS / "examples" / "benchmarks")
+    (tmp_path / "table.yaml").write_text(f"{text}claims:\n  - {claim}\n")
+    assert [f.severity for f in audit(read_paper([tmp_path / "table.yaml"]), ("claims",)).findings] == [severity] * (severity is not None)
 
 
 def test_a_section_of_the_statistics_is_written_again_and_the_others_stay(tmp_path, monkeypatch):
