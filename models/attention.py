@@ -26,7 +26,7 @@ from models.evaluation.tasks.paper import paper_prompt
 from models.run import Interrupted, Run
 from models.training.collate import Collator, Live
 from models.training.data import read_samples
-from models.training.images import load_image_processor, open_image
+from models.training.images import load_image_processor
 from models.vreflection import checkpoint as checkpoints
 from models.vreflection.boxes import Cells, box_cells
 from models.vreflection.decoding import Prompt, decode
@@ -87,7 +87,7 @@ def _with_heads(checkpoint: Path, spec: MapsSpec, loaded: VReflection, attention
 
 def _training(engine: Engine, spec: MapsSpec, data: Path) -> list[tuple[dict[str, Any], Image.Image, dict[str, Tensor]]]:
     model, stage = engine.model, TrainSpec.model_validate(checkpoints.facts(engine.checkpoint)["spec"]).stage
-    samples = read_samples(Path(data))
+    samples = read_samples(Path(data), orientation=spec.images.orientation)
     chosen = []
     for number in _spread(len(samples)):
         sample = samples[number]
@@ -125,7 +125,7 @@ def _training(engine: Engine, spec: MapsSpec, data: Path) -> list[tuple[dict[str
             "question": human.replace("<image>", "").strip(), "answer": gpt.replace("<lvr>", "").strip(),
             "inside": any_out.box_mask[number, :cells],
         }  # fmt: skip
-        found.append((facts, open_image(sample.images[0].path), maps))
+        found.append((facts, sample.images[0].open(), maps))
     return found
 
 

@@ -15,6 +15,9 @@ Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(gt=0, le=1)]
+Orientation = Literal["upright", "stored"]
+Surplus = Literal["skip", "first", "union"]
 
 
 class Frozen(BaseModel):
@@ -229,6 +232,9 @@ class Images(Frozen):
     min_pixels: Count = 128 * 28 * 28
     max_pixels: Count = 5120 * 28 * 28
     processor: Literal["torchvision", "pil"] = "torchvision"
+    orientation: Orientation = "upright"
+    """Of pictures with an EXIF orientation. upright: turned as the tag says, as `datasets` decodes benchmarks' pictures, boxes
+    with them (they are drawn on the stored raster); stored: as the raster lies in the file (the release's training)."""
 
 
 class TrainSpec(Frozen):
@@ -344,12 +350,31 @@ class ProxyTraining(Frozen):
 
 
 class ExternalTraining(Frozen):
-    """Annotation files listed by a meta JSON; identified by the meta file's content and the named revision."""
+    """Annotation files listed by a meta JSON, as a profile names them; identified by their content and their pictures'
+    names and sizes (`models.training.external.identity`), not by where they lie."""
 
     source: Literal["external"] = "external"
     meta: str
     revision: str
-    """A pinned revision or the manifest's sha256, so that other data cannot pass under the same name."""
+    """The manifest's sha256 (64 hex digits): other data are refused. A commit (40): part of the identity. Any other text is a
+    name for people."""
+    surplus_boxes: Surplus = "skip"
+    """Of a row with more boxes than `<lvr>`. skip: rejected, as the release's scripts do; first: the first box, as in
+    its other mode; union: the smallest box around all of them."""
+    min_usable: Share = 0.9
+    """Least share of usable rows: below it the data job stops before any training, saying which sources lack what."""
+
+
+class TrainingSet(Frozen):
+    """What the data job is told about data of others: what counts as usable. Where they lie is the job's input."""
+
+    source: Literal["external"] = "external"
+    commit: str | None = None
+    surplus_boxes: Surplus = "skip"
+    min_usable: Share = 0.9
+    images: Images = Images()
+    """With `max_tokens`: a row that is longer without any latent slot is rejected."""
+    max_tokens: Count = 16384
 
 
 class ProxyMirror(Frozen):

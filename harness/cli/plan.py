@@ -65,7 +65,7 @@ def main(options: argparse.Namespace) -> int:
         print(shared)
         if 0 < len(tables) < len(made):
             print(f"of these for the tables: {sharing(tables, lambda job: seconds_of(job, known, stated))}")
-    for said in filter(None, (bounds(profile, todo, costs), *warnings(profile, todo, costs))):
+    for said in filter(None, (bounds(profile, todo, costs), *warnings(profile, todo, costs), unknown_data(graph))):
         print(said)
     spared = sum(statuses[job.key].state == "not needed" for job in graph)
     done = f"{len(graph) - len(todo) - len(damaged) - spared} done, {len(todo)} to run"
@@ -74,6 +74,18 @@ def main(options: argparse.Namespace) -> int:
     for job in damaged:
         print(f"damaged: {statuses[job.key].reason}")
     return 2 if damaged else 0
+
+
+def unknown_data(graph: Graph) -> str:
+    """A line when the training data are not here, so that what is trained on them has no lasting key yet."""
+    from harness.plan.training_data import UNKNOWN
+
+    for job in graph:
+        given = job.inputs.get("files")
+        if isinstance(given, Source) and given.digest.startswith(UNKNOWN):
+            why = given.digest.removeprefix(UNKNOWN)
+            return f"training data: {why}; keys of what is trained on them are not known here, and nothing can be run"
+    return ""
 
 
 def needed(profile: Profile, graph: Graph, costs: Mapping[str, float | None]) -> str:

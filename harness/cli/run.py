@@ -106,20 +106,16 @@ def fetch_benchmarks(graph: Graph, store: Store) -> bool:
 
 
 def check_inputs(graph: Graph, store: Store, profile: Profile) -> list[str]:
-    """External data are looked at first; notes for a person. Benchmarks always: a cluster's nodes see the files that this
-    machine sees. Training sets where the jobs run on this machine."""
-    todo = [
-        job
-        for job in graph
-        if job.payload.get("source") == "external"
-        and not store.is_done(job)
-        and (job.kind == "mirror" or profile.dispatch.kind == "local")
-    ]
+    """External data are looked at first, whatever runs the jobs: a cluster's nodes see the files that this machine sees.
+    Notes for a person."""
+    todo = [job for job in graph if job.payload.get("source") == "external" and not store.is_done(job)]
     if not todo:
         return []
     from harness.worker.inputs import check_inputs as check
+    from models.config import ExternalTraining
 
-    return check(todo)
+    data = profile.data
+    return check(todo, data if isinstance(data, ExternalTraining) else None, store.root / ".digests.json")
 
 
 def ensure_writable(folder: Path) -> None:

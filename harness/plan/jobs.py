@@ -5,6 +5,7 @@ The only place that knows which job needs which. Knows nothing about tables: row
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,7 @@ from harness.jobs import Job, Source
 from harness.plan import sources
 from harness.plan.comparison import Comparison
 from harness.plan.payload import payload
+from harness.plan.training_data import training_set
 from harness.spec.benchmark import Protocol
 from harness.spec.experiment import Measurement
 from harness.spec.files import Loaded
@@ -30,12 +32,14 @@ from models.config import (
     MeasureSpec,
     ProxyMirror,
     Reflect,
+    TrainingSet,
     TrainSpec,
     has_teacher,
     rolls_out,
 )
 
 Checkpoint = Job | Source
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 TaskDigests = Callable[[str, Protocol], dict[str, str]]
 
 
@@ -48,16 +52,28 @@ class JobMaker:
     base: Source
     tasks: TaskDigests
     digests: Path | None = None
+    _training_set: Source | None = None
     _made: dict[str, Job] = field(default_factory=dict)
     _mirrors: dict[str, Job] = field(default_factory=dict)
     _checkpoints: dict[tuple[int, int], Checkpoint] = field(default_factory=dict)
     _evaluations: dict[tuple[int, int, str, str, str], Job] = field(default_factory=dict)
 
-    def data(self) -> Job:
-        """The training set."""
+    def data(self, row: ResolvedRow) -> Job:
+        """The training set. Of data of others the job needs to know how the row's pictures are sized and how long a
+        sample may be; the base model lends its tokenizer."""
         spec = self.profile.value.data
-        slug = "training-set" if isinstance(spec, ExternalTraining) else f"scenes-{spec.n}"
-        return self._once(Job("data", payload(spec), {}, slug))
+        if not isinstance(spec, ExternalTraining):
+            return self._once(Job("data", payload(spec), {}, f"scenes-{spec.n}"))
+        asked = TrainingSet(
+            commit=spec.revision if _COMMIT.fullmatch(spec.revision) else None,
+            surplus_boxes=spec.surplus_boxes,
+            min_usable=spec.min_usable,
+            images=row.options.images,
+            max_tokens=row.options.max_tokens,
+        )
+        if self._training_set is None:
+            self._training_set = training_set(spec, self.digests)
+        return self._once(Job("data", payload(asked), {"files": self._training_set, "base": self.base}, "training-set"))
 
     def mirror(self, benchmark: str) -> Job:
         """The questions of one benchmark. Raises SpecError when the profile has none."""
@@ -79,14 +95,14 @@ class JobMaker:
         """The frozen tower's features of every training image."""
         images = payload(row.options.images)
         return self._once(
-            Job("features", {"images": images} if images else {}, {"data": self.data(), "base": self.base}, "features")
+            Job("features", {"images": images} if images else {}, {"data": self.data(row), "base": self.base}, "features")
         )
 
     def crops(self, row: ResolvedRow, crops: Crops) -> Job:
         """The frozen tower's features of every evidence crop: a features job of its own, so that the images' stays shared."""
         images = payload(row.options.images)
         asked = {"crops": payload(crops), **({"images": images} if images else {})}
-        return self._once(Job("features", asked, {"data": self.data(), "base": self.base}, "crops"))
+        return self._once(Job("features", asked, {"data": self.data(row), "base": self.base}, "crops"))
 
     def checkpoint(self, row: ResolvedRow, seed: int) -> Checkpoint:
         """What the row's last stage leaves; the base model for a row without stages."""
@@ -111,7 +127,7 @@ class JobMaker:
             # Vanilla SFT has no latent segment, and a crop has as many slots as it has tokens.
             **({} if name in ("sft", "reflect") else {"latent_steps": options.latent_steps}),
         )
-        inputs: dict[str, Job | Source] = {"data": self.data()}
+        inputs: dict[str, Job | Source] = {"data": self.data(row)}
         if profile.vision == "cached":
             inputs["features"] = self.features(row)
             if name == "reflect":
@@ -173,7 +189,7 @@ class JobMaker:
             images=options.images,
             precision=options.decode.precision,
         )
-        source = {"data": self.data()} if benchmark is None else {"mirror": self.mirror(benchmark)}
+        source = {"data": self.data(row)} if benchmark is None else {"mirror": self.mirror(benchmark)}
         of = checkpoint.slug if isinstance(checkpoint, Job) else "base"
         return self._once(Job("maps", payload(spec), {"checkpoint": checkpoint, **source}, f"{of}-{benchmark or 'training'}"))
 

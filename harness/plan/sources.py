@@ -96,7 +96,7 @@ def folder_digest(folder: Path, files: list[Path], cache: Path | None) -> str:
     """sha256 over names and contents."""
     stats = [file.stat() for file in files]
     state = [[str(f.relative_to(folder)), s.st_size, s.st_mtime_ns, s.st_ino] for f, s in zip(files, stats, strict=True)]
-    known = _read(cache)
+    known = read_cache(cache)
     entry = known.get(str(folder.resolve()))
     if entry and entry["state"] == state:
         return entry["digest"]
@@ -104,18 +104,18 @@ def folder_digest(folder: Path, files: list[Path], cache: Path | None) -> str:
     for file in files:
         with file.open("rb") as content:
             digest.update(f"{file.relative_to(folder)}\0{hashlib.file_digest(content, 'sha256').hexdigest()}\n".encode())
-    _write(cache, {**known, str(folder.resolve()): {"state": state, "digest": digest.hexdigest()}})
+    write_cache(cache, {**known, str(folder.resolve()): {"state": state, "digest": digest.hexdigest()}})
     return digest.hexdigest()
 
 
-def _read(cache: Path | None) -> dict:
+def read_cache(cache: Path | None) -> dict:
     try:
         return json.loads(cache.read_text()) if cache else {}
     except (OSError, ValueError):
         return {}
 
 
-def _write(cache: Path | None, known: dict) -> None:
+def write_cache(cache: Path | None, known: dict) -> None:
     """Only into a folder that exists: planning creates nothing else. A cache that cannot be written is no error."""
     if cache is None or not cache.parent.is_dir():
         return

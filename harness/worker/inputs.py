@@ -6,37 +6,46 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from harness.jobs import Job, Source
+from harness.plan.training_data import looked_at
+from models.config import ExternalTraining
 
 
-def check_inputs(jobs: Iterable[Job]) -> list[str]:
+def check_inputs(jobs: Iterable[Job], training: ExternalTraining | None = None, cache: Path | None = None) -> list[str]:
     """Look at the external data that these jobs would read; returns a line for each set with rejected samples, or of which
     only a part is here.
 
-    Raises models.training.data.DataError naming file, entry, field and remedy, or models.evaluation.external.BadBenchmark.
+    training: the profile's training data, if they are external. cache: see `looked_at`. Raises models.training.data.DataError naming file, entry, field and remedy, or models.evaluation.external.BadBenchmark.
     """
     notes = []
     for job in jobs:
         if job.payload.get("source") != "external":
             continue
-        if job.kind == "data":
-            notes += _training_set(job)
+        if job.kind == "data" and training is not None:
+            notes += _training_set(job, training, cache)
         elif job.kind == "mirror":
             notes += check_benchmark(job)
     return notes
 
 
-def _training_set(job: Job) -> list[str]:
-    from models.config import ExternalTraining
-    from models.training.data import counted
-    from models.training.external import check_training_set
+def _training_set(job: Job, spec: ExternalTraining, cache: Path | None) -> list[str]:
+    """By names and boxes of all rows, and a few pictures; the data job decodes the rest."""
+    from models.training.data import DataError, counted
+    from models.training.external import check_pictures
 
-    spec = ExternalTraining.model_validate(job.payload)
-    found = check_training_set(spec)
-    rejected = sum(found.rejected.values())
+    found = looked_at(spec, cache)
+    if said := found.get("error") or found["lacking"]:
+        raise DataError(said)
+    check_pictures(found["some"], spec.meta, spec.min_usable)
+    summary = found["summary"]
+    rejected = sum(summary["rejected"].values())
     if not rejected:
         return []
-    share = f"{rejected} of {rejected + found.samples} samples rejected ({counted(found.rejected)})"
-    return [f"{spec.meta}: {share}; the rest is used, and each rejected one is named in rejected.jsonl of {job.name}"]
+    share = f"{rejected} of {rejected + summary['samples']} samples rejected ({counted(summary['rejected'])})"
+    notes = [f"{spec.meta}: {share}; the rest is used, and each rejected one is named in rejected.jsonl of {job.name}"]
+    for name, counts in summary["sources"].items():
+        if (usable := counts.get("usable", 0)) < spec.min_usable * counts["rows"]:
+            notes.append(f"{spec.meta}: of source {name} only {usable} of {counts['rows']} rows are usable")
+    return notes
 
 
 def check_benchmark(job: Job) -> list[str]:

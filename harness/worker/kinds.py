@@ -45,12 +45,19 @@ def _threads(count: int) -> None:
 
 @register("data")
 def data(context: Context) -> Any:
-    from models.config import ExternalTraining, ProxyTraining
+    from models.config import ProxyTraining, TrainingSet
 
     if context.record.payload.get("source", "proxy") == "external":
-        from models.training.external import link_training_set
+        from models.training.external import prepare
 
-        return link_training_set(context.run.out, ExternalTraining.model_validate(context.record.payload))
+        return prepare(
+            context.run.out,
+            context.inputs["files"],
+            TrainingSet.model_validate(context.record.payload),
+            context.inputs["base"],
+            threads=context.run.threads,
+            progress=context.run.progress,
+        )
     spec = ProxyTraining.model_validate(context.record.payload)
     from models.proxy.trainset import write_training_set
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from models.training.data import ImageFile, Sample
 from models.training.features import FeatureStore
-from models.training.images import open_image, patches_of
+from models.training.images import patches_of
 from models.training.packing import first_fit
 from models.visreflect.crops import Crop, cell_px, crops_of
 from models.vreflection import template
@@ -60,7 +60,7 @@ class Live:
     def __call__(self, images: Sequence[ImageFile]) -> tuple[list[Tensor], list[Grid], Tensor | None]:
         if not images:
             return [], [], None
-        patches, grids = patches_of(self.processor, [open_image(i.path) for i in images])
+        patches, grids = patches_of(self.processor, [i.open() for i in images])
         merge = self.processor.merge_size
         return patches, [(h // merge, w // merge) for _, h, w in grids.tolist()], grids
 

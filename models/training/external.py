@@ -1,18 +1,33 @@
-"""A training set that exists already: found, checked against its pinned identity, validated, and referred to in place."""
+"""A training set that exists already: looked through once, every picture decoded, indexed, and referred to in place."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import re
-from dataclasses import asdict
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from models.config import ExternalTraining
-from models.training.data import DataError, Summary, meta_file, read_samples, read_sources
+import numpy as np
+
+from models.config import ExternalTraining, TrainingSet
+from models.training.data import DataError, Samples, Summary, counted, meta_file, read_sources
+from models.training.index import sha256, write_index
+from models.training.parse import REASONS, Rejected, Source
+from models.training.pictures import Facts, Unreadable, facts_of
+from models.training.survey import Survey, survey, writing
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_AHEAD = 8
+"""Pictures for each thread that wait to be decoded: the results of a failed one are not far behind."""
+TURNED = "turned as its EXIF tag says"
+LOOKED_AT = 64
+"""Pictures that are decoded before any job runs."""
 
 
 def manifest_digest(meta: Path) -> str:
@@ -20,43 +35,211 @@ def manifest_digest(meta: Path) -> str:
 
     Paths and image folders are left out: the same data in another place is the same data.
     """
+    return _manifest(read_sources(meta))
+
+
+def _manifest(sources: list[Source]) -> str:
     total = hashlib.sha256()
-    for source in read_sources(meta):
+    for source in sources:
         total.update(f"{source.name}\0{source.kind}\0".encode())
-        with source.annotations.open("rb") as file:
-            total.update(hashlib.file_digest(file, "sha256").digest())
+        total.update(bytes.fromhex(sha256(source.annotations)))
     return total.hexdigest()
 
 
-def link_training_set(out: Path, spec: ExternalTraining) -> dict[str, Any]:
-    """Write out/meta.json with absolute paths after one validating pass; returns the pass's counts.
+@dataclass(frozen=True)
+class Look:
+    """A pass over the annotations and the pictures' names; no picture is decoded."""
 
-    A revision of 64 hex digits must be the data's `manifest_digest`; any other text is taken as a name and recorded
-    beside the digest. Raises DataError naming the file and the remedy.
-    """
-    meta, digest = _pinned(spec)
-    sources = [
-        {"ds_name": s.name, "data_path": str(s.annotations), "image_folder": str(s.images), "ds_type": s.kind}
-        for s in read_sources(meta)
-    ]
-    (out / "meta.json").write_text(json.dumps(sources, indent=1) + "\n")
-    summary = asdict(read_samples(out, report=out).summary) | {"manifest_sha256": digest, "revision": spec.revision}
-    (out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
-    return summary
+    digest: str
+    """Of the manifest, and of the name and size of every picture of a usable row: other annotations, or a picture that
+    comes or goes, give another."""
+    manifest: str
+    summary: Summary
+    lacking: str
+    """What `lacking` says of it; "" where enough is usable."""
+    first: str
+    """The first rejection, in words."""
+    some: tuple[str, ...]
+    """Paths of pictures, evenly spread over the usable rows."""
+    files: tuple[str, ...]
+    """What the digest depends on: the meta file and annotations ..."""
+    folders: tuple[str, ...]
+    """... and the folders in which pictures were looked for."""
 
 
-def check_training_set(spec: ExternalTraining) -> Summary:
-    """What a job would find, before any job runs: one validating pass. Raises DataError, one line about the user's own file."""
-    return read_samples(_pinned(spec)[0]).summary
-
-
-def _pinned(spec: ExternalTraining) -> tuple[Path, str]:
-    """The meta file and its digest. Raises DataError when it is not there or is not what the profile pins."""
+def look(spec: ExternalTraining) -> Look:
+    """Raises DataError when the data are not there, cannot be read, or are not what the profile pins."""
     meta = meta_file(Path(spec.meta).expanduser().absolute())
-    digest = manifest_digest(meta)
-    if _SHA256.fullmatch(spec.revision) and digest != spec.revision:
+    sources = read_sources(meta)
+    manifest = _manifest(sources)
+    if _SHA256.fullmatch(spec.revision) and manifest != spec.revision:
         raise DataError(
-            f"{meta}: its content has sha256 {digest}, the profile pins {spec.revision}; "
+            f"{meta}: its content has sha256 {manifest}, the profile pins {spec.revision}; "
             "restore that data, or write the new digest as data.revision"
         )
-    return meta, digest
+    with writing(None) as lines:
+        found = survey(sources, lines=lines, surplus=spec.surplus_boxes)
+    columns = found.columns()
+    total = hashlib.sha256(manifest.encode())
+    finders = list(found.finders.values())
+    for path in found.pictures:
+        finder = next((f for f in finders if path.startswith(f.root)), finders[0])
+        name = path.removeprefix(finder.root)
+        total.update(f"{name}\0{finder.size(path)}\n".encode("utf-8", "surrogateescape"))
+    total.update(columns.rows[:, :2].tobytes())  # which rows are usable
+    step = max(1, len(columns) // LOOKED_AT)
+    some = tuple(columns.pictures(k)[0][0] for k in range(0, len(columns), step))[:LOOKED_AT]
+    folders = tuple(folder for finder in finders for folder in finder.listed)
+    files = (str(meta), *(str(s.annotations) for s in sources))
+    summary = found.summary(columns)
+    said = found.nothing(meta) if not len(columns) else lacking(meta, found, summary, spec.min_usable)
+    return Look(total.hexdigest(), manifest, summary, said, found.first, some, files, folders)
+
+
+def check_pictures(paths: tuple[str, ...], meta: str, min_usable: float) -> None:
+    """Decode a few pictures. Raises DataError when more of them than the profile allows cannot be used."""
+    bad = []
+    for path in paths:
+        try:
+            facts_of(path)
+        except Unreadable as why:
+            bad.append(str(why))
+    if len(bad) > (1 - min_usable) * len(paths):
+        raise DataError(
+            f"{meta}: {len(bad)} of {len(paths)} pictures looked at cannot be used; the first: {bad[0]}"
+        )
+
+
+def lacking(meta: Path, found: Survey, summary: Summary, least: float) -> str:
+    """One line, and one for each source that lacks something: which of its rows cannot be used, and why. "" where the
+    share of usable rows is at least `least`."""
+    if summary.samples >= least * summary.rows:
+        return ""
+    share = f"{summary.samples:,} of {summary.rows:,} rows are usable ({summary.samples / summary.rows:.1%})"
+    remedy = f"complete what is missing ({_worst(summary)}), or lower data.min_usable"
+    lines = [f"{meta}: {share}, data.min_usable asks for {least:.0%}; {remedy}"]
+    for group, counts in sorted(summary.sources.items(), key=lambda item: item[1].get("usable", 0) - item[1]["rows"]):
+        if reasons := {reason: counts[reason] for reason in REASONS if counts.get(reason)}:
+            looked = ", ".join(found.looked[group])
+            where = f"; looked in {looked} of {', '.join(found.finders)}" if looked else ""
+            lines.append(f"  {group}: {_said(reasons, counts['rows'])}{where}")
+    return "\n".join(lines)
+
+
+def _said(reasons: dict[str, int], rows: int) -> str:
+    """812 of 900 pictures missing, 3 of 900 rows bad box"""
+    words = []
+    for reason, count in reasons.items():
+        what = "pictures missing" if reason == "missing image" else f"rows {reason}"
+        words.append(f"{count:,} of {rows:,} {what}")
+    return ", ".join(words)
+
+
+def _worst(summary: Summary) -> str:
+    reason, count = max(summary.rejected.items(), key=lambda item: item[1])
+    return f"{count:,} {reason}"
+
+
+def prepare(
+    out: Path,
+    meta: Path,
+    spec: TrainingSet,
+    base: Path,
+    *,
+    threads: int = 1,
+    progress: Callable[[int, int], None] = lambda step, total: None,
+) -> dict[str, Any]:
+    """Look through a whole data set, decode each of its pictures once, and write what training reads.
+
+    out: gets meta.json with absolute paths, the index, rejected.jsonl and mended.jsonl that name every row, and
+    summary.json with the counts by reason and by source, which are returned. base: a checkpoint folder, for its tokenizer
+    and image processor: a text may hold none of its tokens, and a row no more than spec.max_tokens. Raises DataError when
+    fewer rows than spec.min_usable are usable.
+    """
+    from transformers import AutoTokenizer
+
+    from models.training.images import load_image_processor
+    from models.training.lengths import literal_tokens, over_long
+    from models.vreflection.tokens import add_tokens
+
+    began = time.perf_counter()
+    tokenizer, processor = AutoTokenizer.from_pretrained(base), load_image_processor(base, spec.images)
+    add_tokens(tokenizer)
+    meta = meta_file(meta)
+    sources = read_sources(meta)
+    with writing(out) as lines:
+        found = survey(sources, lines=lines, surplus=spec.surplus_boxes, literals=literal_tokens(tokenizer))
+        sizes = _decode(found, threads, progress, turn=spec.images.orientation == "upright")
+        columns = found.columns()
+        columns.sizes = sizes
+        if len(columns):
+            samples = Samples(
+                sources, columns, Summary(), orientation=spec.images.orientation, surplus=spec.surplus_boxes
+            )
+            long = over_long(samples, tokenizer, processor, latent_steps=None, max_tokens=spec.max_tokens)
+            rows = found.kept()
+            for number, tokens in long.items():
+                found.drop(rows[number], Rejected("too long", f"{tokens:,} tokens, more than max_tokens {spec.max_tokens:,}"))
+            columns = found.columns()
+            columns.sizes = sizes
+    summary = found.summary(columns)
+    written = asdict(summary) | {
+        "manifest_sha256": _manifest(sources), "pictures": len(sizes), "seconds": round(time.perf_counter() - began, 3)
+    }  # fmt: skip
+    (out / "summary.json").write_text(json.dumps(written, indent=1) + "\n")
+    print(f"{summary.samples:,} of {summary.rows:,} rows usable; rejected: {counted(summary.rejected) or 'none'}; "
+          f"mended: {counted(summary.mended) or 'none'}", flush=True)  # fmt: skip
+    if not len(columns):
+        raise DataError(found.nothing(meta))
+    if said := lacking(meta, found, summary, spec.min_usable):
+        raise DataError(said)
+    listed = [
+        {"ds_name": s.name, "data_path": str(s.annotations), "image_folder": str(s.images), "ds_type": s.kind}
+        for s in sources
+    ]
+    (out / "meta.json").write_text(json.dumps(listed, indent=1) + "\n")
+    write_index(out, columns, sources, summary, spec.surplus_boxes)
+    return written
+
+
+def _decode(found: Survey, threads: int, progress: Callable[[int, int], None], *, turn: bool) -> np.ndarray:
+    """Decode every picture once; rows of those that fail are dropped. turn: whether pictures will be turned upright.
+    Returns [P, 3] int32: width, height, EXIF orientation."""
+    sizes = np.ones((len(found.pictures), 3), dtype=np.int32)
+    failed: dict[int, Unreadable] = {}
+    mends: dict[int, tuple[str, ...]] = {}
+    last = time.monotonic()
+    with ThreadPoolExecutor(max_workers=max(1, threads)) as pool:
+        for number, facts in enumerate(_mapped(pool, _facts, iter(found.pictures), _AHEAD * max(1, threads))):
+            if isinstance(facts, Unreadable):
+                failed[number] = facts
+            else:
+                sizes[number] = facts.width, facts.height, facts.tag
+                if changes := facts.mends + (TURNED,) * (turn and facts.tag != 1):
+                    mends[number] = changes
+            if time.monotonic() - last > 5:
+                last = time.monotonic()
+                progress(number + 1, len(sizes))
+    if failed or mends:
+        for row, pictures in enumerate(found.references()):
+            if (bad := next((k for k in pictures if k in failed), None)) is not None:
+                found.drop(row, Rejected(failed[bad].reason, str(failed[bad])))
+            elif mended := [mend for k in pictures for mend in mends.get(k, ())]:
+                found.mend(row, list(dict.fromkeys(mended)))
+    return sizes
+
+
+def _facts(path: str) -> Facts | Unreadable:
+    try:
+        return facts_of(path)
+    except Unreadable as why:
+        return why
+
+
+def _mapped(pool: ThreadPoolExecutor, function: Callable[[str], Any], items: Iterator[str], ahead: int) -> Iterator[Any]:
+    """`pool.map` that does not queue everything at once."""
+    waiting = [pool.submit(function, item) for item in islice(items, ahead)]
+    while waiting:
+        first = waiting.pop(0)
+        waiting += [pool.submit(function, item) for item in islice(items, 1)]
+        yield first.result()

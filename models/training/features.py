@@ -28,7 +28,7 @@ from torch import Tensor
 from models.config import Crops, Images
 from models.run import Interrupted, Run
 from models.training.data import ImageFile, Samples, read_samples
-from models.training.images import encode_images, load_image_processor, open_image, patches_of, stored_dtype
+from models.training.images import encode_images, load_image_processor, patches_of, stored_dtype
 from models.visreflect.crops import cell_px, distinct_crops, load_crop_processor
 from models.vreflection import checkpoint as checkpoints
 
@@ -60,7 +60,10 @@ class FeatureStore:
         """Raise ValueError if the features were computed with other image limits, or of crops of another size."""
         asked = {"images": images.model_dump(), "crops": crops and crops.model_dump()}
         for what, wanted in asked.items():
-            if (held := self.facts.get(what)) != wanted:
+            held = self.facts.get(what)
+            if what == "images" and held:
+                held = Images.model_validate(held).model_dump()  # written before a field was added: at its default
+            if held != wanted:
                 raise ValueError(f"{self.folder}: features are of {what} {held}, the spec says {wanted}; compute them anew")
 
     def __len__(self) -> int:
@@ -98,10 +101,10 @@ def cache_features(
     Also writes the data set's rejected.jsonl and reading.json.
     """
     torch.set_num_threads(run.threads)
-    samples = read_samples(Path(data), report=run.out)
+    samples = read_samples(Path(data), report=run.out, orientation=images.orientation)
     if crops is None:
         processor = load_image_processor(checkpoint, images)
-        pictures = [(file.key, file.path, partial(open_image, file.path)) for file in distinct_images(samples)]
+        pictures = [(file.key, file.path, file.open) for file in distinct_images(samples)]
     else:
         processor = load_crop_processor(checkpoint, images, crops)
         cut = distinct_crops(samples[number] for number in range(len(samples)))

@@ -17,9 +17,13 @@ from PIL import Image
 from torch import Tensor
 from transformers import AutoImageProcessor, Qwen2_5_VLConfig
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import apply_rotary_pos_emb_vision
+from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
 from transformers.vision_utils import get_vision_attention_seqlens, get_vision_position_ids, get_vision_window_index
 
 from models.config import Images
+from models.training.pictures import open_image
+
+__all__ = ["encode_images", "grid_of", "load_image_processor", "open_image", "patches_of", "stored_dtype", "tower"]
 
 
 def stored_dtype(checkpoint: Path | str) -> torch.dtype:
@@ -42,24 +46,19 @@ def load_image_processor(checkpoint: Path | str, images: Images) -> Any:
     return processor
 
 
-def open_image(path: Path) -> Image.Image:
-    """An image file as RGB; transparency becomes white. An unreadable file is an error that names it."""
-    try:
-        with Image.open(path) as picture:
-            if picture.mode in ("RGBA", "LA") or "transparency" in picture.info:
-                picture = picture.convert("RGBA")
-                white = Image.new("RGBA", picture.size, "white")
-                return Image.alpha_composite(white, picture).convert("RGB")
-            return picture.convert("RGB")
-    except OSError as error:
-        raise ValueError(f"{path}: not a readable image ({error}); replace the file or take its sample out") from None
-
-
 def patches_of(processor: Any, pictures: list[Image.Image]) -> tuple[list[Tensor], Tensor]:
     """Patches [patches_i, 3 * 2 * side²] float32 of every picture, and their grids [I, 3] (1, height, width) in patches."""
     made = processor(images=pictures, return_tensors="pt")
     grids = made["image_grid_thw"]
     return list(made["pixel_values"].split(grids.prod(dim=1).tolist())), grids
+
+
+def grid_of(processor: Any, width: int, height: int) -> tuple[int, int]:
+    """Merged (height, width) in tokens of a picture of this many pixels, without its pixels."""
+    cell = processor.patch_size * processor.merge_size
+    least, most = processor.size["shortest_edge"], processor.size["longest_edge"]
+    down, across = smart_resize(height, width, cell, least, most)
+    return down // cell, across // cell
 
 
 @torch.no_grad()

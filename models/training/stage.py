@@ -65,7 +65,7 @@ def train(
     torch.set_num_threads(run.threads)
     if isinstance(stage, Slots):
         refuse_stage(stage)
-    samples = read_samples(Path(data), report=run.out if rank == 0 else None)
+    samples = read_samples(Path(data), report=run.out if rank == 0 else None, orientation=spec.images.orientation)
     held = held_out(len(samples))
     pixels, cut = _pixels(spec, Path(init), features), _crops(spec, Path(init), crops)
     order = Order(

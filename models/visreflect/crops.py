@@ -15,7 +15,7 @@ from PIL import Image
 
 from models.config import Crops, Images
 from models.training.data import ImageFile, Sample
-from models.training.images import load_image_processor, open_image
+from models.training.images import load_image_processor
 
 _SLACK_PX = 0.01
 """Boxes are written with some six digits: an edge that is off by less than this still stands on its pixel."""
@@ -36,7 +36,7 @@ class Crop:
 
     def open(self, least: int) -> Image.Image:
         """The crop in the picture's own resolution, as RGB; `least` pixels a side where the picture has them."""
-        return cut(open_image(self.file.path), self.box, least)
+        return cut(self.file.open(), self.box, least)
 
 
 def cut(picture: Image.Image, box: Sequence[float], least: int) -> Image.Image:

@@ -20,6 +20,7 @@ from models.config import (
     Sft,
     Stage1,
     Stage2,
+    TrainingSet,
     TrainSpec,
 )  # fmt: skip
 
@@ -36,7 +37,7 @@ DISTILLATION = {
     "lambda_dac": 0.1, "lambda_feat": 1.0, "lambda_attn": 1.0, "dac_distance": "l1", "tau": 1.0, "epsilon": 1e-9,
     "epsilon_in": "both", "query_source": "hidden", "query_shift": 1, "teacher": "stage1",
 }  # fmt: skip
-IMAGES = {"min_pixels": 100352, "max_pixels": 4014080, "processor": "torchvision"}
+IMAGES = {"min_pixels": 100352, "max_pixels": 4014080, "processor": "torchvision", "orientation": "upright"}
 DECODE = {
     "latent_steps": 8, "latents": "own", "start": "emitted", "end": "emitted", "max_new_tokens": 512, "count_latents": False,
     "max_segments": None,
@@ -54,7 +55,10 @@ FROZEN = {
     DecodeSpec: DECODE,
     EvaluateSpec: {"protocol": "paper", "decode": DecodeSpec(), "images": Images(), "precision": "bf16", "seed": 0, "system": None},
     ProxyTraining: {"source": "proxy", "n": 8000, "seed": 0},
-    ExternalTraining: {"source": "external"},
+    ExternalTraining: {"source": "external", "surplus_boxes": "skip", "min_usable": 0.9},
+    TrainingSet: {
+        "source": "external", "commit": None, "surplus_boxes": "skip", "min_usable": 0.9, "images": Images(), "max_tokens": 16384,
+    },
     ProxyMirror: {"source": "proxy", "n": None, "seed": 0, "split": "test"},
     ExternalMirror: {"source": "external"},
 }

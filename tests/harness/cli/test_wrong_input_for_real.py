@@ -143,6 +143,25 @@ def test_some_bad_samples_are_counted_before_anything_runs(desk: Desk, capsys):
     from harness.plan import plan_experiment
     from harness.store import Store
 
-    plan = plan_experiment(external(desk, {}, {"image": ["gone.png"]}, {"bboxes": []}, {}), "mine")
-    (note,) = check_inputs(plan.graph, Store("results"), plan.profile.value)
-    assert note.startswith("set/meta.json: 2 of 4 samples rejected (1 missing image, 1 box count); the rest is used")
+    plan = plan_experiment(external(desk, *[{}] * 18, {"image": ["gone.png"]}, {"bboxes": [], "dataset": "other"}), "mine")
+    share, lacking = check_inputs(plan.graph, Store("results"), plan.profile.value)
+    assert share.startswith("set/meta.json: 2 of 20 samples rejected (1 missing image, 1 box count); the rest is used")
+    assert lacking == "set/meta.json: of source other only 0 of 1 rows are usable"
+
+
+def test_too_few_usable_samples_stop_the_run_before_any_job(desk: Desk):
+    rows = [{}] * 8 + [{"image": [f"viscot/openimages/{k}.jpg"], "dataset": "openimages"} for k in range(2)]
+    first, second = command(external(desk, *rows), "--profile", "mine").stderr.splitlines()
+    assert "8 of 10 rows are usable (80.0%), data.min_usable asks for 90%; complete what is missing (2 missing image)" in first
+    assert second.startswith("  openimages: 2 of 2 pictures missing; looked in viscot/openimages, openimages, openimages/train_0")
+    assert not list((desk.folder / "results").rglob("attempt*"))
+
+
+def test_training_data_that_are_not_here_can_be_planned_and_not_run(desk: Desk, capsys):
+    from harness.cli.main import main
+
+    table = external(desk, {})
+    (desk.folder / "set" / "meta.json").unlink()
+    assert main(["plan", table, "--profile", "mine"]) == 0
+    assert "set/meta.json: no such file" in capsys.readouterr().out
+    assert "set/meta.json: no such file; give a meta JSON" in one_line(table, "--profile", "mine")

@@ -1,0 +1,73 @@
+"""How many tokens a sample has, from what the index knows: exactly only where a bound does not settle it."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from models.config import Orientation
+from models.training.images import grid_of
+from models.vreflection import template
+from models.vreflection.tokens import SpecialTokens
+
+if TYPE_CHECKING:
+    from models.training.data import Samples
+
+ANSWER_TAGS = ("<answer>", "</answer>")
+_AROUND = 64
+"""More tokens than the template puts around the texts of two turns and one image."""
+
+
+def literal_tokens(tokenizer: Any) -> re.Pattern[str]:
+    """Matches the texts of tokens that mean something else than their characters: special ones, and added ones in angle
+    brackets (`<tool_call>`, `<|fim_prefix|>`). Not the answer's own tags, which a tokenizer may hold as words."""
+    added = tokenizer.added_tokens_decoder.values()
+    texts = {str(t) for t in added if t.special or (re.fullmatch(r"<\S+>", str(t)) and str(t) not in ANSWER_TAGS)}
+    return re.compile("|".join(map(re.escape, sorted(texts, key=len, reverse=True))))
+
+
+def picture_tokens(sizes: np.ndarray, processor: Any, orientation: Orientation) -> np.ndarray:
+    """[P] int64: merged tokens of pictures [P, 3] (width, height, EXIF orientation)."""
+
+    @lru_cache(maxsize=1 << 16)
+    def tokens(width: int, height: int) -> int:
+        down, across = grid_of(processor, width, height)
+        return down * across
+
+    turns = orientation == "upright"
+    return np.array([tokens(h, w) if turns and tag > 4 else tokens(w, h) for w, h, tag in sizes.tolist()], dtype=np.int64)
+
+
+def over_long(
+    samples: Samples, tokenizer: Any, processor: Any, *, latent_steps: int | None, max_tokens: int, slots: int = 0
+) -> dict[int, int]:
+    """Number -> tokens of the samples with more than max_tokens.
+
+    latent_steps: as for `template.build`. slots: of a segment, for the bound alone. Samples whose text has fewer bytes
+    than there is room for tokens are not tokenised.
+    """
+    columns = samples.columns
+    if columns.sizes is None or not len(samples):
+        return {}
+    each = picture_tokens(columns.sizes, processor, samples.orientation)
+    counts = np.diff(columns.ref_end, prepend=0)
+    row = np.repeat(np.arange(len(samples)), counts)
+    pictures = np.bincount(row, weights=each[columns.refs], minlength=len(samples))
+    boxes = np.diff(columns.box_end, prepend=0)
+    bound = pictures + columns.text + boxes * (slots + 2) + _AROUND * (counts + 1)
+    tokens, found = SpecialTokens.of(tokenizer), {}
+    for number in (bound > max_tokens).nonzero()[0].tolist():
+        sample = samples[number]
+        sizes = [columns.sizes[k].tolist() for k in columns.numbers(number)]
+        turned = samples.orientation == "upright"
+        grids = [grid_of(processor, *((h, w) if turned and tag > 4 else (w, h))) for w, h, tag in sizes]
+        built = template.build(
+            tokenizer, tokens, sample.conversations, grids, sample.boxes, latent_steps=latent_steps,
+            box_images=sample.box_image, name=f"sample {sample.id}",
+        )  # fmt: skip
+        if len(built) > max_tokens:
+            found[number] = len(built)
+    return found

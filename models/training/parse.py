@@ -1,0 +1,260 @@
+"""From one entry of an annotation file to a checked sample, or the named reason why it is none. Looks into no picture."""
+
+from __future__ import annotations
+
+import math
+import re
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from models.config import Orientation, Surplus
+from models.training.pictures import Box, open_image, turned
+from models.training.places import Finder, NotThere
+
+ROLES = ("human", "gpt")
+REASONS = (
+    "malformed entry", "bad roles", "image count", "special token", "missing image", "box count", "bad box", "bad box image",
+    "unreadable picture", "picture too large", "picture shape", "too long",
+)  # fmt: skip
+"""Why a sample is rejected, in the order of checking."""
+OVERSHOOT = 0.5
+"""A coordinate may lie this far outside 0..1 and is cut at the edge; farther out, the box is in pixels or thousandths."""
+
+
+NESTED, CUT = "boxes not nested once", "box cut at the edge"
+
+
+class Rejected(ValueError):
+    """One sample cannot be used. `reason` is one of `REASONS`."""
+
+    def __init__(self, reason: str, detail: str, folders: Sequence[str] = ()) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason, self.detail, self.folders = reason, detail, tuple(folders)
+
+
+@dataclass(frozen=True)
+class Source:
+    """One entry of the meta file, its paths resolved."""
+
+    name: str
+    annotations: Path
+    images: Path
+    kind: str = "Q_A"
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """An image of the data set."""
+
+    key: str
+    """`<ds_name>/<name in the annotation>`: the same on every machine."""
+    path: Path
+    orientation: Orientation = "upright"
+
+    def open(self) -> Image.Image:
+        """RGB pixels. Raises pictures.Unreadable."""
+        return open_image(self.path, self.orientation)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One conversation, checked."""
+
+    id: str
+    """`<ds_name>:<entry>`, entries counted from 0."""
+    images: tuple[ImageFile, ...]
+    conversations: tuple[dict[str, str], ...]
+    """{"from": "human" | "gpt", "value": text} in turn; `<image>` and `<lvr>` still stand in the text."""
+    boxes: tuple[Box, ...]
+    """Normalised x0, y0, x1, y1 on the picture as `ImageFile.open` gives it, cut at its edges; the k-th belongs to the k-th `<lvr>`."""
+    box_image: tuple[int, ...]
+    """Image of every box, 0-based."""
+    mends: tuple[str, ...] = ()
+    """What was not as it should be and could be put right, in words."""
+
+
+def parse(
+    entry: Any,
+    source: Source,
+    number: int,
+    paths: Finder | Sequence[str],
+    *,
+    surplus: Surplus = "skip",
+    literals: re.Pattern[str] | None = None,
+    tags: Sequence[int] = (),
+    orientation: Orientation = "upright",
+) -> Sample:
+    """A checked sample, or `Rejected` with the reason.
+
+    paths: of its images, or who finds them. surplus: see `ExternalTraining.surplus_boxes`. literals: matches texts of
+    tokens that no text may hold. tags: EXIF orientation of every image, where one is not 1.
+    """
+    if not isinstance(entry, dict):
+        raise Rejected("malformed entry", f"expected an object, got {type(entry).__name__}")
+    for name in ("image", "conversations", "bboxes"):
+        if name not in entry:
+            raise Rejected("malformed entry", f"field {name!r} is missing")
+    names = [entry["image"]] if isinstance(entry["image"], str) else entry["image"]
+    if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
+        raise Rejected("malformed entry", "field 'image' is not a list of file names")
+
+    turns = _turns(entry["conversations"], literals)
+    placeholders = sum(turn["value"].count("<image>") for turn in turns[::2])
+    if placeholders != len(names):
+        raise Rejected("image count", f"{placeholders} <image> for {len(names)} images")
+    if not names:
+        raise Rejected("image count", "no image: there is nothing to look at")
+    dataset = entry.get("dataset")
+    if isinstance(paths, Finder):
+        try:
+            paths = [paths.find(name, dataset if isinstance(dataset, str) else "") for name in names]
+        except NotThere as why:
+            raise Rejected("missing image", str(why), why.folders) from None
+    files = tuple(ImageFile(f"{source.name}/{name}", Path(path), orientation) for name, path in zip(names, paths, strict=True))
+
+    slots = sum(turn["value"].count("<lvr>") for turn in turns[1::2])
+    boxes, images, mends = _boxes(entry["bboxes"], slots, surplus, entry.get("bbox_images"), len(names))
+    if tags and orientation == "upright":
+        boxes = tuple(turned(box, tags[image]) for box, image in zip(boxes, images, strict=True))
+    return Sample(f"{source.name}:{number}", files, turns, boxes, images, mends)
+
+
+def _turns(conversations: Any, literals: re.Pattern[str] | None) -> tuple[dict[str, str], ...]:
+    if not isinstance(conversations, list) or not conversations:
+        raise Rejected("malformed entry", "field 'conversations' is not a list of turns")
+    for turn in conversations:
+        if not isinstance(turn, dict) or not isinstance(turn.get("value"), str):
+            raise Rejected("malformed entry", "a turn is not {from, value}")
+        if turn.get("from") not in ROLES:
+            raise Rejected("bad roles", f"{turn.get('from')!r}; choices: {', '.join(ROLES)}")
+        if literals is not None and (found := literals.search(turn["value"])):
+            raise Rejected(
+                "special token", f"the text of a {turn['from']} turn holds {found[0]!r}, which the tokenizer reads as a token"
+            )
+        if not turn["value"].isascii():
+            try:
+                turn["value"].encode()
+            except UnicodeEncodeError:
+                raise Rejected("malformed entry", f"the text of a {turn['from']} turn is no valid Unicode") from None
+    roles = [turn["from"] for turn in conversations]
+    if len(roles) % 2 or roles != list(ROLES) * (len(roles) // 2):
+        raise Rejected("bad roles", f"{' '.join(roles)}; turns must be human, gpt, human, gpt, …")
+    return tuple({"from": turn["from"], "value": turn["value"]} for turn in conversations)
+
+
+def text_bytes(turns: Sequence[dict[str, str]]) -> int:
+    """UTF-8 bytes of the texts, composed or not, whichever is more: at least as many as their tokens (a token of a
+    byte-level vocabulary is one byte or more, and Qwen's tokenizer composes first)."""
+    total = 0
+    for turn in turns:
+        value = turn["value"]
+        total += len(value) if value.isascii() else max(
+            len(value.encode()), len(unicodedata.normalize("NFC", value).encode())
+        )  # fmt: skip
+    return total
+
+
+Boxes = tuple[tuple[Box, ...], tuple[int, ...], tuple[str, ...]]
+
+
+def _boxes(given: Any, slots: int, surplus: Surplus, images: Any, pictures: int) -> Boxes:
+    """(boxes, image of each, mends): one box for each `<lvr>`.
+
+    Boxes may be nested to any depth. Their number is taken without the nesting; where it is too large, `surplus` decides:
+    within each outermost group if there is one group for each `<lvr>`, else over all of them.
+    """
+    if not isinstance(given, list):
+        raise Rejected("malformed entry", "field 'bboxes' is not a list")
+    groups = [given] if _is_box(given) else given
+    found = [_flat(group) for group in groups]
+    flat, mends = [box for group in found for box in group], []
+    if not all(map(_is_box, groups)) or groups is not given:
+        mends.append(NESTED)
+    if any(isinstance(v, str) for box in flat for v in box):
+        mends.append("box written as text")
+    if images is None:
+        images = [0] * len(flat)
+    if (
+        not isinstance(images, list)
+        or len(images) != len(flat)
+        or not all(type(i) is int and 0 <= i < pictures for i in images)
+    ):
+        raise Rejected("bad box image", f"bbox_images {images!r} for {len(flat)} boxes in {pictures} images")
+    checked = [_box(box, k) for k, box in enumerate(flat)]
+    if len(flat) > slots > 0 and surplus != "skip":
+        chosen, at = [], 0
+        per_slot = [len(group) for group in found] if len(found) == slots else [len(flat)] if slots == 1 else []
+        if not per_slot or 0 in per_slot:
+            per_slot = [1] * slots if surplus == "first" else []
+        for count in per_slot:
+            some = range(at, at + count)
+            chosen.append(_union(checked, images, some) if surplus == "union" else (checked[at], images[at]))
+            at += count
+        if chosen:
+            checked, images = [box for box, _ in chosen], [image for _, image in chosen]
+            mends.append("first of several boxes" if surplus == "first" else "union of several boxes")
+    if len(checked) != slots:
+        raise Rejected("box count", f"{len(flat)} boxes for {slots} <lvr>")
+    cut = tuple(_cut(box) for box in checked)
+    if any(box != whole for box, whole in zip(cut, checked, strict=True)):
+        mends.append(CUT)
+    return cut, tuple(images), tuple(mends)
+
+
+def _is_box(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and not any(isinstance(v, list) for v in value)
+
+
+def _flat(group: Any) -> list[list]:
+    """The boxes in nested lists, in order."""
+    found, waiting = [], [group]
+    while waiting:
+        value = waiting.pop()
+        if _is_box(value):
+            found.append(value)
+        elif isinstance(value, list):
+            waiting += reversed(value)
+        else:
+            raise Rejected("bad box", f"{value!r} stands where a box is expected; a box is four numbers x0, y0, x1, y1")
+    return found
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return math.nan
+    try:
+        return float(value)
+    except (ValueError, OverflowError):
+        return math.nan
+
+
+def _box(box: list, number: int) -> Box:
+    values = [_number(v) for v in box]
+    if len(values) != 4 or not all(map(math.isfinite, values)):
+        raise Rejected("bad box", f"box {number} is {str(box)[:120]}; expected four finite numbers x0, y0, x1, y1")
+    if not all(-OVERSHOOT <= v <= 1 + OVERSHOOT for v in values):
+        raise Rejected(
+            "bad box", f"box {number} {box} is not normalised to 0..1 (pixels?); divide by the picture's width and height"
+        )
+    x0, y0, x1, y1 = _cut(values)
+    if x1 <= x0 or y1 <= y0:
+        raise Rejected("bad box", f"box {number} {box} is empty or inverted within 0..1")
+    return tuple(values)
+
+
+def _cut(box: Sequence[float]) -> Box:
+    x0, y0, x1, y1 = (min(max(v, 0.0), 1.0) for v in box)
+    return x0, y0, x1, y1
+
+
+def _union(boxes: Sequence[Box], images: Sequence[int], some: range) -> tuple[Box, int]:
+    image = images[some[0]]
+    if any(images[k] != image for k in some):
+        raise Rejected("box count", "several boxes for one <lvr> lie in different images: they have no union")
+    parts = list(zip(*(boxes[k] for k in some), strict=True))
+    return (min(parts[0]), min(parts[1]), max(parts[2]), max(parts[3])), image
