@@ -1,9 +1,9 @@
 """Honest ways in which printed numbers can belong together: a total and its parts, a difference and its two values.
 
 Before the audit calls anything an error it tries, in this order: counts of one run, rounded (ties either way) or cut off
-alike; the same computed from the printed numbers; total and parts printed in different ways; the plain instead of the
-weighted mean, or the reverse; rounding twice; the mean over 2 to 5 runs, printed in each of these ways, each run rounded
-first or not. What only one of the later ways explains is reported with that way as its condition.
+alike; the same computed from the printed numbers; some numbers cut off and others rounded; the plain instead of the
+weighted mean, or the reverse; rounding twice; the mean over 2 to 5 runs, rounded or cut off alike, or each run rounded
+before averaging. What only one of the later ways explains is reported with that way as its condition.
 """
 
 from __future__ import annotations
@@ -203,8 +203,12 @@ def _difference(value: Decimal, of: Score, over: Score, usual: Way | None) -> It
     for runs in range(2, MOST_RUNS + 1):
         for way, target in ALIKE:
             yield Explained(f"both numbers are means over {runs} runs" if runs > fewest else ""), fit(way, target, runs)
+    # Each number's runs may have moved it by half a unit, in opposite directions, and the difference is rounded once more.
+    half, rounded = Fraction(1, 2 * 10 ** decimals_of(value)), behind(value, Way.RUNS)
+    wide = Span(rounded.low - half, rounded.high + half)
     for runs in range(2, MOST_RUNS + 1):
-        yield Explained(f"both numbers are means over {runs} runs, each rounded before averaging"), fit(Way.RUNS, Way.RUNS, runs)
+        condition = f"both numbers are means over {runs} runs, each rounded before averaging"
+        yield Explained(condition), together(wide, shares, signed, Way.RUNS, runs)
 
 
 # --- one number, printed twice --------------------------------------------------------------------------------------

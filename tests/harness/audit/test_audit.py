@@ -140,6 +140,13 @@ def test_no_honest_way_of_printing_is_accused_and_planted_mistakes_are_found(tmp
     assert outcome.recall >= 0.95 and all(kind.allowed for kind in outcome.kinds.values())
 
 
+def test_a_difference_of_means_whose_runs_were_rounded_first_is_no_error(tmp_path):
+    """71.94 - 58.33 printed as 13.60: 49/360 = 13.611, and two runs each rounded to two decimals."""
+    result = audit(read_paper([Printer.honest(194, "runs rounded first").write(tmp_path)]))
+    assert not [f for f in result.findings if f.severity is Severity.ERROR]
+    assert [f.column for f in found(result, "differences")] == ["alpha.right"]
+
+
 @pytest.mark.slow
 def test_no_false_error_on_210_honest_tables_and_at_least_95_percent_of_each_planted_mistake(tmp_path):
     outcome = simulate(PAPERS, tmp_path)
