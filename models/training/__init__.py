@@ -5,7 +5,12 @@ nothing of losses or latent slots (`models.vreflection` computes one batch) nor 
 write).
 
     data       meta JSON + annotation JSON -> validated samples, by offset
-    external   a data set that lies elsewhere
+    jsonlist, parse, places, survey, index
+               its parts: entries of a file, one entry checked, where pictures lie, one pass over all, what is kept of it
+    external   a data set that lies elsewhere: the data job
+    pictures   a picture file as RGB
+    lengths    how many tokens a sample has, without its pixels
+    substitutes  what takes the place of a sample that fails
     images     which pixels the vision tower sees, and the tower itself
     features   the tower's outputs for every training image, on disk
     packing    which samples share a row

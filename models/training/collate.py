@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Literal, Protocol
 
@@ -111,6 +111,8 @@ class Collated:
     """Supervised tokens as the loss counts them (shifted by one; slots count only if `ce_on_slots`)."""
     tokens: int
     """Tokens without padding."""
+    replaced: list[dict[str, str]] = field(default_factory=list)
+    """{"id", "by", "why"} of samples that could not be read, see `models.training.substitutes`."""
 
 
 class Collator:

@@ -29,6 +29,7 @@ from models.config import Crops, Images
 from models.run import Interrupted, Run
 from models.training.data import ImageFile, Samples, read_samples
 from models.training.images import encode_images, load_image_processor, patches_of, stored_dtype
+from models.training.substitutes import allowed, too_many
 from models.visreflect.crops import cell_px, distinct_crops, load_crop_processor
 from models.vreflection import checkpoint as checkpoints
 
@@ -114,13 +115,21 @@ def cache_features(
     merge = model.model.visual.spatial_merge_size
     writer = _Writer(run.out, dtype)
     began, done = time.perf_counter(), 0
+    absent: dict[str, str] = {}
     with ThreadPoolExecutor(max_workers=max(1, run.threads)) as pool:
         for chunk in _chunks(pictures, _CHUNK_IMAGES):
             if run.should_stop():
                 raise Interrupted(f"stopped after {done} of {len(pictures)} images")
-            patches, grids = patches_of(processor, list(pool.map(lambda picture: picture[2](), chunk)))
+            opened = list(pool.map(_opened, chunk))
+            absent |= {picture[0]: str(why) for picture, why in zip(chunk, opened) if isinstance(why, Exception)}
+            if len(absent) > allowed(len(pictures)):
+                raise too_many(len(absent), len(pictures), list(absent.values())[-1])
+            pairs = [(own, shown) for own, shown in zip(chunk, opened) if not isinstance(shown, Exception)]
+            if not pairs:
+                continue
+            patches, grids = patches_of(processor, [shown for _, shown in pairs])
             encoded = encode_images(model, patches, grids)
-            for (key, name, _), grid, tokens in zip(chunk, grids.tolist(), encoded, strict=True):
+            for ((key, name, _), _), grid, tokens in zip(pairs, grids.tolist(), encoded, strict=True):
                 if not torch.isfinite(tokens).all():
                     raise ValueError(
                         f"{name}: the vision tower's output is not finite; the checkpoint or the image is broken"
@@ -135,9 +144,18 @@ def cache_features(
         "images": images.model_dump(),
         **({} if crops is None else {"crops": crops.model_dump()}),
         **writer.close(),
+        **({"absent": absent} if absent else {}),
     }
     (run.out / "features.json").write_text(json.dumps(facts, indent=1) + "\n")
     return facts | {"seconds": round(time.perf_counter() - began, 3), "rejected": samples.summary.rejected}
+
+
+def _opened(picture: Picture) -> Image.Image | Exception:
+    """What cannot be read has no features; its samples are replaced in training."""
+    try:
+        return picture[2]()
+    except (ValueError, OSError) as error:
+        return error
 
 
 def distinct_images(samples: Samples) -> list[ImageFile]:

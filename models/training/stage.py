@@ -18,11 +18,12 @@ from transformers import AutoTokenizer, TrainingArguments
 from models.config import Reflect, Sft, Slots, Stage2, TrainSpec
 from models.run import Run
 from models.training.collate import Cached, CachedCrops, Collator, CropPixels, Live, LiveCrops, Pixels
-from models.training.data import Sample, Samples, read_samples
+from models.training.data import Samples, read_samples
 from models.training.features import FeatureStore
 from models.training.images import load_image_processor, stored_dtype
 from models.training.order import MicroBatches, Order
 from models.training.probe import probe
+from models.training.substitutes import FAILURES, Substituting
 from models.training.trainer import CHECKPOINT_SECONDS, StageTrainer, trainable
 from models.visreflect.crops import load_crop_processor
 from models.vreflection import checkpoint as checkpoints
@@ -100,9 +101,11 @@ def train(
     varlen = attention.startswith("flash")
     workers = 0 if spec.vision == "cached" else max(0, min(8, run.threads - 1))
     loader = DataLoader(
-        _Numbered(samples),
+        _Numbers(order.samples),
         batch_sampler=MicroBatches(order),
-        collate_fn=Collator(tokenizer, pixels, packing=spec.packing, short_rows=not varlen, **options),
+        collate_fn=Substituting(
+            Collator(tokenizer, pixels, packing=spec.packing, short_rows=not varlen, **options), samples, range(order.samples)
+        ),
         num_workers=workers,
         persistent_workers=workers > 0,
     )
@@ -123,7 +126,9 @@ def train(
         "heads": sorted(heads_of(stage)), "spec": spec.model_dump(mode="json"),
     }  # fmt: skip
     _save(trainer, model, tokenizer, Path(init), run.out, facts, rank)
-    padded = Collator(tokenizer, pixels, packing="padded", **options)
+    padded = Substituting(
+        Collator(tokenizer, pixels, packing="padded", **options), samples, range(order.samples, len(samples))
+    )
     autocast = torch.bfloat16 if stage.precision == "bf16" else None
     probed = probe(
         model, stage, spec.latent_steps, _probe_batches(samples, held, padded, args.device), autocast=autocast
@@ -133,10 +138,13 @@ def train(
         "probe_samples": held,
         "training_samples": len(samples) - held,
         "rejected": samples.summary.rejected,
+        "replaced": len(trainer.replaced),
         "trainable_parameters": trained,
         "seconds": round(time.perf_counter() - began, 3),
     }
     if rank == 0:
+        if trainer.replaced:
+            (run.out / "replaced.jsonl").write_text("".join(json.dumps(one) + "\n" for one in trainer.replaced))
         (run.out / "diagnostics.json").write_text(json.dumps(diagnostics, indent=1) + "\n")
     return diagnostics
 
@@ -286,27 +294,36 @@ def _crops(spec: TrainSpec, init: Path, crops: Path | None) -> CropPixels | None
 
 
 def _rough_lengths(samples: Samples, pixels: Cached, crops: CropPixels | None) -> list[int]:
+    """0 of a sample without features: a substitute will take its place."""
     extra = crops.tokens if isinstance(crops, CachedCrops) else lambda sample: 0
-    return [pixels.rough_length(sample) + extra(sample) for sample in samples]
+
+    def length(number: int) -> int:
+        try:
+            sample = samples[number]
+            return pixels.rough_length(sample) + extra(sample)
+        except FAILURES:
+            return 0
+
+    return [length(number) for number in range(len(samples))]
 
 
-class _Numbered(Dataset):
-    """Samples by number, for a DataLoader."""
+class _Numbers(Dataset):
+    """Sample numbers for a DataLoader: what collates them reads the samples."""
 
-    def __init__(self, samples: Samples) -> None:
-        self.samples = samples
+    def __init__(self, count: int) -> None:
+        self.count = count
 
     def __len__(self) -> int:
-        return len(self.samples)
+        return self.count
 
-    def __getitem__(self, index: int) -> Sample:
-        return self.samples[index]
+    def __getitem__(self, index: int) -> int:
+        return index
 
 
-def _probe_batches(samples: Samples, held: int, collator: Collator, device: torch.device) -> Iterator[Batch]:
+def _probe_batches(samples: Samples, held: int, collator: Substituting, device: torch.device) -> Iterator[Batch]:
     numbers = range(len(samples) - held, len(samples))
     for first in range(0, held, _PROBE_ROWS):
-        yield collator([samples[k] for k in numbers[first : first + _PROBE_ROWS]]).batch.to(device)
+        yield collator(numbers[first : first + _PROBE_ROWS]).batch.to(device)
 
 
 def _save(

@@ -6,6 +6,7 @@ transformers does the loop, mixed precision, gradient accumulation, distribution
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import time
@@ -23,11 +24,13 @@ from models.config import Stage
 from models.run import Interrupted, Run
 from models.training.collate import Collated
 from models.training.order import Order, indicator, noise
+from models.training.substitutes import allowed, too_many
 from models.vreflection.diagnostics import mechanism
 from models.vreflection.model import StageOutput, VReflection
 
 COMPLETE = "COMPLETE"
 WEIGHTS = "trainable.safetensors"
+REPLACED = "replaced.json"
 LOG_SECONDS = 2.0
 CHECKPOINT_SECONDS = 20.0
 SAVING_SHARE = 0.05
@@ -73,6 +76,8 @@ class StageTrainer(Trainer):
         self.want_numbers = True
         """Whether this step's numbers are logged."""
         self.mechanism: dict[str, float] = {}
+        self.replaced: list[dict[str, Any]] = []
+        """{"step", "id", "by", "why"} of samples that could not be read, over all ranks."""
 
     # Data
 
@@ -82,7 +87,9 @@ class StageTrainer(Trainer):
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> tuple[list, Tensor]:
         """One step's micro-batches, and [supervised tokens, boxes] of the step over all ranks."""
         batches: list[Collated] = [next(epoch_iterator) for _ in range(num_batches)]
-        totals = torch.tensor([[b.supervised, len(b.batch.boxes)] for b in batches], device=device).sum(0)
+        totals = torch.tensor(
+            [[b.supervised, len(b.batch.boxes), len(b.replaced)] for b in batches], device=device
+        ).sum(0)
         if self.order.world > 1:
             dist.all_reduce(totals)
         self.micro = 0
@@ -91,8 +98,23 @@ class StageTrainer(Trainer):
             raise ValueError(
                 f"step {self.state.global_step}: no supervised token in samples {', '.join(self.seen_ids)}"
             )
+        if totals[2]:
+            self._note([name for b in batches for name in b.replaced])
         self.tokens += sum(b.tokens for b in batches)
-        return batches, totals
+        return batches, totals[:2]
+
+    def _note(self, replaced: list[dict[str, str]]) -> None:
+        """Keep, on every rank, what any rank replaced in this step. Raises DataError when it is too much."""
+        parts = [replaced]
+        if self.order.world > 1:
+            parts = [[] for _ in range(self.order.world)]
+            dist.all_gather_object(parts, replaced)
+        for one in (name for part in parts for name in part):
+            self.replaced.append({"step": self.state.global_step} | one)
+            if self.order.rank == 0:
+                print(f"step {self.state.global_step}: {one['by']} instead of {one['id']}: {one['why']}", flush=True)
+        if len(self.replaced) > allowed(drawn := self.order.steps * self.order.global_batch):
+            raise too_many(len(self.replaced), drawn, self.replaced[-1]["why"])
 
     def _prepare_inputs(self, inputs: Collated) -> Collated:
         inputs.batch = inputs.batch.to(self.args.device)
@@ -164,6 +186,7 @@ class StageTrainer(Trainer):
         if self.order.world > 1:
             dist.barrier()
         if self.args.should_save:
+            (folder / REPLACED).write_text(json.dumps(self.replaced))
             for file in sorted(folder.rglob("*")):
                 if file.is_file():
                     _sync(file)
@@ -181,6 +204,8 @@ class StageTrainer(Trainer):
                 parameter.copy_(held[name])
 
     def train(self, *args: Any, **kwargs: Any):
+        if (kept := self.run.resume_from) and (kept / REPLACED).is_file():
+            self.replaced = json.loads((kept / REPLACED).read_text())
         result = super().train(*args, **kwargs)
         if self.state.global_step < self.order.steps:
             raise Interrupted(
@@ -242,6 +267,7 @@ class _Watch(TrainerCallback):
             dist.all_reduce(tokens)
         values = {name: total / steps for name, total, ranks in zip(_SUMS, *sums.tolist(), strict=True) if ranks}
         values |= {
+            **({"replaced": len(trainer.replaced)} if trainer.replaced else {}),
             "lr": trainer._get_learning_rate(),
             "grad_norm": trainer.gradient_norm,
             "tokens_per_second": tokens.item() / max(now - self.logged, 1e-9),
