@@ -146,7 +146,7 @@ def _answering(
         held = engine.features_of([question], spec.images)
         features = [held[key] for key in question.images]
         prompt = Prompt(question.input_ids, question.grids, torch.cat(features).to(model.device))
-        (given,) = decode(model, [prompt], decoding, tokens=engine.tokens, eos=engine.eos, keep_latents=True)
+        (given,) = decode(model, [prompt], decoding, tokens=engine.tokens, eos=engine.eos[decoding.ends], keep_latents=True)
         height, width = question.grids[0].tolist()
         boxes = torch.tensor([box[1:] for box in one.boxes if box[0] == 0], dtype=torch.float64)[:1]
         cells = Cells.of(question.grids[:1], torch.zeros(1, dtype=torch.long))

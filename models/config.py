@@ -281,6 +281,18 @@ class DecodeSpec(Frozen):
     max_segments: Count | None = None
     """Latent segments an answer may hold: a further `<|lvr_start|>` cuts it off. None: as many as max_new_tokens allows,
     each of S + 1 forwards for one token counted."""
+    repetition_penalty: Positive | Literal["checkpoint"] = 1.0
+    """Divides the positive logits, and multiplies the negative ones, of every id of prompt and answer, as transformers does;
+    checkpoint: what the evaluated checkpoint's generation_config.json says."""
+    penalise_picked: bool = False
+    """Whether an id that the model would pick in a latent step counts as an id of the answer there (it does in the release)."""
+    ends: Literal["all", "tokenizer"] = "all"
+    """What ends an answer: the end tokens of generation_config.json and of the tokenizer, or the tokenizer's alone."""
+
+
+Fetched = Literal["as_is", "qwen_vl_utils"]
+"""What happens to a picture before the checkpoint's own processor resizes it: nothing, or `qwen_vl_utils.fetch_image` (whole
+cells of 28 pixels, 4 to 16,384 of them), as in lmms-eval's own model."""
 
 
 class System(Frozen):
@@ -307,6 +319,7 @@ class EvaluateSpec(Frozen):
     """Of noise and of the shuffling; the decoding itself is greedy."""
     system: System | None = None
     """Who answers, if not a checkpoint of this project; then of `decode` only max_new_tokens is read."""
+    fetched: Fetched = "as_is"
 
 
 class MapsSpec(Frozen):

@@ -6,7 +6,7 @@ The only place that knows which job needs which. Knows nothing about tables: row
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from harness.plan import sources
 from harness.plan.comparison import Comparison
 from harness.plan.payload import payload
 from harness.plan.training_data import training_set
-from harness.spec.benchmark import Protocol
+from harness.spec.benchmark import Benchmark, Inference, Protocol
 from harness.spec.experiment import Measurement
 from harness.spec.files import Loaded
 from harness.spec.profile import Profile
@@ -27,6 +27,7 @@ from models.config import (
     EvaluateSpec,
     ExternalMirror,
     ExternalTraining,
+    Images,
     Latents,
     MapsSpec,
     MeasureSpec,
@@ -46,13 +47,14 @@ TaskDigests = Callable[[str, Protocol], dict[str, str]]
 @dataclass
 class JobMaker:
     """Makes the jobs of rows under one profile. tasks: (benchmark, protocol) → lmms-eval task name → digest. digests: cache
-    file of folders' digests."""
+    file of folders' digests. benchmarks: where protocols are stated."""
 
     profile: Loaded[Profile]
     base: Source
     tasks: TaskDigests
     digests: Path | None = None
     _training_set: Source | None = None
+    benchmarks: Mapping[str, Loaded[Benchmark]] = field(default_factory=dict)
     _made: dict[str, Job] = field(default_factory=dict)
     _mirrors: dict[str, Job] = field(default_factory=dict)
     _checkpoints: dict[tuple[int, int], Checkpoint] = field(default_factory=dict)
@@ -147,6 +149,7 @@ class JobMaker:
     def _evaluate(self, row: ResolvedRow, seed: int, benchmark: str, protocol: Protocol, latents: Latents) -> Job:
         options = row.options
         checkpoint, mirror = self.checkpoint(row, seed), self.mirror(benchmark)
+        inference = self.inference(benchmark, protocol)
         spec = EvaluateSpec(
             benchmark=benchmark,
             protocol=protocol,
@@ -157,13 +160,22 @@ class JobMaker:
                 max_new_tokens=options.decode.max_new_tokens,
                 count_latents=options.decode.count_latents,
                 max_segments=options.decode.max_segments,
+                **({name: getattr(inference, name) for name in _OF_DECODING} if inference else {}),
             ),
-            images=options.images,
+            images=pixels(row, inference, protocol) if inference else options.images,
             precision=options.decode.precision,
+            fetched=inference.fetched if inference else "as_is",
         )
         of = checkpoint.slug if isinstance(checkpoint, Job) else "base"
         slug = "-".join([of, benchmark, protocol] + [latents] * (latents != "own"))
         return self._once(Job("evaluate", payload(spec), {"checkpoint": checkpoint, "mirror": mirror}, slug))
+
+    def inference(self, benchmark: str, protocol: Protocol) -> Inference | None:
+        """How a model is run under the protocol; None where the profile has everything run as it is trained."""
+        loaded = self.benchmarks.get(benchmark)
+        if loaded is None or self.profile.value.inference == "training":
+            return None
+        return loaded.value.inference.get(protocol)
 
     def compare(self, asked: Comparison, row: ResolvedRow, benchmark: str, protocol: Protocol) -> Job:
         """A system of others on one benchmark under one protocol."""
@@ -231,6 +243,21 @@ class JobMaker:
     def _once(self, job: Job) -> Job:
         """The first job with this key: later rows share it, name and all."""
         return self._made.setdefault(job.key, job)
+
+
+_OF_DECODING = ("repetition_penalty", "penalise_picked", "ends")
+
+
+def pixels(row: ResolvedRow, inference: Inference, protocol: Protocol) -> Images:
+    """The protocol's limits. Those that a profile, a row or --set states by name win under `paper`: a machine may be too small
+    for the protocol, and the report says so. `stock` is lmms-eval's own and takes nothing from them."""
+    stated = {
+        limit: getattr(row.options.images, limit)
+        for limit in ("min_pixels", "max_pixels")
+        if protocol == "paper" and row.values[f"images.{limit}"].origin in ("profile", "row", "--set")
+    }
+    limits = {"min_pixels": inference.min_pixels, "max_pixels": inference.max_pixels} | stated
+    return row.options.images.model_copy(update=limits)
 
 
 def has_latents(row: ResolvedRow) -> bool:

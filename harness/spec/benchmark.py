@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from models.config import Count, Frozen, Positive
+from models.config import Count, Fetched, Frozen, Positive
 
 Protocol = Literal["paper", "stock"]
 Percentage = Annotated[float, Field(ge=0, le=100)]
@@ -41,15 +41,39 @@ class Score(Frozen):
         )
 
 
+class Inference(Frozen):
+    """What a protocol says of pictures and decoding, whatever a model was trained with. source: who says it.
+
+    min_pixels, max_pixels: between which the checkpoint's processor resizes a picture. fetched, repetition_penalty,
+    penalise_picked, ends: see `models.config.EvaluateSpec` and `DecodeSpec`.
+    """
+
+    source: str
+    min_pixels: Count
+    max_pixels: Count
+    fetched: Fetched
+    repetition_penalty: Positive | Literal["checkpoint"]
+    penalise_picked: bool
+    ends: Literal["all", "tokenizer"]
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Inference:
+        if self.min_pixels > self.max_pixels:
+            raise ValueError(f"min_pixels {self.min_pixels} is above max_pixels {self.max_pixels}; no picture has such a size")
+        return self
+
+
 class Benchmark(Frozen):
     """title: as in the paper. scores: by name; `overall` is what a column without a score name shows.
 
-    protocols: protocol → what it is, in words for a footnote. scale: what brings the task's own aggregates to percent, by protocol.
+    protocols: protocol → what it is, in words for a footnote. inference: protocol → how a model is run under it; a protocol
+    that is left out runs it as the recipe trains it, greedily and without a penalty. scale: what brings the task's own aggregates to percent, by protocol.
     """
 
     title: str
     source: str = ""
     protocols: dict[Protocol, str]
+    inference: dict[Protocol, Inference] = Field(default_factory=dict)
     scale: dict[Protocol, Positive] = Field(default_factory=dict)
     scores: dict[str, Score]
 

@@ -137,6 +137,10 @@ class Profile(Frozen):
     comparisons: bool = False
     """Whether rows of systems that are not trained here are evaluated too, where address, key or weights are at hand. At a
     server that takes money for it, this costs money."""
+    inference: Literal["protocol", "training"] = "protocol"
+    """How pictures are resized and answers decoded in evaluation: as the benchmark's protocol says, or at the limits of training,
+    greedily and without a penalty. Under `protocol`, an `images` or `decode` option that the profile itself sets wins, but
+    for protocol stock, which is lmms-eval's own."""
     vision: Literal["live", "cached"] = "live"
     seeds: Count = 1
     protocols: tuple[Protocol, ...] = ("paper",)

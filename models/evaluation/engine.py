@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,8 @@ from models.vreflection.tokens import ADDED, SpecialTokens, add_tokens
 
 PRECISIONS = {"bf16": torch.bfloat16, "fp32": torch.float32}
 Message = dict[str, Any]
+NO_TOKEN = -1
+"""Stands for a token that a model does not have: no id equals it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,10 +90,12 @@ class Engine:
         processor = AutoProcessor.from_pretrained(self.checkpoint)
         self.tokenizer = processor.tokenizer
         self.chat_template = processor.chat_template or self.tokenizer.chat_template
-        if any(token not in self.tokenizer.get_vocab() for token in ADDED):
-            add_tokens(self.tokenizer)  # a plain Qwen2.5-VL: its embedding has spare rows, and it never emits them
+        self.plain = any(token not in self.tokenizer.get_vocab() for token in ADDED)
+        """A model that does not know the latent tokens: to it their ids are spare rows of the embedding, without a meaning."""
+        if self.plain:
+            add_tokens(self.tokenizer)
         self.tokens = SpecialTokens.of(self.tokenizer)
-        self.eos = _end_tokens(self.model, self.tokenizer)
+        self.eos = {"all": _end_tokens(self.model, self.tokenizer), "tokenizer": {self.tokenizer.eos_token_id}}
         self.features = FeatureCache(feature_cache_bytes)
         if features is not None:
             tower = weights_digest(self.model.model.visual)
@@ -164,6 +168,7 @@ class Engine:
 
         ValueError if the decode asks for what this checkpoint or these questions lack.
         """
+        spec = self.stated(spec)
         oracle = None
         if spec.latents == "oracle" and self.crops is not None:
             oracle = self._oracle(questions, boxes or [], images, spec.latent_steps)
@@ -196,8 +201,8 @@ class Engine:
             self.model,
             prompts,
             spec,
-            tokens=self.tokens,
-            eos=self.eos,
+            tokens=replace(self.tokens, lvr_start=NO_TOKEN) if self.plain and spec.start == "emitted" else self.tokens,
+            eos=self.eos[spec.ends],
             generator=generator,
             prefill=prefill,
             groups=groups,
@@ -208,6 +213,12 @@ class Engine:
         if spec.latents == "own":
             self.own |= {(question, spec): answer for question, answer in zip(questions, decoded, strict=True) if answer}
         return [self._answer_of(answer) if answer else None for answer in decoded]
+
+    def stated(self, spec: DecodeSpec) -> DecodeSpec:
+        """The decode with the number that `repetition_penalty: checkpoint` stands for."""
+        if spec.repetition_penalty != "checkpoint":
+            return spec
+        return spec.model_copy(update={"repetition_penalty": self.model.generation_config.repetition_penalty or 1.0})
 
     def _oracle(
         self, questions: Sequence[Question], boxes: Sequence[tuple[Tensor, Tensor]], images: Images, steps: int

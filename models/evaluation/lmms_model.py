@@ -18,7 +18,7 @@ import torch
 from lmms_eval.api.instance import Instance
 from lmms_eval.api.model import lmms
 
-from models.config import DecodeSpec, Images
+from models.config import DecodeSpec, Fetched, Images
 from models.evaluation.engine import Answer, Engine, Question
 from models.evaluation.extract import last_answer
 from models.evaluation.shards import Elsewhere, Key, Shard
@@ -53,7 +53,8 @@ class VReflection(lmms):
     checkpoint: a folder, or an Engine that is already loaded. The other arguments are the fields of DecodeSpec and Images;
     strings are accepted, as lmms-eval's command line gives them. A paper task (`vr_*`) gets the full response and
     `max_new_tokens`; any other task gets `stock_text` and the limit of its own YAML. shard: the part of the questions that
-    this process answers; every process reads all of them, because batches are made of all.
+    this process answers; every process reads all of them, because batches are made of all. fetched: what happens to pictures
+    before the checkpoint's processor sees them.
     """
 
     is_simple = False
@@ -72,6 +73,7 @@ class VReflection(lmms):
         images: Images | None = None,
         boxes: Boxes | None = None,
         shard: Shard | None = None,
+        fetched: Fetched = "as_is",
         **fields: Any,
     ) -> None:
         super().__init__()
@@ -90,6 +92,7 @@ class VReflection(lmms):
         self.boxes: Boxes = boxes or {}
         self.seed = int(seed)
         self.shard = shard or Shard()
+        self.fetched: Fetched = fetched
         self.batch_size = int(batch_size or 16)
         self.accelerator = None  # one process, one device: nothing for lmms-eval to gather
         self.prepared: dict[Key, Question] = {}
@@ -202,8 +205,9 @@ class VReflection(lmms):
         for start in range(0, len(new), _DOCUMENTS_AT_ONCE):
             part = new[start : start + _DOCUMENTS_AT_ONCE]
             documents = _documents(self.task_dict, part)
-            conversations = [_messages(r, doc) for r, doc in zip(part, documents, strict=True)]
-            reload = [partial(pictures_of, self.task_dict, request) for request in part]  # not of self: they outlive it
+            conversations = [_messages(r, doc, self.fetched) for r, doc in zip(part, documents, strict=True)]
+            # Not of self: they outlive it.
+            reload = [partial(pictures_of, self.task_dict, request, self.fetched) for request in part]
             questions = self.engine.prepare(conversations, self.images, reload, encoded=self.shard.alone)
             self.prepared |= dict(zip(map(key_of, part), questions, strict=True))
             self.after_chunk()
@@ -235,7 +239,10 @@ class VReflection(lmms):
 
     def _handed_over(self, key: Key) -> str:
         response = self.answers[key].response
-        return response if key[0] in _PAPER_TASKS else stock_text(response)
+        if key[0] in _PAPER_TASKS:
+            return response
+        # A model that does not know our template is handed over as lmms-eval's own model hands it over.
+        return _SPECIAL.sub("", response) if self.engine.plain else stock_text(response)
 
 
 def _documents(tasks: Mapping[str, Any], requests: Sequence[Instance]) -> list[dict[str, Any]]:
@@ -249,8 +256,8 @@ def _documents(tasks: Mapping[str, Any], requests: Sequence[Instance]) -> list[d
     return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
 
-def pictures_of(tasks: Mapping[str, Any], request: Instance) -> list[Any]:
-    conversation = _messages(request, _documents(tasks, [request])[0])
+def pictures_of(tasks: Mapping[str, Any], request: Instance, fetched: Fetched = "as_is") -> list[Any]:
+    conversation = _messages(request, _documents(tasks, [request])[0], fetched)
     return [part["url"] for message in conversation for part in message["content"] if part["type"] == "image"]
 
 
@@ -258,5 +265,14 @@ def key_of(request: Instance) -> Key:
     return request.task_name, request.doc_id
 
 
-def _messages(request: Instance, doc: dict[str, Any]) -> list[dict[str, Any]]:
-    return request.args[1](doc)
+def _messages(request: Instance, doc: dict[str, Any], fetched: Fetched) -> list[dict[str, Any]]:
+    """The conversation, its pictures as the model's processor is to see them."""
+    messages = request.args[1](doc)
+    if fetched == "as_is":
+        return messages
+    from qwen_vl_utils import fetch_image
+
+    return [
+        {**m, "content": [{**p, "url": fetch_image({"image": p["url"]})} if p["type"] == "image" else p for p in m["content"]]}
+        for m in messages
+    ]

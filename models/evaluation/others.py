@@ -70,7 +70,7 @@ class Others(Evaluations):
         given = {name: value for name, value in given.items() if name in taken} | system.arguments
         return cls(kind(**given), system, {"adapter": f"{kind.__module__}.{kind.__name__}"})
 
-    def about(self) -> dict[str, Any]:
+    def about(self, spec: EvaluateSpec) -> dict[str, Any]:
         return {"system": self.facts}
 
     def check(self, spec: EvaluateSpec) -> None:

@@ -63,7 +63,7 @@ class Evaluations(ABC):
         """lmms-eval's task over a mirror."""
         return load_task(name, mirror)
 
-    def about(self) -> dict[str, Any]:
+    def about(self, spec: EvaluateSpec) -> dict[str, Any]:
         """What result.json says beside the numbers."""
         return {}
 
@@ -115,7 +115,7 @@ class Evaluations(ABC):
             "seconds": seconds,
             "questions_per_second": len(rows) / seconds,
             "versions": _versions(),
-            **self.about(),
+            **self.about(spec),
         }
         (run.out / "result.json").write_text(json.dumps(result, indent=2) + "\n")
         return result
@@ -129,7 +129,7 @@ class Evaluations(ABC):
         self, model: Any, spec: EvaluateSpec, name: str, mirror: Path
     ) -> tuple[dict[str, float], list[Any]]:
         """lmms-eval's own run of one task: (metric -> aggregate, its logged samples)."""
-        model.prepared = self._prepared.setdefault((name, mirror, spec.images), {})
+        model.prepared = self._prepared.setdefault((name, mirror, (spec.images, spec.fetched)), {})
         results = lmms_eval.evaluator.simple_evaluate(
             model,
             tasks=[self._task(name, mirror)],
@@ -180,12 +180,17 @@ class Session(Evaluations):
                 f"precision: the spec says {spec.precision}, this session was loaded in {self.engine.precision}"
             )
 
+    def about(self, spec: EvaluateSpec) -> dict[str, Any]:
+        decode = self.engine.stated(spec.decode)
+        ran = {"repetition_penalty": decode.repetition_penalty, "end_tokens": sorted(self.engine.eos[decode.ends])}
+        return {"ran_as": {**spec.images.model_dump(), "fetched": spec.fetched, **ran}}
+
     def answering(
         self, run: Run, spec: EvaluateSpec, mirror: Path, tasks: Mapping[str, Task], batch_size: int
     ) -> VReflection:
-        if self._asked != (names := list(tasks), mirror, spec.images):
+        if self._asked != (asked := (list(tasks), mirror, spec.images, spec.fetched)):
             self.engine.forget_answers()
-            self._asked = (names, mirror, spec.images)
+            self._asked = asked
         boxes = None
         if spec.decode.latents == "oracle":
             found = (read_boxes(mirror, name, task.DATASET_NAME) for name, task in tasks.items())
@@ -197,6 +202,7 @@ class Session(Evaluations):
             decode=spec.decode,
             images=spec.images,
             boxes=boxes,
+            fetched=spec.fetched,
             shard=Shard(run.rank, run.ranks, run.checkpoints / "shards"),
         )
 

@@ -159,6 +159,8 @@ def decode(
 def _check(model: VReflection, prompts: list[Prompt], spec: DecodeSpec) -> None:
     if model.training:
         raise ValueError("decode needs model.eval()")
+    if spec.repetition_penalty == "checkpoint":
+        raise ValueError("repetition_penalty: checkpoint is for who knows the checkpoint's generation_config; give a number")
     if spec.latents == "oracle" and spec.latent_steps:
         oracle.check(model, prompts, spec)
 
@@ -376,6 +378,8 @@ class _Decoder:
     on_step: Callable[[Step], None] | None = None
     leave_late: bool = False
     rows: list[_Row] = field(default_factory=list)
+    seen: Tensor | None = None
+    """[r, V] bool: ids of prompt and answer, where they are penalised."""
 
     def run(self) -> list[Decoded | None]:
         every = self.rows = [_Row(at) for at in range(len(self.prompts))]
@@ -393,9 +397,16 @@ class _Decoder:
         """Stand behind the prompts; returns the last hidden states [r, D]."""
         given = self.prefill
         self.mask, self.next_position, self.cache = given.mask, given.next_position, given.cache()
+        if self.spec.repetition_penalty != 1:
+            self.seen = torch.zeros(
+                len(self.prompts), self.model.lm_head.out_features, dtype=torch.bool, device=given.hidden.device
+            )
+            for at, prompt in enumerate(self.prompts):
+                self.seen[at, prompt.input_ids.to(self.seen.device)] = True
         if given.forced:
             for row in self.rows:
                 self._emit(row, self.tokens.lvr_start)
+            self._see(list(range(len(self.rows))), torch.full((len(self.rows),), self.tokens.lvr_start))
         if self.on_step is not None:
             self.on_step(Step(list(range(len(self.rows))), given.inputs, given.hidden, given.next_position.T))
         return given.hidden
@@ -413,12 +424,13 @@ class _Decoder:
         """Take the states [r, D] of the last inputs; returns the next inputs [r, D], or None when every row has ended."""
         latent = [at for at, row in enumerate(self.rows) if not row.done and row.left]
         speaking = [at for at, row in enumerate(self.rows) if not row.done and not row.left]
+        if latent and self.seen is not None and self.spec.penalise_picked:
+            self._see(latent, self._pick(hidden, latent))
         if speaking:
-            logits = self.model.lm_head(hidden[speaking])
-            if self.spec.start == "never":
-                logits[:, self.tokens.lvr_start] = -torch.inf
-            for at, token in zip(speaking, logits.argmax(-1).tolist()):
+            picked = self._pick(hidden, speaking).tolist()
+            for at, token in zip(speaking, picked):
                 self._emit(self.rows[at], self.tokens.lvr_end if self.rows[at].closing else token)
+            self._see(speaking, torch.tensor([self.rows[at].ids[-1] for at in speaking]))
         if not latent and all(row.done for row in self.rows):
             return None
         # A row that has just emitted `<|lvr_start|>` is fed that token now; its latent steps follow.
@@ -432,6 +444,21 @@ class _Decoder:
             for at, row in enumerate(rows):
                 self._take(row, fed[at], states[at])
         return None if all(row.done for row in self.rows) else inputs
+
+    def _pick(self, hidden: Tensor, rows: list[int]) -> Tensor:
+        """The likeliest id [k] of each of these rows; lvr_start is none where it may not come."""
+        logits = self.model.lm_head(hidden[rows])
+        if self.spec.start == "never":
+            logits[:, self.tokens.lvr_start] = -torch.inf
+        if self.seen is not None:
+            logits, penalty = logits.float(), self.spec.repetition_penalty
+            logits = torch.where(self.seen[rows], torch.where(logits < 0, logits * penalty, logits / penalty), logits)
+        return logits.argmax(-1)
+
+    def _see(self, rows: list[int], ids: Tensor) -> None:
+        """These ids [k] are in the answers of these rows now."""
+        if self.seen is not None:
+            self.seen[rows, ids.to(self.seen.device)] = True
 
     def _emit(self, row: _Row, token: int) -> None:
         row.ids.append(token)
@@ -471,6 +498,7 @@ class _Decoder:
         keep = torch.tensor(running, device=inputs.device)
         self.rows = [self.rows[at] for at in running]
         self.mask, self.next_position = self.mask[keep], self.next_position[:, keep]
+        self.seen = None if self.seen is None else self.seen[keep]
         self.cache.batch_select_indices(keep)
         return (inputs[keep],)
 

@@ -40,7 +40,7 @@ DISTILLATION = {
 IMAGES = {"min_pixels": 100352, "max_pixels": 4014080, "processor": "torchvision", "orientation": "upright"}
 DECODE = {
     "latent_steps": 8, "latents": "own", "start": "emitted", "end": "emitted", "max_new_tokens": 512, "count_latents": False,
-    "max_segments": None,
+    "max_segments": None, "repetition_penalty": 1.0, "penalise_picked": False, "ends": "all",
 }  # fmt: skip
 FROZEN = {
     Sft: OPTIMISATION | {"kind": "sft"},
@@ -53,14 +53,14 @@ FROZEN = {
     Images: IMAGES,
     TrainSpec: {"latent_steps": 8, "seed": 0, "images": Images(), "vision": "live", "max_tokens": 16384, "packing": "packed"},
     DecodeSpec: DECODE,
-    EvaluateSpec: {"protocol": "paper", "decode": DecodeSpec(), "images": Images(), "precision": "bf16", "seed": 0, "system": None},
+    EvaluateSpec: {"protocol": "paper", "decode": DecodeSpec(), "images": Images(), "precision": "bf16", "seed": 0, "system": None, "fetched": "as_is"},
     ProxyTraining: {"source": "proxy", "n": 8000, "seed": 0},
     ExternalTraining: {"source": "external", "surplus_boxes": "skip", "min_usable": 0.9},
     TrainingSet: {
         "source": "external", "commit": None, "surplus_boxes": "skip", "min_usable": 0.9, "images": Images(), "max_tokens": 16384,
     },
     ProxyMirror: {"source": "proxy", "n": None, "seed": 0, "split": "test"},
-    ExternalMirror: {"source": "external"},
+    ExternalMirror: {"source": "external", "revision": "main"},
 }
 
 

@@ -2,11 +2,14 @@
 
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 
 from harness.plan import plan_experiment
+from harness.spec.files import EXPERIMENTS
 from harness.verdict import Outcome, judge
+from models.config import EvaluateSpec, Images
 from tests.harness.conftest import Desk, fake_digest
 
 MMVP = "mmvp: {source: proxy, n: 16}"
@@ -86,3 +89,48 @@ def test_part_of_a_benchmark_gets_no_verdict(proxy):
     assert verdict.outcome is (Outcome.PROXY if proxy else Outcome.PART) and verdict.difference is None
     if not proxy:
         assert verdict.text.startswith("part of the benchmark: 14 of 300 questions")
+
+
+def evaluation(profile: str, protocol: str, **options) -> EvaluateSpec:
+    plan = plan_experiment(EXPERIMENTS / "table3c.yaml", profile, tasks=fake_digest, protocols=["paper", protocol], **options)
+    job = plan.cell("Stage 1 Only", "hrbench4k", protocol).jobs[0, "own"]
+    return EvaluateSpec.model_validate(job.payload)
+
+
+def test_a_protocols_resolution_and_decoding_are_in_the_key():
+    paper, stock = (evaluation("a800", protocol) for protocol in ("paper", "stock"))
+    assert (paper.images.min_pixels, paper.images.max_pixels) == (3136, 12845056)
+    assert (stock.images.min_pixels, stock.images.max_pixels) == (256 * 28 * 28, 2048 * 28 * 28)
+    assert (paper.fetched, stock.fetched) == ("as_is", "qwen_vl_utils")
+    assert paper.decode.repetition_penalty == stock.decode.repetition_penalty == "checkpoint"
+    assert paper.decode.penalise_picked and not stock.decode.penalise_picked
+    assert (paper.decode.ends, stock.decode.ends) == ("all", "tokenizer")
+
+
+def test_lmms_evals_own_limits_are_what_the_stock_protocol_says():
+    import ast
+    import importlib.util
+
+    from harness.spec.files import load_benchmark
+
+    (package,) = importlib.util.find_spec("lmms_eval").submodule_search_locations
+    source = ast.parse((Path(package) / "models" / "simple" / "qwen2_5_vl.py").read_text())
+    function = next(n for n in ast.walk(source) if isinstance(n, ast.FunctionDef) and n.name == "__init__")
+    defaults = dict(zip([a.arg for a in function.args.args][-len(function.args.defaults) :], function.args.defaults, strict=True))
+    values = {name: eval(compile(ast.Expression(defaults[name]), "", "eval")) for name in ("min_pixels", "max_pixels")}
+    for name in ("mmvp", "blink", "vstar", "hrbench4k", "hrbench8k", "mmerealworld_lite"):
+        stock = load_benchmark(name).value.inference["stock"]
+        assert {"min_pixels": stock.min_pixels, "max_pixels": stock.max_pixels} == values
+
+
+def test_a_limit_that_a_person_states_wins_under_paper_and_not_under_stock():
+    changed = {"overrides": ["images.max_pixels=401408"]}
+    assert evaluation("a800", "paper", **changed).images.max_pixels == 401408
+    assert evaluation("a800", "stock", **changed).images.max_pixels == 2048 * 28 * 28
+
+
+def test_the_proxy_is_evaluated_at_the_limits_of_its_training_without_a_penalty():
+    for protocol in ("paper", "stock"):
+        found = evaluation("proxy", protocol)
+        assert found.images == Images(min_pixels=784) and found.fetched == "as_is"
+        assert (found.decode.repetition_penalty, found.decode.ends, found.decode.penalise_picked) == (1.0, "all", False)

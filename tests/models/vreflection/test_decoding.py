@@ -339,3 +339,44 @@ def test_oracle_latents_that_a_prompt_brings_are_fed_without_a_teacher(talkative
     assert any(torch.equal(a.latents[3:6], p.oracle[1]) for p, a in zip(given, answers) if a.latent_steps >= 6)
     with pytest.raises(ValueError, match="oracle holds 3 for prompt 0, but latent_steps is 4"):
         run(talkative, given, tokens, latents="oracle", latent_steps=4)
+
+
+@pytest.mark.parametrize("penalty", [1.05, 1.6, 0.8])
+def test_the_repetition_penalty_is_that_of_transformers(model, make, tokens, penalty):
+    prompts = [Prompt(make(seed).words(length)) for seed, length in enumerate((9, 17, 5))]
+    never = replace(tokens, lvr_start=-1)  # a model that does not know the latent tokens, as transformers sees it
+    options = {"max_new_tokens": 20, "repetition_penalty": penalty}
+    ours = decode(model, prompts, DecodeSpec(**options), tokens=never, eos={EOS})
+    without = decode(model, prompts, DecodeSpec(max_new_tokens=20), tokens=never, eos={EOS})
+    for prompt, answer in zip(prompts, ours, strict=True):
+        whole = model.generate(prompt.input_ids[None], do_sample=False, eos_token_id=EOS, pad_token_id=0, use_cache=True, **options)
+        assert answer.token_ids == whole[0, len(prompt.input_ids) :].tolist()
+    assert [a.token_ids for a in ours] != [a.token_ids for a in without]
+
+
+@pytest.mark.parametrize("picked", [False, True])
+def test_ids_picked_in_latent_steps_are_penalised_where_that_is_asked_for(talkative, prompts, tokens, picked):
+    penalty, (prompt,) = 1.8, prompts[:1]
+    steps = []
+    spec = DecodeSpec(start="forced", max_new_tokens=8, repetition_penalty=penalty, penalise_picked=picked, latent_steps=3)
+    (answer,) = decode(talkative, [prompt], spec, tokens=tokens, eos={EOS}, on_step=steps.append)
+    seen, latent, expected = {*prompt.input_ids.tolist(), LVR_START}, 3, [LVR_START]
+    with torch.inference_mode():
+        for step in steps[: len(answer.token_ids)]:
+            logits = talkative.lm_head(step.hidden)[0].float()
+            ids = torch.tensor(sorted(seen))
+            logits[ids] = torch.where(logits[ids] < 0, logits[ids] * penalty, logits[ids] / penalty)
+            token = int(logits.argmax())
+            if latent:
+                latent, seen = latent - 1, seen | ({token} if picked else set())
+                expected.append(LVR)
+            else:
+                seen.add(token)
+                expected.append(token)
+                latent = 3 if token == LVR_START else 0
+    assert answer.token_ids == expected[: len(answer.token_ids)] and len(set(answer.token_ids)) > 3
+
+
+def test_a_penalty_that_only_a_checkpoint_knows_is_refused_here(model, prompts, tokens):
+    with pytest.raises(ValueError, match="repetition_penalty: checkpoint is for who knows"):
+        run(model, prompts, tokens, repetition_penalty="checkpoint")
