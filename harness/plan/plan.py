@@ -163,7 +163,7 @@ def plan_experiment(
     chosen_columns = _select([c.name for c in spec.columns], columns, "--columns", "columns")
     chosen_rows = _select([r.label for r in spec.rows], rows, "--rows", "rows")
     benchmarks = _benchmarks(experiment, folder)
-    maker = JobMaker(profile, backbone(profile, digests), tasks or _task_digests(), digests, benchmarks)
+    maker = JobMaker(profile, backbone(profile, digests), tasks or _task_digests(), digests, benchmarks=benchmarks)
     used_seeds = tuple(range(seeds or profile.value.seeds))
     used_protocols = tuple(dict.fromkeys((spec.protocol, *(protocols or profile.value.protocols))))
     modes = tuple(dict.fromkeys(("own", *(latents or (*profile.value.latents, *spec.latents)))))

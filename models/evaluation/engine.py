@@ -94,6 +94,8 @@ class Engine:
         """A model that does not know the latent tokens: to it their ids are spare rows of the embedding, without a meaning."""
         if self.plain:
             add_tokens(self.tokenizer)
+        self._unnamed = set(self.tokenizer.convert_tokens_to_ids(list(ADDED))) if self.plain else set()
+        """Ids that its own tokenizer has no text for."""
         self.tokens = SpecialTokens.of(self.tokenizer)
         self.eos = {"all": _end_tokens(self.model, self.tokenizer), "tokenizer": {self.tokenizer.eos_token_id}}
         self.features = FeatureCache(feature_cache_bytes)
@@ -212,7 +214,7 @@ class Engine:
         )
         if spec.latents == "own":
             self.own |= {(question, spec): answer for question, answer in zip(questions, decoded, strict=True) if answer}
-        return [self._answer_of(answer) if answer else None for answer in decoded]
+        return [self._answer_of(answer, spec) if answer else None for answer in decoded]
 
     def stated(self, spec: DecodeSpec) -> DecodeSpec:
         """The decode with the number that `repetition_penalty: checkpoint` stands for."""
@@ -242,9 +244,11 @@ class Engine:
         found = [self.own.get((question, asked)) for question in questions]
         return None if None in found else found
 
-    def _answer_of(self, decoded: Decoded) -> Answer:
+    def _answer_of(self, decoded: Decoded, spec: DecodeSpec) -> Answer:
+        unnamed = self._unnamed if spec.start == "emitted" else set()
+        spoken = [token for token in decoded.token_ids if token not in unnamed]
         return Answer(
-            response=self.tokenizer.decode(decoded.token_ids, skip_special_tokens=False),
+            response=self.tokenizer.decode(spoken, skip_special_tokens=False),
             latent_started=decoded.latent_started,
             latent_steps=decoded.latent_steps,
             truncated=decoded.truncated,
