@@ -25,8 +25,9 @@ from models.evaluation.tasks import tasks_for
 from models.evaluation.tasks.paper import paper_prompt
 from models.run import Interrupted, Run
 from models.training.collate import Collator, Live
-from models.training.data import read_samples
+from models.training.data import Sample, read_samples
 from models.training.images import load_image_processor
+from models.training.pictures import Unreadable
 from models.vreflection import checkpoint as checkpoints
 from models.vreflection.boxes import Cells, box_cells
 from models.vreflection.decoding import Prompt, decode
@@ -91,6 +92,8 @@ def _training(engine: Engine, spec: MapsSpec, data: Path) -> list[tuple[dict[str
     chosen = []
     for number in _spread(len(samples)):
         sample = samples[number]
+        if not _readable(sample):
+            continue
         if len(sample.images) == 1 and len(sample.boxes) == 1 and _area(sample.boxes[0]) <= LARGEST_AREA:
             chosen.append(sample)
         if len(chosen) == spec.samples:
@@ -182,6 +185,13 @@ def _questions(mirror: Path, benchmark: str, task: str, wanted: int) -> dict[int
     if not chosen:
         raise ValueError(f"{benchmark}: no question has an evidence box of at most {LARGEST_AREA:.0%} of its picture")
     return read_questions(mirror, benchmark, task, chosen)
+
+
+def _readable(sample: Sample) -> bool:
+    try:
+        return bool([file.open() for file in sample.images])
+    except Unreadable:
+        return False
 
 
 def _spread(count: int) -> list[int]:

@@ -21,6 +21,7 @@ from PIL import Image
 from scipy import stats
 
 from harness.jobs import Job
+from harness.report.provenance import seen_by
 from harness.report.results import Results
 from harness.report.types import Cell, Chart, Column, Drawing, Mark, Panel, Row, Section, Table
 from harness.report.words import count, listed, signed, signed_interval
@@ -98,7 +99,7 @@ def attention_sections(results: Results) -> tuple[list[str], list[Section], tupl
     text = ("not run: " + "; ".join(missing),) if missing else ()
     section = Section("", text, tuple(tables), bullets=(INSIDE,) if drawings else (), name="main")
     if headline and results.study.profile.proxy:
-        headline.insert(0, "Proxy scale, one seed: the maps are of a tiny model on procedural scenes.")
+        headline.insert(0, f"Proxy scale, one seed: the maps are of a tiny model {seen_by(results.study)}.")
     return headline or ["No attention maps yet."], [section], tuple(drawings), masses_chart(results, marks)
 
 

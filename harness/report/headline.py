@@ -7,6 +7,7 @@ import statistics
 from harness.jobs import Job
 from harness.report.claims import claims
 from harness.report.mechanism import flipped, latent_modes, latent_tests, probes
+from harness.report.provenance import seen_by
 from harness.report.results import Results
 from harness.report.study import Arm
 from harness.report.tables import against_base, base_row, one_seed, pairs
@@ -35,8 +36,8 @@ def scale_line(results: Results) -> str:
     parts = []
     if results.study.profile.proxy:
         parts.append(
-            "Proxy scale: a tiny model on procedural scenes. Rows and columns keep the paper's names; nothing here estimates "
-            "the paper's model."
+            f"Proxy scale: a tiny model {seen_by(results.study)}. Rows and columns keep the paper's names; nothing here "
+            "estimates the paper's model."
         )
     if one_seed(results):
         parts.append("One seed: differences are between these trained models; whether they belong to the recipes needs more seeds.")

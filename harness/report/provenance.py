@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 from harness.jobs import Job
@@ -12,7 +13,7 @@ from harness.report.study import Arm, Study
 from harness.report.types import Cell, Column, Row, Table
 from harness.report.words import count, listed, seconds
 from harness.spec.recipe import SECTIONS, STAGES
-from models.config import ProxyMirror, ProxyTraining
+from models.config import ExternalMirror, ProxyMirror, ProxyTraining
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
@@ -69,18 +70,31 @@ def scale_table(results: Results) -> Table | None:
     )
 
 
+def seen_by(study: Study) -> str:
+    """"on procedural scenes", or what else the models were trained on and asked."""
+    data, benchmarks = study.profile.data, study.profile.benchmarks
+    asked = [benchmarks[name] for name in study.benchmarks if name in benchmarks]
+    scenes = isinstance(data, ProxyTraining), all(isinstance(one, ProxyMirror) for one in asked)
+    if all(scenes):
+        return "on procedural scenes"
+    trained = "procedural scenes" if scenes[0] else Path(data.meta).name
+    return f"trained on {trained} and asked " + ("about procedural scenes" if scenes[1] else "the benchmarks' own questions")
+
+
 def proxy_rows(study: Study) -> list[Row]:
     """What stands in for the paper's model, training data and benchmarks."""
     backbone, data, benchmarks = study.profile.backbone, study.profile.data, study.profile.benchmarks
     model = getattr(backbone, "path", None) or getattr(backbone, "repo", "")
-    scenes = f"{data.n:,} questions over procedural scenes" if isinstance(data, ProxyTraining) else " ".join(map(value_text, data.model_dump().values()))
+    scenes = f"{data.n:,} questions over procedural scenes" if isinstance(data, ProxyTraining) else f"{data.meta} ({data.revision})"
     sizes = {name: one.n for name, one in benchmarks.items() if isinstance(one, ProxyMirror) and one.n}
     asked = [f"{study.benchmarks[name].title} {n:,}" for name, n in sizes.items() if name in study.benchmarks]
     printed = [f"{found.title} {found.scores['overall'].n:,}" for name, found in study.benchmarks.items() if "overall" in found.scores]
+    given = [f"{one.path} ({one.revision})" for name, one in benchmarks.items() if isinstance(one, ExternalMirror) and name in study.benchmarks]
+    questions = [f"procedural scenes in the same format: {', '.join(asked)}"] if asked else []
     return [
         Row("model", (Cell("Qwen2.5-VL-7B-Instruct"), Cell(f"a tiny Qwen2.5-VL ({model})"))),
         Row("training data", (Cell("Visual CoT"), Cell(scenes))),
-        Row("questions of a benchmark", (Cell(", ".join(printed)), Cell(f"procedural scenes in the same format: {', '.join(asked)}"))),
+        Row("questions of a benchmark", (Cell(", ".join(printed)), Cell("; ".join([*questions, *given])))),
     ]
 
 

@@ -25,6 +25,7 @@ from harness.spec.benchmark import Protocol
 from harness.stats import Comparison, holm, questions_or_seeds
 from harness.verdict import Outcome, judge
 from harness.verdict.claims import LEVEL
+from models.config import ProxyMirror
 
 ABSENT = {"failed": Outcome.FAILED, "not run": Outcome.NOT_RUN, "not defined": Outcome.NOT_DEFINED}
 
@@ -197,7 +198,8 @@ def main_notes(results: Results, protocol: Protocol) -> tuple[str, ...]:
     for name, column in results.columns.items():
         words = study.benchmarks[column.benchmark].protocols.get(protocol, "") if column.score == "overall" else ""
         read = f"; {'asked and read as: ' if study.profile.proxy else ''}{words}" if words else ""
-        title = f"{results.title(name)}{' (stand-in on procedural scenes)' if study.profile.proxy else ''}"
+        generated = isinstance(study.profile.benchmarks.get(column.benchmark), ProxyMirror)
+        title = f"{results.title(name)}{' (stand-in on procedural scenes)' if generated else ''}"
         notes.append(f"{title}: {column_note(results, name, protocol)}{read}.")
     if protocol != study.experiment.protocol:
         return tuple(notes)

@@ -121,6 +121,7 @@ def train(context: Context) -> Any:
 def evaluate(context: Context) -> Any:
     from models.config import EvaluateSpec
     from models.evaluation import Session
+    from models.evaluation.orientation import oriented
 
     spec = EvaluateSpec.model_validate(context.record.payload)
     if spec.system is not None:
@@ -144,12 +145,13 @@ def evaluate(context: Context) -> Any:
             shared=context.kept.setdefault("shared", {}),
         )
         context.kept["session of"] = wanted
-    return session.evaluate(
-        context.run,
-        spec,
-        mirror=context.inputs["mirror"],
-        batch_size=context.micro_batch or int(context.resources["batch_size"]),
-    )
+    with oriented(spec.images.orientation):
+        return session.evaluate(
+            context.run,
+            spec,
+            mirror=context.inputs["mirror"],
+            batch_size=context.micro_batch or int(context.resources["batch_size"]),
+        )
 
 
 @register("ask")
@@ -194,16 +196,18 @@ def _variable(name: str) -> str:
 def maps(context: Context) -> Any:
     from models.attention import attention_maps
     from models.config import MapsSpec
+    from models.evaluation.orientation import oriented
 
     spec = MapsSpec.model_validate(context.record.payload)
     source = context.inputs["data" if spec.benchmark is None else "mirror"]
-    return attention_maps(
-        context.run,
-        spec,
-        checkpoint=context.inputs["checkpoint"],
-        source=source,
-        attention=context.resources.get("attention", "sdpa"),
-    )
+    with oriented(spec.images.orientation):
+        return attention_maps(
+            context.run,
+            spec,
+            checkpoint=context.inputs["checkpoint"],
+            source=source,
+            attention=context.resources.get("attention", "sdpa"),
+        )
 
 
 @register("measure")
