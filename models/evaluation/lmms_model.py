@@ -17,12 +17,14 @@ from typing import Any
 import torch
 from lmms_eval.api.instance import Instance
 from lmms_eval.api.model import lmms
+from PIL import Image
 
 from models.config import DecodeSpec, Fetched, Images
 from models.evaluation.engine import Answer, Engine, Question
 from models.evaluation.extract import last_answer
 from models.evaluation.shards import Elsewhere, Key, Shard
 from models.evaluation.tasks import TASKS
+from models.training.pictures import as_rgb
 
 Boxes = Mapping[Key, tuple[torch.Tensor, torch.Tensor]]
 """Of a question: boxes [b, 4] float64 (normalised x0, y0, x1, y1) and the image index of each, [b]."""
@@ -246,7 +248,16 @@ class VReflection(lmms):
 
 
 def _documents(tasks: Mapping[str, Any], requests: Sequence[Instance]) -> list[dict[str, Any]]:
-    """The requests' rows; consecutive rows of one split are read at once."""
+    """The requests' rows. A paper task gets its pictures as training reads them: `convert("RGB")` would make those of 16 bits
+    white. A stock task gets what lmms-eval gives it."""
+    rows = _rows(tasks, requests)
+    if requests[0].task_name not in _PAPER_TASKS:
+        return rows
+    return [{name: as_rgb(value) if isinstance(value, Image.Image) else value for name, value in row.items()} for row in rows]
+
+
+def _rows(tasks: Mapping[str, Any], requests: Sequence[Instance]) -> list[dict[str, Any]]:
+    """Consecutive rows of one split are read at once."""
     task, split = requests[0].args[4:6]
     ids = [r.doc_id for r in requests]
     same = all(r.args[4:6] == (task, split) for r in requests)

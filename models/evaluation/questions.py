@@ -132,11 +132,14 @@ def number_of_questions(mirror: Path, task: str) -> int:
 
 
 def _opened(value: Any) -> Any:
-    """`datasets` stores a picture as {bytes, path}."""
+    """`datasets` stores a picture as {bytes, path}, and decodes it upright, as `open_image` does."""
     if isinstance(value, Mapping) and value.keys() == {"bytes", "path"} and value["bytes"] is not None:
-        from PIL import Image
+        from models.training.pictures import Unreadable, open_image
 
-        return Image.open(io.BytesIO(value["bytes"]))
+        try:
+            return open_image(io.BytesIO(value["bytes"]))
+        except Unreadable as error:
+            raise ValueError(f"its picture is {str(error).partition(': ')[2]}") from None
     return value
 
 

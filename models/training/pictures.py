@@ -54,6 +54,11 @@ def open_image(path: Path | str, orientation: Orientation = "upright") -> Image.
     return _turn(picture, facts.tag) if orientation == "upright" else picture
 
 
+def as_rgb(picture: Image.Image, name: str = "a picture") -> Image.Image:
+    """A picture that somebody else has opened, made RGB by the same rules. Raises Unreadable, beginning with `name`."""
+    return picture if picture.mode == "RGB" else _rgb(picture, name)
+
+
 def facts_of(path: Path | str) -> Facts:
     """Decodes the whole file. Raises Unreadable."""
     return _decoded(path)[1]

@@ -107,3 +107,38 @@ def test_the_stock_hrbench_judge_asks_nobody(response, prediction, right, monkey
     records = hrbench.judge_stock(HRBENCH | {"cycle_category": "0"}, [response])
     assert set(records) == {"single", "average"}
     assert (records["average"]["prediction"], records["average"]["gpt_score"]) == (prediction, right)
+
+
+def test_pictures_of_sixteen_bits_of_four_colours_and_turned_ones_are_what_training_would_see(tmp_path):
+    import io
+
+    import numpy as np
+    from PIL import Image
+
+    from models.evaluation.lmms_model import pictures_of
+    from models.evaluation.mirror import load_task
+    from models.evaluation.questions import read_questions
+    from models.training.pictures import open_image
+    from tests.models.evaluation.conftest import write_readme, write_split
+
+    deep = Image.fromarray((np.arange(56 * 84, dtype=np.uint32).reshape(56, 84) * 13).astype(np.uint16))
+    turned = Image.fromarray(np.random.default_rng(0).integers(0, 256, (56, 84, 3), dtype=np.uint8))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    files = [(deep, "PNG", {}), (turned.convert("CMYK"), "JPEG", {}), (turned, "JPEG", {"exif": exif})]
+    rows, expected = [], []
+    for number, (picture, kind, options) in enumerate(files, start=1):
+        file = tmp_path / f"{number}.{kind.lower()}"
+        picture.save(file, kind, **options)
+        cell = {"bytes": file.read_bytes(), "path": None}
+        rows.append({"image": cell, "Index": number, "Question": "Which?", "Options": "(a) Red (b) Blue", "Correct Answer": "(a)"})
+        expected.append(open_image(io.BytesIO(file.read_bytes())))
+    (folder := tmp_path / "mirror").mkdir()
+    write_readme(folder, [write_split(folder, rows, "train", columns=["image"])])
+    task = load_task("vr_mmvp", folder)
+    task.build_all_requests(rank=0, world_size=1)
+    seen = [pictures_of({"vr_mmvp": task.dataset}, request)[0] for request in task.instances]
+    read = [one.images[0] for one in read_questions(folder, "mmvp", "vr_mmvp", [0, 1, 2]).values()]
+    for ours, shown, wanted in zip(seen, read, expected, strict=True):
+        assert ours.size == shown.size == wanted.size and ours.tobytes() == shown.tobytes() == wanted.tobytes()
+    assert np.asarray(seen[0]).mean() < 200 and seen[2].size == (56, 84)
