@@ -3,6 +3,8 @@
 import sys
 
 from harness.cli import main
+from harness.outgoing import guarded
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with guarded():
+        sys.exit(main())

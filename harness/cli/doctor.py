@@ -14,6 +14,7 @@ from pathlib import Path
 
 from harness.cli.main import add_results
 from harness.cli.words import columns
+from harness.outgoing import inert
 
 Finding = tuple[str, str]
 """("ok" | "note" | "bad", what was found and what to do)."""
@@ -103,7 +104,7 @@ def packages() -> Finding:
 def mlflow() -> Finding:
     if importlib.util.find_spec("mlflow") is None:
         return "bad", "mlflow is not installed: uv sync"
-    address = os.environ.get("MLFLOW_TRACKING_URI")
+    address = inert(os.environ.get("MLFLOW_TRACKING_URI", ""))
     return "ok", f"{metadata.version('mlflow')}, tracking to {address or 'a database in the results folder'}"
 
 

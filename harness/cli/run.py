@@ -14,6 +14,7 @@ from harness.cli.stored import damage, history, open_store
 from harness.cli.tracking import begin, tracker
 from harness.cli.words import plural
 from harness.jobs import Source
+from harness.tracking.where import check as check_address
 
 if TYPE_CHECKING:
     from harness.dispatch import Outcome
@@ -46,6 +47,7 @@ def main(options: argparse.Namespace) -> int:
     if todo:
         gc.enable()
         store.ensure_writable()
+        check_address(store)
         for note in check_inputs(graph, store, profile):
             print(note, file=sys.stderr)
         if options.detach and profile.dispatch.kind == "local":

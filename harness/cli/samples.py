@@ -25,6 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(options: argparse.Namespace) -> int:
+    from harness.outgoing import inert
     from harness.report import replace_file, write_index
     from harness.report.samples import columns_of, compare, page, row_label
     from harness.spec.files import EXPERIMENTS
@@ -44,7 +45,7 @@ def main(options: argparse.Namespace) -> int:
         for column in columns_of(plan, options.column)
     ]
     path.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(path, page(plan, rows, protocol, parts).encode())
+    replace_file(path, inert(page(plan, rows, protocol, parts)).encode())
     write_index(reports, EXPERIMENTS)
     print(f"first: {rows[0]}; second: {rows[1]}; protocol {protocol}")
     for part in parts:

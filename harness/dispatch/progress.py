@@ -11,6 +11,7 @@ from typing import Any, Protocol, TextIO
 
 from harness.dispatch.forecast import spoken
 from harness.jobs import Job
+from harness.outgoing import inert
 from harness.store import Attempt, State, Status
 
 
@@ -70,7 +71,8 @@ class Display(Protocol):
 def display_for(stream: TextIO | None = None) -> Display:
     """Live on a terminal, plain lines elsewhere."""
     stream = stream or sys.stderr
-    return LiveDisplay(stream) if stream.isatty() else PlainDisplay(stream)
+    terminal = getattr(stream, "underneath", stream)  # what is drawn moves the cursor; its texts are made inert one by one
+    return LiveDisplay(terminal) if stream.isatty() else PlainDisplay(stream)
 
 
 class Silent:
@@ -133,13 +135,13 @@ class LiveDisplay:
         table = Table.grid(padding=(0, 2))
         for item in snapshot.running:
             share = f"{item.step}/{item.total}" if item.total else "starting"
-            table.add_row(f"{item.job.kind} {item.job.name}", share, spoken(item.left) + " left", str(item.attempt.log))
+            table.add_row(inert(f"{item.job.kind} {item.job.name}"), share, spoken(item.left) + " left", inert(str(item.attempt.log)))
         self.live.update(Group(table, Text(snapshot.summary(), style="bold")))
 
     def say(self, text: str) -> None:
         from rich.text import Text
 
-        self.console.print(Text(text), soft_wrap=True)
+        self.console.print(Text(inert(text)), soft_wrap=True)
 
     def close(self) -> None:
         self.live.stop()

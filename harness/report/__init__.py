@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.outgoing import inert, redact
 from harness.report.fingerprint import fingerprint, stamped
 from harness.report.index import write_index
 
@@ -75,14 +76,14 @@ def content_of(report: Report, suffix: str) -> bytes:
     if suffix == "md":
         from harness.report.markdown import markdown
 
-        return markdown(report).encode()
+        return inert(markdown(report)).encode()
     if suffix == "tex":
         from harness.report.latex import latex
 
-        return latex(report).encode()
+        return redact(latex(report)).encode()
     from harness.report.html import html
 
-    return html(report).encode()
+    return inert(html(report)).encode()
 
 
 def replace_file(path: Path, content: bytes) -> None:

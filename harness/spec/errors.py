@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-from harness.spec.characters import lookalike
+from harness.characters import lookalike
 
 Path = tuple[str | int, ...]
 

@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
+from harness.characters import shown
 from harness.spec.benchmark import Protocol
-from harness.spec.characters import shown
 from harness.spec.claims import Claim
 from harness.spec.errors import show
 from harness.spec.recipe import StageName

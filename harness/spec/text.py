@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 
 import yaml
 
-from harness.spec.characters import QUOTES, invisible, lookalike, named
+from harness.characters import QUOTES, invisible, lookalike, named
 from harness.spec.errors import SpecError, dotted
 
 VERBATIM = frozenset({"reported"})

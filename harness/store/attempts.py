@@ -16,6 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from harness.outgoing import inert, redact
 from harness.store import files
 from harness.store.owners import Owner, Scheduler
 
@@ -121,13 +122,13 @@ class Attempt:
     def fail(self, cause: str, kind: str, message: str, traceback: str = "", micro_batch: int | None = None) -> None:
         """Record how the attempt ended. Raises OSError when even that cannot be written."""
         if traceback:
-            files.replace_bytes(self.path / "traceback.txt", traceback.encode(errors="replace"))
+            files.replace_bytes(self.path / "traceback.txt", redact(traceback).encode(errors="replace"))
         files.write_json(
             self.path / "failure.json",
             {
                 "cause": cause,
                 "type": kind,
-                "message": message,
+                "message": inert(message),
                 "traceback": "traceback.txt" if traceback else None,
                 "micro_batch": micro_batch,
                 "time": time.time(),

@@ -2,7 +2,9 @@
 
 import sys
 
+from harness.outgoing import guarded
 from harness.tracking.follow import follow
 
 if __name__ == "__main__":
-    sys.exit(follow(sys.argv[1], *map(int, sys.argv[2:])))
+    with guarded():
+        sys.exit(follow(sys.argv[1], *map(int, sys.argv[2:])))

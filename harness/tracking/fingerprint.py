@@ -34,7 +34,7 @@ def signature(folder: Path) -> str:
 
 def fingerprint(store: Store) -> str:
     """Of the whole store, the tables' labels, and the database that mirrors it."""
-    lines = [where.address(store)]
+    lines = [where.shown_address(store)]
     for spec in sorted(store.root.glob("[!.]*/*/spec.json")):
         lines.append(f"{spec.parent.name} {signature(spec.parent)}")
     for path in sorted(where.home(store).glob("labels/*.json")):
@@ -57,7 +57,7 @@ def identity(store: Store) -> str:
     """Of the database file: another file under the same name is another database, and what is no database is none."""
     path = where.local_file(store)
     if path is None:
-        return where.address(store)
+        return where.shown_address(store)
     try:
         with path.open("rb") as file:
             return f"{path} {path.stat().st_ino}" if file.read(len(SQLITE)) == SQLITE else ""

@@ -47,9 +47,9 @@ class Follower:
             code = self.process.wait(seconds)
         except subprocess.TimeoutExpired:
             return f"MLflow is still being written after {seconds:.0f} s, in the background [log {self.log}]"
+        lines = [line for line in self.log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
         if code == 0:
             return ""
-        lines = [line for line in self.log.read_text(errors="replace").splitlines() if line.strip()]
         return (lines[-1] if lines else f"the mirror ended with code {code}") + f"  [log {self.log}]"
 
 

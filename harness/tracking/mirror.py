@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from harness.outgoing import inert
 from harness.store import Record, files
 from harness.store.attempts import Attempt
 from harness.tracking import where
@@ -147,15 +148,16 @@ def existing(client: Any, store: Store) -> Any:
     found = client.get_experiment_by_name(where.EXPERIMENT)
     if found is not None and found.lifecycle_stage == "deleted":
         raise where.TrackingError(
-            f'MLflow at {where.address(store)}: the experiment "{where.EXPERIMENT}" was deleted there; restore it: '
-            f"MLFLOW_TRACKING_URI={where.address(store)} mlflow experiments restore --experiment-id {found.experiment_id}"
+            f'MLflow at {where.shown_address(store)}: the experiment "{where.EXPERIMENT}" was deleted there; restore it: '
+            f"MLFLOW_TRACKING_URI={where.shown_address(store)} mlflow experiments restore --experiment-id {found.experiment_id}"
         )
     return found
 
 
 @contextmanager
 def reaching(store: Store) -> Iterator[None]:
-    """Turns MLflow's errors into one line."""
+    """Turns MLflow's errors into one line, and says which addresses it could never use."""
+    where.check(store)
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
@@ -163,9 +165,9 @@ def reaching(store: Store) -> Iterator[None]:
         yield
     except where.TrackingError:
         raise
-    except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
+    except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError, ImportError, ValueError) as error:
         line = next((line for line in str(error).splitlines() if line.strip()), repr(error))
-        raise where.TrackingError(f"MLflow at {where.address(store)}: {line[:300]}") from error
+        raise where.TrackingError(f"MLflow at {where.shown_address(store)}: {inert(line.strip())[:300]}") from None
 
 
 @dataclass

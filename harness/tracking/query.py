@@ -41,8 +41,8 @@ class Tracker:
                 raise where.TrackingError(f"{path}: no database yet")
             from harness.tracking.mirror import all_runs, client_of, existing, reaching
 
-            client = client_of(self.store)
             with reaching(self.store):
+                client = client_of(self.store)
                 experiment = existing(client, self.store)
                 runs = list(all_runs(client, experiment.experiment_id)) if experiment else []
             self._found = {

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import re
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
+from harness.outgoing import inert
 from harness.store import files
 
 if TYPE_CHECKING:
@@ -16,6 +20,8 @@ if TYPE_CHECKING:
 EXPERIMENT = "vreflection"
 UI = "http://127.0.0.1:5000"
 """Where `mlflow ui` listens by default: addresses of runs in a local database lead there."""
+DRIVERS = {"postgresql": ("psycopg", "psycopg2"), "mysql": ("mysqlclient", "MySQLdb", "pymysql"), "mssql": ("pyodbc",)}
+"""Kind of database → what to install, and the modules any of which will do."""
 
 
 class TrackingError(OSError):
@@ -36,8 +42,44 @@ def artifacts(store: Store) -> Path:
 
 
 def address(store: Store) -> str:
-    """The tracking URI."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{database(store)}"
+    """The tracking URI, with its password if it has one: for MLflow alone; people and files get `shown_address`."""
+    return os.environ.get("MLFLOW_TRACKING_URI", "").strip() or f"sqlite:///{database(store)}"
+
+
+def shown_address(store: Store) -> str:
+    return inert(address(store))
+
+
+def check(store: Store) -> None:
+    """Raises TrackingError, in one line with the remedy, for an address that MLflow could never use."""
+    uri = address(store)
+    scheme, colon, rest = uri.partition(":")
+    kind = scheme.lower().partition("+")[0] if colon else ""
+    problem = ""
+    if kind in ("http", "https"):
+        try:
+            host = urlsplit(uri).hostname
+        except ValueError:
+            host = None
+        problem = "" if host else "names no server; write http://HOST:PORT"
+    elif kind == "sqlite":
+        path = rest.partition("?")[0]
+        if not path.startswith("///"):
+            problem = "is no database's address; write sqlite:///PATH, or sqlite:////PATH from the root"
+        elif path in ("///", "///:memory:"):
+            problem = "is a database in memory, gone with each process; write sqlite:///PATH"
+    elif kind in DRIVERS:
+        if not any(importlib.util.find_spec(name) for name in DRIVERS[kind]):
+            problem = f"needs a driver that is not installed: uv pip install {DRIVERS[kind][0]}"
+    elif uri == "databricks" or kind == "databricks":
+        if importlib.util.find_spec("databricks") is None:
+            problem = "needs a package that is not installed: uv pip install databricks-sdk"
+    elif re.fullmatch(r"[\w.-]+:\d+(/.*)?", uri):
+        problem = f"has no scheme; write http://{inert(uri)}"
+    elif colon and kind != "file":
+        problem = "is of a kind that MLflow does not know; use http(s)://, sqlite:///, postgresql://, mysql:// or a folder"
+    if problem:
+        raise TrackingError(f"MLFLOW_TRACKING_URI: {shown_address(store)} {problem}, or unset it: the results folder has its own")
 
 
 def is_own(store: Store) -> bool:
@@ -76,7 +118,7 @@ def is_ours(store: Store, tags: Mapping[str, str]) -> bool:
 def run_link(store: Store, experiment_id: str, run_id: str) -> str:
     """A run's page: on the tracking server, or where `mlflow ui` shows a local database."""
     uri = address(store)
-    base = uri.rstrip("/") if uri.startswith(("http://", "https://")) else UI
+    base = re.sub(r"//[^/]*@", "//", uri).rstrip("/") if uri.startswith(("http://", "https://")) else UI
     return f"{base}/#/experiments/{experiment_id}/runs/{run_id}"
 
 
@@ -86,4 +128,5 @@ def quiet_environment() -> None:
     os.environ.setdefault("DO_NOT_TRACK", "true")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+    os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # a folder is an address that many people have set
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from harness.outgoing import redact
 from harness.store import Attempt, Record, Store, files, leases
 from harness.worker.causes import cause_of, one_line
 from models.run import Interrupted
@@ -204,6 +205,17 @@ def _captured(log: Path) -> Iterator[None]:
         for target, descriptor in enumerate(kept, start=1):
             os.dup2(descriptor, target)
             os.close(descriptor)
+        _scrub(log)
+
+
+def _scrub(log: Path) -> None:
+    """Takes secrets out of what a library printed past us, such as the address of an endpoint with its password."""
+    try:
+        text = log.read_text(encoding="utf-8", errors="surrogateescape")
+        if (clean := redact(text)) != text:
+            log.write_text(clean, encoding="utf-8", errors="surrogateescape")
+    except OSError:
+        pass  # a log that cannot be written holds nothing new
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import re
 
+from harness.outgoing import inert
 from models.run import Interrupted
 
 STORAGE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.EFBIG}
@@ -46,4 +47,5 @@ def one_line(error: BaseException) -> str:
     """The message's first line that says something, at most 300 characters."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     text = " ".join(lines[:4]) if type(error).__name__ == "ValidationError" else (lines[0] if lines else repr(error))
+    text = inert(text)
     return text if len(text) <= 300 else text[:297] + "..."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import platform
 import subprocess
 from functools import lru_cache
@@ -14,28 +15,41 @@ PACKAGES = ("torch", "torchvision", "transformers", "accelerate", "deepspeed", "
 """Named in every record; all the others enter the hash."""
 
 
-def _git(*words: str) -> str | None:
-    here = Path(__file__).parent
+OURS = ("harness", "models", "run.py")
+
+
+def _git(root: Path, *words: str) -> bytes | None:
+    """What git says of the repository at `root`, whatever repository its environment variables name (as in a hook)."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     try:
         result = subprocess.run(
-            ["git", "-C", str(here), *words], capture_output=True, text=True, timeout=20, check=False
-        )
+            ["git", "-C", str(root), "-c", "core.quotepath=off", *words],
+            capture_output=True, timeout=20, check=False, env=environment,
+        )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired):
         return None
     return result.stdout if result.returncode == 0 else None
 
 
 @lru_cache(maxsize=1)
-def code() -> dict[str, Any]:
-    """{"commit", "dirty": sha256 of the difference to it, "" when there is none}; commit "" outside a git checkout."""
-    commit = _git("rev-parse", "HEAD")
-    if commit is None:
+def code(root: Path | None = None) -> dict[str, Any]:
+    """{"commit", "dirty": sha256 of the difference to it, modules that git does not know included, "" when there is none}.
+
+    commit: "" where `root` (default: this program's) is not a checkout's top, be it inside another repository.
+    """
+    root = root or Path(__file__).resolve().parents[2]
+    top, commit = _git(root, "rev-parse", "--show-toplevel"), _git(root, "rev-parse", "HEAD")
+    if top is None or commit is None or Path(os.fsdecode(top.rstrip(b"\n"))).resolve() != root.resolve():
         return {"commit": "", "dirty": ""}
-    difference = _git("diff", "HEAD", "--", "harness", "models", "run.py") or ""
-    return {
-        "commit": commit.strip(),
-        "dirty": hashlib.sha256(difference.encode()).hexdigest()[:16] if difference else "",
-    }
+    difference = hashlib.sha256(changed := _git(root, "diff", "HEAD", "--no-ext-diff", "--", *OURS) or b"")
+    unknown = _git(root, "ls-files", "--others", "--exclude-standard", "-z", "--", *OURS) or b""
+    for name in sorted(filter(None, unknown.split(b"\0"))):
+        try:
+            content = (root / os.fsdecode(name)).read_bytes()
+        except OSError:
+            content = b""  # a link that leads nowhere; its name counts
+        difference.update(b"\0" + name + b"\0" + hashlib.sha256(content).digest())
+    return {"commit": commit.decode().strip(), "dirty": difference.hexdigest()[:16] if changed or unknown else ""}
 
 
 @lru_cache(maxsize=1)

@@ -232,3 +232,13 @@ def test_a_running_job_is_mirrored_while_it_runs(tmp_path):
         driver.wait()
     assert follower.finish() == ""
     assert ask(tmp_path, [job.key])[1][job.key][1]["state"] == "interrupted"
+
+
+
+def test_a_folder_as_tracking_address_works(mirrored, tmp_path):
+    root, graph = mirrored[:2]
+    address = f"file:{tmp_path / 'mlruns'}"
+    result = mirror(root, MLFLOW_TRACKING_URI=address)
+    assert result.returncode == 0, result.stdout + result.stderr
+    unreachable, runs, _ = ask(root, [job.key for job in graph], MLFLOW_TRACKING_URI=address)
+    assert not unreachable and len(runs) == len(graph)

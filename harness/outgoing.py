@@ -1,0 +1,107 @@
+"""Text on its way out, to a terminal, a report, a log or the store: without secrets, and without bytes that a terminal obeys.
+
+`redact` is the one place that knows what a secret is: the part of an address before its `@`, the values of variables whose
+names say so, and what libraries print as a key or token. Nothing here knows what the text is about.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import sys
+import traceback
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from typing import TextIO
+from urllib.parse import quote, unquote, urlsplit
+
+from harness.characters import shown
+
+HIDDEN = "***"
+_NAMES = re.compile(r"TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIAL|API_?KEY|ACCESS_?KEY|(?:^|_)KEY$", re.IGNORECASE)
+_SHORTEST = 5
+"""Characters. A shorter value would be found in every other word."""
+_ADDRESS = re.compile(r"(?<![A-Za-z0-9])([A-Za-z][A-Za-z0-9+.-]*://)([^\s/?#'\"<>]*)@")
+_FIELDS = re.compile(
+    r"(?i)([?&;](?:[\w-]*(?:token|secret|password|passwd|api[-_]?key|access[-_]?key|signature|sig|credential))=)[^&\s#'\"<>]+"
+)
+_HEADER = re.compile(r"(?i)\b((?:authorization['\"]?\s*[:=]\s*['\"]?)?(?:bearer|basic)\s+)[A-Za-z0-9._~+/=-]{8,}")
+_KEYS = re.compile(r"\b(?:sk|hf|gh[pousr]|xox[abp]|dapi|AKIA|glpat)[-_]?[A-Za-z0-9_-]{20,}\b")
+
+
+def redact(text: str, environment: Mapping[str, str] = os.environ) -> str:
+    """The text with every secret replaced by ***; an address keeps its scheme, host and path."""
+    if pattern := _known(tuple(sorted(_suspects(environment)))):
+        text = pattern.sub(HIDDEN, text)
+    if "@" in text and "://" in text:
+        text = _ADDRESS.sub(rf"\g<1>{HIDDEN}@", text)
+    return _KEYS.sub(HIDDEN, _HEADER.sub(rf"\g<1>{HIDDEN}", _FIELDS.sub(rf"\g<1>{HIDDEN}", text)))
+
+
+def inert(text: str, keep: str = "\n\t") -> str:
+    """`redact`, and control, invisible and direction characters written as escapes: "\\x1b[31m"."""
+    return shown(redact(text), keep)
+
+
+def _suspects(environment: Mapping[str, str]) -> set[str]:
+    """The values that are secrets: of variables with such names, and what addresses hold before their `@`."""
+    found = set()
+    for name, value in environment.items():
+        if "://" in value and "@" in value:
+            found |= _userinfo(value)
+        elif _NAMES.search(name) and not value.startswith("/"):
+            found.add(value)
+    return {value for value in found if len(value) >= _SHORTEST}
+
+
+def _userinfo(address: str) -> set[str]:
+    """Password, or what stands alone there; up to the last `@`, as people write passwords that need quoting and are not."""
+    parts = set()
+    for one in address.split():
+        rest = one.partition("://")[2]
+        held = rest.rpartition("@")[0]
+        user, colon, password = held.partition(":")
+        parts |= {password} if colon else {user}
+        with contextlib.suppress(ValueError):
+            parts |= {urlsplit(one).password or ""}
+    return parts
+
+
+@lru_cache(maxsize=8)
+def _known(values: tuple[str, ...]) -> re.Pattern[str] | None:
+    """Each value as it is, percent-encoded, and decoded; the longest first."""
+    forms = {form for value in values for form in (value, quote(value), quote(value, safe=""), unquote(value)) if len(form) >= _SHORTEST}
+    return re.compile("|".join(re.escape(form) for form in sorted(forms, key=len, reverse=True))) if forms else None
+
+
+class Inert:
+    """A text stream whose lines pass through `inert`. underneath: the stream itself, for what draws on a terminal."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.underneath = stream
+
+    def write(self, text: str) -> int:
+        self.underneath.write(inert(text, keep="\n\t\r"))
+        return len(text)
+
+    def writelines(self, lines: Iterator[str]) -> None:
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.underneath, name)
+
+
+@contextlib.contextmanager
+def guarded() -> Iterator[None]:
+    """Meanwhile nothing is printed that is not inert, a traceback included."""
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = Inert(sys.stdout), Inert(sys.stderr)  # type: ignore[assignment]
+    try:
+        yield
+    except Exception:  # noqa: BLE001 - whatever it is, its text may hold what must not be printed
+        print(traceback.format_exc(), end="", file=sys.stderr)
+        raise SystemExit(1) from None
+    finally:
+        sys.stdout, sys.stderr = before

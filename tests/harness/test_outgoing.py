@@ -1,0 +1,126 @@
+"""What leaves: no secret, no byte that a terminal obeys."""
+
+import io
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness.outgoing import Inert, inert, redact
+from harness.store import Store
+from harness.tracking import where
+
+ROOT = Path(__file__).parents[2]
+SECRETS = {
+    "MLFLOW_TRACKING_URI": "http://bob:pw-SECRET@host:5000",
+    "PROXY_ADDRESS": "http://only-a-token@proxy",
+    "OPENAI_API_KEY": "abcdef12345",
+    "BASE_URL": "https://u:p%40ss-word@api.example/v1",
+    "LAB_TOKEN": "tok/en+12345",
+    "ODD_URL": "postgresql://u:half@way/there@db/x",
+}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "MLflow at http://bob:pw-SECRET@host:5000: refused",
+        "url='http://bob:pw-SECRET@host:5000/api?x=1'",
+        "password pw-SECRET, user bob",
+        "http://only-a-token@proxy failed",
+        "key abcdef12345 was not taken",
+        "https://u:p%40ss-word@api.example/v1 and p@ss-word",
+        "tok/en+12345 tok%2Fen%2B12345",
+        "half@way/there",
+        "http://a:b-of-nobody@elsewhere/x",
+        "Authorization: Bearer aaaa.bbbb.cccc",
+        "https://host/x?token=pw-SECRET-2&y=1",
+        "sk-" + "a1B2" * 8,
+    ],
+)
+def test_no_secret_is_left(text):
+    said = redact(text, SECRETS)
+    for secret in (
+        "SECRET",
+        "only-a-token",
+        "abcdef12345",
+        "ss-word",
+        "12345",
+        "half@way",
+        "b-of-nobody",
+        "aaaa.bbbb",
+        "a1B2a1B2",
+    ):
+        assert secret not in said
+    assert "***" in said
+
+
+@pytest.mark.parametrize(
+    "text", ["a@b.org wrote http://host/x", "http://host:5000/#/runs/1", "keys: 3 tokens", "stage1.p=0.3"]
+)
+def test_what_is_no_secret_stays(text):
+    assert redact(text, {"HOME": "/root", "MONKEY": "banana"}) == text
+
+
+def test_escapes_and_directions_are_written_not_obeyed():
+    assert inert("a\x1b[31mred\x07 \u202egnp.exe\x00\x9b1m") == "a\\x1b[31mred\\x07 \\u202egnp.exe\\x00\\x9b1m"
+    assert inert("−0.3 · 答案 ✓\n\tü\u00a0x") == "−0.3 · 答案 ✓\n\tü\u00a0x"
+
+
+def test_a_guarded_stream_passes_only_inert_text(monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://bob:pw-SECRET@host")
+    stream = io.StringIO()
+    print("at http://bob:pw-SECRET@host\x1b[2J", file=Inert(stream))
+    assert stream.getvalue() == "at http://***@host\\x1b[2J\n"
+
+
+def test_a_traceback_of_the_command_line_holds_no_secret(tmp_path):
+    code = (
+        "from harness.outgoing import guarded\n"
+        "with guarded():\n"
+        "    raise RuntimeError('http://bob:pw-SECRET@host is not there\\x1b[2J')\n"
+    )
+    environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "X_URL": "http://bob:pw-SECRET@host"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 1 and "RuntimeError" in done.stderr
+    assert "SECRET" not in done.stderr and "\x1b" not in done.stderr
+
+
+def test_everything_a_report_leaves_is_free_of_the_address_s_password(tmp_path, monkeypatch, capsys):
+    """The command as a person types it, on a store that holds nothing: MLflow's address is echoed by several libraries."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://bob:pw-SECRET@127.0.0.1:9")
+    done = subprocess.run(
+        [sys.executable, "run.py", "report", "experiments/table3c.yaml", "--profile", "smoke", "--results", str(tmp_path / "s"), "--reports", str(tmp_path / "r")],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    left = [file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()]
+    assert len(left) >= 5 and b"***@127.0.0.1:9" in b"".join(left)
+    assert not any(b"SECRET" in content for content in [*left, done.stdout.encode(), done.stderr.encode()])
+
+
+@pytest.mark.parametrize(
+    ("address", "says"),
+    [
+        ("htp://x", "is of a kind that MLflow does not know"),
+        ("s3://bucket/x", "is of a kind that MLflow does not know"),
+        ("localhost:5000", "write http://localhost:5000"),
+        ("http://", "names no server"),
+        ("sqlite://", "sqlite:///PATH"),
+        ("sqlite:///:memory:", "in memory"),
+        ("sqlite:x.db", "sqlite:///PATH"),
+        ("mssql://u:pw-SECRET@h/db", "uv pip install pyodbc"),
+    ],
+)
+def test_an_address_that_mlflow_could_never_use_is_one_line(tmp_path, monkeypatch, address, says):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+    with pytest.raises(where.TrackingError, match="MLFLOW_TRACKING_URI: ") as caught:
+        where.check(Store(tmp_path))
+    assert says in str(caught.value) and "SECRET" not in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("address", ["", "  ", "sqlite:////tmp/x.db", "sqlite:///x.db", "file:/tmp/mlruns", "file:///tmp/mlruns", "mlruns", "./mlruns", "/tmp/mlruns", "http://h:5000", "https://u:p@h/x/"])  # fmt: skip
+def test_the_usual_addresses_are_taken(tmp_path, monkeypatch, address):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+    where.check(Store(tmp_path))
