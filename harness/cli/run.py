@@ -133,8 +133,9 @@ def detach(options: argparse.Namespace) -> int:
     import subprocess
     import time
 
-    log = options.results / ".drivers" / f"detached-{time.strftime('%Y%m%d-%H%M%S')}.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
+    from harness.store import trust
+
+    log = trust.private(options.results, ".drivers") / f"detached-{time.strftime('%Y%m%d-%H%M%S')}.log"
     command = [sys.executable, *sys.orig_argv[1:]]
     command.remove("--detach")
     with log.open("w") as output:

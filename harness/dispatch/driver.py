@@ -23,7 +23,7 @@ from harness.dispatch.outcome import Outcome, outcome_of
 from harness.dispatch.progress import Display, Running, Snapshot, display_for
 from harness.dispatch.retry import Retries
 from harness.jobs import Graph, Job
-from harness.store import Owner, State, Status, Store, StoreError, leases
+from harness.store import Owner, State, Status, Store, StoreError, leases, trust
 from harness.worker.orders import Order, Orders
 
 if TYPE_CHECKING:
@@ -88,8 +88,8 @@ class Driver:
         self.graph, self.store, self.slots, self.plugins, self.display = graph, store, slots, plugins, display
         self.me = Owner.here()
         self.id = f"{self.me.host}-{self.me.pid}-{uuid.uuid4().hex[:6]}"
-        self.home = store.root / ".drivers" / self.id
-        self.backend = LocalBackend(store, self.home)
+        self.home = trust.private(store.root, ".drivers") / self.id
+        self.backend = LocalBackend(store, self.home, plugins)
         self.retries = Retries(store)
         self.code = "{commit} {dirty}".format(**code())
         self.stops = 0
@@ -290,7 +290,6 @@ class Driver:
                 if statuses[job.key].state not in (State.DONE, State.DAMAGED)
             ),
             finished,
-            self.plugins,
         )
         if orders != self._written:
             orders.write(self.home / "orders.json")

@@ -57,10 +57,11 @@ def _environment(changes: Mapping[str, str]) -> Iterator[None]:
 
 @dataclass
 class LocalBackend:
-    """folder: for submitit's files, one fresh folder for each worker."""
+    """folder: for submitit's files, one fresh folder for each worker, below one that only we may write. plugins: modules that workers import."""
 
     store: Store
     folder: Path
+    plugins: tuple[str, ...] = ()
     _jobs: dict[str, Submitted[Any]] = field(default_factory=dict)
 
     def launch(self, lease: Lease, *, threads: int) -> tuple[Owner, Path]:
@@ -78,7 +79,7 @@ class LocalBackend:
                 visible_gpus=lease.gpus,
                 stderr_to_stdout=True,
             )
-            job = executor.submit(work, str(self.store.root), lease.id)
+            job = executor.submit(work, str(self.store.root), lease.id, self.plugins)
         self._jobs[lease.id] = job
         return job_owner(int(job.job_id)), job.paths.stdout
 

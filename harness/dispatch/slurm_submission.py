@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.store import Owner, Store, files
+from harness.store import Owner, Store, files, trust
 from harness.store.leases import Lease
 
 PACKAGES = ("harness", "models")
@@ -51,7 +51,7 @@ class Submission:
     def create(cls, store: Store, **facts: Any) -> Submission:
         """A new folder with a copy of the code. Raises StoreError when it cannot be written."""
         id_ = uuid.uuid4().hex[:8]
-        submission = cls(id_, home(store) / id_)
+        submission = cls(id_, trust.private(store.root, home(store).name) / id_)
         with files.writing(submission.folder):
             submission.submitit.mkdir(parents=True)
             files.write_json(submission.folder / "submission.json", {"id": id_, "created": time.time(), **facts})

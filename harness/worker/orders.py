@@ -34,18 +34,19 @@ class Order:
 
 @dataclass(frozen=True)
 class Orders:
-    """driver: whose they are. jobs: most urgent first. finished: nothing more will come. plugins: modules to import."""
+    """driver: whose they are. jobs: most urgent first. finished: nothing more will come.
+
+    No module's name stands here: what a worker imports comes with the call that started it.
+    """
 
     driver: Owner | None
     jobs: tuple[Order, ...]
     finished: bool = False
-    plugins: tuple[str, ...] = ()
 
     def write(self, path: Path) -> None:
         record = {
             "driver": self.driver.record() if self.driver else None,
             "finished": self.finished,
-            "plugins": list(self.plugins),
             "jobs": [asdict(order) for order in self.jobs],
         }
         with files.writing(path):
@@ -59,4 +60,4 @@ class Orders:
             return None
         jobs = tuple(Order(**{**order, "parents": tuple(order["parents"])}) for order in record["jobs"])
         driver = Owner.read(record["driver"]) if record["driver"] else None
-        return cls(driver, jobs, record["finished"], tuple(record["plugins"]))
+        return cls(driver, jobs, record["finished"])

@@ -34,11 +34,11 @@ COLLECT_BYTES = 3 * 2**29
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
 
 
-def work(root: str | Path, lease_id: str) -> dict[str, int]:
-    """Entry of a worker process. Returns how many jobs ended how."""
+def work(root: str | Path, lease_id: str, plugins: tuple[str, ...] = ()) -> dict[str, int]:
+    """Entry of a worker process. plugins: modules that know further kinds. Returns how many jobs ended how."""
     prepare_process()
     stop = catch_stop_signals()
-    worker = Worker(Store(root), lease_id, stop)
+    worker = Worker(Store(root), lease_id, stop, plugins)
     try:
         worker.run()
     except (StoreError, OSError) as error:
@@ -82,6 +82,7 @@ class Worker:
     store: Store
     lease_id: str
     stop: Stop
+    plugins: tuple[str, ...] = ()
     kept: dict[str, Any] = field(default_factory=dict)
     endings: dict[str, int] = field(default_factory=dict)
     group: str = ""
@@ -118,7 +119,7 @@ class Worker:
             return None
         if stamp != self._orders_at:
             self._orders, self._orders_at = Orders.read(path), stamp
-            for module in self._orders.plugins if self._orders else ():
+            for module in self.plugins:
                 importlib.import_module(module)
         return self._orders
 
