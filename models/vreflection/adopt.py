@@ -25,6 +25,7 @@ from models.config import Sft, TrainSpec
 from models.vreflection import checkpoint
 from models.vreflection.model import VReflection, heads_of
 from models.vreflection.tokens import ADDED, add_tokens
+from models.vreflection.untrusted import Unfit, check_files, check_values, inside, read_json
 
 PICKLED = "pytorch_model"
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
@@ -37,10 +38,6 @@ SAME = {
 """What must equal the base model's: two sizes of Qwen2.5-VL are not one result."""
 
 Shapes = dict[str, tuple[int, ...]]
-
-
-class Unfit(ValueError):
-    """The folder cannot be that stage's outcome. The message is one line: what, where, the remedy."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +66,7 @@ def fit(folder: Path, spec: TrainSpec, base: Path | None) -> Fitting:
     """
     if not folder.is_dir():
         raise Unfit(f"{folder}: no such folder; give a checkpoint folder")
+    check_files(folder)
     weights = weight_files(folder)
     borrowed = _borrowed(folder, base)
     config = _config(folder if (folder / "config.json").is_file() else base)
@@ -82,6 +80,8 @@ def fit(folder: Path, spec: TrainSpec, base: Path | None) -> Fitting:
     _compare(folder, held, config, spec)
     _recorded(folder, spec)
     _tokens(folder, base, config, spec)
+    for file in weights:
+        check_values(file)
     return Fitting(folder, weights, borrowed, spec, len(held))
 
 
@@ -91,10 +91,9 @@ def weight_files(folder: Path) -> tuple[Path, ...]:
         files = sorted(folder.glob(pattern))
         index = next(iter(sorted(folder.glob(f"{pattern.split('*')[0]}{pattern.split('*')[1]}.index.json"))), None)
         if index is not None:
-            named = sorted(set(_json(index).get("weight_map", {}).values()))
-            if lacking := [name for name in named if not (folder / name).is_file()]:
-                raise Unfit(f"{index}: names {lacking[0]}, which is not there; fetch the missing shard")
-            files = [folder / name for name in named]
+            placed = read_json(index).get("weight_map")
+            named = sorted({str(name) for name in placed.values()}) if isinstance(placed, dict) else []
+            files = inside(folder, index, named)
         if files:
             return tuple(files)
     deepspeed = next(folder.glob("*/*_model_states.pt"), None) or next(folder.glob("*_model_states.pt"), None)
@@ -191,21 +190,13 @@ def _borrowed(folder: Path, base: Path | None) -> tuple[Path, ...]:
 
 
 def _config(folder: Path) -> Qwen2_5_VLConfig:
-    kind = _json(folder / "config.json").get("model_type")
+    kind = read_json(folder / "config.json").get("model_type")
     if kind != "qwen2_5_vl":
         raise Unfit(f"{folder / 'config.json'}: model_type is {kind}; only qwen2_5_vl checkpoints can be adopted")
     try:
         return Qwen2_5_VLConfig.from_pretrained(folder)
     except (ValueError, TypeError, StrictDataclassError) as error:
         raise Unfit(f"{folder / 'config.json'}: is no sound configuration ({' '.join(str(error).split())})") from None
-
-
-def _json(file: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(file.read_text())
-    except (OSError, ValueError) as error:
-        raise Unfit(f"{file}: not a readable JSON text ({error})") from None
-    return found if isinstance(found, dict) else {}
 
 
 def _same_size(folder: Path, config: Qwen2_5_VLConfig, base: Qwen2_5_VLConfig) -> None:

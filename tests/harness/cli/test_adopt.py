@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -154,6 +155,37 @@ def plain_tokenizer(folder: Path) -> None:
     (folder / "tokenizer_config.json").write_text((BASE / "tokenizer_config.json").read_text().replace("lvr_start", "lvr_stort").replace("lvr_end", "lvr_ond"))  # fmt: skip
 
 
+def replaced(name: str, make):
+    """A file of the folder with something else in its place."""
+
+    def edit(folder: Path) -> None:
+        (folder / name).unlink(missing_ok=True)
+        make(folder / name)
+
+    return edit
+
+
+def spoilt(value: float):
+    return lambda folder: change(folder, lambda w: w["model.language_model.norm.weight"].view(-1)[3:5].fill_(value))
+
+
+HOSTILE = {
+    "a link to a file of this machine": (replaced("generation_config.json", lambda f: f.symlink_to("/etc/passwd")), "generation_config.json: is a link that leads out"),
+    "weights that lie elsewhere": (replaced("model.safetensors", lambda f: f.symlink_to("/dev/zero")), "model.safetensors: is a link that leads out"),
+    "a link upwards": (replaced("merges.txt", lambda f: f.symlink_to("../secret.txt")), "merges.txt: is a link that leads out"),
+    "a pipe": (replaced("tokenizer_config.json", os.mkfifo), "tokenizer_config.json: is no regular file"),
+    "a pipe for weights": (replaced("model.safetensors", os.mkfifo), "model.safetensors: is no regular file"),
+    "a folder": (replaced("config.json", Path.mkdir), "config.json: is no regular file"),
+    "a shard beside the folder": (edit_json("model.safetensors.index.json", weight_map={"x": "../model.safetensors"}), "is no weights file of this folder"),
+    "a shard by its whole path": (edit_json("model.safetensors.index.json", weight_map={"x": "/etc/passwd"}), "is no weights file of this folder"),
+    "a deep JSON": (replaced("vreflection.json", lambda f: f.write_text("[" * 100_000)), "vreflection.json: its lists and objects lie too deep"),
+    "a huge JSON": (replaced("added_tokens.json", lambda f: f.write_bytes(b" " * (2**26 + 1))), "has at most"),
+    "NaN in the config": (edit_json("config.json", initializer_range=float("nan")), "NaN is no JSON number"),
+    "a NaN weight": (spoilt(float("nan")), "model.language_model.norm.weight holds 2 of 192 values that are NaN or infinite"),
+    "an infinite weight": (spoilt(float("-inf")), "holds 2 of 192 values that are NaN or infinite"),
+}  # fmt: skip
+
+
 WRONG = {
     "no head for the stage": (without_dac, "does not fit stage2 with S = 8: student_resampler.cross_attn.in_proj_bias is missing; "),
     "another number of slots": (four_slots, "queries has shape (1, 4, 192), expected (1, 8, 192)"),
@@ -170,6 +202,26 @@ WRONG = {
     "another stage's": (edit_json("vreflection.json", stage="stage1"), "stage is stage1, the job's is stage2"),
     "a plain tokenizer": (plain_tokenizer, "its tokenizer lacks <|lvr_start|>, <|lvr_end|>: it was not trained with"),
 }  # fmt: skip
+
+
+@pytest.mark.parametrize("attack", HOSTILE)
+def test_a_hostile_folder_gets_nothing_of_this_machine_into_the_store(attack, copied, capsys):
+    edit, expected = HOSTILE[attack]
+    edit(copied)
+    assert expected in refused(capsys, copied)
+    assert not list(Path().glob("results/*"))
+
+
+def test_a_snapshot_of_the_hub_s_cache_is_links_into_its_own_blobs(copied):
+    blobs, snapshot = Path("models--a--b/blobs"), Path("models--a--b/snapshots/0123")
+    blobs.mkdir(parents=True)
+    snapshot.mkdir(parents=True)
+    for file in copied.iterdir():
+        shutil.move(file, blobs / file.name)
+        (snapshot / file.name).symlink_to(Path("../../blobs") / file.name)
+    assert adopt(snapshot) == 0
+    out = Store("results").outputs(training())
+    assert not any(file.is_symlink() for file in out.iterdir())
 
 
 @pytest.mark.parametrize("mistake", WRONG)
