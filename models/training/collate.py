@@ -59,7 +59,7 @@ class Live:
 
     def __call__(self, images: Sequence[ImageFile]) -> tuple[list[Tensor], list[Grid], Tensor | None]:
         if not images:
-            return [], [], None
+            return [], [], torch.zeros(0, 3, dtype=torch.long)
         patches, grids = patches_of(self.processor, [i.open() for i in images])
         merge = self.processor.merge_size
         return patches, [(h // merge, w // merge) for _, h, w in grids.tolist()], grids
@@ -94,7 +94,7 @@ class LiveCrops:
 
     def __call__(self, crops: Sequence[Crop]) -> tuple[list[Tensor], list[Grid], Tensor | None]:
         if not crops:
-            return [], [], None
+            return [], [], torch.zeros(0, 3, dtype=torch.long)
         least, merge = cell_px(self.processor), self.processor.merge_size
         patches, grids = patches_of(self.processor, [crop.open(least) for crop in crops])
         return patches, [(h // merge, w // merge) for _, h, w in grids.tolist()], grids
@@ -176,12 +176,13 @@ class Collator:
         rows = packed_rows if packed else [[k] for k in every]
         text = self._rows(built, rows, packed)
         order = [first[k] + i for row in rows for k in row for i in range(len(samples[k].images))]
-        pictures = torch.cat([vision[i] for i in order]) if order else None
+        none = None if grid_thw is None else torch.zeros(0)
+        pictures = torch.cat([vision[i] for i in order]) if order else none
         if self.crops:
             boxes = [b for row in rows for k in row for b in range(first_box[k], first_box[k + 1])]
             text |= {
                 "segment_slots": torch.tensor([slots[b] for b in boxes], dtype=torch.long),
-                "crop_values" if cut_thw is not None else "crop_embeds": torch.cat([cut[b] for b in boxes]) if boxes else None,
+                "crop_values" if cut_thw is not None else "crop_embeds": torch.cat([cut[b] for b in boxes]) if boxes else torch.zeros(0),
                 "crop_grid_thw": None if cut_thw is None else cut_thw[boxes],
             }
         batch = Batch(

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from contextlib import nullcontext
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -21,18 +22,20 @@ def probe(
     model: VReflection,
     stage: Stage,
     latent_steps: int,
-    batches: Iterable[Batch],
+    batches: Iterable[tuple[int, Batch]],
     *,
     autocast: torch.dtype | None = None,
 ) -> dict[str, float]:
     """Mechanism numbers over held-out batches (padded), teacher-fed and free-running; `autocast`: as in training.
 
+    batches: (number of its first sample, batch). Several processes share them, each with as many batches, and all get the
+    numbers of all; a batch that two of them have counts once.
     `ce`: answers with slots as in training (SFT: no slots). `teacher_fed.*`: slots hold Z_T of the true box.
     `free_running.*`: slot i holds the model's own state before it, as in decoding. `exposure_*`: how far the states of
     the two lie apart. Of reflect, whose first state does not depend on the slots: `vr` over all slots, `vr_first` and the
     mechanism numbers (z_t: the crop's embedding) of the first, with the crops in the slots.
     """
-    parts: dict[str, list[StageOutput]] = {}
+    parts: dict[str, dict[int, StageOutput]] = {}
     modes: dict[str, Stage] = {}
     if isinstance(stage, Slots) and latent_steps:
         plain = {"rollout": "sequential", "self_fed": 0.0, "slot_gradient": "detached"}
@@ -45,15 +48,15 @@ def probe(
     was_training = model.training
     model.eval()
     with cast:
-        for batch in batches:
+        for first, batch in batches:
             for name, mode in modes.items():
-                generator = torch.Generator().manual_seed(0)
+                generator = [torch.Generator().manual_seed(first + k) for k in range(len(batch))]
                 draw = moved if getattr(mode, "granularity", "step") == "step" else moved.expand(len(batch))
                 out = model(batch=batch, stage=mode, latent_steps=latent_steps, indicator=draw, generator=generator)
-                parts.setdefault(name, []).append(out)
+                parts.setdefault(name, {})[first] = _on_cpu(out)
     model.train(was_training)
     found: dict[str, float] = {}
-    merged = {name: _merge(outs) for name, outs in parts.items()}
+    merged = {name: _merge([out for _, out in sorted(outs.items())]) for name, outs in _of_all(parts).items()}
     for name, out in merged.items():
         prefix = f"{name}." if name else ""
         found |= {f"{prefix}{part}": value.item() for part, value in out.parts.items()}
@@ -61,6 +64,21 @@ def probe(
     if {"teacher_fed", "free_running"} <= merged.keys():
         found |= exposure(merged["teacher_fed"].hidden, merged["free_running"].hidden)
     return found
+
+
+def _on_cpu(out: StageOutput) -> StageOutput:
+    """The same off the device, which has to hold one batch's maps and not all of them."""
+    parts = {name: value.cpu() for name, value in out.parts.items()}
+    return StageOutput(**{name: value.cpu() for name, value in out.items() if name != "parts"}, parts=parts)
+
+
+def _of_all(parts: dict[str, dict[int, StageOutput]]) -> dict[str, dict[int, StageOutput]]:
+    """The outputs of all processes."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return parts
+    every: list[dict[str, dict[int, StageOutput]]] = [{}] * dist.get_world_size()
+    dist.all_gather_object(every, parts)
+    return {name: {first: out for one in every for first, out in one[name].items()} for name in parts}
 
 
 def _merge(outs: list[StageOutput]) -> StageOutput:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from transformers import AutoTokenizer, TrainingArguments
 
@@ -32,7 +33,6 @@ from models.vreflection.model import VReflection, heads_of, refuse_stage
 from models.vreflection.tokens import add_tokens
 
 PROBE_SAMPLES = 256
-_PROBE_ROWS = 16
 _SCHEDULES = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}
 
 
@@ -131,7 +131,7 @@ def train(
     )
     autocast = torch.bfloat16 if stage.precision == "bf16" else None
     probed = probe(
-        model, stage, spec.latent_steps, _probe_batches(samples, held, padded, args.device), autocast=autocast
+        model, stage, spec.latent_steps, _probe_batches(samples, held, padded, order, args.device), autocast=autocast
     )
     diagnostics = {
         "probe": probed,
@@ -195,15 +195,29 @@ def _set_teacher(model: VReflection, stage: Stage2, spec: TrainSpec, init: Path,
             )
         return
     if teacher is not None:
-        other = checkpoints.load(
-            teacher, heads=frozenset({"bcm"}), latent_steps=spec.latent_steps, dtype=model.dtype, seed=spec.seed
-        )
-        fresh, init = "bcm" in other.fresh_heads, Path(teacher)
-        model.box_feature_resampler.load_state_dict(other.box_feature_resampler.state_dict())
+        held, init = checkpoints.head_tensors(teacher, "bcm"), Path(teacher)
+        fresh = not held
+        if held:
+            _take(model.box_feature_resampler, held, init)
     if fresh:
         raise ValueError(
             f"{init} holds no BCM for teacher: {stage.teacher}; start from a stage-1 checkpoint, give one as teacher, or set teacher: random"
         )
+
+
+def _take(head: nn.Module, held: dict[str, Tensor], source: Path) -> None:
+    """Copy a head's tensors into it. Raises ValueError naming those that do not fit."""
+    own = dict(head.state_dict())
+    wrong = [f"{name} is missing" for name in own.keys() - held.keys()]
+    wrong += [f"{name} is unexpected" for name in held.keys() - own.keys()]
+    wrong += [
+        f"{name} has shape {tuple(held[name].shape)}, expected {tuple(own[name].shape)}"
+        for name in own.keys() & held.keys()
+        if held[name].shape != own[name].shape
+    ]
+    if wrong:
+        raise ValueError(f"{source}: the teacher's BCM does not fit: {'; '.join(sorted(wrong)[:5])}")
+    head.load_state_dict(held)
 
 
 def _arguments(run: Run, spec: TrainSpec, order: Order, deepspeed: dict[str, Any] | None) -> TrainingArguments:
@@ -236,7 +250,6 @@ def _arguments(run: Run, spec: TrainSpec, order: Order, deepspeed: dict[str, Any
         disable_tqdm=True,
         logging_strategy="no",
         save_strategy="no",
-        save_total_limit=2,
         logging_nan_inf_filter=False,
         remove_unused_columns=False,
         **options,
@@ -320,10 +333,16 @@ class _Numbers(Dataset):
         return index
 
 
-def _probe_batches(samples: Samples, held: int, collator: Substituting, device: torch.device) -> Iterator[Batch]:
-    numbers = range(len(samples) - held, len(samples))
-    for first in range(0, held, _PROBE_ROWS):
-        yield collator(numbers[first : first + _PROBE_ROWS]).batch.to(device)
+def _probe_batches(
+    samples: Samples, held: int, collator: Substituting, order: Order, device: torch.device
+) -> Iterator[tuple[int, Batch]]:
+    """(number of its first sample, batch) of this rank's held-out micro-batches, as large as training's. Every rank has as
+    many, because sharded parameters are gathered in step: where they do not come out even, the first ones again."""
+    firsts = list(range(0, held, order.micro_batch))
+    for turn in range(0, len(firsts), order.world):
+        first = firsts[(turn + order.rank) % len(firsts)]
+        numbers = range(len(samples) - held + first, min(len(samples) - held + first + order.micro_batch, len(samples)))
+        yield first, collator(numbers).batch.to(device)
 
 
 def _save(

@@ -6,9 +6,12 @@ transformers does the loop, mixed precision, gradient accumulation, distribution
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
+import shutil
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -23,6 +26,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 from models.config import Stage
 from models.run import Interrupted, Run
 from models.training.collate import Collated
+from models.training.cost import WRITE_BYTES_PER_SECOND, checkpoint_bytes
 from models.training.order import Order, indicator, noise
 from models.training.substitutes import allowed, too_many
 from models.vreflection.diagnostics import mechanism
@@ -33,8 +37,10 @@ WEIGHTS = "trainable.safetensors"
 REPLACED = "replaced.json"
 LOG_SECONDS = 2.0
 CHECKPOINT_SECONDS = 20.0
+"""At least so long between two checkpoints."""
 SAVING_SHARE = 0.05
-"""At most this share of the time goes into checkpoints: slow ones are written more rarely."""
+"""At most this share of the time goes into checkpoints, the first one included: what is slow to write is written rarely.
+The newest complete one is kept; the one before it goes as soon as it is there, so a disk has to hold two."""
 
 _LOSSES = ("ce", "bcm", "dac_feat", "dac_attn", "vr")
 _SUMS = ("loss", *_LOSSES, "vr_first", "clamped", "self_fed")
@@ -48,7 +54,8 @@ class StageTrainer(Trainer):
     """Trains the parameters of `model` that require gradients, for one stage.
 
     loader: this rank's micro-batches over the whole run, from step 0. checkpoint_seconds: at least so long between
-    checkpoints (see `SAVING_SHARE`). Raises `Interrupted` after a stop request, `NotFinite` for a broken loss.
+    checkpoints (see `SAVING_SHARE`). Raises `Interrupted` after a stop request, `NotFinite` for a broken loss, OSError
+    (ENOSPC) where a stop is asked for and the disk has no room for a checkpoint.
     """
 
     def __init__(
@@ -193,6 +200,9 @@ class StageTrainer(Trainer):
             (folder / COMPLETE).write_text(f"{self.state.global_step}\n")
             _sync(folder / COMPLETE)
             _sync(folder)
+            for other in folder.parent.glob("checkpoint-*"):
+                if other != folder:
+                    shutil.rmtree(other, ignore_errors=True)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         held, own = load_file(Path(resume_from_checkpoint) / WEIGHTS), trainable(self.model)
@@ -220,7 +230,12 @@ class _Watch(TrainerCallback):
     def __init__(self, trainer: StageTrainer, checkpoint_seconds: float) -> None:
         self.trainer, self.checkpoint_seconds = trainer, checkpoint_seconds
         self.logged = self.saved = self.began_saving = time.monotonic()
-        self.saving = 0.0
+        # Before DeepSpeed shards the parameters, and with them their counts.
+        every = list(trainer.model.parameters())
+        held = sum(p.numel() for p in every) if trainer.is_deepspeed_enabled else 0
+        itemsize = 4 if trainer.stage.precision == "fp32" else 2
+        self.bytes = checkpoint_bytes(sum(p.numel() for p in every if p.requires_grad), held, itemsize)
+        self.saving = self.bytes / WRITE_BYTES_PER_SECOND
         self.logged_step = 0
 
     def on_train_begin(self, args, state, control, **kwargs) -> None:
@@ -240,12 +255,29 @@ class _Watch(TrainerCallback):
         )
         if state.global_step < state.max_steps:
             if stop or save:
-                control.should_save, self.began_saving = True, now
+                (full,) = self._agreed(state.is_world_process_zero and self._no_room(stop))
+                if full and stop:
+                    raise OSError(errno.ENOSPC, f"stopped without a checkpoint: {self._need()}", str(self.folder))
+                control.should_save, self.began_saving = not full, now
+                self.saved = now  # of a full disk: not asked again at every step
             control.should_training_stop |= stop
 
     def on_save(self, args, state, control, **kwargs) -> None:
         self.saved = time.monotonic()
         self.saving = self.saved - self.began_saving
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.trainer.args.output_dir)
+
+    def _need(self) -> str:
+        return f"it needs {self.bytes / 1e9:.3g} GB, and the disk has {_free(self.folder) / 1e9:.3g} GB free"
+
+    def _no_room(self, stop: bool) -> bool:
+        full = _free(self.folder) < self.bytes
+        if full and not stop:
+            print(f"{self.folder}: no checkpoint now: {self._need()}; training goes on", file=sys.stderr, flush=True)
+        return full
 
     def _agreed(self, *flags: bool) -> list[bool]:
         """True where any rank says so."""
@@ -298,6 +330,13 @@ def parameter_groups(model: nn.Module, decay_norms: bool) -> tuple[list[Tensor],
         skip = not decay_norms and (name in norms or name.split(".")[-1].endswith("bias"))
         (plain if skip else decayed).append(parameter)
     return decayed, plain
+
+
+def _free(folder: Path) -> int:
+    """Bytes; of the nearest folder that exists."""
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
 
 
 def _sync(path: Path) -> None:

@@ -11,6 +11,11 @@ MERGE = 2
 """Patches per merged token, each way; the release rounds on the patch grid."""
 
 
+def _largest(values: Tensor) -> int:
+    """The largest of some sizes; 0 for none: a batch without boxes goes the way of every other."""
+    return int(values.max()) if len(values) else 0
+
+
 def check_box(box: list[float] | tuple[float, ...], name: str) -> None:
     """Raise ValueError, starting with `name`, unless x0 < x1 and y0 < y1 and the box meets the image [0, 1] x [0, 1].
 
@@ -49,7 +54,7 @@ class Cells:
         offset = (sizes.cumsum(0) - sizes)[images, None]
         height, width = image_grids[images, 0, None], image_grids[images, 1, None]
         size = sizes[images, None]
-        cell = torch.arange(int(size.max()), device=images.device).expand(len(images), -1)
+        cell = torch.arange(_largest(size), device=images.device).expand(len(images), -1)
         mask = cell < size
         return cls(
             index=torch.where(mask, offset + cell, 0),
@@ -117,7 +122,7 @@ def token_region(features: Tensor, cells: Cells, inside: Tensor) -> Region:
     """The tokens under the box, in raster order (release; App. A.1). features [T, D], inside [B, L]."""
     count = inside.sum(1)
     # A stable sort of "not inside" puts the cells of the box first and keeps their raster order.
-    index = (~inside).to(torch.uint8).argsort(dim=1, stable=True)[:, : int(count.max())]
+    index = (~inside).to(torch.uint8).argsort(dim=1, stable=True)[:, : _largest(count)]
     mask = torch.arange(index.shape[1], device=index.device) < count[:, None]
     index = torch.where(mask, index, 0)
     return Region(features[cells.index.gather(1, index)], mask, index, None, inside.shape[1])
@@ -140,7 +145,7 @@ def _bilinear(low: Tensor, high: Tensor, size: Tensor, at: Tensor, bins: int) ->
     """[B, bins, L]: weight of the cell at coordinate `at` [B, L] in each bin along one axis (low, high, size: [B, 1])."""
     start, extent = low * size - 0.5, (high - low) * size
     samples = (extent / bins).ceil().clamp(min=1)
-    most = int(samples.max())
+    most = _largest(samples)
     number = torch.arange(most, device=at.device)
     bin_of = torch.arange(bins, device=at.device)[:, None]
     position = start[..., None] + (bin_of + (number + 0.5) / samples[..., None]) * (extent / bins)[..., None]

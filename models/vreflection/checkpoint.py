@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from transformers import Qwen2_5_VLConfig
 from transformers.utils import cached_file, logging
 
@@ -90,6 +91,20 @@ def save(
         part["dtype"] = dtype
     (path / "config.json").write_text(json.dumps(written, indent=2, sort_keys=True) + "\n")
     (path / FACTS).write_text(json.dumps(facts, indent=2, sort_keys=True) + "\n")
+
+
+def head_tensors(path: Path | str, head: str) -> dict[str, torch.Tensor]:
+    """One head of a checkpoint folder, by parameter name, and nothing else of it; empty where the files hold none."""
+    path, prefix = Path(path), f"{HEADS[head]}."
+    index = path / "model.safetensors.index.json"
+    places = json.loads(index.read_text())["weight_map"] if index.exists() else {}
+    shards = {name for key, name in places.items() if key.startswith(prefix)} if places else {"model.safetensors"}
+    found = {}
+    for shard in sorted(shards):
+        with safe_open(path / shard, framework="pt") as file:
+            names = file.keys()
+            found |= {name.removeprefix(prefix): file.get_tensor(name) for name in names if name.startswith(prefix)}
+    return found
 
 
 def reading_files(path: Path | str) -> list[Path]:

@@ -57,8 +57,9 @@ def attention_kl(target: Tensor, student: Tensor, key_mask: Tensor, epsilon: flo
 
 
 def mean(values: Tensor, count: int | Tensor | None) -> Tensor:
-    """Sum of values [B] over `count`, the number in the whole optimiser step, or over their own number."""
-    return values.sum() / (len(values) if count is None else count)
+    """Sum of values [B] over `count`, the number in the whole optimiser step, or over their own number; 0 for no values,
+    with the graph of whatever they come from."""
+    return values.sum() / (max(1, len(values)) if count is None else count)
 
 
 def supervised(labels: Tensor) -> Tensor:

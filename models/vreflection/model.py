@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 from transformers import initialization as init
+from transformers.utils import ModelOutput
 from transformers.utils.generic import is_flash_attention_requested
 
 from models.config import (
@@ -39,13 +40,16 @@ class Refused(ValueError):
     """A combination of options, batch and modules that has no meaning; the message says why and what to use."""
 
 
-@dataclass(eq=False)
-class StageOutput:
-    """Losses of one micro-batch and, detached, what diagnostics read. B boxes, S slots, L merged tokens (padded)."""
+@dataclass
+class StageOutput(ModelOutput):
+    """Losses of one micro-batch and, detached, what diagnostics read. B boxes, S slots, L merged tokens (padded).
+
+    A dictionary of what is not None, because DeepSpeed's and accelerate's hooks find tensors in no class of our own.
+    """
 
     loss: Tensor
     """Scalar to call backward on."""
-    parts: dict[str, Tensor] = field(default_factory=dict)
+    parts: dict[str, Tensor] | None = None
     """Detached scalars, unweighted: ce, bcm, dac_feat, dac_attn, vr, vr_first; and counts: ce_tokens, boxes, clamped, self_fed."""
     z_t: Tensor | None = None
     """[B, S, D]; of reflect the crops' first embeddings [B, 1, D]."""
@@ -169,12 +173,17 @@ class VReflection(Qwen2_5_VLForConditionalGeneration):
         num_items: float | Tensor | None = None,
         num_boxes: int | Tensor | None = None,
     ) -> Terms:
-        """As `stage_forward`, every term with its graph."""
+        """As `stage_forward`, every term with its graph.
+
+        A batch without boxes, or without images, goes through the same modules as any other, with empty tensors: its terms
+        are 0, with gradients of 0. Ranks that share parameters (ZeRO-3) gather them module by module, and one that left a
+        module out would wait for the others for ever.
+        """
         features = self.vision(batch)
         embeds = self.embed(batch.input_ids, features)
-        if isinstance(stage, Reflect) and len(batch.boxes):
+        if isinstance(stage, Reflect):
             terms = self._reflect(batch, stage, embeds, num_boxes)
-        elif isinstance(stage, (Sft, Reflect)) or latent_steps == 0 or len(batch.boxes) == 0:
+        elif isinstance(stage, Sft) or latent_steps == 0:
             terms = Terms({}, {}, {}, self.run_language(embeds, batch), embeds, {})
         else:
             terms = _LatentPass(
@@ -189,23 +198,30 @@ class VReflection(Qwen2_5_VLForConditionalGeneration):
 
     def vision(self, batch: Batch) -> Tensor:
         """Merged vision features [T, D], detached, in the language model's dtype (the frozen tower keeps the dtype it was
-        stored in, the trained parts may be float32): cached ones, or the tower's."""
+        stored in, the trained parts may be float32): cached ones, or the tower's. T is 0 without images."""
         return self._encoded(batch.pixel_values, batch.image_grid_thw, batch.image_embeds)
 
     def crops(self, batch: Batch) -> Tensor:
         """The same of the segments' evidence crops, segment after segment: [N, D], one for each slot."""
         crops = self._encoded(batch.crop_values, batch.crop_grid_thw, batch.crop_embeds)
-        if crops is None or len(crops) != int(batch.segment_slots.sum()):
-            found = "none" if crops is None else len(crops)
-            raise Refused(f"{int(batch.segment_slots.sum())} slots, but the crops have {found} embeddings")
+        if len(crops) != int(batch.segment_slots.sum()):
+            raise Refused(f"{int(batch.segment_slots.sum())} slots, but the crops have {len(crops)} embeddings")
         return crops
 
-    def _encoded(self, pixels: Tensor | None, grid_thw: Tensor | None, embeds: Tensor | None) -> Tensor | None:
-        dtype = self.get_input_embeddings().weight.dtype
+    def _encoded(self, pixels: Tensor | None, grid_thw: Tensor | None, embeds: Tensor | None) -> Tensor:
+        visual, like = self.model.visual, self.get_input_embeddings().weight
         if pixels is not None:
+            none = len(pixels) == 0
+            if none:  # one blank token, for the sake of other ranks (see `stage_terms`)
+                side, patch = visual.spatial_merge_size, visual.patch_embed
+                width = patch.in_channels * patch.temporal_patch_size * patch.patch_size**2
+                pixels, grid_thw = pixels.new_zeros(side**2, width), grid_thw.new_tensor([[1, side, side]])
             with torch.no_grad():
-                return self.model.visual(pixels.to(self.model.visual.dtype), grid_thw).pooler_output.to(dtype)
-        return None if embeds is None else embeds.detach().to(dtype)
+                found = visual(pixels.to(visual.dtype), grid_thw).pooler_output.to(like.dtype)
+            return found[:0] if none else found
+        if embeds is None:
+            return torch.zeros(0, self.config.text_config.hidden_size, dtype=like.dtype, device=like.device)
+        return embeds.detach().to(like.dtype)
 
     def _reflect(self, batch: Batch, stage: Reflect, embeds: Tensor, num_boxes: int | Tensor | None) -> Terms:
         """VisReflect: the slots hold the crops' embeddings, and the state before each is drawn towards it."""
@@ -409,7 +425,7 @@ class _LatentPass:
             self.model.model.language_model, self.embeds, batch.position_ids, batch.attention_mask,
             batch.segment_row, batch.segment_start, self.slots, next_input,
         )  # fmt: skip
-        if student:
+        if steps:
             self.z_s, self.a_s, self.a_soft = _by_segment(steps, self.slots)
         return hidden
 
@@ -423,7 +439,8 @@ class _LatentPass:
             return self.model.vreflection(len(self.batch.boxes))
         if stage.query_source == "random":
             shape, samples = (self.slots, self.embeds.shape[-1]), self.batch.segment_sample.tolist()
-            return torch.stack([torch.randn(shape, generator=self.generators[k]) for k in samples]).to(self.embeds)
+            drawn = [torch.randn(1, *shape, generator=self.generators[k]) for k in samples]
+            return torch.cat([torch.empty(0, *shape), *drawn]).to(self.embeds)
         return self._states(hidden, stage.query_shift)
 
     def _states(self, hidden: Tensor, shift: int) -> Tensor:

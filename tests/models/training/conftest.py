@@ -48,9 +48,10 @@ def write_base(folder: Path) -> Path:
 
 
 def write_data(
-    folder: Path, n: int, *, sides: tuple[int, ...] = (64, 96), several: bool = False, seed: int = 0
+    folder: Path, n: int, *, sides: tuple[int, ...] = (64, 96), several: bool = False, bare: bool = False, seed: int = 0
 ) -> Path:
-    """A data set of n samples with random pictures, in the authors' format."""
+    """A data set of n samples with random pictures, in the authors' format. several: every second has two pictures and
+    boxes; bare: every third has no box, and every sixth no picture either."""
     (folder / "images").mkdir()
     rng = np.random.default_rng(seed)
     annotations = []
@@ -62,11 +63,14 @@ def write_data(
             Image.fromarray(rng.integers(0, 255, (height, width, 3), dtype=np.uint8)).save(folder / "images" / name)
         corner = rng.uniform(0, 0.5, (count, 2))
         boxes = np.concatenate([corner, corner + rng.uniform(0.2, 0.5, (count, 2))], axis=1).tolist()
+        marks = "<lvr>\n" * count
+        if bare and k % 3 == 0:
+            names, boxes, marks = names[: k % 2], [], ""
         annotations.append({
-            "dataset": "toy", "image": names, "bboxes": boxes, "bbox_images": list(range(count))[::-1],
+            "dataset": "toy", "image": names, "bboxes": boxes, "bbox_images": list(range(len(boxes)))[::-1],
             "conversations": [
-                {"from": "human", "value": "<image>\n" * count + "What colour is it?" + " Please." * (k % 3)},
-                {"from": "gpt", "value": "<lvr>\n" * count + f"<answer> {'ABCD'[k % 4]} </answer>"},
+                {"from": "human", "value": "<image>\n" * len(names) + "What colour is it?" + " Please." * (k % 3)},
+                {"from": "gpt", "value": f"{marks}<answer> {'ABCD'[k % 4]} </answer>"},
             ],
         })  # fmt: skip
     (folder / "annotations.json").write_text(json.dumps(annotations))

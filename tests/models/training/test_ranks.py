@@ -43,7 +43,7 @@ def spec(name: str) -> TrainSpec:
 
 @pytest.fixture(scope="module")
 def inputs(base, make_data, tmp_path_factory) -> dict[str, str | None]:
-    data, features = make_data(16, several=True), tmp_path_factory.mktemp("features")
+    data, features = make_data(16, several=True, bare=True), tmp_path_factory.mktemp("features")
     cache_features(LocalRun(features), checkpoint=base, data=data, images=SMALL)
     return {"init": str(base), "data": str(data), "features": str(features), "teacher": None}
 

@@ -6,12 +6,14 @@ import json
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoProcessor, AutoTokenizer, Qwen2_5_VLForConditionalGeneration
 
 from models.config import Joint, Sft, Stage1, Stage2, TrainSpec
 from models.run import Interrupted, LocalRun
-from models.training import cache_features, train
+from models.training import cache_features, train, trainer
+from models.training import stage as stages
+from models.training.cost import checkpoint_bytes
 from models.training.stage import held_out
 from tests.models.training.conftest import SMALL
 
@@ -132,12 +134,62 @@ def test_three_steps_and_three_more_equal_six_to_the_bit(tmp_path, world, stage)
     assert all(torch.equal(expected[key], found[key]) for key in expected)
 
 
-def test_checkpoints_come_by_the_clock_and_the_newest_two_stay(tmp_path, world, monkeypatch):
+def test_checkpoints_come_by_the_clock_and_the_newest_stays(tmp_path, world, monkeypatch):
     monkeypatch.setattr("models.training.trainer.SAVING_SHARE", 1e9)
+    written, real = [], trainer._sync
+    monkeypatch.setattr(trainer, "_sync", lambda path: written.append(path) or real(path))
     go(tmp_path, spec(Sft(steps=5, **FAST)), world, checkpoint_seconds=0.0)
-    found = sorted(p.name for p in (tmp_path / "checkpoints").iterdir())
-    assert found == ["checkpoint-3", "checkpoint-4"]
-    assert all((tmp_path / "checkpoints" / name / "COMPLETE").is_file() for name in found)
+    folder = tmp_path / "checkpoints"
+    assert [path.name for path in written if path.parent == folder] == [f"checkpoint-{step}" for step in (1, 2, 3, 4)]
+    assert [path.name for path in folder.iterdir()] == ["checkpoint-4"] and (folder / "checkpoint-4" / "COMPLETE").is_file()
+
+
+def test_the_first_checkpoint_waits_as_long_as_its_cost_asks_for(tmp_path, world, monkeypatch):
+    """At 7B it is 109 GB: twenty seconds after the start is no time to write it."""
+    monkeypatch.setattr(trainer, "WRITE_BYTES_PER_SECOND", 1.0)
+    go(tmp_path, spec(Sft(steps=5, **FAST)), world, checkpoint_seconds=0.0)
+    assert not list((tmp_path / "checkpoints").iterdir())
+
+
+def test_the_size_of_a_checkpoint_is_known_before_it_is_written(tmp_path, world, monkeypatch):
+    sizes = []
+    monkeypatch.setattr(trainer, "checkpoint_bytes", lambda *counts: sizes.append(checkpoint_bytes(*counts)) or 0)
+    monkeypatch.setattr("models.training.trainer.SAVING_SHARE", 1e9)
+    go(tmp_path, spec(Stage1(steps=2, **FAST)), world, checkpoint_seconds=0.0)
+    written = sum(file.stat().st_size for file in (tmp_path / "checkpoints" / "checkpoint-1").iterdir())
+    assert written == pytest.approx(sizes[0], rel=0.05)
+
+
+def test_a_disk_without_room_costs_the_checkpoint_and_not_the_training(tmp_path, world, monkeypatch, capsys):
+    monkeypatch.setattr("models.training.trainer.SAVING_SHARE", 1e9)
+    monkeypatch.setattr(trainer, "_free", lambda folder: 1000)
+    go(tmp_path / "1", spec(Sft(steps=3, **FAST)), world, checkpoint_seconds=0.0)
+    assert "no checkpoint now: it needs 0.00" in capsys.readouterr().err
+    assert not list((tmp_path / "1" / "checkpoints").iterdir())
+    stopping = StopsAfter(tmp_path / "2" / "out", tmp_path / "2" / "checkpoints")
+    with pytest.raises(OSError, match="stopped without a checkpoint: it needs"):
+        go(tmp_path, spec(Sft(steps=6, **FAST)), world, run=stopping)
+
+
+def test_the_teachers_bcm_is_read_without_the_model_around_it(tmp_path, world, monkeypatch):
+    """A second 7B on every rank would cost 16 GB each for 0.1 GB of tensors. The checkpoint is in shards, as a large one."""
+    _, first = go(tmp_path / "1", spec(Stage1(steps=2, **FAST)), world)
+    held = weights(first.out)
+    (first.out / "model.safetensors").unlink()
+    names = sorted(held)
+    places = {name: f"model-{1 + at % 3:05d}-of-00003.safetensors" for at, name in enumerate(names)}
+    for shard in set(places.values()):
+        save_file({name: held[name] for name in names if places[name] == shard}, first.out / shard, {"format": "pt"})
+    index = {"metadata": {"total_size": 0}, "weight_map": places}
+    (first.out / "model.safetensors.index.json").write_text(json.dumps(index))
+    loads, real = [], stages.checkpoints.load
+    monkeypatch.setattr(stages.checkpoints, "load", lambda path, **options: loads.append(path) or real(path, **options))
+    _, second = go(tmp_path / "2", spec(Stage2(steps=1, **FAST)), world, teacher=first.out)
+    assert loads == [world["init"]]
+    teacher = [key for key in held if key.startswith("box_feature_resampler")]
+    assert teacher and all(torch.equal(held[key], weights(second.out)[key]) for key in teacher)
+    with pytest.raises(ValueError, match="the teacher's BCM does not fit: queries has shape .1, 2, 64., expected .1, 4, 64."):
+        go(tmp_path / "3", spec(Stage2(steps=1, **FAST), latent_steps=4), world, teacher=first.out)
 
 
 def numbers(folder) -> list[dict[str, float]]:

@@ -72,7 +72,7 @@ class Maker:
         high = low + 0.2 + 0.3 * torch.rand(segments, 2, generator=self.generator, dtype=torch.float64)
         tokens = sum(height * width for height, width in grids)
         return {
-            "ids": torch.cat(ids), "labels": torch.cat(labels), "grids": torch.tensor(grids).reshape(-1, 2), "starts": starts,
+            "ids": torch.cat(ids), "labels": torch.cat(labels), "grids": torch.tensor(grids, dtype=torch.long).reshape(-1, 2), "starts": starts,
             "boxes": torch.cat([low, high], 1), "images": box_images or segments * [0],
             "embeds": 0.5 * torch.randn(tokens, 128, generator=self.generator),
         }  # fmt: skip

@@ -6,8 +6,9 @@ import pytest
 import torch
 from conftest import STEPS, gradients
 
-from models.config import Joint, Sft, Stage1, Stage2
+from models.config import Joint, Sft, Stage1, Stage2, has_teacher
 from models.vreflection.model import Refused, slot_places
+from models.vreflection.modules import OwnParameters
 
 TRUE = torch.tensor(True)
 TEACHER2 = Stage2(slot_fill="teacher")
@@ -134,8 +135,6 @@ def test_two_passes_fill_from_the_first(model, padded):
 
 @pytest.mark.parametrize("source", ["static", "random"])
 def test_queries_that_need_no_states_fill_in_one_pass_and_so_may_be_packed(model, padded, packed, source, reference):
-    from models.vreflection.modules import OwnParameters
-
     model.vreflection = OwnParameters(128, STEPS)
     torch.nn.init.normal_(model.vreflection.static_queries, generator=torch.Generator().manual_seed(0))
     stage = Stage2(query_source=source)
@@ -147,13 +146,66 @@ def test_queries_that_need_no_states_fill_in_one_pass_and_so_may_be_packed(model
     assert ("vreflection.static_queries" in gradients(model, runs[0].total())) == (source == "static")
 
 
-def test_no_latent_steps_or_no_boxes_leave_the_cross_entropy_alone(model, make, batch_of):
+def test_no_latent_steps_leave_the_cross_entropy_alone(model, make, batch_of):
     none = make(steps=0)
     batch = batch_of([none.sample(), none.sample(question=3)], packed=False)
     for stage in (Stage1(), Stage2(), Joint()):
         assert set(model.stage_terms(batch, stage, 0).losses) == {"ce"}
-    plain = batch_of([make().sample(segments=0)], packed=False)
-    assert set(model.stage_terms(plain, Stage1(), STEPS).losses) == {"ce"}
+
+
+@pytest.mark.parametrize("grids", [((4, 6),), ()])
+@pytest.mark.parametrize(
+    "stage",
+    [
+        Stage1(), Stage1(region="tokens", self_fed=0.5), Stage1(align="split", clamp=1e4), Joint(), Stage2(), TEACHER2,
+        Stage2(rollout="two_pass"), Stage2(slot_fill="hidden", teacher="none"), Stage2(query_source="random"),
+        Stage2(query_source="static"),
+    ],
+)  # fmt: skip
+def test_a_batch_without_boxes_goes_through_every_module_and_moves_only_the_cross_entropy(
+    model, make, batch_of, stage, grids
+):
+    model.vreflection = OwnParameters(128, STEPS) if stage.kind == "stage2" and stage.query_source == "static" else None
+    calls = []
+    for name in ("box_feature_resampler", "student_resampler"):
+        getattr(model, name).cross_attn.register_forward_hook(lambda *args, name=name: calls.append(name))
+    batch = batch_of([make().sample(segments=0, grids=grids), make(seed=1).sample(segments=0, grids=grids)], False)
+    terms = model.stage_terms(batch, stage, STEPS, indicator=TRUE, generator=torch.Generator().manual_seed(0))
+    assert terms.losses["ce"] > 0 and all(value == 0 for name, value in terms.losses.items() if name != "ce")
+    heads = {"box_feature_resampler"} if has_teacher(stage) else set()
+    heads |= {"student_resampler"} if stage.kind != "stage1" and has_teacher(stage) else set()
+    assert set(calls) == heads
+    terms.total().backward()
+    alone = model.stage_terms(batch, Sft(), STEPS).total()
+    wanted = gradients(model, alone)
+    close(wanted, {name: p.grad for name, p in model.named_parameters() if p.grad is not None and p.grad.any()})
+    moved = heads - {"box_feature_resampler"} if stage.kind == "stage2" else heads
+    for name in moved:
+        for own, parameter in getattr(model, name).named_parameters():
+            assert parameter.grad is not None and not parameter.grad.any(), f"{name}.{own}"
+
+
+def test_a_live_batch_without_images_runs_the_tower_too(model, make, batch_of):
+    batch = replace(
+        batch_of([make().sample(segments=0, grids=())], False), image_embeds=None, pixel_values=torch.zeros(0),
+        image_grid_thw=torch.zeros(0, 3, dtype=torch.long),
+    )  # fmt: skip
+    calls = []
+    model.model.visual.register_forward_hook(lambda *args: calls.append(args))
+    live = model.stage_forward(batch, Stage1(), STEPS, indicator=TRUE)
+    cached = model.stage_forward(replace(batch, pixel_values=None), Stage1(), STEPS, indicator=TRUE)
+    assert len(calls) == 1 and torch.equal(live.loss, cached.loss)
+
+
+def test_hooks_that_know_dictionaries_find_the_loss(model, padded):
+    """DeepSpeed's look for tensors in tuples, lists and dictionaries, and put what they made of them back."""
+    from deepspeed.runtime.zero.utils import apply_to_tensors_only
+
+    out = model.stage_forward(padded, Stage1(), STEPS, indicator=TRUE)
+    loss, seen = out.loss, []
+    again = apply_to_tensors_only(lambda tensor: seen.append(tensor) or 2 * tensor, out)
+    assert any(tensor is loss for tensor in seen) and torch.equal(again.loss, 2 * loss) and again.loss.requires_grad
+    assert {"ce", "bcm"} <= again.parts.keys()
 
 
 def test_losses_of_micro_batches_add_up_to_the_steps(model, make, batch_of):
