@@ -1,4 +1,8 @@
-"""`run.py doctor`: whether this machine can do what `run` asks of it, with the remedy for what it cannot."""
+"""`run.py doctor`: whether this machine can do what `run` asks of it, with the remedy for what it cannot.
+
+With --profile also whether cluster, base model, data, benchmarks and disk are what that profile's jobs need: the same looks
+that `run` takes before anything is queued (`harness.dispatch.preflight`).
+"""
 
 from __future__ import annotations
 
@@ -14,10 +18,11 @@ from pathlib import Path
 
 from harness.cli.main import add_results
 from harness.cli.words import columns
+from harness.jobs import Job
 from harness.outgoing import inert
 
 Finding = tuple[str, str]
-"""("ok" | "note" | "bad", what was found and what to do)."""
+"""("ok" | "warning" | "error", what was found and what to do)."""
 
 MATCHED = {"2.13": "0.28", "2.14": "0.29"}
 """torch → the torchvision that was built for it."""
@@ -26,6 +31,8 @@ NEEDED_GB = 8.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("files", nargs="*", metavar="FILE", help="with --profile: the experiments to look at (default: all)")
+    parser.add_argument("--profile", metavar="P", help="also check what this profile's jobs need (name or file)")
     parser.add_argument("--reports", type=Path, default=Path("reports"), metavar="DIR", help="default: reports")
     add_results(parser)
 
@@ -42,29 +49,60 @@ def main(options: argparse.Namespace) -> int:
         ("reports", lambda: writable(options.reports)),
         ("disk", lambda: disk(options.results)),
         ("memory", memory),
-        ("scheduler", scheduler),
     ]
     found = [(name, *check()) for name, check in checks]
+    found += for_profile(options) if options.profile else [("scheduler", *scheduler())]
     print(columns((grade, name, text) for name, grade, text in found))
-    return 1 if any(grade == "bad" for _, grade, _ in found) else 0
+    return 1 if any(grade == "error" for _, grade, _ in found) else 0
+
+
+def for_profile(options: argparse.Namespace) -> list[tuple[str, str, str]]:
+    """(what, grade, words) of everything that the profile's jobs need."""
+    from harness.cli.main import experiment_files
+    from harness.dispatch import preflight
+    from harness.plan import merged, plan_experiment
+    from harness.spec.files import EXPERIMENTS
+
+    digests = options.results / ".digests.json"
+    made = [
+        plan_experiment(file, options.profile, digests=digests)
+        for file in experiment_files(options.files or [EXPERIMENTS])
+    ]
+    graph, profile = merged(made), made[0].profile.value
+    found = [(one.name, one.grade, one.text) for one in preflight.look(profile, graph, options.results)]
+    return found + [line for job in graph if job.payload.get("source") == "external" for line in brought(job)]
+
+
+def brought(job: Job) -> list[tuple[str, str, str]]:
+    """The same of a data set that a person brought: training data, or a benchmark."""
+    from harness.worker.inputs import check_inputs
+    from models.evaluation.external import BadBenchmark
+    from models.training.data import DataError
+
+    what = "data" if job.kind == "data" else str(job.payload["benchmark"])
+    try:
+        notes = check_inputs([job])
+    except (DataError, BadBenchmark) as error:
+        return [(what, "error", str(error))]
+    return [(what, "warning", note) for note in notes] or [(what, "ok", "found and looked through")]
 
 
 def python() -> Finding:
     version = ".".join(map(str, sys.version_info[:3]))
     if not (3, 11) <= sys.version_info[:2] < (3, 14):
-        return "bad", f"{version}; this project needs 3.11 to 3.13: uv run --python 3.12 run.py …"
+        return "error", f"{version}; this project needs 3.11 to 3.13: uv run --python 3.12 run.py …"
     return "ok", f"{version} ({sys.executable})"
 
 
 def uv() -> Finding:
     path = shutil.which("uv")
-    return ("ok", path) if path else ("note", "not on the PATH; only needed to install: pipx install uv")
+    return ("ok", path) if path else ("warning", "not on the PATH; only needed to install: pipx install uv")
 
 
 def compiler() -> Finding:
     path = shutil.which("g++") or shutil.which("c++")
     return (
-        ("ok", path) if path else ("note", "no g++; DeepSpeed compiles a part of itself at first use: apt install g++")
+        ("ok", path) if path else ("warning", "no g++; DeepSpeed compiles a part of itself at first use: apt install g++")
     )
 
 
@@ -73,18 +111,18 @@ def torch_pair(version: Callable[[str], str] = metadata.version) -> Finding:
     try:
         torch, vision = version("torch"), version("torchvision")
     except metadata.PackageNotFoundError as error:
-        return "bad", f"{error.name} is not installed: uv sync"
+        return "error", f"{error.name} is not installed: uv sync"
     pair = f"torch {torch}, torchvision {vision}"
     release, _, build = torch.partition("+")
     vision_release, _, vision_build = vision.partition("+")
     if (build == "cpu") != (vision_build == "cpu"):
-        return "bad", (
+        return "error", (
             f'{pair}: built apart (fails with "operator torchvision::nms does not exist"); take both from one place: '
             f"uv sync, or pip install --force-reinstall torch=={release} torchvision=={vision_release}"
         )
     wanted = MATCHED.get(".".join(release.split(".")[:2]))
     if wanted and not vision_release.startswith(wanted + "."):
-        return "bad", f"{pair}: torch {release} goes with torchvision {wanted}: uv sync"
+        return "error", f"{pair}: torch {release} goes with torchvision {wanted}: uv sync"
     return "ok", pair
 
 
@@ -97,13 +135,13 @@ def packages() -> Finding:
         if importlib.util.find_spec(module) is None
     ]  # fmt: skip
     if missing:
-        return "bad", f"not installed: {', '.join(missing)}: uv sync"
+        return "error", f"not installed: {', '.join(missing)}: uv sync"
     return "ok", f"transformers {metadata.version('transformers')}, lmms-eval {metadata.version('lmms-eval')}"
 
 
 def mlflow() -> Finding:
     if importlib.util.find_spec("mlflow") is None:
-        return "bad", "mlflow is not installed: uv sync"
+        return "error", "mlflow is not installed: uv sync"
     address = inert(os.environ.get("MLFLOW_TRACKING_URI", ""))
     return "ok", f"{metadata.version('mlflow')}, tracking to {address or 'a database in the results folder'}"
 
@@ -118,7 +156,7 @@ def writable(folder: Path) -> Finding:
             return "ok", f"{folder}" + ("" if there == folder.absolute() else " (will be made)")
     except OSError as error:
         flag = "--reports" if folder.name == "reports" else "--results"
-        return "bad", f"{there}: {error.strerror}; choose another with {flag} DIR"
+        return "error", f"{there}: {error.strerror}; choose another with {flag} DIR"
 
 
 def disk(folder: Path) -> Finding:
@@ -130,7 +168,7 @@ def disk(folder: Path) -> Finding:
     return (
         ("ok", text)
         if free >= NEEDED_GB
-        else ("note", f"{text}; a table takes up to {NEEDED_GB:.0f} GB with its caches")
+        else ("warning", f"{text}; a table takes up to {NEEDED_GB:.0f} GB with its caches")
     )
 
 
@@ -141,7 +179,7 @@ def memory() -> Finding:
     return (
         ("ok", text)
         if total >= 4 * cpus
-        else ("note", f"{text}; a proxy job takes up to 4 GB: dispatch.slots: {max(1, int(total // 4))}")
+        else ("warning", f"{text}; a proxy job takes up to 4 GB: dispatch.slots: {max(1, int(total // 4))}")
     )
 
 

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from harness.store import Status, Store
 
 
+WORTH_SAYING_BYTES = 10e9
+"""Less room than this for trainings is no news to anybody."""
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_selection(parser)
     parser.add_argument("--explain", metavar="ROW", help="print a row's options, each with where it came from")
@@ -60,6 +64,8 @@ def main(options: argparse.Namespace) -> int:
     print()
     if asked := requests(profile, graph):
         print("\n".join(asked) + "\n")
+    if disk := room(profile, todo):
+        print(disk)
     tables = [plan for plan in made if plan.experiment.value.kind == "table"]
     if shared := sharing(made, lambda job: seconds_of(job, known, stated)):
         print(shared)
@@ -174,6 +180,14 @@ def requests(profile: Profile, graph: Graph) -> list[str]:
     throttle = profile.dispatch.throttle
     at_once = [f"of each array at most {plural(throttle, 'job')} at once (throttle)"] if throttle else []
     return at_once + [f"{kind}: sbatch {' '.join(sbatch_words(profile.resources_of(kind), profile.dispatch))}" for kind in kinds]
+
+
+def room(profile: Profile, todo: Sequence[Job]) -> str:
+    """What the trainings put on the disk, where it is worth a line; "" too where the base model is not here to count."""
+    from harness.dispatch.preflight import needed as disk_needed
+
+    need = disk_needed(profile, todo)
+    return f"disk: {need}" if need is not None and need.least >= WORTH_SAYING_BYTES else ""
 
 
 def heading(plan: Plan, store: Store) -> str:

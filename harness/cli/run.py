@@ -39,7 +39,10 @@ def main(options: argparse.Namespace) -> int:
     reports = reports_folder(options)
     ensure_writable(reports)
     profile = made[0].profile.value
-    if fetch_benchmarks(needed(everything, store), store):
+    graph = needed(everything, store)
+    if not ready(graph, store, profile):
+        return 2
+    if fetch_benchmarks(graph, store):
         made = plans(options)  # a branch's commit, and with it the jobs' keys, are known only now
         everything = merged(made)
     graph, damaged = needed(everything, store), damage(store, everything)
@@ -105,6 +108,20 @@ def fetch_benchmarks(graph: Graph, store: Store) -> bool:
             fetch(job.payload["benchmark"], repository, revision)
             fetched.add((repository, revision))
     return bool(fetched)
+
+
+def ready(graph: Graph, store: Store, profile: Profile) -> bool:
+    """Whether the machine, the cluster and the base model can do what is to be done; says what they cannot, or may not."""
+    todo = [job for job in graph if not (store.is_done(job) or store.damage(job))]
+    if not todo:
+        return True
+    from harness.dispatch.preflight import look
+
+    found = look(profile, todo, store.root)
+    for one in found:
+        if one.grade != "ok":
+            print(f"{one.grade}: {one.name}: {one.text}", file=sys.stderr)
+    return all(one.grade != "error" for one in found)
 
 
 def check_inputs(graph: Graph, store: Store, profile: Profile) -> list[str]:

@@ -14,6 +14,11 @@ from models.config import BenchmarkData, Count, Frozen, Latents, Positive, Train
 Kind = Literal["data", "mirror", "features", "train", "evaluate", "ask", "maps", "measure"]
 
 
+Zero = Literal["zero1", "zero2", "zero3"]
+"""DeepSpeed's stages: 1 shards the optimiser's state over the ranks, 2 the gradients too, 3 the parameters too."""
+StageKind = Literal["sft", "stage1", "stage2", "joint", "reflect"]
+
+
 class LocalBackbone(Frozen):
     """A checkpoint folder; identified by its files' content, wherever it lies. A relative path starts at the profile's
     own folder or, failing that, at the repository."""
@@ -53,7 +58,8 @@ class Resources(Frozen):
     """Evaluations of one checkpoint that one job of a scheduler does in turn, so that it is loaded once."""
     attention: Literal["eager", "sdpa", "flash_attention_2"] = "sdpa"
     gradient_checkpointing: bool = False
-    deepspeed: Literal["zero1", "zero2", "zero3"] | None = None
+    deepspeed: Zero | dict[StageKind | Literal["other"], Zero] | None = None
+    """One for all trainings, or by kind of stage; a kind that is not named takes `other`, or none."""
     alone: bool = False
     """For what is timed: begun when nothing else of the run is at work or could begin; a cluster gives it a whole node."""
 

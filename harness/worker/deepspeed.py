@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
+
+
+def zero_of(asked: str | Mapping[str, str] | None, stage: str) -> dict[str, Any] | None:
+    """The configuration for a stage of this kind; asked: the profile's `deepspeed`. None: without DeepSpeed."""
+    name = asked if isinstance(asked, str) or asked is None else asked.get(stage, asked.get("other"))
+    return None if name is None else zero_config(name)
 
 
 def zero_config(name: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.worker.attempt import Context
-from harness.worker.deepspeed import zero_config
+from harness.worker.deepspeed import zero_of
 
 if TYPE_CHECKING:
     from models.config import EvaluateSpec
@@ -102,16 +102,17 @@ def train(context: Context) -> Any:
     from models.training import train as run_training
 
     _threads(context.run.threads)
+    spec = TrainSpec.model_validate(context.record.payload)
     return run_training(
         context.run,
-        TrainSpec.model_validate(context.record.payload),
+        spec,
         init=context.inputs["init"],
         data=context.inputs["data"],
         features=context.inputs.get("features"),
         crops=context.inputs.get("crops"),
         teacher=context.inputs.get("teacher"),
         micro_batch=context.micro_batch or int(context.resources["micro_batch"]),
-        deepspeed=zero_config(zero) if (zero := context.resources.get("deepspeed")) else None,
+        deepspeed=zero_of(context.resources.get("deepspeed"), spec.stage.kind),
         gradient_checkpointing=context.resources.get("gradient_checkpointing") or None,
         attention=context.resources.get("attention", "sdpa"),
     )

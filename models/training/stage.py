@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from transformers import AutoTokenizer, TrainingArguments
 
-from models.config import Reflect, Sft, Slots, Stage2, TrainSpec
+from models.config import Reflect, Sft, Slots, Stage, Stage2, TrainSpec
 from models.run import Run
 from models.training.collate import Cached, CachedCrops, Collator, CropPixels, Live, LiveCrops, Pixels
 from models.training.data import Samples, read_samples
@@ -172,6 +172,15 @@ def load_model(
         raise ValueError(f"{init}: the embedding has {rows} rows, the tokenizer with latent tokens {len(tokenizer)}")
     if isinstance(stage, Stage2) and "bcm" in heads:
         _set_teacher(model, stage, spec, init, teacher)
+    only_train(model, stage)
+    # Not `visual.to`: it would round the rotary frequencies, which are buffers.
+    for parameter in model.model.visual.parameters():
+        parameter.data = parameter.data.to(stored_dtype(init))
+    return model
+
+
+def only_train(model: VReflection, stage: Stage) -> None:
+    """Let the stage's own parameters require gradients: the language model, and the heads that it trains."""
     model.requires_grad_(False)
     model.model.language_model.requires_grad_(True)
     model.lm_head.requires_grad_(True)
@@ -180,10 +189,6 @@ def load_model(
     for name in trained:
         if (head := getattr(model, name, None)) is not None:
             head.requires_grad_(True)
-    # Not `visual.to`: it would round the rotary frequencies, which are buffers.
-    for parameter in model.model.visual.parameters():
-        parameter.data = parameter.data.to(stored_dtype(init))
-    return model
 
 
 def _set_teacher(model: VReflection, stage: Stage2, spec: TrainSpec, init: Path, teacher: Path | None) -> None:

@@ -46,6 +46,7 @@ class Layout:
         row_of = segment_row[order]
         per_row = torch.bincount(segment_row, minlength=rows)
         rank = torch.arange(len(order), device=device) - (per_row.cumsum(0) - per_row)[row_of]
+        starts = nn.functional.pad(segment_start, (0, 1))  # of -1, no segment: any
         columns, chunks, begin = [], [], 0
         done = torch.zeros(rows, dtype=torch.long, device=device)
         for ordinal in range(max(int(per_row.max()), rounds)):
@@ -53,7 +54,7 @@ class Layout:
             here = rank == ordinal
             segments[row_of[here]] = order[here]
             has = segments >= 0
-            start = torch.where(has, segment_start[segments.clamp(min=0)], done)
+            start = torch.where(has, starts[segments], done)
             width = max(int((start - done).max()), int(rounds > 0))
             text = start[:, None] - width + torch.arange(width, device=device)
             columns.append(torch.where(text >= done[:, None], text, -1))

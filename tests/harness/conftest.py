@@ -17,8 +17,9 @@ class Desk:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         (folder / "base").mkdir()
-        (folder / "base" / "config.json").write_text("{}")
-        (folder / "base" / "model.safetensors").write_bytes(b"weights")
+        for name in ("config.json", "tokenizer.json", "preprocessor_config.json"):
+            (folder / "base" / name).write_text("{}")
+        (folder / "base" / "model.safetensors").write_bytes(b"\x02" + 7 * b"\x00" + b"{}")
         (folder / "profiles").mkdir()
         for name in ("proxy", "smoke"):
             self.write(f"profiles/{name}.yaml", self.profile(name))

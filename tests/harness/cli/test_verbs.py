@@ -297,8 +297,8 @@ def test_a_file_without_a_verb_is_run(desk: Desk, capsys):
     [
         ("2.13.0", "0.28.0", "ok", "torch 2.13.0, torchvision 0.28.0"),
         ("2.13.0+cpu", "0.28.0+cpu", "ok", ""),
-        ("2.13.0+cpu", "0.28.0", "bad", "built apart"),
-        ("2.13.0", "0.29.0", "bad", "torch 2.13.0 goes with torchvision 0.28"),
+        ("2.13.0+cpu", "0.28.0", "error", "built apart"),
+        ("2.13.0", "0.29.0", "error", "torch 2.13.0 goes with torchvision 0.28"),
     ],
 )
 def test_the_doctor_knows_a_pair_that_was_built_apart(torch, vision, grade, words):
@@ -308,4 +308,4 @@ def test_the_doctor_knows_a_pair_that_was_built_apart(torch, vision, grade, word
 
 def test_the_doctor_finds_a_folder_that_cannot_be_written(desk: Desk, capsys):
     (desk.folder / "taken").write_text("a file")
-    assert "bad  results" in run(capsys, "doctor", "--results", "taken/results", code=1)
+    assert "error  results" in run(capsys, "doctor", "--results", "taken/results", code=1)

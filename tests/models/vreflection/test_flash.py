@@ -69,10 +69,12 @@ def test_rows_of_any_number_compute_what_each_sample_does_alone(name, rows, mode
 @pytest.mark.parametrize("checkpointed", [False, True])
 @pytest.mark.parametrize("name", ROLLOUTS)
 def test_a_sequential_rollout_lays_its_chunks_end_to_end(
-    name, checkpointed, model, flash, kernels, samples, batch_of, monkeypatch
+    name, checkpointed, model, flash, kernels, samples, make, batch_of, monkeypatch
 ):
     monkeypatch.setattr(rollout, "_rounds", lambda segment_row: 4)  # as beside a rank with longer samples
     batch, found = batch_of(samples, False), []
+    none = batch_of([make(seed=1).sample(segments=0)], False)
+    torch.testing.assert_close(*(one.stage_terms(none, ROLLOUTS[name], STEPS, indicator=TRUE).total() for one in (flash, model)))
     for one in (model, flash):
         if checkpointed:
             one.train()

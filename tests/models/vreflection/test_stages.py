@@ -7,6 +7,7 @@ import torch
 from conftest import STEPS, gradients
 
 from models.config import Joint, Sft, Stage1, Stage2, has_teacher
+from models.vreflection import rollout
 from models.vreflection.model import Refused, slot_places
 from models.vreflection.modules import OwnParameters
 
@@ -98,8 +99,6 @@ def test_a_sequential_rollout_is_the_same_under_gradient_checkpointing_and_eager
 
 def test_empty_rounds_of_slots_change_nothing(model, padded, monkeypatch):
     """A rank whose rows have fewer segments than another rank's."""
-    from models.vreflection import rollout
-
     plain = model.stage_terms(padded, Stage2(), STEPS)
     monkeypatch.setattr(rollout, "_rounds", lambda segment_row: 4)
     more = model.stage_terms(padded, Stage2(), STEPS)
@@ -153,6 +152,7 @@ def test_no_latent_steps_leave_the_cross_entropy_alone(model, make, batch_of):
         assert set(model.stage_terms(batch, stage, 0).losses) == {"ce"}
 
 
+@pytest.mark.parametrize("rounds", [0, 2])
 @pytest.mark.parametrize("grids", [((4, 6),), ()])
 @pytest.mark.parametrize(
     "stage",
@@ -163,8 +163,10 @@ def test_no_latent_steps_leave_the_cross_entropy_alone(model, make, batch_of):
     ],
 )  # fmt: skip
 def test_a_batch_without_boxes_goes_through_every_module_and_moves_only_the_cross_entropy(
-    model, make, batch_of, stage, grids
+    model, make, batch_of, stage, grids, rounds, monkeypatch
 ):
+    """rounds: the most boxes of a sample on another rank."""
+    monkeypatch.setattr(rollout, "_rounds", lambda segment_row: rounds)
     model.vreflection = OwnParameters(128, STEPS) if stage.kind == "stage2" and stage.query_source == "static" else None
     calls = []
     for name in ("box_feature_resampler", "student_resampler"):

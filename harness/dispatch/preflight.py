@@ -1,0 +1,355 @@
+"""Looked at before anything is queued: what would end a job minutes or hours later costs one line now.
+
+An error stops the run; what only might matter is a warning. Nothing is asked of the hub beyond whether it answers, and no
+tensor library is imported.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import shutil
+import struct
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from harness.dispatch.slurm_queue import Command, SchedulerSilent, run_command
+from harness.dispatch.slurm_task import seconds_of
+from harness.jobs import Job, Source
+from models import hub
+from models.training.cost import checkpoint_bytes
+
+if TYPE_CHECKING:
+    from harness.spec.profile import Profile, SlurmDispatch
+
+SLURM_COMMANDS = ("sbatch", "srun", "squeue", "scancel")
+TWICE = 2
+"""Checkpoints of a running training that a disk holds: the newest, and the one being written."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line: what was looked at, how it stands, and the remedy."""
+
+    name: str
+    grade: Literal["ok", "warning", "error"]
+    text: str
+
+
+def look(profile: Profile, jobs: Iterable[Job], folder: Path) -> list[Finding]:
+    """Findings about the machine, the cluster and the base model, for jobs that are still to be done.
+
+    folder: the results', whose disk takes the checkpoints.
+    """
+    todo = list(jobs)
+    kinds = list(dict.fromkeys(job.kind for job in todo))
+    found = [scheduler(profile)]
+    if profile.dispatch.kind == "slurm" and found[0].grade == "ok":
+        found += partition(profile, kinds)
+    found += [*gpus(profile, kinds), *attention(profile, kinds)]
+    for source in bases(todo):
+        found.append(base(source))
+    return found + disk(profile, todo, folder)
+
+
+# The scheduler
+
+
+def scheduler(profile: Profile, which: Callable[[str], str | None] = shutil.which) -> Finding:
+    if profile.dispatch.kind != "slurm":
+        return Finding("scheduler", "ok", "not needed; jobs run on this host")
+    missing = [command for command in SLURM_COMMANDS if which(command) is None]
+    if missing:
+        return Finding(
+            "scheduler",
+            "error",
+            f"this profile submits to SLURM, and {missing[0]} is not here; start it on a login node of the cluster, or choose a "
+            "profile with dispatch: {kind: local}",
+        )
+    return Finding("scheduler", "ok", f"SLURM ({which('sbatch')})")
+
+
+@dataclass(frozen=True)
+class Partition:
+    """What sinfo says of a partition's nodes. minutes: its time limit; gpus: the most of a node; None where unlimited or unsaid."""
+
+    name: str
+    default: bool
+    minutes: float | None
+    gpus: int
+    cpus: int
+    memory_gb: float
+
+    @classmethod
+    def read(cls, line: str) -> Partition:
+        """A line of `sinfo --format=%P|%l|%G|%c|%m`."""
+        name, limit, gres, cpus, mebibytes = (word.strip() for word in line.split("|"))
+        # sinfo leaves out leading zeros: 30:00 is minutes and seconds
+        days, dash, clock = limit.rpartition("-")
+        padded = ":".join(["0"] * (2 - clock.count(":")) + [clock])
+        seconds = seconds_of(f"{days}{dash}{padded}")
+        counts = [int(count) for count in re.findall(r"gpu(?::[^:,()]+)?:(\d+)", gres)]
+        number = [int(re.match(r"\d*", word)[0] or 0) for word in (cpus, mebibytes)]  # type: ignore[index]
+        return cls(name.rstrip("*"), name.endswith("*"), seconds and seconds / 60, sum(counts), number[0], number[1] / 1024)
+
+
+def partition(profile: Profile, kinds: Iterable[str], command: Command = run_command) -> list[Finding]:
+    """Whether the partition exists and one of its nodes can hold each kind's request."""
+    assert profile.dispatch.kind == "slurm"
+    try:
+        text = command(["sinfo", "--noheader", "--format=%P|%l|%G|%c|%m"])
+    except SchedulerSilent as error:
+        return [Finding("partition", "warning", f"could not be looked at ({error}); sbatch will say whether it takes the jobs")]
+    nodes = [Partition.read(line) for line in text.splitlines() if line.count("|") == 4]
+    wanted = _names(profile.dispatch)
+    chosen = [node for node in nodes if node.name in wanted or (not wanted and node.default)]
+    if not chosen:
+        there = ", ".join(dict.fromkeys(node.name for node in nodes)) or "none"
+        name = ",".join(wanted) or "a default partition"
+        return [Finding("partition", "error", f"{name} is not on this cluster; there are: {there}; set dispatch.partition")]
+    found = []
+    label = "partition " + ",".join(dict.fromkeys(node.name for node in chosen))
+    for kind in kinds:
+        needs = profile.resources_of(kind)
+        asked = [
+            ("gpus", needs.gpus, max(node.gpus for node in chosen)),
+            ("cpus", needs.cpus * needs.processes, max(node.cpus for node in chosen)),
+            ("memory_gb", needs.memory_gb, max(node.memory_gb for node in chosen)),
+        ]
+        if all(node.minutes for node in chosen):
+            asked.append(("minutes", needs.minutes, max(node.minutes or 0 for node in chosen)))
+        found += [
+            Finding("partition", "error", f"{kind} asks for {wish:g} {what}, {label} has at most {most:g}; set resources.{kind}.{what}")
+            for what, wish, most in asked
+            if wish > most
+        ]
+    return found or [Finding("partition", "ok", f"{label} takes the jobs")]
+
+
+def _names(dispatch: SlurmDispatch) -> list[str]:
+    return [name for name in str(dispatch.sbatch.get("partition") or dispatch.partition or "").split(",") if name]
+
+
+# The machine
+
+
+def gpus(profile: Profile, kinds: Iterable[str], smi: Command = run_command, torch_cuda: str | None = None) -> list[Finding]:
+    """The driver against torch's CUDA, where jobs that ask for a GPU run here."""
+    most = max((profile.resources_of(kind).gpus for kind in kinds), default=0)
+    if not most or profile.dispatch.kind == "slurm":
+        return []
+    try:
+        text = smi(["nvidia-smi"])
+    except SchedulerSilent as error:
+        return [Finding("gpu", "error", f"jobs ask for {_gpus(most)}, and nvidia-smi finds none ({error}); set gpus: 0 or choose another profile")]
+    here = len(re.findall(r"^\|\s+\d+\s+\S.*\|\s+[0-9A-F]{8}:", text, re.MULTILINE))
+    if 0 < here < most:
+        return [Finding("gpu", "error", f"a job asks for {_gpus(most)}, this machine has {here}; set gpus and processes in resources")]
+    driver = re.search(r"CUDA Version:\s*(\d+)\.(\d+)", text)
+    built = torch_cuda or _torch_cuda()
+    if not driver or not built:
+        return [Finding("gpu", "warning", "the driver's or torch's CUDA version could not be read; jobs may not see the GPU")]
+    if int(driver[1]) < int(built.split(".")[0]):
+        return [Finding(
+            "gpu", "error",
+            f"torch is built for CUDA {built}, the driver serves up to {driver[1]}.{driver[2]}; update the driver, or install a "
+            f"torch for CUDA {driver[1]}",
+        )]  # fmt: skip
+    return [Finding("gpu", "ok", f"{_gpus(here or most)}, driver for CUDA {driver[1]}.{driver[2]}, torch for {built}")]
+
+
+def _gpus(count: int) -> str:
+    return f"{count} GPU" + ("s" if count > 1 else "")
+
+
+def _torch_cuda() -> str | None:
+    """Read from torch's own file: to import it takes a second."""
+    spec = importlib.util.find_spec("torch")
+    if spec is None or not spec.origin:
+        return None
+    text = (Path(spec.origin).parent / "version.py").read_text()
+    found = re.search(r"^cuda\b.*=\s*'([\d.]+)'", text, re.MULTILINE)
+    return found[1] if found else None
+
+
+def attention(profile: Profile, kinds: Iterable[str], installed: Callable[[str], object] = importlib.util.find_spec) -> list[Finding]:
+    """flash-attn is looked for here: a cluster's nodes use the environment that starts the run."""
+    asking = [kind for kind in kinds if profile.resources_of(kind).attention.startswith("flash")]
+    if not asking:
+        return []
+    if installed("flash_attn") is None:
+        return [Finding(
+            "flash-attn", "error",
+            f"{', '.join(asking)}: attention: flash_attention_2 needs the package flash-attn: uv sync --extra gpu (compiles; needs "
+            "nvcc), or set attention: sdpa",
+        )]  # fmt: skip
+    return [Finding("flash-attn", "ok", "installed")]
+
+
+# The base model
+
+
+def bases(jobs: Iterable[Job]) -> list[Source]:
+    """Checkpoints that exist already, of which the jobs start."""
+    roles = ("init", "base", "checkpoint")
+    found = {
+        upstream.location: upstream
+        for job in jobs
+        for role, upstream in job.inputs.items()
+        if role in roles and isinstance(upstream, Source) and "system" not in job.payload
+    }
+    return list(found.values())
+
+
+def base_folder(source: Source) -> Path | None:
+    """Where a base model lies; None for a hub's that this machine has not."""
+    if not source.location.startswith("hub:"):
+        return Path(source.location)
+    repository, _, revision = source.location.removeprefix("hub:").partition("@")
+    return hub.cached_snapshot(repository, revision)[0]
+
+
+def base(source: Source, reachable: Callable[[str, str], bool] | None = None) -> Finding:
+    """All files of the base model, whole, as far as names and sizes tell."""
+    folder = base_folder(source)
+    if folder is None:
+        repository, _, revision = source.location.removeprefix("hub:").partition("@")
+        fetch = f"hf download {repository} --revision {revision}"
+        if (reachable or _reachable)(repository, revision):
+            return Finding("base model", "warning", f"{repository} is not in the hub's cache and will be downloaded by the first job; before: {fetch}")
+        return Finding(
+            "base model", "error",
+            f"{repository} at {revision[:12]} is not in the hub's cache ({hub.hub_cache()}), and the hub does not answer; on a machine "
+            f"with internet: {fetch}, then set HF_HOME to where it lies",
+        )  # fmt: skip
+    problems = list(_incomplete(folder))
+    if problems:
+        return Finding("base model", "error", f"{folder}: {'; '.join(problems[:3])}; fetch it again")
+    count, vision = parameters(folder)
+    return Finding("base model", "ok", f"{folder.name[:12]}: {count / 1e6:,.0f} million parameters, {vision / 1e6:,.0f} of them the vision tower's")
+
+
+def _incomplete(folder: Path) -> Iterator[str]:
+    for names in (("config.json",), ("tokenizer.json", "vocab.json"), ("preprocessor_config.json", "processor_config.json")):
+        if not any((folder / name).is_file() for name in names):
+            yield f"{' or '.join(names)} is missing"
+    for file in _weights(folder):
+        if not file.is_file():
+            yield f"{file.name} is missing"
+            continue
+        try:
+            whole = _header(file)[1]
+        except (ValueError, OSError) as error:
+            yield f"{file.name} is no safetensors file ({error})"
+            continue
+        if (size := file.stat().st_size) != whole:
+            yield f"{file.name} has {size:,} bytes, its header says {whole:,}"
+
+
+def _weights(folder: Path) -> list[Path]:
+    index = folder / "model.safetensors.index.json"
+    if not index.is_file():
+        return [folder / "model.safetensors"]
+    return [folder / name for name in sorted(set(json.loads(index.read_text())["weight_map"].values()))]
+
+
+def _header(file: Path) -> tuple[dict, int]:
+    """(tensors by name, bytes of the whole file) as a safetensors file begins with. Raises ValueError."""
+    with file.open("rb") as content:
+        start = content.read(8)
+        length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
+        if not 2 <= length <= 100_000_000:
+            raise ValueError("no header")
+        tensors = json.loads(content.read(length))
+    tensors.pop("__metadata__", None)
+    return tensors, 8 + length + max((one["data_offsets"][1] for one in tensors.values()), default=0)
+
+
+def parameters(folder: Path) -> tuple[int, int]:
+    """(all, the vision tower's) by the shapes in the files' headers. Raises ValueError, OSError."""
+    count = vision = 0
+    for file in _weights(folder):
+        for name, tensor in _header(file)[0].items():
+            size = 1
+            for side in tensor["shape"]:
+                size *= side
+            count += size
+            vision += size * name.startswith(("visual.", "model.visual."))
+    return count, vision
+
+
+def _reachable(repository: str, revision: str) -> bool:
+    if os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
+        return False
+    from huggingface_hub import HfApi
+
+    try:
+        HfApi().model_info(repository, revision=revision, timeout=5)
+    except Exception:  # noqa: BLE001 - whatever it was, it cannot be fetched from here
+        return False
+    return True
+
+
+# The disk
+
+
+@dataclass(frozen=True)
+class Disk:
+    """Bytes that trainings need. checkpoint: one, while a training runs; result: what a finished one leaves."""
+
+    trainings: int
+    checkpoint: int
+    result: int
+
+    @property
+    def least(self) -> int:
+        """With one training at a time."""
+        return TWICE * self.checkpoint + self.trainings * self.result
+
+    def __str__(self) -> str:
+        one = "1 training" if self.trainings == 1 else f"{self.trainings} trainings"
+        return (
+            f"{one}: while one runs, checkpoints of {_gb(self.checkpoint)} (the newest is kept, {_gb(TWICE * self.checkpoint)} while "
+            f"the next is written); then {_gb(self.result)} each, {_gb(self.trainings * self.result)} in all"
+        )
+
+
+def needed(profile: Profile, jobs: Iterable[Job]) -> Disk | None:
+    """What the trainings among the jobs put on the disk; None where there are none, or the base model is not here to count."""
+    todo = list(jobs)
+    trainings = sum(job.kind == "train" for job in todo)
+    folders = [folder for source in bases(todo) if (folder := base_folder(source))]
+    if not trainings or not folders:
+        return None
+    try:
+        count, vision = parameters(folders[0])
+    except (OSError, ValueError):
+        return None
+    held = count if profile.resources_of("train").deepspeed else 0
+    return Disk(trainings, checkpoint_bytes(count - vision, held), sum(file.stat().st_size for file in _weights(folders[0])))
+
+
+def disk(profile: Profile, jobs: Iterable[Job], folder: Path) -> list[Finding]:
+    need = needed(profile, jobs)
+    if need is None:
+        return []
+    there = folder.absolute()
+    while not there.exists():
+        there = there.parent
+    free = shutil.disk_usage(there).free
+    text = f"{need}; {_gb(free)} free in {folder}"
+    if free < need.least:
+        return [Finding("disk", "error", f"{text}, and at least {_gb(need.least)} are needed; choose another with --results DIR")]
+    together = need.trainings * (TWICE * need.checkpoint + need.result)
+    if free < together and need.trainings > 1:
+        return [Finding("disk", "warning", f"{text}; all trainings at once would take {_gb(together)}")]
+    return [Finding("disk", "ok", text)]
+
+
+def _gb(count: float) -> str:
+    return f"{count / 1e9:,.0f} GB" if count >= 1e10 else f"{count / 1e9:.2g} GB"
+

@@ -1,0 +1,175 @@
+"""What is looked at before anything is queued: each thing that would end a job later is one line now."""
+
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+
+from harness.cli import main
+from harness.dispatch import preflight
+from harness.dispatch.slurm_queue import SchedulerSilent
+from harness.jobs import Job, Source
+from harness.spec.profile import LocalDispatch, Profile, Resources, SlurmDispatch
+from harness.worker.deepspeed import zero_of
+from models.training.cost import checkpoint_bytes
+
+SINFO = "debug|30:00|(null)|64|257000\nbig*|2-00:00:00|gpu:a800:8(S:0-1)|128|1031000\nbig*|2-00:00:00|(null)|128|1031000\n"
+FULL = Resources(cpus=12, gpus=8, processes=8, memory_gb=800, minutes=2880, attention="flash_attention_2", deepspeed="zero3")
+SMI = """| NVIDIA-SMI 550.54      Driver Version: 550.54      CUDA Version: 12.4     |
+|   0  NVIDIA A800-SXM4-80GB    On  |   00000000:07:00.0 Off |                    0 |
+|   1  NVIDIA A800-SXM4-80GB    On  |   00000000:0B:00.0 Off |                    0 |
+"""
+
+
+CLUSTER = SlurmDispatch(partition="big")
+
+
+def profile(dispatch=CLUSTER, **needs: Resources) -> Profile:
+    backbone = {"source": "hub", "repo": "a/b", "revision": "c" * 40}
+    return Profile(
+        title="t", backbone=backbone, data={"source": "proxy"}, benchmarks={}, resources=needs or {"train": FULL}, dispatch=dispatch
+    )  # fmt: skip
+
+
+def only(found: list[preflight.Finding]) -> tuple[str, str]:
+    (one,) = found
+    return one.grade, one.text
+
+
+def test_without_sbatch_a_run_on_slurm_ends_in_one_line(desk, monkeypatch, capsys):
+    text = desk.profile("proxy").replace("dispatch: {kind: local}", "").rstrip()
+    assert "dispatch:" not in text
+    desk.write("profiles/cluster.yaml", text + "\ndispatch: {kind: slurm}\n")
+    monkeypatch.setenv("PATH", "")
+    assert main(["run", str(desk.table()), "--profile", "profiles/cluster.yaml"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == (
+        "error: scheduler: this profile submits to SLURM, and sbatch is not here; start it on a login node of the cluster, or "
+        "choose a profile with dispatch: {kind: local}"
+    )
+
+
+def test_a_partition_is_asked_for_what_the_jobs_need():
+    def found(dispatch, **needs):
+        return preflight.partition(profile(dispatch, **needs), list(needs), lambda words: SINFO)
+
+    assert only(found(SlurmDispatch(partition="big"), train=FULL)) == ("ok", "partition big takes the jobs")
+    assert only(found(SlurmDispatch(), train=FULL))[0] == "ok"  # the default one
+    assert only(found(SlurmDispatch(partition="a800"), train=FULL)) == (
+        "error", "a800 is not on this cluster; there are: debug, big; set dispatch.partition"
+    )  # fmt: skip
+    small = [one.text for one in found(SlurmDispatch(partition="debug"), train=FULL)]
+    assert small == [
+        "train asks for 8 gpus, partition debug has at most 0; set resources.train.gpus",
+        "train asks for 96 cpus, partition debug has at most 64; set resources.train.cpus",
+        "train asks for 800 memory_gb, partition debug has at most 250.977; set resources.train.memory_gb",
+        "train asks for 2880 minutes, partition debug has at most 30; set resources.train.minutes",
+    ]
+
+
+def test_a_scheduler_that_gives_no_answer_is_a_warning():
+    def silent(words):
+        raise SchedulerSilent("sinfo: no answer in 30 s")
+
+    grade, text = only(preflight.partition(profile(), ["train"], silent))
+    assert grade == "warning" and "no answer in 30 s" in text
+
+
+def test_the_driver_is_held_against_torchs_cuda_where_jobs_run_here():
+    here = LocalDispatch()
+    needs = FULL.model_copy(update={"gpus": 2})
+    assert preflight.gpus(profile(), ["train"]) == []
+    assert preflight.gpus(profile(here, evaluate=Resources()), ["evaluate"]) == []
+    old = preflight.gpus(profile(here, train=needs), ["train"], lambda words: SMI, "13.0")
+    assert only(old)[0] == "error" and "built for CUDA 13.0, the driver serves up to 12.4" in only(old)[1]
+    assert only(preflight.gpus(profile(here, train=needs), ["train"], lambda words: SMI, "12.8"))[0] == "ok"
+    few = preflight.gpus(profile(here, train=FULL), ["train"], lambda words: SMI, "12.8")
+    assert only(few) == ("error", "a job asks for 8 GPUs, this machine has 2; set gpus and processes in resources")
+
+    def none(words):
+        raise SchedulerSilent("nvidia-smi: no such command")
+
+    assert only(preflight.gpus(profile(here, train=needs), ["train"], none))[0] == "error"
+
+
+def test_flash_attention_is_looked_for_where_a_kind_asks_for_it():
+    grade, text = only(preflight.attention(profile(), ["data", "train"], lambda name: None))
+    assert grade == "error" and text.startswith("train: attention: flash_attention_2 needs") and "--extra gpu" in text and "attention: sdpa" in text
+    assert only(preflight.attention(profile(), ["train"], lambda name: object()))[0] == "ok"
+    assert preflight.attention(profile(train=Resources()), ["train"], lambda name: None) == []
+
+
+def write_base(folder: Path, sizes: dict[str, list[tuple[str, list[int]]]]) -> Source:
+    """A checkpoint folder whose shards hold zeros of these names and shapes."""
+    folder.mkdir(parents=True)
+    for name in ("config.json", "tokenizer.json", "preprocessor_config.json"):
+        (folder / name).write_text("{}")
+    places = {}
+    for shard, tensors in sizes.items():
+        header, at = {}, 0
+        for name, shape in tensors:
+            size = 2
+            for side in shape:
+                size *= side
+            header[name] = {"dtype": "BF16", "shape": shape, "data_offsets": [at, at + size]}
+            at, places[name] = at + size, shard
+        words = json.dumps(header).encode()
+        (folder / shard).write_bytes(struct.pack("<Q", len(words)) + words + bytes(at))
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
+    return Source(str(folder), "digest")
+
+
+SHARDS = {"a.safetensors": [("visual.x", [10, 10])], "b.safetensors": [("model.y", [20, 10]), ("lm_head.z", [50])]}
+
+
+def test_a_base_model_is_whole_or_its_missing_pieces_are_named(tmp_path):
+    folder = tmp_path / "base"
+    source = write_base(folder, SHARDS)
+    assert preflight.base(source).grade == "ok" and preflight.parameters(folder) == (350, 100)
+    whole = (folder / "b.safetensors").read_bytes()
+    (folder / "b.safetensors").write_bytes(whole[:-3])
+    (folder / "a.safetensors").unlink()
+    (folder / "tokenizer.json").unlink()
+    found = preflight.base(source)
+    assert found.grade == "error" and "tokenizer.json or vocab.json is missing; a.safetensors is missing; b.safetensors has" in found.text
+    (folder / "b.safetensors").write_bytes(b"<html>")
+    assert "b.safetensors is no safetensors file (no header)" in preflight.base(source).text
+
+
+def test_a_base_model_of_the_hub_is_in_the_cache_or_can_be_fetched(tmp_path, monkeypatch):
+    commit = "c" * 40
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    monkeypatch.delenv("HF_HUB_CACHE", raising=False)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    source = Source(f"hub:a/b@{commit}", f"a/b@{commit}")
+    found = preflight.base(source)
+    assert found.grade == "error" and f"hf download a/b --revision {commit}" in found.text
+    assert preflight.base(source, lambda *names: True).grade == "warning"
+    write_base(tmp_path / "hub" / "models--a--b" / "snapshots" / commit, SHARDS)
+    assert preflight.base(source).grade == "ok"
+
+
+def test_room_is_counted_from_parameters_and_what_is_kept(tmp_path, monkeypatch):
+    source = write_base(tmp_path / "base", SHARDS)
+    job = Job(kind="train", slug="t", payload={"stage": "x"}, inputs={"init": source})
+    need = preflight.needed(profile(), [job, Job(kind="data", slug="d", payload={})])
+    assert need.trainings == 1 and need.checkpoint == checkpoint_bytes(250, 350) == 12 * 250 + 2 * 350
+    assert need.result == sum((tmp_path / "base" / name).stat().st_size for name in SHARDS)
+    assert preflight.needed(profile(train=Resources()), [job]).checkpoint == checkpoint_bytes(250)
+
+    class Usage:
+        free = 2 * need.checkpoint + need.result
+
+    monkeypatch.setattr(preflight.shutil, "disk_usage", lambda path: Usage)
+    assert only(preflight.disk(profile(), [job], tmp_path / "results"))[0] == "ok"
+    Usage.free -= 1
+    assert only(preflight.disk(profile(), [job], tmp_path / "results"))[0] == "error"
+
+
+def test_a_profile_names_one_zero_stage_or_one_for_each_kind_of_stage():
+    both = {"stage2": "zero2", "other": "zero3"}
+    assert [zero_of(both, kind)["zero_optimization"]["stage"] for kind in ("stage1", "stage2", "joint")] == [3, 2, 3]
+    assert zero_of("zero1", "stage1")["zero_optimization"]["stage"] == 1
+    assert zero_of(None, "stage1") is None and zero_of({"stage2": "zero2"}, "stage1") is None
+    assert Resources(deepspeed=both).deepspeed == both
