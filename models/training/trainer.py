@@ -73,6 +73,8 @@ class StageTrainer(Trainer):
         super().__init__(model=model, args=args)
         self.run, self.stage, self.latent_steps, self.order, self.loader = run, stage, latent_steps, order, loader
         self.loss_is_scaled_for_ga = True  # `num_items` and `num_boxes` count the whole step
+        if self.is_deepspeed_enabled:  # what accelerate would set it to, with a warning about a mismatch
+            self.accelerator.gradient_accumulation_steps = args.gradient_accumulation_steps
         self.remove_callback(PrinterCallback)
         self.add_callback(_Watch(self, checkpoint_seconds))
         self.micro = 0

@@ -33,8 +33,8 @@ class Training:
     gradient_checkpointing: bool = False
 
 
-def on_two_ranks(trainings: list[Training], file: Path) -> None:
-    """Do them one after another on two ranks; raises with their output when one fails."""
+def on_two_ranks(trainings: list[Training], file: Path) -> str:
+    """Do them one after another on two ranks; returns what they printed, and raises with it when one fails."""
     file.write_text(json.dumps([asdict(training) for training in trainings]))
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", __name__]
     done = subprocess.run(
@@ -48,6 +48,7 @@ def on_two_ranks(trainings: list[Training], file: Path) -> None:
     )
     if done.returncode:
         raise RuntimeError(f"{done.stdout[-6000:]}\n{done.stderr[-30000:]}")
+    return done.stdout + done.stderr
 
 
 def main(file: str) -> int:
