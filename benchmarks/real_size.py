@@ -35,8 +35,8 @@ from models.config import DecodeSpec, Stage1, Stage2
 from models.efficiency import FULL_SIZE
 from models.proxy import BASE_DIR
 from models.training.collate import Collator, Live
-from models.training.data import ImageFile, Sample
 from models.training.images import open_image, patches_of
+from models.training.parse import ImageFile, Sample
 from models.training.stage import only_train
 from models.vreflection import checkpoint as checkpoints
 from models.vreflection import template

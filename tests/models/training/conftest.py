@@ -51,7 +51,7 @@ def write_data(
     folder: Path, n: int, *, sides: tuple[int, ...] = (64, 96), several: bool = False, bare: bool = False, seed: int = 0
 ) -> Path:
     """A data set of n samples with random pictures, in the authors' format. several: every second has two pictures and
-    boxes; bare: every third has no box, and every sixth no picture either."""
+    boxes; bare: every third has no box."""
     (folder / "images").mkdir()
     rng = np.random.default_rng(seed)
     annotations = []
@@ -65,7 +65,7 @@ def write_data(
         boxes = np.concatenate([corner, corner + rng.uniform(0.2, 0.5, (count, 2))], axis=1).tolist()
         marks = "<lvr>\n" * count
         if bare and k % 3 == 0:
-            names, boxes, marks = names[: k % 2], [], ""
+            boxes, marks = [], ""
         annotations.append({
             "dataset": "toy", "image": names, "bboxes": boxes, "bbox_images": list(range(len(boxes)))[::-1],
             "conversations": [

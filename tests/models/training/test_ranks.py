@@ -1,5 +1,5 @@
 """The same training on two ranks as on one: plain, and sharded by DeepSpeed, over gloo on the CPU. Some samples have no
-box, some no picture, so that one rank's micro-batch has what the other's lacks: neither may wait for the other for ever."""
+box, so that one rank's micro-batch has what the other's lacks: neither may wait for the other for ever."""
 
 from __future__ import annotations
 
