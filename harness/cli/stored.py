@@ -112,7 +112,8 @@ def rebuilt(store: Store, records: Iterable[Record] | None = None) -> list[Job]:
 
     def parent(upstream: Upstream) -> Job:
         if (found := unreadable.get(upstream.key[:12])) is not None:
-            return found
+            whole = unreadable[upstream.key[:12]] = Known(found.kind, {}, {}, found.slug, upstream.key)
+            return whole
         try:
             return job(known.get(upstream.key) or store.record(upstream.key, upstream.kind))
         except StoreError:  # its folder is gone

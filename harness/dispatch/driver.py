@@ -36,6 +36,8 @@ BARREN_WORKERS = 3
 """Workers in a row that died before they began any job; then something is wrong with starting them at all."""
 PATIENCE_SECONDS = 60.0
 """How long a full or read-only store is waited for."""
+LEAVING_SECONDS = 5.0
+"""For which idle workers are waited at the end, to tidy up after them; the next driver does it otherwise."""
 SILENT_DRIVER_SECONDS = 86_400.0
 """A driver of another boot of this host is taken for gone so long after it last wrote orders."""
 UNSEEN_SECONDS = 600.0
@@ -398,8 +400,19 @@ class Driver:
             self._command(self.look(), {}, finished=True)
             for other in self.home.parent.iterdir():
                 self._clear(other)
+            self._clear_own()
         except (OSError, StoreError):
             pass  # the store refuses; workers notice by themselves that their driver is gone
+
+    def _clear_own(self) -> None:
+        """Remove our own folder once our workers have left, unless one of them ended badly: then its log is of use."""
+        give_up = time.monotonic() + LEAVING_SECONDS
+        while self._mine() or any(self.backend.poll().values()):
+            if time.monotonic() > give_up:
+                return
+            time.sleep(0.05)
+        if not self.problem and all(map(self.backend.left_well, self.backend.poll())):
+            shutil.rmtree(self.home, ignore_errors=True)
 
     def _clear(self, other: Path) -> None:
         """Remove what a driver of this host left, once neither it nor a worker of it is there."""

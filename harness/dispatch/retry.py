@@ -81,7 +81,10 @@ class Retries:
             history.fruitless = 0 if furthest > history.furthest else history.fruitless + 1
             history.furthest = max(furthest, history.furthest)
             if history.fruitless >= FRUITLESS_INTERRUPTIONS:
-                reason = f"interrupted {history.fruitless} times without progress: {status.reason}"
+                reason = (
+                    f"interrupted {history.fruitless} times without progress: {status.reason}; where the system kills for "
+                    "memory, run fewer jobs at once (dispatch.slots in the profile)"
+                )
                 history.given_up = history.given_up or reason
             return
         history.tries[failure.cause] = tried = history.tries.get(failure.cause, 0) + 1

@@ -351,7 +351,7 @@ def why(state: str, last: str, *, begun: bool, any_begun: bool) -> tuple[str, st
     if any_begun and not begun:
         return "", "", ""
     if state == "OUT_OF_MEMORY" or (state == "FAILED" and OUT_OF_MEMORY.search(last)):
-        return "memory", "OutOfMemory", "killed by the scheduler for using more memory than it asked for"
+        return "memory", "OutOfMemory", "killed by the scheduler for using more memory than it asked for; raise memory_gb of its kind in the profile"
     if state in ("TIMEOUT", "DEADLINE"):
         return "timeout", "TimeLimit", "killed at its time limit, before it could write a checkpoint"
     if state == "FAILED" and not begun:

@@ -111,7 +111,7 @@ class Store:
         except Damaged:
             return None
         except StoreError:
-            return record
+            return None if os.path.lexists(folder / done_file.NAME) else record
         if there.key == job.key and not os.path.lexists(folder / done_file.NAME):
             told = files.read_json(folder / "spec.json")
             if told["inputs"] != record["inputs"]:
@@ -213,11 +213,11 @@ class Store:
 
     def set_aside(self, folder: Path) -> Path:
         """Move a damaged job's folder out of the way, so that the job can run again; where it lies now. Raises StoreError."""
-        number, home = 1, self.root / ".damaged"
-        while os.path.lexists(place := home / f"{folder.parent.name}-{folder.name}-{number}"):
+        number, home = 1, self.root / ".damaged" / folder.parent.name
+        while os.path.lexists(place := home / f"{folder.name}-{number}"):
             number += 1
         with files.writing(home):
-            home.mkdir(exist_ok=True)
+            home.mkdir(parents=True, exist_ok=True)
             files.renamed(folder, place)
             self._note(folder).unlink(missing_ok=True)
         self._folders.pop((folder.parent.name, folder.name.rpartition("-")[2]), None)

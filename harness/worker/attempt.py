@@ -17,7 +17,7 @@ from typing import Any
 
 from harness.outgoing import redact
 from harness.store import Attempt, Record, Store, files, leases
-from harness.worker.causes import cause_of, one_line
+from harness.worker.causes import cause_of, one_line, remedied
 from models.run import Interrupted
 
 HEARTBEAT_SECONDS = 15.0
@@ -141,13 +141,14 @@ def run_attempt(
                 return Ending("twin", one_line(error))
             cause, text = cause_of(error), "".join(traceback.format_exception(error))
             print(text, file=sys.stderr, flush=True)
-            if cause != "code":
+            if cause != "code" and not os.path.lexists(attempt.job_folder / "DONE.json"):
                 shutil.rmtree(attempt.out, ignore_errors=True)  # of no use to anybody, and the disk may need the room
             if (first := attempt.failure) is not None:  # another rank's; ours only follows from it
                 return Ending(first.cause, first.message)
-            words = (cause, type(error).__name__, one_line(error), text, micro_batch)
+            line = remedied(cause, one_line(error), record.kind)
+            words = (cause, type(error).__name__, line, text, micro_batch)
             files.patiently(lambda: attempt.fail(*words))
-            return Ending(cause, one_line(error))
+            return Ending(cause, line)
         print(
             f"[{_clock()}] {'done' if won else 'discarded: another attempt counts'} after {seconds:.1f} s", flush=True
         )

@@ -35,6 +35,16 @@ def cause_of(error: BaseException) -> str:
     return "code"
 
 
+def remedied(cause: str, line: str, kind: str) -> str:
+    """The line with what a person can do, where memory or the disk did not suffice; unless it says so already."""
+    size = "batch_size" if kind in ("evaluate", "ask") else "micro_batch"
+    remedy = {
+        "oom": f"lower resources.{kind}.{size} in the profile, or use a device with more memory",
+        "storage": "free some space or choose another results folder (--results DIR), then run the same command again",
+    }.get(cause, "")
+    return line if not remedy or "choose another results folder" in line else f"{line}; {remedy}"
+
+
 def _errno(error: BaseException) -> int | None:
     """The operating system's number for what went wrong, where the error has one or says one."""
     if isinstance(error, OSError):

@@ -76,7 +76,6 @@ class Evaluations(ABC):
         aggregates and the samples disagree, Interrupted (after writing a checkpoint) when the run is asked to stop.
         """
         mirror = Path(mirror).resolve()
-        started = time.perf_counter()
         self.check(spec)
         _check_tasks(spec)
         names = tasks_for(spec.benchmark, spec.protocol)
@@ -102,7 +101,6 @@ class Evaluations(ABC):
                 samples.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in own)
                 samples.flush()
                 rows += own
-        seconds = time.perf_counter() - started
         sizes = {name: sum(row["task"] == name for row in rows) for name in names}
         result = {
             "benchmark": spec.benchmark,
@@ -112,8 +110,6 @@ class Evaluations(ABC):
             "started": _share(row["latent_started"] for row in rows),
             "truncated": _share(row["truncated"] for row in rows),
             "unparsed": _share(row["prediction"] is None for row in rows),
-            "seconds": seconds,
-            "questions_per_second": len(rows) / seconds,
             "versions": _versions(),
             **self.about(spec),
         }

@@ -8,7 +8,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -183,12 +183,10 @@ def prepare(
             columns = found.columns()
             columns.sizes = sizes
     summary = found.summary(columns)
-    written = asdict(summary) | {
-        "manifest_sha256": _manifest(sources), "pictures": len(sizes), "seconds": round(time.perf_counter() - began, 3)
-    }  # fmt: skip
+    written = summary.counts() | {"manifest_sha256": _manifest(sources), "pictures": len(sizes)}
     (out / "summary.json").write_text(json.dumps(written, indent=1) + "\n")
     print(f"{summary.samples:,} of {summary.rows:,} rows usable; rejected: {counted(summary.rejected) or 'none'}; "
-          f"mended: {counted(summary.mended) or 'none'}", flush=True)  # fmt: skip
+          f"mended: {counted(summary.mended) or 'none'}; {time.perf_counter() - began:.1f} s", flush=True)  # fmt: skip
     if not len(columns):
         raise DataError(found.nothing(meta))
     if said := lacking(meta, found, summary, spec.min_usable):

@@ -17,6 +17,7 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -57,7 +58,11 @@ class Summary:
 
     def write(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(asdict(self), indent=1) + "\n")
+        path.write_text(json.dumps(self.counts(), indent=1) + "\n")
+
+    def counts(self) -> dict[str, Any]:
+        """Without what depends on the machine and the hour: equal data leave equal files."""
+        return {name: value for name, value in asdict(self).items() if name not in ("rows_per_second", "peak_mib")}
 
 
 def counted(rejected: dict[str, int]) -> str:
@@ -146,7 +151,7 @@ def write_index(data: Path, columns: Columns, sources: list[Source], summary: Su
         if (value := getattr(columns, f.name)) is not None:
             np.save(folder / f"{f.name}.npy", value, allow_pickle=False)
     files = [{"name": s.name, "bytes": s.annotations.stat().st_size, "sha256": sha256(s.annotations)} for s in sources]
-    facts = {"surplus_boxes": surplus, "annotations": files, "summary": asdict(summary)}
+    facts = {"surplus_boxes": surplus, "annotations": files, "summary": summary.counts()}
     (folder / "index.json").write_text(json.dumps(facts, indent=1) + "\n")
 
 

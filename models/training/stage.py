@@ -6,7 +6,6 @@ import json
 import math
 import os
 import shutil
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -60,7 +59,6 @@ def train(
     the language model's attention. The last samples of the data set (`held_out`) are never trained on: the diagnostics are of them.
     Raises `models.run.Interrupted` after a stop request, with a checkpoint in run.checkpoints.
     """
-    began = time.perf_counter()
     stage = spec.stage
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     torch.set_num_threads(run.threads)
@@ -140,7 +138,6 @@ def train(
         "rejected": samples.summary.rejected,
         "replaced": len(trainer.replaced),
         "trainable_parameters": trained,
-        "seconds": round(time.perf_counter() - began, 3),
     }
     if rank == 0:
         if trainer.replaced:

@@ -1,5 +1,6 @@
 """What the verbs print and leave behind; nothing here computes."""
 
+import argparse
 import json
 import subprocess
 import sys
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.cli import main
+from harness.cli import main, report
 from harness.cli.doctor import torch_pair
 from harness.cli.stored import finished
 from harness.jobs import Job
@@ -62,6 +63,7 @@ def finish(desk: Desk, row: str = "Stage 1 Only", seconds: float = 50.0) -> None
         ["plan", "table.yaml"],
         ["diff", "vreflection", "vreflection-release"],
         ["status"],
+        ["verify"],
     ],
 )
 def test_looking_imports_nothing_heavy(arguments, desk: Desk):
@@ -279,6 +281,49 @@ def test_a_job_of_a_living_owner_is_not_released(desk: Desk, capsys):
     store.begin_attempt(job)
     assert main(["release", job.key12]) == 2
     assert "is alive; stop it first" in capsys.readouterr().err
+
+
+def test_a_damaged_job_is_said_by_every_verb_and_made_anew_only_when_asked(desk: Desk, capsys):
+    finish(desk)
+    table, store = desk.table(), Store("results")
+    training = plan_experiment(table, "proxy").checkpoints["Stage 1 Only"][0]
+    assert "3 finished jobs as they were left" in run(capsys, "verify")
+    (store.outputs(training) / "result").write_text("DONE")
+    asked = ["plan", table], ["status"], ["status", table], ["why", "Stage 1 Only/mmvp", table], ["verify"], ["retry", training.key]
+    for words in asked:
+        assert main([str(word) for word in words]) == 2
+        told = capsys.readouterr()
+        line = next(line for line in (told.out + told.err).splitlines() if "differs from what was written" in line)
+        assert f"{training.name}/attempts/1/out/result " in line and f"run.py retry {training.key12} --damaged" in line
+    assert "1 damaged job set aside" in run(capsys, "retry", training.key12, "--damaged")
+    assert "2 done" in run(capsys, "plan", table) and "2 finished jobs" in run(capsys, "verify")
+    assert "no damaged job begins with it" in error(capsys, "retry", training.key12, "--damaged")
+
+
+def test_one_unreadable_spec_does_not_keep_status_from_the_rest(desk: Desk, capsys):
+    finish(desk)
+    data = next(iter(Path("results/data").iterdir()))
+    (data / "spec.json").write_text("")
+    told = run(capsys, "status", code=2)
+    assert "2 done, 1 damaged" in told and "spec.json" in told
+    run(capsys, "retry", "--damaged")
+    assert "2 done" in run(capsys, "status"), "a job whose parent's folder is gone can be shown"
+
+
+def error(capsys: pytest.CaptureFixture, *words: str) -> str:
+    assert main(list(words)) == 2
+    return capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "folder"),
+    [([], "reports"), (["--profile", "smoke"], "reports/smoke"), (["--profile", "my/lab.yaml"], "reports/lab"),
+     (["--profile", "smoke", "--reports", "here"], "here")],
+)  # fmt: skip
+def test_reports_of_another_profile_do_not_replace_those_of_proxy(words, folder):
+    parser = argparse.ArgumentParser()
+    report.add_arguments(parser)
+    assert report.reports_folder(parser.parse_args(["table.yaml", *words])) == Path(folder)
 
 
 def test_nothing_to_cancel_or_retry_is_said(desk: Desk, capsys):

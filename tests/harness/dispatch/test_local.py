@@ -33,6 +33,7 @@ def test_a_graph_is_done_in_order_each_job_once(tmp_path):
     assert outcome.complete and outcome.exit_code == 0 and not outcome.problems
     assert set(outcome.ran) == {job.key for job in graph}
     assert set(attempts(tmp_path, graph).values()) == {1}
+    assert not list((tmp_path / ".drivers").iterdir()), "a driver whose workers ended well leaves nothing"
 
 
 def test_a_done_graph_is_not_touched_again_and_takes_no_time(tmp_path):
@@ -86,7 +87,9 @@ def test_running_out_of_memory_is_tried_again_with_half_the_micro_batch(tmp_path
 def test_memory_that_never_suffices_ends_in_a_failure(tmp_path):
     job = Job("starve", {"fits": 0})
     outcome = graphs.run(Graph([job]), tmp_path)
-    assert outcome.exit_code == 1 and "1 sequences do not fit" in str(outcome.problems[0])
+    line = str(outcome.problems[0])
+    assert outcome.exit_code == 1 and "1 sequences do not fit" in line
+    assert "lower resources.starve.micro_batch in the profile" in line
 
 
 def test_a_killed_worker_is_noticed_and_its_job_resumes_from_the_checkpoint(tmp_path, undisturbed):

@@ -1,6 +1,5 @@
 """One evaluation by several processes: what it leaves is what one process leaves, to the byte."""
 
-import json
 import multiprocessing
 from dataclasses import dataclass
 
@@ -69,10 +68,8 @@ def together(ranks, folder, evaluate, **of_rank):
 
 
 def left(folder):
-    result = json.loads((folder / "result.json").read_text())
-    for taken in ("seconds", "questions_per_second"):
-        del result[taken]
-    return (folder / "samples.jsonl").read_bytes(), result
+    """What is left tells nothing of times, so it is compared byte by byte."""
+    return (folder / "samples.jsonl").read_bytes(), (folder / "result.json").read_bytes()
 
 
 @pytest.mark.parametrize(("benchmark", "latents", "ranks"), [("blink", "own", 2), ("vstar", "shuffled", 3), ("vstar", "own", 9)])
