@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from harness.dispatch.slurm_limits import later
 from harness.dispatch.slurm_queue import Command, SchedulerSilent, run_command
 from harness.dispatch.slurm_task import seconds_of
 from harness.jobs import Job, Source
@@ -103,7 +104,10 @@ def partition(profile: Profile, kinds: Iterable[str], command: Command = run_com
     try:
         text = command(["sinfo", "--noheader", "--format=%P|%l|%G|%c|%m"])
     except SchedulerSilent as error:
-        return [Finding("partition", "warning", f"could not be looked at ({error}); sbatch will say whether it takes the jobs")]
+        said = str(error).splitlines()[-1]
+        if "no answer in" in said or later(str(error)):
+            return [Finding("partition", "warning", f"could not be looked at ({said}); sbatch will say whether it takes the jobs")]
+        return [Finding("partition", "error", f"SLURM's commands are here, but no cluster answers ({said}); start it on a login node")]
     nodes = [Partition.read(line) for line in text.splitlines() if line.count("|") == 4]
     wanted = _names(profile.dispatch)
     chosen = [node for node in nodes if node.name in wanted or (not wanted and node.default)]

@@ -68,12 +68,16 @@ def test_a_partition_is_asked_for_what_the_jobs_need():
     ]
 
 
-def test_a_scheduler_that_gives_no_answer_is_a_warning():
+def test_a_scheduler_that_gives_no_answer_is_a_warning_and_one_without_a_cluster_an_error():
     def silent(words):
-        raise SchedulerSilent("sinfo: no answer in 30 s")
+        raise SchedulerSilent(said)
 
+    for said in ("sinfo: no answer in 30 s", "sinfo: slurm_load_partitions: Unable to contact slurm controller (connect failure)"):
+        grade, text = only(preflight.partition(profile(), ["train"], silent))
+        assert grade == "warning" and said in text
+    said = "sinfo: sinfo: error: fetch_config: DNS SRV lookup failed\nsinfo: fatal: Could not establish a configuration source"
     grade, text = only(preflight.partition(profile(), ["train"], silent))
-    assert grade == "warning" and "no answer in 30 s" in text
+    assert grade == "error" and "no cluster answers (sinfo: fatal: Could not establish a configuration source)" in text
 
 
 def test_the_driver_is_held_against_torchs_cuda_where_jobs_run_here():
