@@ -16,6 +16,7 @@ write).
     packing    which samples share a row
     collate    samples -> `models.vreflection.batch.Batch`
     order      which samples and random draws belong to which step
+    cost       what a checkpoint takes on a disk
     trainer    the `transformers.Trainer` subclass
     probe      the mechanism on held-out samples
     stage      one stage from start to finish
