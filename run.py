@@ -1,10 +1,21 @@
 """The door: `python run.py experiments/table3c.yaml`. `python run.py --help` lists what else it does."""
 
+import os
 import sys
 
 from harness.cli import main
 from harness.outgoing import guarded
 
+
+def speak_utf8() -> None:
+    """Begin again in Python's UTF-8 mode where the locale is another: files, paths and every child then agree on one."""
+    encodings = {sys.getfilesystemencoding(), (sys.stdout.encoding or "utf-8") if sys.stdout else "utf-8"}
+    if any(name.lower().replace("_", "-") not in ("utf-8", "utf8") for name in encodings) and os.environ.get("PYTHONUTF8") != "1":
+        os.environ["PYTHONUTF8"] = "1"
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
 if __name__ == "__main__":
+    speak_utf8()
     with guarded():
         sys.exit(main())

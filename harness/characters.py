@@ -20,7 +20,7 @@ def lookalike(text: str) -> str:
 
 def named(character: str) -> str:
     """ "U+00A0 NO-BREAK SPACE" """
-    known = {"\x1b": "ESCAPE", "\x00": "NULL", "\t": "TAB", "\r": "CARRIAGE RETURN"}
+    known = {"\x1b": "ESCAPE", "\x00": "NULL", "\t": "TAB", "\r": "CARRIAGE RETURN", "\n": "LINE FEED"}
     name = known.get(character) or unicodedata.name(character, "a control character")
     return f"U+{ord(character):04X} {name}"
 

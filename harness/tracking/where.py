@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from harness.characters import named
 from harness.outgoing import inert
 from harness.store import files
 
@@ -53,6 +54,13 @@ def shown_address(store: Store) -> str:
 def check(store: Store) -> None:
     """Raises TrackingError, in one line with the remedy, for an address that MLflow could never use."""
     uri = address(store)
+    if is_own(store):
+        if odd := next((named(c) for c in str(store.root) if c in "%?\n"), ""):
+            raise TrackingError(
+                f"{inert(str(store.root), keep='')}: holds {odd}, which the address of a database there cannot; choose another "
+                "--results DIR, or set MLFLOW_TRACKING_URI"
+            )
+        return
     scheme, colon, rest = uri.partition(":")
     kind = scheme.lower().partition("+")[0] if colon else ""
     problem = ""

@@ -1,6 +1,7 @@
 """What leaves: no secret, no byte that a terminal obeys."""
 
 import io
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -124,3 +125,31 @@ def test_an_address_that_mlflow_could_never_use_is_one_line(tmp_path, monkeypatc
 def test_the_usual_addresses_are_taken(tmp_path, monkeypatch, address):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
     where.check(Store(tmp_path))
+
+
+@pytest.mark.parametrize(("name", "character"), [("p%41p", "PERCENT SIGN"), ("q?q", "QUESTION MARK"), ("n\nl", "LINE FEED")])
+def test_a_results_folder_that_mlflow_cannot_address_is_one_line(tmp_path, monkeypatch, name, character):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    with pytest.raises(where.TrackingError, match=character) as caught:
+        where.check(Store(tmp_path / name))
+    assert "\n" not in str(caught.value) and "--results" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["a b", "it's", 'q"q', "h#h", "ü 答", "a&b;c", "$(x)", "a:b"])
+def test_other_odd_names_are_taken(tmp_path, monkeypatch, name):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    where.check(Store(tmp_path / name))
+
+
+def test_another_locale_than_utf_8_changes_nothing(tmp_path):
+    """ASCII for files, paths and terminal, as under LANG=C with Python's own remedies switched off."""
+    environment = {"PATH": os.environ["PATH"], "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    folder = tmp_path / "répertoire 答"
+    done = subprocess.run(
+        [sys.executable, "run.py", "audit", "experiments/table3c.yaml"], cwd=ROOT, env=environment, capture_output=True, check=False
+    )
+    assert done.returncode in (0, 1) and b"Traceback" not in done.stderr
+    done.stdout.decode("utf-8")
+    words = ["run.py", "plan", "experiments/table3c.yaml", "--profile", "smoke", "--results", str(folder)]
+    done = subprocess.run([sys.executable, *words], cwd=ROOT, env=environment, capture_output=True, check=False)
+    assert done.returncode == 0 and b"36 jobs" in done.stdout
