@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator
 
+from harness.characters import named
 from models.config import Frozen
 
 MISSING = frozenset({"", "-", "–", "—", "null", "~"})
@@ -48,6 +49,10 @@ def parse(written: Any) -> Any:
     text = str(written).strip()
     match = _NUMBER.fullmatch(text)
     if match is None:
+        if odd := next((named(c) for c in text if c.isdigit() and not c.isascii() and c not in "⁰¹²³⁴⁵⁶⁷⁸⁹₀₁₂₃₄₅₆₇₈₉"), ""):
+            raise ValueError(f'"{text}" holds {odd}; write ASCII digits')
+        if re.fullmatch(r"[-+−~]?\s*[0-9]+,[0-9]{1,2}\s*%?", text):
+            raise ValueError(f'"{text}" has a decimal comma; write a point')
         return Reported(text="-" if text in MISSING else text)
     sign = "-" if match["sign"] in ("-", "−") else ""
     return Reported(

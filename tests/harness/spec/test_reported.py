@@ -33,3 +33,9 @@ def test_words_stay_words():
 
 def test_values_are_exact():
     assert parse("70.9").value - parse("68.4").value == Decimal("2.5")
+
+
+@pytest.mark.parametrize(("text", "words"), [("７０.９", "FULLWIDTH DIGIT SEVEN"), ("70,9", "decimal comma"), ("-1,45 %", "decimal comma")])
+def test_a_number_in_other_digits_or_with_a_comma_is_no_missing_value(text, words):
+    with pytest.raises(ValueError, match=words):
+        parse(text)
