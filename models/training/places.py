@@ -45,20 +45,25 @@ class Finder:
 
     def __init__(self, root: Path | str) -> None:
         self.root = os.path.abspath(root)
+        self._folders: dict[tuple[str, str, bool], list[str]] = {}
+        """Where pictures of a folder and data set are looked for."""
         self.listed: dict[str, dict[str, int | None] | None] = {}
         """Folder -> its files, with their size once it was asked for; None where it cannot be listed but may be entered."""
 
     def find(self, name: str, dataset: str = "") -> str:
         """The path of a picture: under its name as it is written, without `viscot/`, or in its source's folders
         (`PLACES`). Raises NotThere, which says where it looked."""
-        tried: dict[str, None] = {}
-        for candidate in candidates(name, dataset):
-            path = os.path.normpath(os.path.join(self.root, candidate))
-            folder, base = os.path.split(path)
-            if base == os.path.basename(candidate) and self._has(folder, base):
-                return path
-            tried[os.path.relpath(folder, self.root) if candidate[:1] != "/" else folder] = None
-        raise NotThere(name, self.root, list(tried))
+        folder, _, base = name.rpartition("/")
+        if not base or "\0" in name:
+            raise NotThere(name, self.root, [])
+        key = folder, dataset, name[:1] == "/"
+        if key not in self._folders:
+            tried = (os.path.dirname(candidate) for candidate in candidates(name, dataset))
+            self._folders[key] = list(dict.fromkeys(os.path.normpath(os.path.join(self.root, one)) for one in tried))
+        for place in self._folders[key]:
+            if self._has(place, base):
+                return f"{place}/{base}"
+        raise NotThere(name, self.root, [os.path.relpath(place, self.root) for place in self._folders[key]])
 
     def size(self, path: str) -> int:
         """Bytes of a file that `find` found; -1 if it is gone since, or leads nowhere."""
@@ -83,8 +88,8 @@ class Finder:
 
 def candidates(name: str, dataset: str = "") -> list[str]:
     """Names under image_folder, in the order in which they are tried; of an absolute name itself alone."""
-    if not name or "\0" in name or name.startswith("/"):
-        return [name] if name.startswith("/") and "\0" not in name else []
+    if name.startswith("/"):
+        return [name]
     bare = name.removeprefix(PREFIX)
     source, _, rest = bare.partition("/")
     places = PLACES.get(source) if rest else PLACES.get(dataset)
