@@ -17,6 +17,8 @@ from pathlib import Path
 FILE = Path(__file__).with_suffix(".md")
 
 SECTIONS = {
+    "tests": ("Tests between rows", "benchmarks.simulated_tables:section"),
+    "verdicts": ("Verdicts against a reported value", "benchmarks.simulated_tables:verdict_section"),
     "audit": ("Audit of printed tables", "benchmarks.audit_recall:section"),
 }
 """Name → (heading, module:function)."""

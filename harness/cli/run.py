@@ -19,6 +19,7 @@ from harness.tracking.where import check as check_address
 if TYPE_CHECKING:
     from harness.dispatch import Outcome
     from harness.jobs import Graph
+    from harness.plan import Plan
     from harness.spec.profile import Profile
     from harness.store import Store
 
@@ -53,6 +54,7 @@ def main(options: argparse.Namespace) -> int:
         check_address(store)
         for note in check_inputs(graph, store, profile):
             print(note, file=sys.stderr)
+        register_all(made, store)
         if options.detach and profile.dispatch.kind == "local":
             return detach(options)
     follower = begin(made, store, running=todo)
@@ -72,6 +74,15 @@ def main(options: argparse.Namespace) -> int:
 def needed(graph: Graph, store: Store) -> Graph:
     """What is still asked for. A damaged job asks for nothing: it is not made anew unasked."""
     return graph.needed(lambda job: store.is_done(job) or bool(store.damage(job)))
+
+
+def register_all(made: list[Plan], store: Store) -> None:
+    """What each table is to be, before any result of it exists."""
+    from harness.plan.registration import register
+    from harness.worker.provenance import code
+
+    for plan in made:
+        register(plan, store, lambda: str(code()["commit"]))
 
 
 def work(graph: Graph, store: Store, profile: Profile, detach: bool = False) -> Outcome:

@@ -8,15 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from harness.report.claims import claim_table
+from harness.report.conclusion import answers, conclusion
 from harness.report.fingerprint import fingerprint
+from harness.report.formats import kind_tables, readable_table
 from harness.report.headline import headline
 from harness.report.mechanism import latent_table, probe_details, probe_table
+from harness.report.pairs import declared_table, exploratory_table
 from harness.report.provenance import assumed, job_table, overridden, provenance, same_runs, scale_table
 from harness.report.results import BASE, Results
-from harness.report.study import Study, Tracking, settled
-from harness.report.tables import answer_table, base_table, main_table, own_base, pair_table
+from harness.report.study import Study, Tracking, registered, settled
+from harness.report.tables import answer_table, main_table, own_base
 from harness.report.types import Chart, Drawing, Mark, Panel, Report, Section, Table
-from harness.report.words import scaled
+from harness.report.words import count, scaled
 from harness.store import Store
 
 
@@ -30,17 +33,33 @@ def build(study: Study, store: Store, out_dir: Path, tracking: Tracking | None =
     others = [p for p in study.protocols if p != study.experiment.protocol]
     sections = [
         Section("", tables=(main_table(results, study.experiment.protocol, marks),), bullets=tuple(same), name="main"),
-        Section("Claims", tables=present(claim_table(results)), name="claims"),
+        Section("", tables=present(answers(results)), name="answers"),
+        Section("In detail", bullets=tuple(headline(results)), folded=True, name="detail"),
+        Section("Claims", tables=present(claim_table(results)), folded=True, name="claims"),
         Section(
-            "Rows in pairs",
-            tables=present(base_table(results, study.experiment.protocol), pair_table(results, study.experiment.protocol)),
+            "Declared comparisons, and what they could have shown",
+            tables=present(declared_table(results, study.experiment.protocol)),
+            folded=True,
             name="pairs",
+        ),
+        Section(
+            "All other pairs, exploratory",
+            tables=present(exploratory_table(results, study.experiment.protocol)),
+            folded=True,
+            name="exploratory",
         ),
         Section(
             "Mechanism",
             text=("Accuracy alone cannot tell a latent path that helps from one that is ignored.",),
             tables=present(latent_table(results), probe_table(results), answer_table(results)),
+            folded=True,
             name="mechanism",
+        ),
+        Section(
+            "Format and kinds of question",
+            tables=(*present(readable_table(results, study.experiment.protocol)), *kind_tables(results, study.experiment.protocol)),
+            folded=True,
+            name="format",
         ),
     ]
     sections += [
@@ -49,15 +68,16 @@ def build(study: Study, store: Store, out_dir: Path, tracking: Tracking | None =
             text=("The same checkpoints under the other reading of the benchmarks; the paper's numbers do not belong here.",),
             tables=(
                 main_table(results, protocol, {}),
-                *present(base_table(results, protocol), pair_table(results, protocol)),
+                *present(declared_table(results, protocol), exploratory_table(results, protocol)),
             ),
+            folded=True,
             name=f"protocol-{protocol}",
         )
         for protocol in others
         if any(results.evaluations(row, column, protocol, "own") for row in results.arms for column in results.columns)
     ]
     if (scale := scale_table(results)) is not None:
-        sections.append(Section("Scale", tables=(scale,), name="scale"))
+        sections.append(Section("Scale", tables=(scale,), folded=True, name="scale"))
     if silent := assumed(results):
         sections.append(
             Section(
@@ -78,8 +98,12 @@ def build(study: Study, store: Store, out_dir: Path, tracking: Tracking | None =
         name=study.name,
         label=f"{spec.kind.capitalize()} {spec.name}",
         title=spec.title,
-        subtitle=f"{spec.source or 'No source given'} · recipe {study.recipe_name} · profile {study.profile_name}",
-        headline=tuple(headline(results)),
+        subtitle=" · ".join([
+            spec.source or "No source given", f"recipe {study.recipe_name}", f"profile {study.profile_name}",
+            count(len(study.registers[1].get("seeds", ())), "seed"), registered(study, store),
+        ]),
+        headline=(),
+        conclusion=conclusion(results),
         sections=tuple(s for s in sections if s.tables or s.bullets),
         chart=chart(results),
         fingerprint=fingerprint(study, store),

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from harness.report.families import declared, one_seed
 from harness.report.results import Results
-from harness.report.tables import one_seed, pairs
 from harness.report.types import Cell, Column, Row, Table, Tone
 from harness.report.words import MINUS, listed
 from harness.spec.claims import MeanDelta
@@ -25,7 +25,7 @@ def claims(results: Results) -> list[tuple[ClaimResult, ClaimResult]]:
         if (value := results.reported(row, column)) is not None
     }
     rows = [label for label, arm in results.arms.items() if arm.row.delta is None]
-    adjusted = {pair: p for pair, (_, p) in pairs(results).items()}
+    family = declared(results).family
     judged = []
     for claim in study.experiment.claims:
         spoken = columns if claim.on == "all" else [name for name in claim.on if name in results.columns]
@@ -48,7 +48,7 @@ def claims(results: Results) -> list[tuple[ClaimResult, ClaimResult]]:
                         proxy=study.profile.proxy,
                         delta=float(study.experiment.equivalence),
                         chance=chance,
-                        adjusted=adjusted,
+                        family=family,
                     ),
                 ),
             )

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.identity import digest
+from harness.report.trainings import Trainings, columns_of
 
 if TYPE_CHECKING:
     from harness.report.study import Study
@@ -35,8 +36,13 @@ def fingerprint(study: Study, store: Store) -> str:
     for key, status in store.statuses(unfinished).items() if unfinished else ():
         if key not in results:
             results[key] = str(status.state) + (f": {status.reason}" if status.state in ("failed", "blocked", "damaged") else "")
+    from harness.report.study import registered
+
+    noise = Trainings.stored(store).keys
     return digest(
         {
+            "noise": {column: noise[column] for column in sorted(columns_of(jobs.values()) & noise.keys())},
+            "registered": registered(study, store),
             "renderer": renderer(),
             "name": study.name,
             "text": list(study.text),

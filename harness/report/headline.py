@@ -6,11 +6,11 @@ import statistics
 
 from harness.jobs import Job
 from harness.report.claims import claims
+from harness.report.families import base_row, declared, one_seed
 from harness.report.mechanism import flipped, latent_modes, latent_tests, probes
 from harness.report.provenance import seen_by
 from harness.report.results import Results
 from harness.report.study import Arm
-from harness.report.tables import against_base, base_row, one_seed, pairs
 from harness.report.words import MINUS, count, difference, interval, listed, percent, share, signed
 from harness.stats import Comparison
 from harness.verdict import Holds
@@ -85,18 +85,20 @@ def base_line(results: Results) -> str:
 
 def against_base_line(results: Results) -> str:
     """Which rows are better, and which worse, than the checkpoint they were trained from."""
-    tested = against_base(results)
-    if not tested:
+    tested, base = declared(results), base_row(results)
+    adjusted = tested.family.adjusted
+    mine = {(first, column): (c, adjusted[first, second, column]) for (first, second, column), c in tested.pairs.items() if second == base}
+    if not mine:
         return ""
     parts = []
     for word, sign in (("above", 1), ("below", -1)):
-        shown = [(row, name, c) for (row, name), (c, p) in tested.items() if p <= LEVEL and sign * c.difference > 0]
+        shown = [(row, name, c) for (row, name), (c, p) in mine.items() if p <= LEVEL and sign * c.difference > 0]
         shown.sort(key=lambda item: -abs(item[2].difference))
         said = [f"{row} on {results.title(name)} by {size(c)}" for row, name, c in shown[:3]]
         more = f" and {len(shown) - 3} more" if len(shown) > 3 else ""
         parts.append(f"{word} it: {', '.join(said) or 'none'}{more}")
-    rest = sum(p > LEVEL for _, p in tested.values())
-    return f"Against the base model ({count(len(tested), 'cell')}, paired): {'; '.join(parts)}; {rest} not told apart from it."
+    rest = sum(p > LEVEL for _, p in mine.values())
+    return f"Against the base model ({count(len(mine), 'cell')}, paired): {'; '.join(parts)}; {rest} not told apart from it."
 
 
 def size(comparison: Comparison) -> str:
@@ -107,30 +109,31 @@ def size(comparison: Comparison) -> str:
 
 
 def difference_lines(results: Results) -> list[str]:
-    """Which rows differ by more than chance explains, and which are not shown to."""
-    tested = pairs(results)
-    if not tested:
+    """Which declared pairs differ by more than chance explains, and which are not shown to."""
+    tested = declared(results)
+    if not tested.size:
         return ["No two rows have results yet, so nothing can be compared."]
+    adjusted = tested.family.adjusted
     lines: list[str] = []
     alike: dict[str, tuple[str, str, Comparison]] = {}
     for name in results.columns:
-        mine = {(f, s): found for (f, s, column), found in tested.items() if column == name}
+        mine = {(f, s): (c, adjusted[f, s, name]) for (f, s, column), c in tested.pairs.items() if column == name}
         if not mine:
             continue
-        shown = [(f, s, c) if c.difference > 0 else (s, f, c) for (f, s), (c, p) in mine.items() if p <= LEVEL]
+        shown = [(f, s, c, p) if c.difference > 0 else (s, f, c, p) for (f, s), (c, p) in mine.items() if p <= LEVEL]
         if not shown:
             (first, second), (most, _) = max(mine.items(), key=lambda item: abs(item[1][0].difference))
             alike[results.title(name)] = first, second, most
             continue
         best = sorted(shown, key=lambda item: -abs(item[2].difference))
-        words = [f"{f} above {s} by {size(c)}{unskilled(results, f, name)}" for f, s, c in best[:3]]
+        words = [f"{f} above {s} by {size(c)}{unskilled(results, f, name)}{format_alone(results, f, s, name)}" for f, s, c, _ in best[:3]]
         more = f" and {len(best) - 3} more" if len(best) > 3 else ""
         rest = len(mine) - len(shown)
-        lines.append(f"{results.title(name)}: {', '.join(words)}{more}" + (f"; {count(rest, 'other pair')} not told apart." if rest else "."))
+        lines.append(f"{results.title(name)}: {', '.join(words)}{more}" + (f"; {count(rest, 'other declared pair')} not told apart." if rest else "."))
     if alike:
         title, (first, second, most) = max(alike.items(), key=lambda item: abs(item[1][2].difference))
         lines.append(
-            f"No two rows are shown to differ on {listed(list(alike))} (p after Holm over {len(tested)}; largest: {first} {MINUS} "
+            f"No declared pair is shown to differ on {listed(list(alike))} (p after Holm over {tested.size}; largest: {first} {MINUS} "
             f"{second} on {title}, {difference(most)})."
         )
     return lines
@@ -140,6 +143,16 @@ def unskilled(results: Results, row: str, column: str) -> str:
     """A warning where even the better row of a pair is not shown to be above guessing."""
     value, chance = results.estimate(row, column), results.score(column).chance
     return f" ({row} itself is not above guessing)" if value is not None and 100 * value.interval.low <= chance else ""
+
+
+def format_alone(results: Results, better: str, worse: str, column: str) -> str:
+    """A remark where the worse row would reach the better one, were all its unreadable answers right."""
+    values = [results.estimate(row, column) for row in (better, worse)]
+    unread = results.found(worse, column).rates.unparsed
+    if None in values or not unread:
+        return ""
+    high, low = (value.mean for value in values if value is not None)
+    return f" (could be format alone: {share(unread)} of {worse}'s answers are unreadable)" if low + unread >= high else ""
 
 
 def latent_lines(results: Results) -> list[str]:
@@ -176,6 +189,21 @@ def latent_lines(results: Results) -> list[str]:
     if started:
         lines.append(f"Most answers open no latent segment: {listed(started)}.")
     return lines
+
+
+def latent_summary(results: Results) -> str:
+    """In how many cells replacing the latents changes accuracy, mode by mode."""
+    tested = latent_tests(results)
+    said = []
+    for mode in latent_modes(results):
+        mine = {(row, column): found for (row, column, other), found in tested.items() if other == mode}
+        moved = [(abs(c.difference), row, column, c) for (row, column), (c, p) in mine.items() if p <= LEVEL]
+        text = f"{mode}: accuracy changes in {len(moved)} of {count(len(mine), 'cell')}"
+        if moved:
+            _, row, column, most = max(moved, key=lambda one: one[0])
+            text += f" (most: {row} on {results.title(column)} {difference(most)})"
+        said += [text] if mine else []
+    return f"{'; '.join(said)}." if said else ""
 
 
 def collapse_line(results: Results) -> str:

@@ -20,7 +20,7 @@ from harness.report.fingerprint import STAMP, renderer, stamped
 if TYPE_CHECKING:
     from harness.report.types import Report
 
-FRONT = ("main", "claims")
+FRONT = ("main", "answers")
 """The sections of a page that the index shows; the others are one click away."""
 
 _ARTICLE = re.compile(r"<!-- article:begin (\{.*?\}) -->\n(.*?)<!-- article:end -->", re.DOTALL)

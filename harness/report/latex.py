@@ -148,7 +148,9 @@ def latex(report: Report) -> str:
     ]
     if report.warning:
         lines.append(f"% {comment(report.warning)}")
-    lines += [f"% {comment(line)}" for line in report.headline]
+    lines += [f"% {comment(line)}" for line in (report.conclusion, *report.headline) if line]
+    if report.conclusion:
+        lines += ["", rf"\noindent\textbf{{Conclusion.}} {escape(report.conclusion)}\par"]
     if report.headline:
         items = [rf"\item {{}}{escape(line)}" for line in report.headline]  # {}: what begins with [ is no label
         lines += ["", r"\begin{itemize}\small", *items, r"\end{itemize}"]

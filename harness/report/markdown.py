@@ -19,7 +19,10 @@ def markdown(report: Report) -> str:
     lines = [f"# {escape(report.label)}: {escape(report.title)}", "", escape(report.subtitle), ""]
     if report.warning:
         lines += [f"> **{escape(report.warning)}**", ""]
-    lines += [f"- {escape(line)}" for line in report.headline] + [""]
+    if report.conclusion:
+        lines += [f"**Conclusion.** {escape(report.conclusion)}", ""]
+    if report.headline:
+        lines += [f"- {escape(line)}" for line in report.headline] + [""]
     main, *rest = report.sections
     lines += section_lines(main)
     if report.chart is not None:

@@ -75,6 +75,9 @@ def select(frame: pd.DataFrame, score: Score, job: str) -> pd.DataFrame:
     return frame[keep]
 
 
+_MEANS: dict[tuple[str, str, str, str], float | None] = {}
+
+
 @dataclass
 class Reader:
     """Reads each evaluation once."""
@@ -94,6 +97,19 @@ class Reader:
         if isinstance(found, Unmeasured):
             raise found
         return found
+
+    def mean(self, evaluation: Evaluation, benchmark: Benchmark, score: str, extract: str) -> float | None:
+        """Of a score's values; None where the run has none that can be trusted. Remembered for the next report of the command,
+        since what is done never changes."""
+        name = (str(self.store.root), evaluation.job.key, repr(benchmark.scores[score]), extract)
+        if name not in _MEANS:
+            try:
+                one = self._read(evaluation)  # kept by its mean alone: a store holds more runs than a report shows
+                check_aggregate(one, benchmark, score)
+                _MEANS[name] = float(one.answers(benchmark.scores[score], extract).values.mean())
+            except Unmeasured:
+                _MEANS[name] = None
+        return _MEANS[name]
 
     def _read(self, evaluation: Evaluation) -> Measured:
         job = evaluation.job

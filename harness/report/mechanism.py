@@ -77,7 +77,7 @@ def latent_tests(results: Results) -> dict[tuple[str, str, str], tuple[Compariso
 
 def flipped(comparison: Comparison) -> float:
     """Share of answers that turn from right to wrong or back: accuracy hides it where gains and losses cancel."""
-    return (comparison.gained + comparison.lost) / (comparison.n * min(comparison.seeds))
+    return (comparison.gained + comparison.lost) / (comparison.n * comparison.seeds)
 
 
 def replaced_rows(results: Results, protocol: Protocol = "paper") -> list[str]:
@@ -140,7 +140,7 @@ def _mode_cell(
         scaled(comparison.interval),
         n=comparison.n,
         clusters=comparison.clusters,
-        seeds=min(comparison.seeds),
+        seeds=comparison.seeds,
         note=f"{mode}: {percent(value.mean)} {interval(value.interval)}; Holm p = {p_value(adjusted)}",
         jobs=results.jobs(row, column, "paper", mode),
         tone="strong" if adjusted <= LEVEL else "plain",

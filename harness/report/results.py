@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import os
-import statistics
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 from harness.jobs import Job
-from harness.plan.cost import chain
 from harness.report.measure import Measured, Reader, Unmeasured, check_aggregate
+from harness.report.noise import ColumnNoise, change
 from harness.report.study import Arm, Evaluation, Study
+from harness.report.trainings import Run, Trainings
 from harness.report.types import JobRef, Rates
 from harness.spec.benchmark import Protocol, Score
 from harness.spec.experiment import Column
 from harness.spec.reported import Reported
-from harness.stats import Answers, Comparison, Estimate, SeedNoise, compare, estimate, families
+from harness.stats import Answers, Comparison, Estimate, SeedNoise, compare, contrast, estimate
 from harness.store import Store
 from models.config import ExternalMirror
 
@@ -61,6 +61,17 @@ class Found:
         return Rates(mean("started"), mean("truncated"), mean("unparsed"), mean("latent_steps"))
 
 
+def common_seeds(cells: Sequence[Found]) -> list[list[Answers]]:
+    """The answers of each cell, over the seeds that all of them have. Where none was trained here, there is one of each."""
+    if all(cell.seedless for cell in cells):
+        return [cell.runs for cell in cells]
+    seeds = set.intersection(*(set(cell.by_seed) for cell in cells))
+    if not seeds:  # nothing to pair by: as many of each as there are of the fewest
+        fewest = min(len(cell.by_seed) for cell in cells)
+        return [list(cell.by_seed.values())[:fewest] for cell in cells]
+    return [[cell.by_seed[seed] for seed in sorted(seeds)] for cell in cells]
+
+
 @dataclass
 class Results:
     """out_dir: where the report will lie, for relative links. links: job key -> MLflow address."""
@@ -71,8 +82,8 @@ class Results:
     links: Mapping[str, str] = field(default_factory=dict)
     _found: dict[tuple[str, str, str, str], Found | Unmeasured] = field(default_factory=dict)
     _estimates: dict[tuple[str, str, str, str], Estimate] = field(default_factory=dict)
-    _noise: dict[tuple[str, str, str], SeedNoise | None] = field(default_factory=dict)
-    _pairs: dict[tuple[tuple[str, str], tuple[str, str], str, str, bool], Comparison] = field(default_factory=dict)
+    _noise: dict[tuple[str, str, str, str], ColumnNoise | None] = field(default_factory=dict)
+    _pairs: dict[tuple[tuple[str, str], tuple[str, str], str, str], Comparison] = field(default_factory=dict)
 
     @cached_property
     def reader(self) -> Reader:
@@ -87,12 +98,9 @@ class Results:
         return {arm.label: arm for arm in self.study.arms}
 
     @cached_property
-    def trainings(self) -> dict[str, frozenset[str]]:
-        """Row -> keys of the jobs that trained its checkpoints, of all stages and seeds together."""
-        return {
-            label: frozenset(job.key for last in arm.trainings().values() for job in chain(last))
-            for label, arm in self.arms.items()
-        }
+    def trainings(self) -> Trainings:
+        """All of the store's, whichever table asked for them."""
+        return Trainings.stored(self.store)
 
     def score(self, column: str) -> Score:
         spec = self.columns[column]
@@ -164,7 +172,7 @@ class Results:
         if name not in self._estimates:
             try:
                 runs = self.found(*name).runs
-                self._estimates[name] = estimate(runs, noise=self.seed_noise(column, protocol, latents))
+                self._estimates[name] = estimate(runs, noise=self.seed_noise(*name))
             except Unmeasured:
                 return None
         return self._estimates[name]
@@ -176,130 +184,96 @@ class Results:
         column: str,
         protocol: Protocol = "paper",
         latents: tuple[str, str] = ("own", "own"),
-        *,
-        pooled: bool = True,
     ) -> Comparison | None:
-        """first minus second on the same questions, over the seeds that both have. None where one has no value.
-
-        pooled: with the seed noise that other rows of the column lend (`difference_noise`), which supposes that they are
-        equally noisy. Without: with that of these two alone, seeds - 1 degrees of freedom, which supposes nothing, and with
-        three seeds shows large differences only.
-        """
-        name = ((first, latents[0]), (second, latents[1]), column, protocol, pooled)
+        """first minus second on the same questions, over the seeds that both have. None where one has no value."""
+        name = ((first, latents[0]), (second, latents[1]), column, protocol)
         if name not in self._pairs:
             try:
                 a = self.found(first, column, protocol, latents[0])
                 b = self.found(second, column, protocol, latents[1])
             except Unmeasured:
                 return None
-            self._pairs[name] = self._compared(a, b, column, protocol, latents, (first, second), pooled=pooled)
+            left, right = common_seeds([a, b])
+            self._pairs[name] = compare(left, right, noise=self.difference_noise(*name))
         return self._pairs[name]
 
-    def _compared(
-        self,
-        a: Found,
-        b: Found,
-        column: str,
-        protocol: Protocol,
-        latents: tuple[str, str],
-        rows: tuple[str, str] | None = None,
-        *,
-        pooled: bool = True,
-    ) -> Comparison:
-        if a.seedless and b.seedless:
-            return compare(a.runs, b.runs)
-        common = sorted(a.by_seed.keys() & b.by_seed.keys())
-        left = [a.by_seed[s] for s in common] if common else list(a.by_seed.values())
-        right = [b.by_seed[s] for s in common] if common else list(b.by_seed.values())
-        if not pooled:
-            noise = None
-        elif a.seedless or b.seedless:  # the noise is that of the side that was trained
-            noise = self.seed_noise(column, protocol, latents[a.seedless])
-        else:
-            noise = self.difference_noise(column, protocol, latents, len(common), rows)
-        return compare(left, right, noise=noise)
+    def contrast(self, weights: Mapping[str, float], column: str, protocol: Protocol = "paper") -> Comparison | None:
+        """The weighted sum of several rows. None where one has no value.
 
-    def seed_means(self, column: str, protocol: Protocol, latents: str) -> dict[str, dict[int, float]]:
-        """Row -> seed -> mean, of the rows that were trained; one of several rows that are the same run."""
-        found: dict[str, dict[int, float]] = {}
-        runs: set[tuple[str, ...]] = set()
-        for label, arm in self.arms.items():
-            jobs = tuple(e.job.key for e in self.evaluations(label, column, protocol, latents))
-            if arm.row.stages and jobs and jobs not in runs:
-                runs.add(jobs)
-                try:
-                    by_seed = self.found(label, column, protocol, latents).by_seed
-                except Unmeasured:
-                    continue
-                found[label] = {seed: float(answers.values.mean()) for seed, answers in by_seed.items()}
-        return found
+        Where rows share a training, the noise is what these seeds show of the sum itself: what rows share cancels in it.
+        """
+        try:
+            found = {row: self.found(row, column, protocol) for row in weights}
+        except Unmeasured:
+            return None
+        runs = dict(zip(found, common_seeds(list(found.values())), strict=True))
+        column_noise = self.column_noise(next(iter(weights)), column, protocol, "own")
+        recipes = [self.run(row, column, protocol, "own") for row in weights]
+        trained = [run for run in recipes if run is not None]
+        shared = len(frozenset().union(*(run.trainings for run in trained))) < sum(len(run.trainings) for run in trained)
+        noise = None
+        if column_noise is not None and trained and not shared:
+            parts = [(weights[row], column_noise.row(run.recipe)) for row, run in zip(weights, recipes) if run is not None]
+            noise = SeedNoise.combined([(weight, one) for weight, one in parts if one is not None])
+        return contrast([(weight, runs[row]) for row, weight in weights.items()], noise=noise)
+
+    def run(self, row: str, column: str, protocol: Protocol, latents: str) -> Run | None:
+        """What the row's evaluation is, but for its seed. None for a model that is not trained here."""
+        found = self.evaluations(row, column, protocol, latents)
+        return Run.of(found[0].job) if found else None
+
+    def column_noise(self, row: str, column: str, protocol: Protocol, latents: str) -> ColumnNoise | None:
+        """Of all trainings that answered this row's questions; its answers are read as the row's are."""
+        run = self.run(row, column, protocol, latents)
+        if run is None:
+            return None
+        extract = self.arms[row].extract
+        name = (run.column, column, extract, latents)
+        if name not in self._noise:
+            spec = self.columns[column]
+            benchmark, score = self.study.benchmarks[spec.benchmark], self.score(column)
+            runs = self.trainings.runs.get(run.column, ())
+
+            def mean(one: Run) -> float | None:
+                return self.reader.mean(Evaluation(one.job, one.seed, protocol, latents), benchmark, spec.score, extract)
+
+            try:
+                n = len(self.found(row, column, protocol, latents).runs[0])
+            except Unmeasured:
+                n = score.n
+            self._noise[name] = ColumnNoise.read(runs, latents, mean, 1 / n)
+        return self._noise[name]
 
     def seed_spread(self, column: str, protocol: Protocol = "paper") -> dict[str, float]:
         """Row -> standard deviation between its seeds' means, in points; rows with two seeds or more, equal runs once."""
-        means = self.seed_means(column, protocol, "own")
-        return {row: 100 * statistics.stdev(found.values()) for row, found in means.items() if len(found) > 1}
+        found: dict[tuple[str, ...], tuple[str, float]] = {}
+        for row, arm in self.arms.items():
+            value = self.estimate(row, column, protocol) if arm.row.stages else None
+            if value is not None and value.seed_sd is not None:
+                jobs = tuple(e.job.key for e in self.evaluations(row, column, protocol, "own"))
+                found.setdefault(jobs, (row, 100 * value.seed_sd))
+        return dict(found.values())
 
-    def seed_noise(self, column: str, protocol: Protocol, latents: str) -> SeedNoise | None:
-        """Between seeds of a row, pooled over the rows of a column. Rows that share a training count as one row."""
-        name = (column, protocol, latents)
-        if name not in self._noise:
-            means = self.seed_means(*name)
-            family = self._branches(means)
-            self._noise[name] = SeedNoise.within(
-                [list(by_seed.values()) for by_seed in means.values()], [family[row] for row in means]
-            )
-        return self._noise[name]
+    def seed_noise(self, row: str, column: str, protocol: Protocol = "paper", latents: str = "own") -> SeedNoise | None:
+        """Of one seed of a row, moderated by the column; for a row of one seed the column's. None where nothing is known, and
+        for a model that is not trained here."""
+        noise, run = self.column_noise(row, column, protocol, latents), self.run(row, column, protocol, latents)
+        return None if noise is None or run is None else noise.row(run.recipe)
 
     def difference_noise(
-        self,
-        column: str,
-        protocol: Protocol,
-        latents: tuple[str, str],
-        seeds: int,
-        rows: tuple[str, str] | None = None,
+        self, first: tuple[str, str], second: tuple[str, str], column: str, protocol: Protocol = "paper"
     ) -> SeedNoise | None:
-        """Between seeds of a difference of two rows (or of two latents modes), pooled over the rows of a column.
-
-        seeds: how many both rows have. rows: the two; left out, two that share no training. None: the two can only be
-        judged by their own noise.
-
-        Like is pooled with like, since what two rows share cancels in their difference. Rows that share no training lend
-        their noise to pairs that share none, families of rows counting as one row. Rows that part after the same training
-        (one stage 1, several second stages) lend theirs to each other: that training is their common block, as the seed
-        is everywhere. A row and one that trains it further are of a kind of their own, with one training's noise between
-        them instead of two.
-        """
-        if seeds < 2:
-            return None
-        if latents[0] != latents[1]:
-            return self._change_noise(column, protocol, latents)
-        means = self.seed_means(column, protocol, latents[0])
-        branch = self._branches((row for row, by_seed in means.items() if len(by_seed) >= seeds), rows)
-        common = sorted(set.intersection(*(set(means[row]) for row in branch))) if branch else []
-        if len(common) < seeds:
-            return None
-        return SeedNoise.of_differences([[means[row][s] for s in common] for row in branch], list(branch.values()))
-
-    def _change_noise(self, column: str, protocol: Protocol, latents: tuple[str, str]) -> SeedNoise | None:
-        """Between seeds of what another latents mode changes in a row; rows that share a training count as one row."""
-        first, second = (self.seed_means(column, protocol, mode) for mode in latents)
-        family = self._branches(row for row in first if row in second)
-        changes = [[first[row][s] - second[row][s] for s in first[row] if s in second[row]] for row in family]
-        return SeedNoise.within(changes, list(family.values()))
-
-    def _branches(self, rows: Iterable[str], pair: tuple[str, str] | None = None) -> dict[str, int]:
-        """Row -> number of the family it is in, of those rows that part from one another where the two of `pair` do.
-
-        Without a pair: nothing is shared, and every row takes part. Empty when one of the two is where the other started.
-        """
-        if pair is None:
-            return families({row: self.trainings[row] for row in rows})
-        first, second = (self.trainings.get(row, frozenset()) for row in pair)
-        shared = first & second
-        if bool(first - shared) != bool(second - shared):
-            return {}
-        rest = {row: self.trainings[row] - shared for row in rows if self.trainings[row] >= shared}
-        return families({row: own for row, own in rest.items() if bool(own) == bool(first - shared)})
+        """Of one seed of first minus second, each a row and a latents mode. None: the two are judged by their own seeds."""
+        a, b = (self.run(row, column, protocol, latents) for row, latents in (first, second))
+        if a is None or b is None:  # the noise is that of the side that was trained
+            row, latents = second if a is None else first
+            return self.seed_noise(row, column, protocol, latents)
+        noise = self.column_noise(first[0], column, protocol, first[1])
+        assert noise is not None
+        if first[1] == second[1]:
+            return noise.difference(a.recipe, b.recipe)
+        other = self.column_noise(second[0], column, protocol, second[1])
+        return change(noise, other, a.recipe) if other is not None and a.recipe == b.recipe else None
 
     def same_run(self, first: str, second: str, column: str, protocol: Protocol = "paper") -> bool:
         """Whether both cells are made of the same jobs."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from harness.jobs import Job
 from harness.plan.jobs import has_latents
+from harness.plan.registration import content_of, name_of, standing
 from harness.spec.benchmark import Benchmark, Protocol
 from harness.spec.experiment import Column, Experiment, Row
 from harness.spec.files import LoadedExperiment
@@ -96,6 +97,8 @@ class Study:
     file: str = "FILE"
     loaded: LoadedExperiment | None = None
     """The experiment's file, for the audit of its printed numbers."""
+    registers: tuple[str, Mapping[str, typing.Any]] = ("", {})
+    """The name and content of what a run of it registers."""
 
     def evaluations(self) -> Iterator[Evaluation]:
         for arm in self.arms:
@@ -168,6 +171,7 @@ def study_of(plan: Plan) -> Study:
         text=tuple(repr(document.data) for document in documents),
         file="/".join(plan.experiment.document.path.parts[-2:]),
         loaded=plan.experiment,
+        registers=(name_of(plan), content_of(plan)),
     )
 
 
@@ -179,6 +183,12 @@ def settled(study: Study, store: Store) -> Study:
         return replace(arm, evaluations={name: es for name, es in found.items() if es})
 
     return replace(study, arms=tuple(kept(arm) if arm.absent else arm for arm in study.arms))
+
+
+def registered(study: Study, store: Store) -> str:
+    """How the study stands to what was registered, in words; "" where there is nothing to register."""
+    name, content = study.registers
+    return standing(store, name, content).text if content.get("cells") else ""
 
 
 class Tracking(typing.Protocol):

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import combinations
 
+from harness.report.families import base_row
 from harness.report.measure import Unmeasured
 from harness.report.provenance import adopted
 from harness.report.results import BASE, Results
 from harness.report.types import Cell, Column, Row, Table, Tone
 from harness.report.words import (
-    MINUS,
     count,
     interval,
     p_value,
@@ -22,9 +21,8 @@ from harness.report.words import (
     signed_interval,
 )
 from harness.spec.benchmark import Protocol
-from harness.stats import Comparison, holm, questions_or_seeds
+from harness.stats import SeedNoise
 from harness.verdict import Outcome, judge
-from harness.verdict.claims import LEVEL
 from models.config import ProxyMirror
 
 ABSENT = {"failed": Outcome.FAILED, "not run": Outcome.NOT_RUN, "not defined": Outcome.NOT_DEFINED}
@@ -48,7 +46,10 @@ def measured_cell(results: Results, row: str, column: str, protocol: Protocol = 
     trained = row in results.arms and bool(results.arms[row].row.stages)
     delta = float(study.experiment.equivalence)
     part = results.part(column, protocol)
-    verdict = judge(value, reported, score.n, proxy=study.profile.proxy, delta=delta, trained=trained, part=part)
+    noise, source = borrowed_noise(results, row, column, protocol) if trained and value.seeds == 1 else (None, "")
+    verdict = judge(
+        value, reported, score.n, proxy=study.profile.proxy, delta=delta, trained=trained, noise=noise, source=source, part=part
+    )
     notes = list(found.lost)
     if part:
         notes.append(f"part of the benchmark: {part}")
@@ -73,6 +74,15 @@ def measured_cell(results: Results, row: str, column: str, protocol: Protocol = 
     )
 
 
+def borrowed_noise(results: Results, row: str, column: str, protocol: Protocol) -> tuple[SeedNoise | None, str]:
+    """For a row of one seed: how far apart seeds lie in the column's other rows, else in the paper's own runs; and whose it is."""
+    if (noise := results.seed_noise(row, column, protocol)) is not None:
+        return noise, "the column's other rows"
+    if (stated := results.study.experiment.spread.get(column)) is not None:
+        return SeedNoise((((stated.sd / 100) ** 2, stated.runs - 1.0),)), "the paper's own runs"
+    return None, ""
+
+
 def reported_cell(results: Results, row: str, column: str) -> Cell:
     reported = results.reported(row, column)
     if reported is None:
@@ -92,17 +102,9 @@ def delta_cell(results: Results, of: str, over: str, column: str, protocol: Prot
         scaled(comparison.interval),
         n=comparison.n,
         clusters=comparison.clusters,
-        seeds=min(comparison.seeds),
+        seeds=comparison.seeds,
         note=f"paired; p = {p_value(comparison.p)}",
     )
-
-
-def base_row(results: Results) -> str | None:
-    """The label under which the base model is measured, if it is: a row without stages, or the plan's own evaluation."""
-    for label, arm in results.arms.items():
-        if arm.row.stages == ():
-            return label
-    return BASE if results.study.base else None
 
 
 def own_base(results: Results) -> bool:
@@ -214,11 +216,10 @@ def main_notes(results: Results, protocol: Protocol) -> tuple[str, ...]:
         notes.append("One seed: intervals hold item noise only. Differences are between these trained models, not recipes.")
     elif seeds > 1:
         notes.append(
-            "Intervals hold item noise (questions, clustered by image) and seed noise (t over seeds, pooled over the rows of a "
-            "column: rows that share a training count as one, and a row and its continuation are compared by their own noise)."
+            "Intervals hold item noise (questions, clustered by image) and seed noise (t over seeds: each row's own variance, "
+            "moderated by that of all trainings of the column in the store; rows that share a training are compared seed by seed)."
         )
-        notes.append(f"Standard deviation between seeds, in points: {'; '.join(spreads(results, protocol))}. That rows differ in it is "
-            "expected of so few seeds and no proof of unequal noise.")
+        notes.append(f"Standard deviation between seeds, in points: {'; '.join(spreads(results, protocol))}.")
     notes += study.experiment.notes
     notes += [f"{sign} {text}" for sign, text in study.experiment.footnotes.items()]
     notes += [f"{label}: {arm.row.note}" for label, arm in results.arms.items() if arm.row.note]
@@ -255,163 +256,9 @@ def answered_by(results: Results, protocol: Protocol) -> list[str]:
     return notes
 
 
-# --- pairs ----------------------------------------------------------------------------------------------------------
-
-
-def pairs(results: Results, protocol: Protocol = "paper") -> dict[tuple[str, str, str], tuple[Comparison, float]]:
-    """(row, row, column) -> comparison and Holm's p over all of them. Rows that are the same run are no pair."""
-    tested = {
-        (second, first, column): comparison
-        for column in results.columns
-        for first, second in combinations(results.measured_rows(column, protocol), 2)
-        if not results.same_run(first, second, column, protocol)
-        and (comparison := results.pair(second, first, column, protocol)) is not None
-    }
-    return dict(zip(tested, zip(tested.values(), holm([c.p for c in tested.values()]))))
-
-
-def one_seed(results: Results) -> bool:
-    """Whether everything that is compared was trained once."""
-    return {min(comparison.seeds) for comparison, _ in pairs(results).values()} == {1}
-
-
-def pair_table(results: Results, protocol: Protocol = "paper") -> Table | None:
-    """Every two rows on the same questions."""
-    tested = pairs(results, protocol)
-    if not tested:
-        return None
-    own = [] if one_seed(results) else [Column("p, own seeds alone", note="without the noise of other rows' seeds, uncorrected")]
-    rows = [
-        Row(
-            f"{first} {MINUS} {second}",
-            (
-                *pair_cells(*tested[first, second, name], len(tested)),
-                *([own_cell(results, first, second, name, protocol)] if own else []),
-            ),
-            group=results.title(name),
-        )
-        for name in results.columns
-        for first, second, column in tested
-        if column == name
-    ]
-    test, example = next(iter(tested.values()))[0].test, next(iter(tested))
-    return Table(
-        f"pairs-{protocol}",
-        f"Paired differences in points, first minus second, with the uncorrected 95 % interval (t over clusters); p: {test}; "
-        f"p (Holm) and bold: corrected over all {count(len(tested), 'comparison')}{scale_word(results)}.",
-        (
-            Column("difference"),
-            Column("gained / lost", numeric=False),
-            Column("p"),
-            Column("p (Holm)"),
-            Column("differs?", numeric=False),
-            *own,
-        ),
-        tuple(rows),
-        stub="Pair",
-        notes=(
-            ("Gained / lost: questions that only the first, only the second row answers right (summed over seeds). "
-            "Differs: the Holm-adjusted p is at most 0.05; otherwise open, with how many questions between these two "
-            f"checkpoints (or seeds) would show a difference of the size seen four times in five at p ≤ 0.05 / {len(tested)}. Both answers to these questions, with the pictures:"),
-        ),
-        command=f'run.py samples {results.study.file} "{example[0]}" "{example[1]}"',
-    )
-
-
-def own_cell(results: Results, first: str, second: str, column: str, protocol: Protocol) -> Cell:
-    """Of several seeds: the pair by its own between-seed noise, which is little to go by, but borrows nothing."""
-    alone = results.pair(first, second, column, protocol, pooled=False)
-    return Cell("–", tone="muted") if alone is None else Cell(p_value(alone.p), alone.p)
-
-
-def against_base(results: Results, protocol: Protocol = "paper") -> dict[tuple[str, str], tuple[Comparison, float]]:
-    """(row, column) -> row minus the base model, with Holm's p over all of them; empty where the base is a row itself."""
-    tested = {
-        (row, column): comparison
-        for column in (results.columns if own_base(results) else ())
-        for row in results.measured_rows(column, protocol)
-        if (comparison := results.pair(row, BASE, column, protocol)) is not None
-    }
-    return dict(zip(tested, zip(tested.values(), holm([c.p for c in tested.values()]))))
-
-
-def base_table(results: Results, protocol: Protocol = "paper") -> Table | None:
-    """Every row against the checkpoint that all training starts from."""
-    tested = against_base(results, protocol)
-    if not tested:
-        return None
-    rows = [
-        Row(
-            label,
-            tuple(
-                pair_cells(*tested[label, name], len(tested))[0] if (label, name) in tested else Cell("–", tone="muted")
-                for name in results.columns
-            ),
-        )
-        for label in results.arms
-        if any(row == label for row, _ in tested)
-    ]
-    return Table(
-        f"base-{protocol}",
-        f"Each row minus the base model, in points with the uncorrected 95 % interval; bold: p ≤ 0.05 after Holm over these "
-        f"{len(tested)}{scale_word(results)}.",
-        tuple(Column(results.title(name)) for name in results.columns),
-        tuple(rows),
-        stub="Row",
-    )
-
-
-def pair_cells(comparison: Comparison, adjusted: float, family: int) -> list[Cell]:
-    decided = adjusted <= LEVEL
-    exact = f"McNemar exact p = {p_value(comparison.p_mcnemar)}; " if comparison.p_mcnemar is not None else ""
-    note = f"{exact}{comparison.test} p = {p_value(comparison.p)}; gained {comparison.gained}, lost {comparison.lost}"
-    verdict = Cell("yes", tone="strong") if decided else undecided(comparison, family)
-    return [
-        Cell(
-            signed(comparison.difference),
-            100 * comparison.difference,
-            signed_interval(comparison.interval),
-            scaled(comparison.interval),
-            n=comparison.n,
-            clusters=comparison.clusters,
-            seeds=min(comparison.seeds),
-            note=note,
-            tone="strong" if decided else "plain",
-        ),
-        Cell(f"{comparison.gained} / {comparison.lost}"),
-        Cell(p_value(comparison.p), comparison.p),
-        Cell(p_value(adjusted), adjusted),
-        verdict,
-    ]
-
-
-def undecided(comparison: Comparison, family: int) -> Cell:
-    """What would show a difference of the size seen, at the level that one of `family` comparisons must reach."""
-    level = 1 - LEVEL / family
-    decision = questions_or_seeds(comparison.difference, comparison.variance, comparison.n, level=level)
-    ways = []
-    if decision.questions is not None:
-        ways.append(f"~{rounded(decision.questions):,} questions" if decision.questions < MANY else f"over {MANY:,} questions")
-    if decision.seeds is not None:
-        ways.append(f"{decision.seeds} seeds")
-    needs = f"open; needs {' or '.join(ways)}" if ways else "open"
-    text = needs if comparison.difference else "no difference seen"
-    return Cell(text, note=str(decision), tone="muted")
-
-
-MANY = 100_000
-"""Questions that no benchmark of this kind has; a larger forecast says nothing more."""
-
-
 def scale_word(results: Results) -> str:
     """For captions, which stand alone where a table is taken out of its page."""
     return "; proxy scale" if results.study.profile.proxy else ""
-
-
-def rounded(number: int) -> int:
-    """Two leading digits: a forecast is no count."""
-    digits = max(0, len(str(number)) - 2)
-    return round(number, -digits)
 
 
 # --- answers --------------------------------------------------------------------------------------------------------

@@ -168,7 +168,7 @@ class Drawing:
 
 @dataclass(frozen=True)
 class Report:
-    """headline: first lines, most important first. main: the section that holds the paper's table."""
+    """conclusion: the first paragraph. headline: first lines, where there is no conclusion. main: the section that holds the paper's table."""
 
     name: str
     label: str
@@ -182,6 +182,7 @@ class Report:
     """Shown above everything: an overridden result, missing MLflow."""
     links: dict[str, str] = field(default_factory=dict)
     profile: str = ""
+    conclusion: str = ""
     drawings: tuple[Drawing, ...] = ()
     paper: bool = True
     """Whether these are the paper's rows, all of them, as the recipe has them."""

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field, ValidationInfo, field_validator, mod
 from harness.characters import shown
 from harness.spec.benchmark import Protocol
 from harness.spec.claims import Claim
+from harness.spec.comparisons import Comparison
 from harness.spec.errors import show
 from harness.spec.recipe import StageName
 from harness.spec.reported import ReportedValue
@@ -204,6 +205,13 @@ class Measurement(Frozen):
     reported: tuple[Quantity, ...]
 
 
+class Spread(Frozen):
+    """How far apart the paper's own runs of one row lie on a column: their standard deviation, in points, over so many runs."""
+
+    sd: NonNegative
+    runs: Annotated[int, Field(ge=2)]
+
+
 class Experiment(Frozen):
     """table, figure, controls: one of them names the experiment ("3c").
 
@@ -225,6 +233,12 @@ class Experiment(Frozen):
     rows: tuple[Row, ...] = Field(min_length=1)
     cells: tuple[str, ...] = ()
     claims: tuple[Claim, ...] = ()
+    comparisons: tuple[Comparison, ...] = ()
+    """What the table is about; left out, see `harness.spec.comparisons.comparisons_of`."""
+    full: str | None = None
+    """The row that is the table's own full method, where its claims do not say."""
+    spread: dict[str, Spread] = Field(default_factory=dict)
+    """Column → how far apart the paper's own runs lie, where it says so."""
     plot: Plot | None = None
     maps: Maps | None = None
     measure: Measurement | None = None

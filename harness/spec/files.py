@@ -7,13 +7,17 @@ project's own.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
+from pydantic import BaseModel
+
 from harness.spec.benchmark import Benchmark
 from harness.spec.claims import form_of
+from harness.spec.comparisons import BASE, Against, Trend, comparison_form
 from harness.spec.errors import SpecError, dotted, show, unknown, validate
 from harness.spec.experiment import Experiment
 from harness.spec.profile import Profile
@@ -125,7 +129,8 @@ def load_experiment(path: Path) -> LoadedExperiment:
         raise SpecError(f"{document.where()}: an experiment is a mapping (table:, title:, columns:, rows:)")
     data = {**document.data}
     data["rows"] = _rows(document, data.get("rows"))
-    data["claims"] = _claims(document, data.get("claims"))
+    data["claims"] = _typed(document, data.get("claims"), "claims", form_of)
+    data["comparisons"] = _typed(document, data.get("comparisons"), "comparisons", comparison_form)
 
     def place(at: tuple[str | int, ...], message: str) -> str:
         return f"{document.where(*_through_label(document.data, at))}: {dotted(at)}"
@@ -149,23 +154,24 @@ def _rows(document: Document, written: Any) -> Any:
     return rows
 
 
-def _claims(document: Document, written: Any) -> Any:
+def _typed(document: Document, written: Any, name: str, form: Callable[[Any], type[BaseModel]]) -> Any:
+    """A list of mappings, each of the form that its own key names."""
     if written is None:
         return []
     if not isinstance(written, list):
-        raise SpecError(f"{document.where('claims')}: claims: must be a list")
-    claims = []
-    for i, claim in enumerate(written):
+        raise SpecError(f"{document.where(name)}: {name}: must be a list")
+    typed = []
+    for i, one in enumerate(written):
         try:
-            form = form_of(claim)
+            found = form(one)
         except ValueError as error:
-            raise SpecError(f"{document.where('claims', i)}: claims[{i}]: {error}") from None
-        claims.append(validate(form, claim, partial(_place_in_claim, document, i)))
-    return claims
+            raise SpecError(f"{document.where(name, i)}: {name}[{i}]: {error}") from None
+        typed.append(validate(found, one, partial(_place_in_list, document, name, i)))
+    return typed
 
 
-def _place_in_claim(document: Document, number: int, at: tuple[str | int, ...], message: str) -> str:
-    return document.place(("claims", number, *at))
+def _place_in_list(document: Document, name: str, number: int, at: tuple[str | int, ...], message: str) -> str:
+    return document.place((name, number, *at))
 
 
 def _check_names(loaded: LoadedExperiment) -> None:
@@ -197,6 +203,17 @@ def _check_names(loaded: LoadedExperiment) -> None:
         for name in claim.on if claim.on != "all" else ():
             if name not in columns:
                 raise loaded.error(unknown(f'no such column "{name}"', name, columns, "columns"), "claims", i, "on")
+    for i, comparison in enumerate(spec.comparisons):
+        for name in comparison.names:
+            if name not in labels and not (isinstance(comparison, Against) and name == comparison.against == BASE):
+                raise loaded.error(unknown(f'no such row "{name}"', name, labels, "rows"), "comparisons", i)
+            if isinstance(comparison, Trend) and spec.row(name).x is None:
+                raise loaded.error(f'row "{name}" has no x: a trend runs along the rows\' x', "comparisons", i, "trend")
+    if spec.full is not None and spec.full not in labels:
+        raise loaded.error(unknown(f'no such row "{spec.full}"', spec.full, labels, "rows"), "full")
+    for name in spec.spread:
+        if name not in columns:
+            raise loaded.error(unknown(f'no such column "{name}"', name, columns, "columns"), "spread", name)
 
 
 def _through_label(data: Any, path: tuple[str | int, ...]) -> tuple[str | int, ...]:

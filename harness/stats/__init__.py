@@ -8,26 +8,29 @@ result says so.
 
 from harness.stats.answers import Answers, UnmatchedIds, align
 from harness.stats.intervals import Estimate, Interval, binomial_tail, estimate, wilson
-from harness.stats.paired import Comparison, compare, holm, mcnemar_exact, sign_flip
-from harness.stats.power import Decision, questions_or_seeds
-from harness.stats.seeds import SeedNoise, families
+from harness.stats.paired import Comparison, Family, compare, contrast, holm, mcnemar_exact, sign_flip
+from harness.stats.power import smallest_shown
+from harness.stats.seeds import Prior, SeedNoise, families, one_a_family
 
 __all__ = [
     "Answers",
     "Comparison",
-    "Decision",
     "Estimate",
+    "Family",
     "Interval",
+    "Prior",
     "SeedNoise",
     "UnmatchedIds",
     "align",
     "binomial_tail",
     "compare",
+    "contrast",
     "estimate",
     "families",
     "holm",
     "mcnemar_exact",
-    "questions_or_seeds",
+    "one_a_family",
     "sign_flip",
+    "smallest_shown",
     "wilson",
 ]

@@ -36,22 +36,25 @@ class Interval:
 class Variance:
     """Parts of the variance of a grand mean over questions and seeds (two-way layout).
 
-    item: from the questions drawn. seed: from the seeds drawn, None with one seed. residual: the part that both of them
-    already contain. clusters: degrees of freedom of `item` plus one. seed_dof: those of `seed`, seeds - 1 unless pooled.
+    item: from the questions drawn. noise: from the seeds drawn, of the mean over all of them; None with one seed. residual:
+    the part that both of them already contain. clusters: degrees of freedom of `item` plus one.
     """
 
     item: float
-    seed: float | None
+    noise: SeedNoise | None
     residual: float
     clusters: int
     seeds: int
-    seed_dof: int = 0
 
-    def pooled(self, noise: SeedNoise | None) -> Variance:
-        """With the seed noise of all rows of a table in place of this one's own."""
+    def with_noise(self, noise: SeedNoise | None) -> Variance:
+        """With this variance of one seed in place of what the seeds at hand show by themselves."""
         if noise is None or self.seeds < 2:
             return self
-        return replace(self, seed=noise.variance / self.seeds, seed_dof=noise.dof)
+        return replace(self, noise=noise.times(1 / self.seeds))
+
+    @property
+    def seed(self) -> float | None:
+        return None if self.noise is None else self.noise.variance
 
     @property
     def total(self) -> float:
@@ -61,16 +64,17 @@ class Variance:
         return max(self.item + self.seed - self.residual, self.item, self.seed)
 
     def quantile(self, level: float) -> float:
-        """How many standard errors hold `level` of the repetitions: Cochran's mean of the t quantiles of both parts.
+        """How many standard errors hold `level` of the repetitions: Cochran's mean of the t quantiles of all parts.
 
         Satterthwaite's single number of degrees of freedom is too bold for two or three seeds: simulated tests rejected
         a true null hypothesis 11 times in 100 instead of 5.
         """
         item_t = t_quantile(level, max(self.clusters - 1, 1))
-        if not self.seed:
+        if self.noise is None or self.noise.variance == 0:
             return item_t
-        items = max(self.total - self.seed, 0.0)
-        return (items * item_t + self.seed * t_quantile(level, self.seed_dof or self.seeds - 1)) / (items + self.seed)
+        items = max(self.total - self.noise.variance, 0.0)
+        seeds = sum(variance * t_quantile(level, dof) for variance, dof in self.noise.parts)
+        return (items * item_t + seeds) / (items + self.noise.variance)
 
     def p_value(self, difference: float) -> float:
         """Two-sided p of `difference` = 0, the inversion of `quantile`."""
@@ -138,22 +142,22 @@ def two_way_variance(values: np.ndarray, cluster_index: np.ndarray) -> Variance:
     if seeds == 1:
         return Variance(item, None, 0.0, clusters, 1)
     by_seed = values.mean(axis=1)
-    seed = float(by_seed.var(ddof=1)) / seeds
     rest = values - by_item - by_seed[:, None] + grand
     squares = sum(float((per_cluster(row) ** 2).sum()) for row in rest)
     residual = correction * seeds / (seeds - 1) * squares / (n * seeds) ** 2
-    return Variance(item, seed, residual, clusters, seeds)
+    return Variance(item, SeedNoise.own(list(by_seed)).times(1 / seeds), residual, clusters, seeds)
 
 
 def estimate(runs: Sequence[Answers] | Answers, level: float = 0.95, noise: SeedNoise | None = None) -> Estimate:
-    """The mean over questions and seeds; one `Answers` per seed. noise: that of a table's rows (`SeedNoise.within`).
+    """The mean over questions and seeds; one `Answers` per seed. noise: of one seed (`Prior.moderated`);
+    left out, what these seeds show by themselves.
 
     The interval is Wilson's at the effective sample size p(1-p)/variance, shortened by (z/t)^2 for few clusters or seeds
     (Korn and Graubard 1998), and never longer than the number of questions.
     """
     runs = [runs] if isinstance(runs, Answers) else list(runs)
     values, first = align(runs), runs[0]
-    variance = two_way_variance(values, first.cluster_index).pooled(noise)
+    variance = two_way_variance(values, first.cluster_index).with_noise(noise)
     mean, n = float(values.mean()), len(first)
     spread = mean * (1 - mean)
     if spread == 0 or variance.total == 0:

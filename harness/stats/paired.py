@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 from scipy import special
@@ -22,6 +24,7 @@ class Comparison:
     """first minus second, both as means over the same questions.
 
     gained, lost: questions only the first, only the second answered right (with several seeds: summed over seeds).
+    seeds: how many trainings of each row.
     p: of the test named in `test`. p_mcnemar: exact, one seed only; ignores shared images.
     """
 
@@ -31,7 +34,7 @@ class Comparison:
     test: str
     n: int
     clusters: int
-    seeds: tuple[int, int]
+    seeds: int
     gained: int
     lost: int
     variance: Variance
@@ -104,57 +107,61 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
+@dataclass(frozen=True)
+class Family:
+    """Tests that are corrected together. raw: name -> uncorrected p."""
+
+    raw: Mapping[Any, float]
+
+    @cached_property
+    def adjusted(self) -> dict[Any, float]:
+        """Name -> p after Holm over all of them."""
+        return dict(zip(self.raw, holm(list(self.raw.values())), strict=True))
+
+    def with_p(self, name: Hashable, p: float) -> float:
+        """What the correction makes of p, were it this test's: of a margin, say, where the test is of a difference."""
+        return Family({**self.raw, name: p}).adjusted[name]
+
+
 def compare(
     first: Sequence[Answers] | Answers,
     second: Sequence[Answers] | Answers,
     level: float = 0.95,
     noise: SeedNoise | None = None,
 ) -> Comparison:
-    """Paired by question, and by seed where both have the same number of them (give them in the order of their seeds).
-
-    noise: the seed noise of such differences, from a table's rows (`SeedNoise.of_differences`).
-
-    One seed each: a cluster sign-flip test, about these two trained models only. Several: a t-test on the two-way
-    variance, about the two recipes. Raises UnmatchedIds when the questions differ.
-    """
+    """first minus second, paired by question, and by seed: give both the same seeds in the same order."""
     a = [first] if isinstance(first, Answers) else list(first)
     b = [second] if isinstance(second, Answers) else list(second)
-    values = align([*a, *b])
-    ours, theirs, index = values[: len(a)], values[len(a) :], a[0].cluster_index
-    n = ours.shape[1]
-    if len(a) == len(b):
-        variance = two_way_variance(ours - theirs, index).pooled(noise)
-    else:
-        variance = _unpaired_seeds(ours, theirs, index)
-    difference = float(ours.mean() - theirs.mean())
+    return contrast([(1.0, a), (-1.0, b)], level, noise)
+
+
+def contrast(
+    rows: Sequence[tuple[float, Sequence[Answers]]], level: float = 0.95, noise: SeedNoise | None = None
+) -> Comparison:
+    """The weighted sum of several rows' means; weights sum to 0. Every row holds the same seeds in the same order.
+
+    noise: variance between seeds of one seed's sum (`SeedNoise.combined`); left out, what these seeds show by themselves.
+
+    One seed each: a cluster sign-flip test, about these trained models only. Several: a t-test on the two-way variance,
+    about the recipes. Raises UnmatchedIds when the questions differ.
+    """
+    seeds = len(rows[0][1])
+    if any(len(runs) != seeds for _, runs in rows):
+        raise ValueError(f"rows of {' and '.join(str(len(runs)) for _, runs in rows)} seeds; give those that all of them have")
+    values = align([run for _, runs in rows for run in runs]).reshape(len(rows), seeds, -1)
+    index = rows[0][1][0].cluster_index
+    combined = np.tensordot(np.array([weight for weight, _ in rows]), values, axes=1)
+    n, difference = combined.shape[1], float(sum(weight * row.mean() for (weight, _), row in zip(rows, values)))
+    variance = two_way_variance(combined, index).with_noise(noise)
     # A sample without any discordant question is no proof that there are none: at least one gained and one lost.
-    floor = 2.0 / (n * variance.clusters)
-    variance = replace(variance, item=max(variance.item, floor))
+    variance = replace(variance, item=max(variance.item, 2.0 / (n * variance.clusters)))
     half = variance.quantile(level) * math.sqrt(variance.total)
     interval = Interval(max(-1.0, difference - half), min(1.0, difference + half), level)
-    if len(a) == len(b):
-        gained, lost = int(((ours - theirs) > 0).sum()), int(((ours - theirs) < 0).sum())
-    else:
-        shift = ours.mean(axis=0) - theirs.mean(axis=0)
-        gained, lost = int((shift > 0).sum()), int((shift < 0).sum())
-    if len(a) == len(b) == 1:
-        totals = np.bincount(index, weights=ours[0] - theirs[0], minlength=variance.clusters)
-        p, test, exact = sign_flip(totals), "sign flip by cluster", mcnemar_exact(gained, lost)
+    gained, lost = int((combined > 0).sum()), int((combined < 0).sum())
+    if seeds == 1:
+        totals = np.bincount(index, weights=combined[0], minlength=variance.clusters)
+        p, test = sign_flip(totals), "sign flip by cluster"
+        exact = mcnemar_exact(gained, lost) if len(rows) == 2 else None
     else:
         p, test, exact = variance.p_value(difference), "t over seeds and clusters", None
-    return Comparison(
-        difference, interval, p, test, n, variance.clusters, (len(a), len(b)), gained, lost, variance, exact
-    )
-
-
-def _unpaired_seeds(ours: np.ndarray, theirs: np.ndarray, index: np.ndarray) -> Variance:
-    """Rows with different numbers of seeds: item noise of the mean difference, seed noise of each side added."""
-    item = two_way_variance((ours.mean(axis=0) - theirs.mean(axis=0))[None], index)
-    parts = [(side.mean(axis=1).var(ddof=1) / len(side), len(side)) for side in (ours, theirs) if len(side) > 1]
-    # A side with one seed borrows the other side's seed noise: unknown is not zero.
-    if len(parts) == 1:
-        variance, count = parts[0]
-        parts.append((variance * count, count))
-    seed = float(sum(part for part, _ in parts))
-    dof = seed**2 / sum(part**2 / (count - 1) for part, count in parts) if seed else min(c for _, c in parts) - 1
-    return Variance(item.item, seed, 0.0, item.clusters, max(2, math.floor(dof) + 1))
+    return Comparison(difference, interval, p, test, n, variance.clusters, seeds, gained, lost, variance, exact)

@@ -52,6 +52,10 @@ class Store:
         """Where the job lives or would live. Two slugs of one key share the folder of whoever came first."""
         return self._find(job.kind, job.key) or self.root / job.kind / job.name
 
+    def find(self, kind: str, key: str) -> Path | None:
+        """The folder of a job by kind and key; None when the store has none."""
+        return self._find(kind, key)
+
     def _find(self, kind: str, key: str) -> Path | None:
         known = self._folders.get((kind, key[:12]))
         if known is None:

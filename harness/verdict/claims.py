@@ -2,8 +2,8 @@
 
 On reported numbers a claim is arithmetic: it holds or fails as printed, rounding allowed for. On regenerated numbers it
 holds when every difference it needs is shown by a paired test, fails when the opposite of one is shown, and is
-undetermined otherwise. Shown means what it means in the table of pairs beside it: p corrected after Holm over all pairs of
-the table (within the claim, for a pair that stands in no table).
+undetermined otherwise. Shown means what it means in the table beside it: p corrected after Holm over the comparisons that
+the table declares (over the claim's own tests, for a pair that is not among them), margins and closeness included.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
+from itertools import combinations
 
 from harness.spec.claims import (
     BelowChance,
@@ -29,7 +30,7 @@ from harness.spec.claims import (
     Worst,
 )
 from harness.spec.reported import Reported
-from harness.stats import Comparison, Estimate, holm
+from harness.stats import Comparison, Estimate, Family
 
 LEVEL = 0.05
 
@@ -253,8 +254,6 @@ def _if(condition: bool) -> Holds:
 
 Pair = Callable[[str, str, str], Comparison | None]
 """(row, row, column) -> paired comparison; None where one of the two has no value."""
-Adjusted = Mapping[tuple[str, str, str], float]
-"""(row, row, column), either way round -> p corrected after Holm over a whole table."""
 Value = Callable[[str, str], Estimate | None]
 """(row, column) -> what was measured, if anything was."""
 
@@ -269,21 +268,23 @@ def judge_measured(
     proxy: bool,
     delta: float,
     chance: Mapping[str, float] | None = None,
-    adjusted: Adjusted | None = None,
+    family: Family | None = None,
 ) -> ClaimResult:
-    """delta: points within which values count as the same. rows: those that `best` and `worst` range over. adjusted: the
-    table's own corrected p."""
+    """delta: points within which values count as the same. rows: those that `best` and `worst` range over. family: the
+    comparisons that the table declares, by (row, row, column)."""
     wanted = columns_of(claim, columns)
-    known = adjusted or {}
+    shown = Shown(family or Family({}))
     basis = "regenerated at proxy scale" if proxy else "regenerated"
     pairs = ordered_pairs(claim, rows)
     if isinstance(claim, MeanDelta):
         parts = _measured_mean(claim, pair, value, wanted, proxy, delta)
     elif pairs is not None:
-        parts = tuple(_measured_order(pairs, pair, value, wanted, known))
+        parts = tuple(_measured_order(pairs, pair, value, wanted, shown))
+    elif isinstance(claim, Margin | Close):
+        parts = tuple(_measured_bounds(claim, pair, value, wanted, shown))
     else:
         parts = tuple(
-            Part(column, *_measured_number(claim, pair, value, column, proxy, delta, chance or {}, known)) for column in wanted
+            Part(column, *_measured_number(claim, pair, value, column, proxy, delta, chance or {}, shown)) for column in wanted
         )
     return ClaimResult(claim, basis, parts)
 
@@ -294,35 +295,56 @@ def _without(value: Value, rows: Sequence[str], column: str) -> str:
     return f"no value for {', '.join(missing) or ' or '.join(rows)}"
 
 
-def _corrected(first: str, second: str, column: str, table: Adjusted) -> float | None:
-    return table.get((first, second, column), table.get((second, first, column)))
+@dataclass(frozen=True)
+class Shown:
+    """Corrects the p of a claim's tests."""
+
+    family: Family
+
+    def corrected(self, tests: Mapping[tuple[str, str, str], float]) -> dict[tuple[str, str, str], float]:
+        """(row, row, column) -> corrected p. A pair that the table declares, either way round, is corrected in the table's
+        family, with this p in its place; the others are corrected together."""
+        found, rest = {}, {}
+        for (first, second, column), p in tests.items():
+            names = ((first, second, column), (second, first, column))
+            declared = next((name for name in names if name in self.family.raw), None)
+            if declared is None:
+                rest[first, second, column] = p
+            else:
+                found[first, second, column] = self.family.with_p(declared, p)
+        return {**found, **Family(rest).adjusted}
 
 
 def _measured_order(
-    pairs: Sequence[tuple[str, str]], pair: Pair, value: Value, columns: Sequence[str], table: Adjusted
+    pairs: Sequence[tuple[str, str]], pair: Pair, value: Value, columns: Sequence[str], shown: Shown
 ) -> Iterator[Part]:
-    tested = {(column, a, b): pair(a, b, column) for column in columns for a, b in pairs}
+    tested = {(a, b, column): pair(a, b, column) for column in columns for a, b in pairs}
     known = {key: comparison for key, comparison in tested.items() if comparison is not None}
-    adjusted = dict(zip(known, holm([comparison.p for comparison in known.values()])))
-    for column, a, b in known:
-        if (p := _corrected(a, b, column, table)) is not None:
-            adjusted[column, a, b] = p
+    corrected = shown.corrected({key: comparison.p for key, comparison in known.items()})
     for column in columns:
-        mine = [(a, b, known[column, a, b]) for a, b in pairs if (column, a, b) in known]
-        missing = [row for a, b in pairs if (column, a, b) not in known for row in (a, b)]
-        shown = {(a, b): adjusted[column, a, b] <= LEVEL for a, b, _ in mine}
-        opposed = [(a, b, c) for a, b, c in mine if c.difference < 0 and shown[a, b]]
-        open_ = [(a, b, c) for a, b, c in mine if not (c.difference > 0 and shown[a, b])]
+        mine = [(a, b, known[a, b, column], corrected[a, b, column]) for a, b in pairs if (a, b, column) in known]
+        missing = [row for a, b in pairs if (a, b, column) not in known for row in (a, b)]
+        opposed = [one for one in mine if one[2].difference < 0 and one[3] <= LEVEL]
+        open_ = [one for one in mine if not (one[2].difference > 0 and one[3] <= LEVEL)]
         if not pairs:
             yield Part(column, Holds.NOT_JUDGED, "no two rows to compare")
         elif opposed:
-            yield Part(column, Holds.FAILS, ", ".join(f"{a} - {b} = {points(c)}" for a, b, c in opposed))
+            yield Part(column, Holds.FAILS, _said(opposed))
         elif missing:
             yield Part(column, Holds.NOT_JUDGED, _without(value, missing, column))
         elif open_:
-            yield Part(column, Holds.UNDETERMINED, ", ".join(f"{a} - {b} = {points(c)}" for a, b, c in open_))
+            yield Part(column, Holds.UNDETERMINED, _said(open_))
         else:
-            yield Part(column, Holds.HOLDS, ", ".join(f"{a} - {b} = {points(c)}" for a, b, c in mine))
+            yield Part(column, Holds.HOLDS, _said(mine))
+
+
+def _said(tests: Sequence[tuple[str, str, Comparison, float]]) -> str:
+    return ", ".join(f"{a} - {b} = {points(c)}, {shown_p(p)}" for a, b, c, p in tests)
+
+
+def shown_p(p: float) -> str:
+    """A corrected p."""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
 
 
 def points(comparison: Comparison) -> str:
@@ -330,6 +352,38 @@ def points(comparison: Comparison) -> str:
     found = (comparison.difference, comparison.interval.low, comparison.interval.high)
     middle, low, high = (f"{100 * number:+.1f}" if f"{100 * number:.1f}" not in ("0.0", "-0.0") else "0.0" for number in found)
     return f"{middle} [{low}, {high}]"
+
+
+def _measured_bounds(
+    claim: Margin | Close, pair: Pair, value: Value, columns: Sequence[str], shown: Shown
+) -> Iterator[Part]:
+    """A lead of at least so much, or rows within so much of each other: the difference is tested against the bound itself."""
+    bound = float(claim.at_least if isinstance(claim, Margin) else claim.within) / 100
+    rows = [(claim.margin, claim.over)] if isinstance(claim, Margin) else list(combinations(claim.close, 2))
+    tested = {(a, b, column): pair(a, b, column) for column in columns for a, b in rows}
+    known = {key: comparison for key, comparison in tested.items() if comparison is not None}
+    room = {
+        key: c.difference - bound if isinstance(claim, Margin) else bound - abs(c.difference) for key, c in known.items()
+    }
+    raw = {
+        key: c.p if bound == 0 and isinstance(claim, Margin) else c.variance.p_value(room[key]) for key, c in known.items()
+    }
+    corrected = shown.corrected(raw)
+    for column in columns:
+        missing = [row for a, b in rows if (a, b, column) not in known for row in (a, b)]
+        if missing:
+            yield Part(column, Holds.NOT_JUDGED, _without(value, missing, column))
+            continue
+        mine = [(a, b, known[a, b, column], corrected[a, b, column], room[a, b, column] > 0) for a, b in rows]
+        failed = [one[:4] for one in mine if one[3] <= LEVEL and not one[4]]
+        open_ = [one[:4] for one in mine if one[3] > LEVEL]
+        against = f" (of a lead of {100 * bound:g})" if isinstance(claim, Margin) and bound else ""
+        if failed or open_:
+            outcome = Holds.FAILS if failed else Holds.UNDETERMINED
+            yield Part(column, outcome, _said(failed or open_) + against)
+        else:
+            widest = max(mine, key=lambda one: abs(one[2].difference))
+            yield Part(column, Holds.HOLDS, _said([widest[:4]]) + against)
 
 
 def _measured_number(
@@ -340,28 +394,23 @@ def _measured_number(
     proxy: bool,
     delta: float,
     chance: Mapping[str, float],
-    table: Adjusted,
+    shown: Shown,
 ) -> tuple[Holds, str]:
     match claim:
-        case Margin() | DeltaEquals():
-            first, second = (
-                (claim.margin, claim.over) if isinstance(claim, Margin) else (claim.delta_equals, claim.minus)
-            )
+        case DeltaEquals():
+            first, second = claim.delta_equals, claim.minus
             comparison = pair(first, second, column)
             if comparison is None:
                 return Holds.NOT_JUDGED, _without(value, (first, second), column)
             low, high = 100 * comparison.interval.low, 100 * comparison.interval.high
-            shown = f"{first} - {second} = {points(comparison)}"
-            if isinstance(claim, Margin):
-                least = float(claim.at_least)
-                return _from_interval(low >= least, high < least), shown
+            p = shown.corrected({(first, second, column): comparison.p})[first, second, column]
+            text = _said([(first, second, comparison, p)])
             if proxy:  # the direction alone, as the table of pairs shows it
-                p = _corrected(first, second, column, table)
                 above = comparison.difference > 0
-                if (comparison.p if p is None else p) > LEVEL:
-                    return Holds.UNDETERMINED, shown + DIRECTION_ONLY
-                return _if(above == (claim.points > 0)), shown + DIRECTION_ONLY
-            return _difference(float(claim.points), low, high, proxy, delta), shown
+                if p > LEVEL:
+                    return Holds.UNDETERMINED, text + DIRECTION_ONLY
+                return _if(above == (claim.points > 0)), text + DIRECTION_ONLY
+            return _difference(float(claim.points), low, high, proxy, delta), text
         case Equals():
             found = value(claim.equals, column)
             if proxy or found is None:
@@ -370,31 +419,16 @@ def _measured_number(
                     "a value of the paper is not comparable at proxy scale" if proxy else "no value",
                 )
             low, high = 100 * found.interval.low, 100 * found.interval.high
-            wanted, shown = float(claim.points), f"{100 * found.mean:.1f} [{low:.1f}, {high:.1f}]"
-            return _from_interval(wanted - delta <= low and high <= wanted + delta, not low <= wanted <= high), shown
-        case Close():
-            within, worst, outcomes = float(claim.within), "", []
-            for i, first in enumerate(claim.close):
-                for second in claim.close[i + 1 :]:
-                    comparison = pair(first, second, column)
-                    if comparison is None:
-                        return Holds.NOT_JUDGED, _without(value, (first, second), column)
-                    low, high = 100 * comparison.interval.low, 100 * comparison.interval.high
-                    outcomes.append(_from_interval(-within <= low and high <= within, low > within or high < -within))
-                    if outcomes[-1] is not Holds.HOLDS or not worst:
-                        worst = f"{first} - {second} = {points(comparison)}"
-            for outcome in (Holds.FAILS, Holds.UNDETERMINED):
-                if outcome in outcomes:
-                    return outcome, worst
-            return Holds.HOLDS, worst
+            wanted, text = float(claim.points), f"{100 * found.mean:.1f} [{low:.1f}, {high:.1f}]"
+            return _from_interval(wanted - delta <= low and high <= wanted + delta, not low <= wanted <= high), text
         case BelowChance():
             found = value(claim.below_chance, column)
             if found is None or column not in chance:
                 return Holds.NOT_JUDGED, "no value" if found is None else "the level of guessing is unknown"
             low, high, level = 100 * found.interval.low, 100 * found.interval.high, chance[column]
-            shown = f"{100 * found.mean:.1f} [{low:.1f}, {high:.1f}] against {level:.1f} by guessing"
+            text = f"{100 * found.mean:.1f} [{low:.1f}, {high:.1f}] against {level:.1f} by guessing"
             # "No better than guessing" is shown by an interval that ends at or below it, refuted by one that starts above.
-            return _from_interval(high <= level, low > level), shown
+            return _from_interval(high <= level, low > level), text
     return Holds.NOT_JUDGED, f"no rule for claims of the form {claim.form}"
 
 

@@ -109,7 +109,8 @@ def test_measured_and_reported_values_stand_side_by_side_without_a_verdict(world
 
 
 def test_the_first_lines_say_what_the_numbers_are_of_and_where_a_benchmark_leaves_no_room(world):
-    bullets = [line for line in text(world[2]).splitlines() if line.startswith("- ")]
+    detail = text(world[2]).partition("<summary>In detail</summary>")[2]
+    bullets = [line for line in detail.splitlines() if line.startswith("- ")]
     assert bullets[0].startswith("- Proxy scale: a tiny model on procedural scenes.") and "One seed:" in bullets[0]
     care = next(line for line in bullets if line.startswith("- Read with care"))
     assert care.startswith("- Read with care: the base model is not shown to be 10 points above guessing on MMVP")
@@ -134,14 +135,63 @@ def test_the_report_says_in_which_rows_the_teachers_latents_have_collapsed(world
 def test_every_row_is_held_against_the_base_model_it_was_trained_from(world):
     line = next(line for line in text(world[2]).splitlines() if line.startswith("- Against the base model"))
     assert "(12 cells, paired)" in line and "above it:" in line and "below it:" in line
-    assert "Each row minus the base model" in text(world[2])
+    assert "| Joint Train − Base model |" in text(world[2])
 
 
 def test_a_note_names_the_command_that_shows_the_questions_themselves(world):
-    command = 'run.py samples experiments/table3c.yaml "Stage 2 Only" "Stage 1 Only"'
+    command = 'run.py samples experiments/table3c.yaml "Stage 1 Only" "Two-stage (Ours)"'
     assert f"`{command}`" in text(world[2]) and r"\`" not in text(world[2])
     assert f"<code>{command.replace(chr(34), '&#34;')}</code>" in text(world[2], "html")
-    assert r"\texttt{run.py samples experiments/table3c.yaml {\char34}Stage 2 Only{\char34}" in text(world[2], "tex")
+    assert r"\texttt{run.py samples experiments/table3c.yaml {\char34}Stage 1 Only{\char34}" in text(world[2], "tex")
+
+
+def test_a_report_begins_with_a_conclusion_then_its_table_chart_and_answers_and_folds_the_rest(world):
+    for suffix, fold in (("md", "<details>"), ("html", '<details class="fold"')):
+        page = text(world[2], suffix)
+        places = [page.index(words) for words in ("Conclusion.", "Two-stage (Ours)", "What the results say.", fold)]
+        assert places == sorted(places)
+    head = text(world[2]).partition("<details>")[0]
+    assert "It could show" in head or "it could show gaps of about" in head
+    assert "| Did training teach? |" in head and "| Room? |" in head and "## " not in head
+    assert r"\textbf{Conclusion.}" in text(world[2], "tex")
+
+
+def test_declared_comparisons_are_corrected_together_and_the_other_pairs_are_exploratory(world):
+    page = text(world[2])
+    assert "p after Holm over these 21 tests" in page, "three rows against the full method and four against the base, on three columns"
+    assert "Exploratory: 9 pairs that the table does not declare" in page
+    assert "| Joint Train − Two-stage (Ours) |" in page and "| Joint Train − Stage 2 Only |" in page
+    assert "needs ~" not in page, "no forecast from the difference that was seen"
+    assert "Smallest difference that a comparison would have shown four times in five" in page
+
+
+def test_accuracy_stands_beside_accuracy_among_readable_answers_and_at_most(world):
+    plan, store, reports = world
+    report = build(study_of(plan), store, reports)
+    (table,) = (t for section in report.sections for t in section.tables if t.name == "readable-paper")
+    for row in table.rows:
+        for right, among, most in zip(row.cells[::3], row.cells[1::3], row.cells[2::3]):
+            assert right.value <= among.value <= 100 and right.value <= most.value
+    assert any(most.value > right.value for row in table.rows for right, most in zip(row.cells[::3], row.cells[2::3]))
+
+
+def test_accuracy_by_kind_of_question_averages_to_the_columns(world):
+    plan, store, reports = world
+    report = build(study_of(plan), store, reports)
+    (table,) = (t for section in report.sections for t in section.tables if t.name == "kinds-hrbench4k-paper")
+    main = {row.label: row for row in report.sections[0].tables[0].rows}
+    assert [column.title for column in table.columns] == ["cross", "single"]
+    for row in table.rows[1:]:
+        assert sum(cell.value for cell in row.cells) / 2 == pytest.approx(main[row.label].cells[2].value), "halves of equal size"
+
+
+def test_a_sweep_over_one_option_gets_one_trend_test_a_column(tmp_path):
+    plan, store = make_plan(tmp_path, n=40, table="table4", protocols=["paper"], latents=["own"]), Store(tmp_path / "results")
+    fill(store, plan, n=40)
+    render(plan, store, tmp_path / "reports", formats=("md",))
+    page = text(tmp_path / "reports", stem="table4")
+    assert page.count("| bend from p = 0.1 to p = 0.9 (middle − ends) |") == 1
+    assert "p after Holm over these 18 tests" in page, "a trend a column and five rows against the base on three"
 
 
 def test_a_cell_in_markdown_leads_to_job_log_and_samples(world):
@@ -149,7 +199,7 @@ def test_a_cell_in_markdown_leads_to_job_log_and_samples(world):
     for word in ("job", "log", "samples"):
         (address, *_rest) = re.findall(rf"\[{word}\]\(([^)]+)\)", line)
         assert (world[2] / address).exists(), address
-    assert re.search(r"latent segment opened in \d+(\.\d)? %, cut off 0 %, unreadable", line)
+    assert re.search(r"latent segment opened in \d+(\.\d)? %, cut off (0|0\.\d) %, unreadable", line)
 
 
 def test_a_base_model_that_is_a_row_is_not_shown_twice(tmp_path):

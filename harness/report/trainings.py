@@ -1,0 +1,99 @@
+"""Which stored evaluations tell how far apart the seeds of a column lie. Light: no numbers, no pandas.
+
+A *recipe* is a job without its seed: evaluations of one recipe differ in nothing but the seed of their trainings. All
+recipes of a column count, whichever table asked for them, so that two runs compare alike wherever they stand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache, cached_property, lru_cache
+from pathlib import Path
+
+from harness.identity import digest
+from harness.jobs import Job, Source
+from harness.plan.cost import chain
+from harness.store import Store
+from harness.store.jobs import stored_jobs
+
+
+@dataclass(frozen=True)
+class Run:
+    """A stored evaluation of a trained checkpoint. column: the same questions, asked alike of models from the same base.
+    recipe: what was trained and how it is decoded, but for seed and latents mode. trainings: recipes of the trainings behind
+    it, of all stages."""
+
+    job: Job
+    column: str
+    latents: str
+    recipe: str
+    seed: int
+    trainings: frozenset[str]
+
+    @classmethod
+    def of(cls, job: Job) -> Run | None:
+        """None for an evaluation of what is not trained here, which has no seed."""
+        last = job.inputs.get("checkpoint")
+        if not isinstance(last, Job):
+            return None
+        trained = chain(last)
+        base = trained[0].inputs["init"]
+        payload = dict(job.payload)
+        decode = dict(payload.pop("decode", {}))
+        latents = decode.pop("latents", "own")
+        column = digest([payload, job.inputs["mirror"].key, base.key])
+        recipe = digest([column, decode, seedless(last)])
+        return cls(job, column, latents, recipe, last.payload.get("seed", 0), frozenset(map(seedless, trained)))
+
+
+@cache
+def seedless(job: Job | Source) -> str:
+    """What the job is, but for the seeds of the trainings in it."""
+    if isinstance(job, Source):
+        return job.key
+    payload = {name: value for name, value in job.payload.items() if (job.kind, name) != ("train", "seed")}
+    return digest([job.kind, payload, {role: seedless(upstream) for role, upstream in job.inputs.items()}])
+
+
+@dataclass(frozen=True)
+class Trainings:
+    """runs: column -> those of its recipes that have two seeds or more."""
+
+    runs: Mapping[str, tuple[Run, ...]]
+
+    @classmethod
+    def stored(cls, store: Store) -> Trainings:
+        """Of all that is done in the store."""
+        try:
+            listed = (store.root / "evaluate").stat().st_mtime_ns
+        except OSError:
+            return cls({})
+        return cls.among(run for run in _runs(store.root, listed) if store.is_done(run.job))
+
+    @classmethod
+    def among(cls, runs: Iterable[Run]) -> Trainings:
+        by_recipe: dict[tuple[str, str, str], dict[int, Run]] = {}
+        for run in runs:
+            by_recipe.setdefault((run.column, run.recipe, run.latents), {})[run.seed] = run
+        found: dict[str, list[Run]] = {}
+        for (column, _, _), seeds in sorted(by_recipe.items()):
+            if len(seeds) > 1:
+                found.setdefault(column, []).extend(run for _, run in sorted(seeds.items()))
+        return cls({column: tuple(members) for column, members in found.items()})
+
+    @cached_property
+    def keys(self) -> dict[str, list[str]]:
+        """Column -> keys of its evaluations: what an estimate of its seed noise is made from."""
+        return {column: sorted(run.job.key for run in runs) for column, runs in self.runs.items()}
+
+
+@lru_cache(maxsize=4)
+def _runs(root: Path, listed: int) -> tuple[Run, ...]:
+    """listed: when the folder last got a job; several reports of one command look once."""
+    return tuple(run for job in stored_jobs(root, "evaluate") if (run := Run.of(job)))
+
+
+def columns_of(jobs: Iterable[Job]) -> set[str]:
+    """The columns that these jobs' evaluations belong to."""
+    return {run.column for job in jobs if job.kind == "evaluate" and (run := Run.of(job))}
