@@ -74,11 +74,11 @@ def seen_by(study: Study) -> str:
     """"on procedural scenes", or what else the models were trained on and asked."""
     data, benchmarks = study.profile.data, study.profile.benchmarks
     asked = [benchmarks[name] for name in study.benchmarks if name in benchmarks]
-    scenes = isinstance(data, ProxyTraining), all(isinstance(one, ProxyMirror) for one in asked)
-    if all(scenes):
+    trained = "procedural scenes" if isinstance(data, ProxyTraining) else Path(data.meta).name
+    about_scenes = all(isinstance(one, ProxyMirror) for one in asked)
+    if isinstance(data, ProxyTraining) and about_scenes:
         return "on procedural scenes"
-    trained = "procedural scenes" if scenes[0] else Path(data.meta).name
-    return f"trained on {trained} and asked " + ("about procedural scenes" if scenes[1] else "the benchmarks' own questions")
+    return f"trained on {trained} and asked " + ("about procedural scenes" if about_scenes else "the benchmarks' own questions")
 
 
 def proxy_rows(study: Study) -> list[Row]:
