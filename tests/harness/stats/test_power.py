@@ -30,8 +30,8 @@ def test_the_stated_difference_is_found_about_four_times_in_five():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seeds", [2, 3, 5])
-def test_the_stated_difference_is_found_four_times_in_five_at_any_number_of_seeds(seeds):
-    assert 0.72 <= power(World(seeds=seeds, sd=2.0), 800)[1] <= 0.9
+def test_the_stated_difference_is_found_about_four_times_in_five_at_any_number_of_seeds(seeds):
+    assert 0.68 <= power(World(seeds=seeds, sd=2.0), 800)[1] <= 0.92
 
 
 def test_nothing_is_needed_where_nothing_varies():
