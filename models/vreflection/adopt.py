@@ -216,7 +216,7 @@ def _compare(folder: Path, held: Shapes, config: Qwen2_5_VLConfig, spec: TrainSp
     with torch.device("meta"):
         model = VReflection(config, heads=heads, latent_steps=spec.latent_steps)
     want = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    if config.tie_word_embeddings or config.text_config.tie_word_embeddings:
+    if config.tie_word_embeddings or getattr(config.text_config, "tie_word_embeddings", False):
         want.pop("lm_head.weight", None)
         held = {key: shape for key, shape in held.items() if key != "lm_head.weight"}
     found = {todays_name(key): shape for key, shape in held.items()}

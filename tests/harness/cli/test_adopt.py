@@ -84,6 +84,13 @@ def test_an_adopted_checkpoint_is_its_jobs_result_with_its_provenance(copied, ca
     assert "has a result already, adopted from https://example.org/weights" in refused(capsys, copied)
 
 
+def test_a_configuration_that_says_of_the_whole_alone_whether_embeddings_are_tied_is_taken(copied):
+    config = json.loads((copied / "config.json").read_text())
+    config["text_config"].pop("tie_word_embeddings", None)  # as what a model loaded from the hub's flat form saves
+    (copied / "config.json").write_text(json.dumps({**config, "tie_word_embeddings": False}))
+    assert adopt(copied) == 0
+
+
 def test_bare_weights_in_shards_under_old_key_names_take_the_rest_from_the_base_model(published, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "fp32"
