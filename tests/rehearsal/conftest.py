@@ -86,7 +86,5 @@ class Desk:
 def full(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Desk:
     """One row of Table 3(c) with the release's picture sizes."""
     desk = Desk(world, tmp_path_factory.mktemp("full"))
-    desk.render(
-        "experiments/table3c.yaml", "--rows", "Stage 1 Only", "--columns", "mmvp", "blink", profile="profile-full.yaml"
-    )
+    desk.render("experiments/table3c.yaml", "--rows", "Stage 1 Only", "--columns", "mmvp", profile="profile-full.yaml")
     return desk

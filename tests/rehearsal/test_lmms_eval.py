@@ -18,13 +18,15 @@ pytestmark = pytest.mark.rehearsal
 
 @pytest.fixture(scope="module")
 def theirs(world: Path, monkeypatch_module: pytest.MonkeyPatch) -> Any:
-    """lmms-eval's chat model, as `--model qwen2_5_vl` makes it but for the device."""
+    """lmms-eval's chat model, as `--model qwen2_5_vl` makes it but for device and precision."""
     monkeypatch_module.setitem(sys.modules, "decord", ModuleType("decord"))  # reads videos only
     from lmms_eval.models.chat.qwen2_5_vl import Qwen2_5_VL
 
     name = f"models--{base.REPO.replace('/', '--')}"
     snapshot = world / "hf" / "hub" / name / "snapshots" / base.REVISION
-    return Qwen2_5_VL(pretrained=str(snapshot), device="cpu", device_map="cpu", attn_implementation="sdpa")
+    model = Qwen2_5_VL(pretrained=str(snapshot), device="cpu", device_map="cpu", attn_implementation="sdpa")
+    model._model.float()  # in bf16 two orders of summation part at near ties, late in long answers
+    return model
 
 
 @pytest.fixture(scope="module")
@@ -48,15 +50,20 @@ def answers(model: Any, task: str, folder: Path) -> dict[tuple[str, int], str]:
     return {(task, request.doc_id): result.text for request, result in zip(made.instances, said, strict=True)}
 
 
-def test_stock_answers_are_those_of_lmms_evals_own_model(full: Desk, theirs: Any):
+def test_stock_answers_are_those_of_lmms_evals_own_model(world: Path, theirs: Any, tmp_path: Path):
+    desk, table, profile = Desk(world, tmp_path), tmp_path / "base.yaml", tmp_path / "fp32.yaml"
+    table.write_text(
+        'table: "base"\ntitle: The base model\nrecipe: vreflection\ncolumns: [mmvp, blink]\nrows:\n  - Base: {stages: []}\n'
+    )
+    profile.write_text(f"extends: {world / 'profile-full.yaml'}\ntitle: base, fp32\nset: {{precision: fp32}}\n")
+    desk.render(str(table), "--profile", str(profile), profile=None)
     ours: dict[tuple[str, int], str] = {}
-    for out in full.outputs("evaluate"):
-        if out.parents[2].name.startswith("base-"):
-            for line in (out / "samples.jsonl").read_text().splitlines():
-                sample = json.loads(line)
-                ours[sample["task"], sample["doc_id"]] = sample["response"]
+    for out in desk.outputs("evaluate"):
+        for line in (out / "samples.jsonl").read_text().splitlines():
+            sample = json.loads(line)
+            ours[sample["task"], sample["doc_id"]] = sample["response"]
     stock = {"mmvp": "mmvp", **{f"blink_{task}": "blink" for task in ("counting", "jigsaw", "spatial_relation")}}
     for task, folder in stock.items():
-        for key, said in answers(theirs, task, full.world / "benchmarks" / folder).items():
+        for key, said in answers(theirs, task, world / "benchmarks" / folder).items():
             assert ours[key].replace("<|im_end|>", "").strip() == said.strip(), key
     assert len(set(ours.values())) > 1
