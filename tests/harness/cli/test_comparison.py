@@ -36,7 +36,7 @@ def first_letter(request: Request) -> str:
 
 
 def report(desk: Desk) -> str:
-    return (desk.folder / "reports" / "tableX.md").read_text()
+    return (desk.folder / "reports" / "asking" / "tableX.md").read_text()
 
 
 def test_a_table_that_asks_an_endpoint(desk: Desk):
