@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFile
 
 from models.config import Orientation
 
@@ -108,9 +109,32 @@ def _tag(picture: Image.Image) -> int:
     return tag if tag in _POINTS else 1
 
 
+class _WholeFiles:
+    """While any thread is inside, files that are cut off are errors, though lmms-eval lets Pillow fill them with gray in
+    the whole process."""
+
+    def __init__(self) -> None:
+        self.lock, self.inside, self.lenient = Lock(), 0, False
+
+    def __enter__(self) -> None:
+        with self.lock:
+            if not self.inside:
+                self.lenient, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, False
+            self.inside += 1
+
+    def __exit__(self, *error: object) -> None:
+        with self.lock:
+            self.inside -= 1
+            if not self.inside:
+                ImageFile.LOAD_TRUNCATED_IMAGES = self.lenient
+
+
+_whole_files = _WholeFiles()
+
+
 def _decoded(path: Path | str) -> tuple[Image.Image, Facts]:
     try:
-        with Image.open(path) as picture:
+        with _whole_files, Image.open(path) as picture:
             width, height = picture.size
             if max(width, height) > MOST_ASPECT * min(width, height):
                 raise Unreadable(

@@ -427,7 +427,8 @@ def test_a_live_drivers_code_stays_between_two_of_its_requests(tmp_path, monkeyp
 
 def test_the_recorded_code_is_that_of_the_first_request(cluster, tmp_path, monkeypatch):
     driver = driver_of(cluster, tmp_path, job_of())
-    monkeypatch.setattr(provenance, "_git", lambda *words: "edited since")
+    answers = {"--show-toplevel": lambda root: os.fsencode(root)}
+    monkeypatch.setattr(provenance, "_git", lambda root, *words: answers.get(words[-1], lambda root: b"edited since")(root))
     try:
         assert driver._submission().code.is_dir()
         assert driver.provenance["commit"] == "edited since"

@@ -5,7 +5,7 @@ import io
 import numpy as np
 import pytest
 from datasets import Image as Feature
-from PIL import Image
+from PIL import Image, ImageFile
 
 from models.config import Images
 from models.training.images import grid_of, load_image_processor, patches_of
@@ -35,13 +35,16 @@ BROKEN = {
 }
 
 
+@pytest.mark.parametrize("lenient", [False, True], ids=["pillow", "lmms-eval"])
 @pytest.mark.parametrize("content", BROKEN.values(), ids=BROKEN)
-def test_a_broken_file_is_refused_by_name(tmp_path, content):
+def test_a_broken_file_is_refused_by_name_whatever_pillow_was_told(tmp_path, content, lenient, monkeypatch):
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", lenient)
     (tmp_path / "broken.jpg").write_bytes(content)
     for read in (open_image, facts_of):
         with pytest.raises(Unreadable, match=r"broken\.jpg: not a readable image") as caught:
             read(tmp_path / "broken.jpg")
         assert caught.value.reason == "unreadable picture"
+    assert ImageFile.LOAD_TRUNCATED_IMAGES is lenient
 
 
 def test_a_strip_and_a_bomb_are_refused_by_name_before_they_are_decoded(tmp_path):
