@@ -14,7 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
-sys.path[0] = str(Path(__file__).resolve().parents[1])  # instead of this folder, whose statistics.py would hide the library's
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import statistics
 

@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-sys.path[0] = str(Path(__file__).resolve().parents[1])  # instead of this folder, whose statistics.py would hide the library's
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from harness.dispatch import slurm
 from harness.dispatch.progress import Silent

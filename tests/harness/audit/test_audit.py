@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import statistics
+from benchmarks import evidence
 from benchmarks.audit_recall import PAPERS, simulate
 from benchmarks.printed_tables import COLUMNS, HONEST, Printer
 from harness.audit import Basis, Severity, audit, read_paper
@@ -265,13 +265,13 @@ def test_a_claim_is_an_error_only_if_no_numbers_behind_the_printed_ones_make_it_
 
 def test_a_section_of_the_statistics_is_written_again_and_the_others_stay(tmp_path, monkeypatch):
     file = tmp_path / "statistics.md"
-    monkeypatch.setattr(statistics, "SECTIONS", {"one": ("First", ""), "two": ("Second", "")})
+    monkeypatch.setattr(evidence, "SECTIONS", {"one": ("First", ""), "two": ("Second", "")})
     for figure in ("1.0", "2.0"):
-        monkeypatch.setattr(statistics, "section", lambda name, figure=figure: lambda: f"{name} {figure}")
-        statistics.write(["one", "two"] if figure == "1.0" else ["two"], file)
+        monkeypatch.setattr(evidence, "section", lambda name, figure=figure: lambda: f"{name} {figure}")
+        evidence.write(["one", "two"] if figure == "1.0" else ["two"], file)
     text = file.read_text()
     assert "## First\n\none 1.0\n" in text and "## Second\n\ntwo 2.0\n" in text and text.count("begin") == 2
-    assert statistics.main(["three"]) == 2
+    assert evidence.main(["three"]) == 2
 
 
 def test_what_controls_repeat_is_as_the_paper_prints_it_and_no_second_witness(paper):

@@ -1,7 +1,7 @@
 """What the statistics and the audit are worth, by simulation, written to benchmarks/statistics.md.
 
-    python -m benchmarks.statistics           # every section, minutes
-    python -m benchmarks.statistics audit     # this one again; the others stay as they are
+    python -m benchmarks.evidence           # every section, minutes
+    python -m benchmarks.evidence audit     # this one again; the others stay as they are
 
 A section is one function that returns markdown. Seeds are fixed: the same code writes the same file.
 """
@@ -14,7 +14,7 @@ from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
-FILE = Path(__file__).with_suffix(".md")
+FILE = Path(__file__).with_name("statistics.md")
 
 SECTIONS = {
     "tests": ("Tests between rows", "benchmarks.simulated_tables:section"),
@@ -36,7 +36,7 @@ def write(names: list[str], file: Path = FILE) -> None:
     for name in names:
         kept[name] = f"## {SECTIONS[name][0]}\n\n{section(name)()}\n"
     blocks = [f"<!-- {name}:begin -->\n{kept[name]}<!-- {name}:end -->\n" for name in SECTIONS if name in kept]
-    head = "# Statistics and audit, by simulation\n\nWritten by `python -m benchmarks.statistics`.\n\n"
+    head = "# Statistics and audit, by simulation\n\nWritten by `python -m benchmarks.evidence`.\n\n"
     file.write_text(head + "\n".join(blocks))
 
 
