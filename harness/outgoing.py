@@ -27,13 +27,20 @@ _FIELDS = re.compile(
     r"(?i)([?&;](?:[\w-]*(?:token|secret|password|passwd|api[-_]?key|access[-_]?key|signature|sig|credential))=)[^&\s#'\"<>]+"
 )
 _HEADER = re.compile(r"(?i)\b((?:authorization['\"]?\s*[:=]\s*['\"]?)?(?:bearer|basic)\s+)[A-Za-z0-9._~+/=-]{8,}")
-_KEYS = re.compile(r"\b(?:sk|hf|gh[pousr]|xox[abp]|dapi|AKIA|glpat)[-_]?[A-Za-z0-9_-]{20,}\b")
+_KEYS = re.compile(r"\b(?:(?:sk|hf|gh[pousr]|xox[abp]|glpat)[-_][A-Za-z0-9_-]{20,}|dapi[0-9a-f]{32}|AKIA[0-9A-Z]{16})\b")
+_EMBEDDED = re.compile(r"(data:[\w.+-]+/[\w.+-]+;base64,[A-Za-z0-9+/=]+)")
+"""A picture inside a page: what looks like a key in it is chance, and a changed character breaks it."""
 
 
 def redact(text: str, environment: Mapping[str, str] = os.environ) -> str:
     """The text with every secret replaced by ***; an address keeps its scheme, host and path."""
-    if pattern := _known(tuple(sorted(_suspects(environment)))):
-        text = pattern.sub(HIDDEN, text)
+    known = _known(tuple(sorted(_suspects(environment))))
+    return "".join(part if k % 2 else _redacted(part, known) for k, part in enumerate(_EMBEDDED.split(text)))
+
+
+def _redacted(text: str, known: re.Pattern[str] | None) -> str:
+    if known is not None:
+        text = known.sub(HIDDEN, text)
     if "@" in text and "://" in text:
         text = _ADDRESS.sub(rf"\g<1>{HIDDEN}@", text)
     return _KEYS.sub(HIDDEN, _HEADER.sub(rf"\g<1>{HIDDEN}", _FIELDS.sub(rf"\g<1>{HIDDEN}", text)))

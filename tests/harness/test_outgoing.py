@@ -64,6 +64,16 @@ def test_what_is_no_secret_stays(text):
     assert redact(text, {"HOME": "/root", "MONKEY": "banana"}) == text
 
 
+def test_a_picture_inside_a_page_is_left_as_it_is_whatever_its_bytes_look_like():
+    looks_like_a_key = "data:image/png;base64,iVBORw0KGgo+sk" + "a1B2" * 8 + "/abcdef12345+hf" + "c3D4" * 8 + "AA=="
+    page = f'<img src="{looks_like_a_key}"> <p>abcdef12345</p> <img src="{looks_like_a_key}">'
+    assert redact(page, SECRETS) == f'<img src="{looks_like_a_key}"> <p>***</p> <img src="{looks_like_a_key}">'
+
+
+def test_bytes_that_look_like_a_key_without_its_mark_stay():
+    assert redact("skA1b2" + "c3D4" * 8, {}) == "skA1b2" + "c3D4" * 8
+
+
 def test_escapes_and_directions_are_written_not_obeyed():
     assert inert("a\x1b[31mred\x07 \u202egnp.exe\x00\x9b1m") == "a\\x1b[31mred\\x07 \\u202egnp.exe\\x00\\x9b1m"
     assert inert("−0.3 · 答案 ✓\n\tü\u00a0x") == "−0.3 · 答案 ✓\n\tü\u00a0x"
