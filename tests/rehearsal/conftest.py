@@ -65,7 +65,10 @@ class Desk:
         """What the command says, once it has ended well. profile: a file of the world."""
         chosen = ["--profile", str(self.world / profile)] if profile else []
         process = self.start(*words, *chosen)
-        said, _ = process.communicate(timeout=seconds)
+        try:
+            said, _ = process.communicate(timeout=seconds)
+        finally:
+            process.kill()
         assert process.returncode == 0, said[-6000:]
         return said
 
