@@ -15,11 +15,15 @@ import tempfile
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from harness.cli.main import add_results
 from harness.cli.words import columns
 from harness.jobs import Job
 from harness.outgoing import inert
+
+if TYPE_CHECKING:
+    from harness.spec.profile import Profile
 
 Finding = tuple[str, str]
 """("ok" | "warning" | "error", what was found and what to do)."""
@@ -70,18 +74,20 @@ def for_profile(options: argparse.Namespace) -> list[tuple[str, str, str]]:
     ]
     graph, profile = merged(made), made[0].profile.value
     found = [(one.name, one.grade, one.text) for one in preflight.look(profile, graph, options.results)]
-    return found + [line for job in graph if job.payload.get("source") == "external" for line in brought(job)]
+    external = [job for job in graph if job.payload.get("source") == "external"]
+    return found + [line for job in external for line in brought(job, profile, digests)]
 
 
-def brought(job: Job) -> list[tuple[str, str, str]]:
+def brought(job: Job, profile: Profile, digests: Path) -> list[tuple[str, str, str]]:
     """The same of a data set that a person brought: training data, or a benchmark."""
     from harness.worker.inputs import check_inputs
+    from models.config import ExternalTraining
     from models.evaluation.external import BadBenchmark
     from models.training.data import DataError
 
     what = "data" if job.kind == "data" else str(job.payload["benchmark"])
     try:
-        notes = check_inputs([job])
+        notes = check_inputs([job], profile.data if isinstance(profile.data, ExternalTraining) else None, digests)
     except (DataError, BadBenchmark) as error:
         return [(what, "error", str(error))]
     return [(what, "warning", note) for note in notes] or [(what, "ok", "found and looked through")]

@@ -241,7 +241,13 @@ def _incomplete(folder: Path) -> Iterator[str]:
     for names in (("config.json",), ("tokenizer.json", "vocab.json"), ("preprocessor_config.json", "processor_config.json")):
         if not any((folder / name).is_file() for name in names):
             yield f"{' or '.join(names)} is missing"
-    for file in _weights(folder):
+    yield from _unlike_qwen(folder)
+    try:
+        files = _weights(folder)
+    except (ValueError, LookupError, TypeError, AttributeError):
+        yield "model.safetensors.index.json is no index of weights"
+        return
+    for file in files:
         if not file.is_file():
             yield f"{file.name} is missing"
             continue
@@ -252,6 +258,27 @@ def _incomplete(folder: Path) -> Iterator[str]:
             continue
         if (size := file.stat().st_size) != whole:
             yield f"{file.name} has {size:,} bytes, its header says {whole:,}"
+
+
+def _unlike_qwen(folder: Path) -> Iterator[str]:
+    """What the configuration and the tokenizer's files lack, that would otherwise show after a training."""
+    if (file := folder / "config.json").is_file():
+        try:
+            kind = json.loads(file.read_bytes()).get("model_type")
+        except (ValueError, AttributeError):
+            yield "config.json is no configuration"
+        else:
+            if kind != "qwen2_5_vl":
+                yield f"config.json says model_type {kind!r}, and qwen2_5_vl is what is trained here"
+    if not (folder / "tokenizer.json").is_file() and (folder / "vocab.json").is_file() and not (folder / "merges.txt").is_file():
+        yield "merges.txt is missing"
+    if not any((folder / name).is_file() for name in ("chat_template.json", "chat_template.jinja")):
+        try:
+            held = "chat_template" in json.loads((folder / "tokenizer_config.json").read_bytes())
+        except (ValueError, TypeError, OSError):
+            held = False
+        if not held:
+            yield "the chat template is missing (chat_template.json, or in tokenizer_config.json)"
 
 
 def _weights(folder: Path) -> list[Path]:

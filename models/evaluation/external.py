@@ -29,7 +29,7 @@ def link_mirror(out: Path, benchmark: str, location: str) -> dict[str, Any]:
     location: a folder, or "datasets:REPOSITORY@COMMIT" in the caches of this machine. Raises BadBenchmark.
     """
     place(out, benchmark, location)
-    counts = look_through(out, benchmark)
+    counts = look_through(out, benchmark, every=True)
     summary = {"from": location.removeprefix(HUB) if location.startswith(HUB) else "a folder", "questions": counts}
     (out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
     return summary
@@ -110,12 +110,14 @@ def fetch(benchmark: str, repository: str, revision: str) -> None:
         ) from None
 
 
-def look_through(mirror: Path, benchmark: str) -> dict[str, int]:
+def look_through(mirror: Path, benchmark: str, *, every: bool = False) -> dict[str, int]:
     """Questions by paper task, after every task's split and columns were found and its first question read, picture and all.
+
+    every: read all questions, which takes a second each where pictures are large.
 
     Raises BadBenchmark, one line that names task, configuration, split and remedy.
     """
-    from models.evaluation.questions import first_question
+    from models.evaluation.questions import every_question, first_question
 
     counts = {}
     for task in tasks_for(benchmark):
@@ -123,6 +125,8 @@ def look_through(mirror: Path, benchmark: str) -> dict[str, int]:
         where = f"{benchmark}: split {split}" + (f" of configuration {config}" if config else "")
         try:
             counts[task] = first_question(mirror, benchmark, task, COLUMNS.get(benchmark, ()))
+            if every:
+                every_question(mirror, benchmark, task)
         except FileNotFoundError:
             raise BadBenchmark(f"{where} is not there; {_remedy(benchmark)}") from None
         except (ValueError, LookupError, TypeError, AttributeError, OSError) as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,6 +71,24 @@ def first_question(mirror: Path, benchmark: str, task: str, columns: Iterable[st
     return total
 
 
+def every_question(mirror: Path, benchmark: str, task: str) -> None:
+    """Reads all questions of a task, their pictures decoded. ValueError names the first question that cannot be asked, or
+    whose answer is none of its options."""
+    reading, doc_id = reading_of(benchmark), 0
+    for file in split_files(mirror, *dataset_of(task)):
+        for document in _Split(file).documents():
+            try:
+                asked = _asked(reading, document, ())
+                for picture in asked.images:
+                    picture.load()
+            except (ValueError, LookupError, TypeError, AttributeError, OSError) as error:
+                raise ValueError(f"question {doc_id} cannot be asked ({' '.join(str(error).split())})") from None
+            letters = [chr(ord("A") + k) for k in range(len(asked.options))]
+            if letters and asked.target.strip("() .").upper() not in letters:
+                raise ValueError(f"question {doc_id} has the answer {asked.target!r}, and its options are {', '.join(letters)}")
+            doc_id += 1
+
+
 def _asked(reading: Any, document: Mapping[str, Any], boxes: tuple[Box, ...]) -> Asked:
     opened = {name: _opened(value) for name, value in document.items()}
     return Asked(
@@ -101,6 +119,17 @@ class _Split:
                 self.rows, self.columns = opened.metadata.num_rows, tuple(opened.schema_arrow.names)
         except pyarrow.ArrowException as error:
             raise ValueError(f"{file.name} cannot be read ({error})") from None
+
+    def documents(self) -> Iterator[dict[str, Any]]:
+        """All rows in order, a few at a time in memory."""
+        from pyarrow import parquet
+
+        batches = (
+            parquet.ParquetFile(self.file).iter_batches(batch_size=_ROWS_AT_ONCE)
+            if self.table is None else self.table.to_batches(max_chunksize=_ROWS_AT_ONCE)
+        )
+        for batch in batches:
+            yield from batch.to_pylist()
 
     def take(self, rows: list[int]) -> list[dict[str, Any]]:
         """These rows; a row group may hold gigabytes of pictures, so it is read in small batches."""

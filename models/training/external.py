@@ -116,7 +116,7 @@ def lacking(meta: Path, found: Survey, summary: Summary, least: float) -> str:
     if summary.samples >= least * summary.rows:
         return ""
     share = f"{summary.samples:,} of {summary.rows:,} rows are usable ({summary.samples / summary.rows:.1%})"
-    remedy = f"complete what is missing ({_worst(summary)}), or lower data.min_usable"
+    remedy = f"complete what is missing ({_worst(summary)}), or set a lower min_usable in the profile's `data:`"
     lines = [f"{meta}: {share}, data.min_usable asks for {least:.0%}; {remedy}"]
     for group, counts in sorted(summary.sources.items(), key=lambda item: item[1].get("usable", 0) - item[1]["rows"]):
         if reasons := {reason: counts[reason] for reason in REASONS if counts.get(reason)}:

@@ -17,8 +17,9 @@ class Desk:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         (folder / "base").mkdir()
-        for name in ("config.json", "tokenizer.json", "preprocessor_config.json"):
+        for name in ("tokenizer.json", "preprocessor_config.json", "chat_template.json"):
             (folder / "base" / name).write_text("{}")
+        (folder / "base" / "config.json").write_text('{"model_type": "qwen2_5_vl"}')
         (folder / "base" / "model.safetensors").write_bytes(b"\x02" + 7 * b"\x00" + b"{}")
         (folder / "profiles").mkdir()
         for name in ("proxy", "smoke"):

@@ -354,3 +354,11 @@ def test_the_doctor_knows_a_pair_that_was_built_apart(torch, vision, grade, word
 def test_the_doctor_finds_a_folder_that_cannot_be_written(desk: Desk, capsys):
     (desk.folder / "taken").write_text("a file")
     assert "error  results" in run(capsys, "doctor", "--results", "taken/results", code=1)
+
+
+def test_the_doctor_looks_for_the_training_data_that_a_person_brought(desk: Desk, capsys):
+    profile = "extends: smoke\ndata: {source: external, meta: nowhere/meta.json, revision: mine}\n"
+    desk.write("profiles/mine.yaml", profile)
+    table = desk.table()
+    said = run(capsys, "doctor", "--profile", "mine", str(table), code=1)
+    assert "nowhere/meta.json" in said and "found and looked through" not in said

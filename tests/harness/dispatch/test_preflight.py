@@ -109,6 +109,8 @@ def write_base(folder: Path, sizes: dict[str, list[tuple[str, list[int]]]]) -> S
     folder.mkdir(parents=True)
     for name in ("config.json", "tokenizer.json", "preprocessor_config.json"):
         (folder / name).write_text("{}")
+    (folder / "config.json").write_text('{"model_type": "qwen2_5_vl"}')
+    (folder / "chat_template.json").write_text("{}")
     places = {}
     for shard, tensors in sizes.items():
         header, at = {}, 0
@@ -139,6 +141,25 @@ def test_a_base_model_is_whole_or_its_missing_pieces_are_named(tmp_path):
     assert found.grade == "error" and "tokenizer.json or vocab.json is missing; a.safetensors is missing; b.safetensors has" in found.text
     (folder / "b.safetensors").write_bytes(b"<html>")
     assert "b.safetensors is no safetensors file (no header)" in preflight.base(source).text
+
+
+def test_what_would_show_after_a_training_is_said_before(tmp_path):
+    folder = tmp_path / "base"
+    source = write_base(folder, SHARDS)
+    for content, says in (('{"model_type": "llama"}', "model_type 'llama'"), ("[]", "no configuration"), ("{", "no configuration")):
+        (folder / "config.json").write_text(content)
+        assert says in preflight.base(source).text
+    (folder / "config.json").write_text('{"model_type": "qwen2_5_vl"}')
+    (folder / "chat_template.json").unlink()
+    assert "the chat template is missing" in preflight.base(source).text
+    (folder / "tokenizer_config.json").write_text('{"chat_template": "{{ messages }}"}')
+    assert preflight.base(source).grade == "ok"
+    (folder / "tokenizer.json").rename(folder / "vocab.json")
+    assert "merges.txt is missing" in preflight.base(source).text
+    for content in ("{}", '{"weight_map": {', "[]"):
+        (folder / "model.safetensors.index.json").write_text(content)
+        found = preflight.base(source)
+        assert found.grade == "error" and "is no index of weights" in found.text
 
 
 def test_a_base_model_of_the_hub_is_in_the_cache_or_can_be_fetched(tmp_path, monkeypatch):

@@ -90,6 +90,29 @@ def test_a_data_set_that_is_nowhere_is_one_line_with_the_remedy(home, tmp_path):
         link_mirror(tmp_path, "mmvp", str(tmp_path / "gone"))
 
 
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"image": {"bytes": b"<html>", "path": None}}, r"question 5 cannot be asked \(.*\)"),
+        ({"image": None}, r"question 5 cannot be asked \(.*\)"),
+        ({"Question": None}, r"question 5 cannot be asked \(.*\)"),
+        ({"Correct Answer": "(z)"}, "question 5 has the answer 'Z', and its options are A, B"),
+    ],
+    ids=["broken picture", "no picture", "no text", "an answer that is no option"],
+)
+def test_the_mirror_job_reads_every_question_before_anything_is_trained(mirrors, tmp_path, change, says):
+    import datasets
+
+    folder = shutil.copytree(mirrors["mmvp"], tmp_path / "mmvp")
+    (file,) = folder.rglob("*.parquet")
+    raw = datasets.Dataset.from_parquet(str(file)).cast_column("image", datasets.Image(decode=False))
+    raw.map(lambda row, k: change if k == 5 else row, with_indices=True).to_parquet(file)
+    assert look_through(folder, "mmvp")
+    (tmp_path / "out").mkdir()
+    with pytest.raises(BadBenchmark, match=f"^mmvp: split train: {says}; fetch"):
+        link_mirror(tmp_path / "out", "mmvp", str(folder))
+
+
 def test_a_missing_column_a_missing_split_and_a_broken_picture_are_said_by_name(mirrors, tmp_path):
     import datasets
 
