@@ -15,6 +15,8 @@ import yaml
 from models import hub
 from models.evaluation.tasks import TASKS, dataset_of, tasks_for
 
+ANSWER_SECONDS = 10.0
+"""How long the hub may take to say that it has a data set."""
 HUB = "datasets:"
 """Before REPOSITORY@REVISION: a data set of the hub's."""
 
@@ -97,12 +99,12 @@ def _place_prepared(out: Path, arrows: dict[str, Path]) -> None:
 
 def fetch(benchmark: str, repository: str, revision: str) -> None:
     """Bring a data set into the hub's cache, from which it is known by its commit. Raises BadBenchmark."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+    from huggingface_hub import HfApi, snapshot_download
 
     try:
+        HfApi().dataset_info(repository, revision=revision, timeout=ANSWER_SECONDS)  # the download itself waits for ever
         snapshot_download(repository, repo_type="dataset", revision=revision)
-    except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
+    except Exception as error:  # noqa: BLE001 - whatever the client's own libraries raise, it could not be fetched
         raise BadBenchmark(
             f"{benchmark}: {repository!r} is no folder here, is not in the hub's cache ({hub.hub_cache()}) and could not be "
             f"fetched at revision {revision!r} ({type(error).__name__}); on a machine with internet `hf download --repo-type "

@@ -3,6 +3,9 @@
 import json
 import os
 import shutil
+import socket
+import subprocess
+import sys
 
 import pytest
 
@@ -133,3 +136,20 @@ def test_a_missing_column_a_missing_split_and_a_broken_picture_are_said_by_name(
     (blink / "README.md").unlink()
     with pytest.raises(BadBenchmark, match="^blink: split val of configuration Counting is not there"):
         look_through(blink, "blink")
+
+
+def test_a_hub_that_accepts_and_never_answers_does_not_hold_the_run(tmp_path):
+    program = (
+        "from models.evaluation import external\n"
+        "external.ANSWER_SECONDS = 1.0\n"
+        "try:\n    external.fetch('mmvp', 'a/b', 'main')\n"
+        "except external.BadBenchmark as error:\n    print(error)\n"
+    )
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        environment = {k: v for k, v in os.environ.items() if k != "HF_HUB_OFFLINE"}
+        said = subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=True,
+            env={**environment, "HF_ENDPOINT": address, "HF_HOME": str(tmp_path)},
+        ).stdout  # fmt: skip
+    assert said.startswith("mmvp: 'a/b' is no folder here") and "benchmarks.mmvp.path" in said
