@@ -10,6 +10,9 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+DATA_SET = "datasets:"
+"""Begins a location REPOSITORY@COMMIT that is a data set of the hub's; without it a location is a folder."""
+
 
 def hub_cache(environment: Mapping[str, str] | None = None) -> Path:
     """Where huggingface_hub keeps what it has downloaded."""

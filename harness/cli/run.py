@@ -109,8 +109,8 @@ def fetch_benchmarks(graph: Graph, store: Store) -> bool:
     fetched = set()
     for job in graph:
         files = job.inputs.get("files")
-        if job.kind == "mirror" and isinstance(files, Source) and files.location.startswith("datasets:") and not store.is_done(job):
-            repository, _, revision = files.location.removeprefix("datasets:").rpartition("@")
+        if job.kind == "mirror" and isinstance(files, Source) and files.location.startswith(hub.DATA_SET) and not store.is_done(job):
+            repository, _, revision = files.location.removeprefix(hub.DATA_SET).rpartition("@")
             held = hub.cached_snapshot(repository, revision, "datasets")[0] or hub.prepared(repository, revision)[0]
             if held or (repository, revision) in fetched:
                 continue

@@ -72,7 +72,7 @@ def benchmark(profile: Loaded[Profile], spec: ExternalMirror, cache: Path | None
     _, commit = hub.cached_snapshot(spec.path, spec.revision, "datasets")
     if not hub.is_commit(commit):
         _, commit = hub.prepared(spec.path, spec.revision)
-    return Source(f"datasets:{spec.path}@{commit}", f"{spec.path}@{commit}")
+    return Source(f"{hub.DATA_SET}{spec.path}@{commit}", f"{spec.path}@{commit}")
 
 
 def benchmark_folder(profile: Loaded[Profile], spec: ExternalMirror) -> Path | None:

@@ -18,6 +18,7 @@ from typing import Any
 from harness.outgoing import redact
 from harness.store import Attempt, Record, Store, files, leases
 from harness.worker.causes import cause_of, one_line, remedied
+from models.hub import DATA_SET
 from models.run import Interrupted
 
 HEARTBEAT_SECONDS = 15.0
@@ -166,7 +167,7 @@ def resolve_inputs(store: Store, record: Record) -> dict[str, Path]:
             found[role] = _from_hub(*upstream.location.removeprefix("hub:").split("@"))
         elif Path(upstream.location).exists():
             found[role] = Path(upstream.location)
-        elif not upstream.location.startswith(("endpoint:", "datasets:")):
+        elif not upstream.location.startswith(("endpoint:", DATA_SET)):
             raise FileNotFoundError(f"{upstream.location}: {role} is no longer there; put it back, or plan again")
     return found
 

@@ -17,8 +17,6 @@ from models.evaluation.tasks import TASKS, dataset_of, tasks_for
 
 ANSWER_SECONDS = 10.0
 """How long the hub may take to say that it has a data set."""
-HUB = "datasets:"
-"""Before REPOSITORY@REVISION: a data set of the hub's."""
 
 
 class BadBenchmark(ValueError):
@@ -32,14 +30,14 @@ def link_mirror(out: Path, benchmark: str, location: str) -> dict[str, Any]:
     """
     place(out, benchmark, location)
     counts = look_through(out, benchmark, every=True)
-    summary = {"from": location.removeprefix(HUB) if location.startswith(HUB) else "a folder", "questions": counts}
+    summary = {"from": location.removeprefix(hub.DATA_SET) if location.startswith(hub.DATA_SET) else "a folder", "questions": counts}
     (out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
     return summary
 
 
 def place(out: Path, benchmark: str, location: str) -> None:
     """Links to every file of the data set, in the folders that they lie in. Raises BadBenchmark when it is not here."""
-    if location.startswith(HUB):
+    if location.startswith(hub.DATA_SET):
         folder, arrows = _cached(benchmark, location)
         if arrows:
             _place_prepared(out, arrows)
@@ -59,7 +57,7 @@ def place(out: Path, benchmark: str, location: str) -> None:
 
 def _cached(benchmark: str, location: str) -> tuple[Path | None, dict[str, Path]]:
     """(snapshot in the hub's cache, or configurations that `load_dataset` prepared where the snapshot lacks the files)."""
-    repository, _, revision = location.removeprefix(HUB).rpartition("@")
+    repository, _, revision = location.removeprefix(hub.DATA_SET).rpartition("@")
     snapshot, commit = hub.cached_snapshot(repository, revision, "datasets")
     if snapshot is not None and all(_held(snapshot, *dataset_of(task)) for task in tasks_for(benchmark)):
         return snapshot, {}
