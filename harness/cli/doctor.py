@@ -81,13 +81,12 @@ def for_profile(options: argparse.Namespace) -> list[tuple[str, str, str]]:
 def brought(job: Job, profile: Profile, digests: Path) -> list[tuple[str, str, str]]:
     """The same of a data set that a person brought: training data, or a benchmark."""
     from harness.worker.inputs import check_inputs
-    from models.config import ExternalTraining
     from models.evaluation.external import BadBenchmark
     from models.training.data import DataError
 
     what = "data" if job.kind == "data" else str(job.payload["benchmark"])
     try:
-        notes = check_inputs([job], profile.data if isinstance(profile.data, ExternalTraining) else None, digests)
+        notes = check_inputs([job], profile.data, digests)
     except (DataError, BadBenchmark) as error:
         return [(what, "error", str(error))]
     return [(what, "warning", note) for note in notes] or [(what, "ok", "found and looked through")]

@@ -142,10 +142,8 @@ def check_inputs(graph: Graph, store: Store, profile: Profile) -> list[str]:
     if not todo:
         return []
     from harness.worker.inputs import check_inputs as check
-    from models.config import ExternalTraining
 
-    data = profile.data
-    return check(todo, data if isinstance(data, ExternalTraining) else None, store.root / ".digests.json")
+    return check(todo, profile.data, store.root / ".digests.json")
 
 
 def ensure_writable(folder: Path) -> None:

@@ -7,20 +7,20 @@ from pathlib import Path
 
 from harness.jobs import Job, Source
 from harness.plan.training_data import looked_at
-from models.config import ExternalTraining
+from models.config import ExternalTraining, TrainingData
 
 
-def check_inputs(jobs: Iterable[Job], training: ExternalTraining | None = None, cache: Path | None = None) -> list[str]:
+def check_inputs(jobs: Iterable[Job], training: TrainingData | None = None, cache: Path | None = None) -> list[str]:
     """Look at the external data that these jobs would read; returns a line for each set with rejected samples, or of which
     only a part is here.
 
-    training: the profile's training data, if they are external. cache: see `looked_at`. Raises models.training.data.DataError naming file, entry, field and remedy, or models.evaluation.external.BadBenchmark.
+    training: the profile's training data; looked at where they are external. cache: see `looked_at`. Raises models.training.data.DataError naming file, entry, field and remedy, or models.evaluation.external.BadBenchmark.
     """
     notes = []
     for job in jobs:
         if job.payload.get("source") != "external":
             continue
-        if job.kind == "data" and training is not None:
+        if job.kind == "data" and isinstance(training, ExternalTraining):
             notes += _training_set(job, training, cache)
         elif job.kind == "mirror":
             notes += check_benchmark(job)
