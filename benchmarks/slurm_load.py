@@ -22,9 +22,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from harness.dispatch import slurm
 from harness.dispatch.progress import Silent
-from harness.dispatch.slurm_queue import SlurmQueue
+from harness.dispatch.slurm import driver as slurm
+from harness.dispatch.slurm.queue import SlurmQueue
 from harness.jobs import KIND_VERSIONS, Graph, Job
 from harness.spec.profile import Resources, SlurmDispatch
 from harness.store import Store

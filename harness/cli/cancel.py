@@ -22,7 +22,7 @@ def cancel_queued(store: Store, wanted: set[str]) -> list[str]:
     keys = {key for lease in leases(store) if lease.owner.scheduler == "slurm" for key in lease.remaining}
     if not (keys := keys & wanted if wanted else keys):
         return []
-    from harness.dispatch import slurm
+    from harness.dispatch.slurm import driver as slurm
 
     return slurm.cancel(store, keys)
 

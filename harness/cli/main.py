@@ -36,7 +36,7 @@ _EXPECTED = (
     ("harness.spec.errors", "SpecError"),
     ("harness.store.files", "StoreError"),
     ("harness.dispatch", "DispatchError"),
-    ("harness.dispatch.slurm_queue", "SchedulerSilent"),
+    ("harness.dispatch.slurm.queue", "SchedulerSilent"),
     ("harness.tracking", "TrackingError"),
     ("models.vreflection.adopt", "Unfit"),
     ("models.training.data", "DataError"),

@@ -174,7 +174,7 @@ def requests(profile: Profile, graph: Graph) -> list[str]:
     """What is asked of SLURM for each kind of job; nothing under a profile that runs here."""
     if profile.dispatch.kind != "slurm":
         return []
-    from harness.dispatch.slurm_request import sbatch_words
+    from harness.dispatch.slurm.request import sbatch_words
 
     kinds = dict.fromkeys(job.kind for job in graph)
     throttle = profile.dispatch.throttle

@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(options: argparse.Namespace) -> int:
     from harness.outgoing import inert
     from harness.report import replace_file, write_index
-    from harness.report.samples import columns_of, compare, page, row_label
+    from harness.report.writers.samples import columns_of, compare, page, row_label
     from harness.spec.files import EXPERIMENTS
 
     chosen = dict(files=[options.file], recipe=None, rows=[], columns=[], protocols=[], latents=[], overrides=[])

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from harness.jobs import Graph, Job, Known, Source
 
 if TYPE_CHECKING:
-    from harness.dispatch.slurm_queue import SlurmQueue
+    from harness.dispatch.slurm.queue import SlurmQueue
     from harness.plan.cost import Finished
     from harness.store import Owner, Record, Status, Store
     from harness.store.records import Upstream
@@ -34,7 +34,7 @@ def _slurm_queue(one_look: bool) -> SlurmQueue:
     Without it, a job that squeue does not list is gone: squeue knows a job as soon as sbatch has returned, and only then
     is its id in the store. NODE_FAIL and PREEMPTED still count as alive, since such a job may come back.
     """
-    from harness.dispatch.slurm_queue import SlurmQueue
+    from harness.dispatch.slurm.queue import SlurmQueue
 
     return SlurmQueue(settle_seconds=0.0, lost_seconds=0.0) if one_look else SlurmQueue()
 
@@ -50,7 +50,7 @@ def standing(store: Store, graph: Graph) -> dict[str, Status]:
 
     statuses = store.statuses(graph)
     if any(status.state is State.SUBMITTED and status.reason.startswith("slurm") for status in statuses.values()):
-        from harness.dispatch.slurm import stuck
+        from harness.dispatch.slurm.driver import stuck
 
         for key, reason in stuck(store, _slurm_queue(True)).items():
             if key in statuses and statuses[key].state is State.SUBMITTED:

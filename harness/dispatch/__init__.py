@@ -28,7 +28,7 @@ def run_profile(
     detach: on a cluster, return once everything is submitted. Raises StoreError when the store cannot be written.
     """
     if profile.dispatch.kind == "slurm":
-        from harness.dispatch import slurm
+        from harness.dispatch.slurm import driver as slurm
 
         return slurm.run(
             graph,

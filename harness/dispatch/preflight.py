@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from harness.dispatch.slurm_limits import later
-from harness.dispatch.slurm_queue import Command, SchedulerSilent, run_command
-from harness.dispatch.slurm_task import seconds_of
+from harness.dispatch.slurm.limits import later
+from harness.dispatch.slurm.queue import Command, SchedulerSilent, run_command
+from harness.dispatch.slurm.task import seconds_of
 from harness.jobs import Job, Source
 from models import hub
 from models.training.cost import checkpoint_bytes

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.outgoing import inert, redact
-from harness.report.fingerprint import fingerprint, stamped
-from harness.report.index import write_index
+from harness.report.numbers.fingerprint import fingerprint, stamped
+from harness.report.writers.index import write_index
 
 if TYPE_CHECKING:
     from harness.plan import Plan
-    from harness.report.study import Tracking
-    from harness.report.types import Report
+    from harness.report.numbers.study import Tracking
+    from harness.report.sections.types import Report
     from harness.store import Store
 
 __all__ = ["FORMATS", "paths", "render", "replace_file", "up_to_date", "write_index"]
@@ -29,14 +29,14 @@ FORMATS = ("md", "tex", "html", "png", "pdf")
 
 def paths(plan: Plan, out_dir: Path) -> dict[str, Path]:
     """Format -> the file that `render` writes."""
-    from harness.report.study import report_name
+    from harness.report.numbers.study import report_name
 
     return {suffix: Path(out_dir) / f"{report_name(plan)}.{suffix}" for suffix in FORMATS}
 
 
 def up_to_date(plan: Plan, store: Store, out_dir: Path) -> bool:
     """Whether every file is there and was drawn from exactly these specs, results and renderer."""
-    from harness.report.study import study_of
+    from harness.report.numbers.study import study_of
 
     now = fingerprint(study_of(plan), store)
     return all(stamped(path) == now for path in paths(plan, out_dir).values())
@@ -50,8 +50,8 @@ def render(
     tracking: where links to runs come from; None or unreachable is said in the report. An overridden or partial plan is
     drawn into files of its own name. Raises OSError when out_dir cannot be written.
     """
-    from harness.report.build import build
-    from harness.report.study import study_of
+    from harness.report.numbers.study import study_of
+    from harness.report.sections.build import build
 
     report = build(study_of(plan), store, Path(out_dir), tracking)
     written = []
@@ -70,18 +70,18 @@ def render(
 def content_of(report: Report, suffix: str) -> bytes:
     """The file in one format; each writer is imported only when it is asked for."""
     if suffix in ("png", "pdf"):
-        from harness.report import chart
+        from harness.report.writers import chart
 
         return chart.png(report) if suffix == "png" else chart.pdf(report)
     if suffix == "md":
-        from harness.report.markdown import markdown
+        from harness.report.writers.markdown import markdown
 
         return inert(markdown(report)).encode()
     if suffix == "tex":
-        from harness.report.latex import latex
+        from harness.report.writers.latex import latex
 
         return redact(latex(report)).encode()
-    from harness.report.html import html
+    from harness.report.writers.html import html
 
     return inert(html(report)).encode()
 

@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 
 from harness import dispatch
-from harness.dispatch import slurm
 from harness.dispatch.progress import Silent
-from harness.dispatch.slurm_queue import SlurmQueue
+from harness.dispatch.slurm import driver as slurm
+from harness.dispatch.slurm.queue import SlurmQueue
 from harness.jobs import Graph, Job
 from harness.spec.profile import Resources, SlurmDispatch
 from harness.store import Store

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from harness.dispatch.slurm_queue import Phase
+from harness.dispatch.slurm.queue import Phase
 from harness.jobs import Graph, Job
 from harness.store import State, Store, leases
 from tests.cluster.cluster import Cluster

@@ -8,8 +8,8 @@ import signal
 
 import pytest
 
-from harness.dispatch.slurm_queue import Phase
-from harness.dispatch.slurm_task import Assignment, perform
+from harness.dispatch.slurm.queue import Phase
+from harness.dispatch.slurm.task import Assignment, perform
 from harness.jobs import Graph, Job
 from harness.spec.profile import Resources
 from harness.store import State, Store, leases

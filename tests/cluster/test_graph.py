@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.dispatch import slurm, slurm_submission
+from harness.dispatch.slurm import driver as slurm
+from harness.dispatch.slurm import submission as slurm_submission
 from harness.jobs import Graph, Job
 from harness.spec.profile import Resources
 from harness.store import State, Store, leases

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from harness.cli import main
 from harness.dispatch import preflight
-from harness.dispatch.slurm_queue import SchedulerSilent
+from harness.dispatch.slurm.queue import SchedulerSilent
 from harness.jobs import Job, Source
 from harness.spec.profile import LocalDispatch, Profile, Resources, SlurmDispatch
 from harness.worker.deepspeed import zero_of

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from harness.report.attention import Maps, sentences, share
-from harness.report.chart import _block, _curve, _rows, draw
-from harness.report.results import BASE, Results, common_seeds
-from harness.report.study import settled, study_of
-from harness.report.types import Chart, Mark, Panel
+from harness.report.numbers.results import BASE, Results, common_seeds
+from harness.report.numbers.study import settled, study_of
+from harness.report.sections.attention import Maps, sentences, share
+from harness.report.sections.types import Chart, Mark, Panel
+from harness.report.writers.chart import _block, _curve, _rows, draw
 from harness.stats import Interval
 from harness.store import Store
 from harness.store import store as store_module

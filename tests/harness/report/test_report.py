@@ -10,9 +10,9 @@ from html.parser import HTMLParser
 import pytest
 
 from harness.report import FORMATS, paths, render, up_to_date
-from harness.report.build import build
-from harness.report.fingerprint import stamped
-from harness.report.study import study_of
+from harness.report.numbers.fingerprint import stamped
+from harness.report.numbers.study import study_of
+from harness.report.sections.build import build
 from harness.store import Store
 from harness.store import store as store_module
 from tests.harness.report.world import REPOSITORY, fill, make_plan
@@ -66,7 +66,7 @@ def test_nothing_is_drawn_when_nothing_changed(world):
 
 def test_asking_whether_a_report_is_current_imports_nothing_heavy():
     code = (
-        "import sys; from harness.report import up_to_date, paths, render; import harness.report.study; "
+        "import sys; from harness.report import up_to_date, paths, render; import harness.report.numbers.study; "
         "print([m for m in ('pandas', 'matplotlib', 'jinja2', 'numpy', 'scipy', 'torch', 'mlflow') if m in sys.modules])"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=REPOSITORY)
@@ -276,7 +276,7 @@ def test_a_score_that_the_samples_do_not_give_is_an_error_in_its_cell(tmp_path):
 def test_a_subset_is_found_by_its_tasks_name_alone():
     import pandas as pd
 
-    from harness.report.measure import Unmeasured, select
+    from harness.report.numbers.measure import Unmeasured, select
     from harness.spec.benchmark import Score
 
     frame = pd.DataFrame(

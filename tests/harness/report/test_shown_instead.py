@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from harness.report import paths, render, up_to_date
-from harness.report.attention import share
-from harness.report.efficiency import Ratio, ratios
+from harness.report.sections.attention import share
+from harness.report.sections.efficiency import Ratio, ratios
 from harness.spec.errors import SpecError
 from harness.store import Store
 from harness.store import store as store_module

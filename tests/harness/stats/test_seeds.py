@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from benchmarks.simulated_tables import World, size
-from harness.report.results import Results
-from harness.report.study import settled, study_of
+from harness.report.numbers.results import Results
+from harness.report.numbers.study import settled, study_of
 from harness.stats import Prior, SeedNoise, families, one_a_family
 from harness.store import Store
 from harness.store import store as store_module
@@ -154,7 +154,7 @@ def test_the_spread_between_seeds_is_that_of_the_cells_in_points(regenerated):
 
 
 def test_a_report_is_drawn_again_when_another_table_adds_seeds_to_its_columns(regenerated):
-    from harness.report.fingerprint import fingerprint
+    from harness.report.numbers.fingerprint import fingerprint
 
     results = regenerated("table3c")
     before = fingerprint(results.study, results.store)

@@ -1,0 +1,114 @@
+"""A submission: the folder of what was handed to the scheduler in one go, with the code that its jobs run.
+
+A job may wait for days. It runs the code it was submitted with, even when the working tree has moved on, because the
+packages are copied here and its Python path begins here. The folder goes when no job of it is left.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.store import Owner, Store, files, trust
+from harness.store.leases import Lease
+
+PACKAGES = ("harness", "models")
+LARGEST_BYTES = 2**20
+"""Larger files are data (weights), not code: jobs find them where they always lie, by the path in their spec.json."""
+KEPT = ("SLURM_CONF", "SBATCH_ACCOUNT", "SBATCH_PARTITION", "SBATCH_QOS", "SBATCH_CONSTRAINT", "SBATCH_RESERVATION")
+"""What a user or a site says about every request, inside a job too."""
+YOUNG_SECONDS = 60.0
+"""A submission this new may not have written its leases yet."""
+
+
+def home(store: Store) -> Path:
+    return store.root / ".slurm"
+
+
+@dataclass(frozen=True)
+class Submission:
+    id: str
+    folder: Path
+
+    @property
+    def code(self) -> Path:
+        """The copied packages; first on the jobs' Python path."""
+        return self.folder / "code"
+
+    @property
+    def submitit(self) -> Path:
+        """submitit's own files; new for each submission, because scheduler ids may begin again."""
+        return self.folder / "submitit"
+
+    @classmethod
+    def create(cls, store: Store, **facts: Any) -> Submission:
+        """A new folder with a copy of the code. Raises StoreError when it cannot be written."""
+        id_ = uuid.uuid4().hex[:8]
+        submission = cls(id_, trust.private(store.root, home(store).name) / id_)
+        with files.writing(submission.folder):
+            submission.submitit.mkdir(parents=True)
+            files.write_json(submission.folder / "submission.json", {"id": id_, "created": time.time(), **facts})
+            copy_code(submission.code)
+        return submission
+
+    def remove(self) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def copy_code(target: Path, source: Path | None = None) -> None:
+    """Copy the packages: Python, and the texts that it reads beside itself. source: the folder that holds them (default: of the running program)."""
+    source = source or Path(__file__).resolve().parents[3]
+    for package in PACKAGES:
+        for path in sorted((source / package).rglob("*")):
+            hidden = any(part == "__pycache__" or part.startswith(".") for part in path.relative_to(source).parts)
+            if hidden or not path.is_file() or path.stat().st_size > LARGEST_BYTES:
+                continue
+            copy = target / path.relative_to(source)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, copy)
+
+
+def clear(store: Store, leases: Iterable[Lease]) -> list[str]:
+    """Remove the folders of submissions without any lease left, whose driver is gone; their ids."""
+    held = {lease.plan for lease in leases}
+    removed = []
+    try:
+        folders = list(home(store).iterdir())
+    except FileNotFoundError:
+        return []
+    for folder in folders:
+        if str(folder.relative_to(store.root)) in held:
+            continue
+        record = files.read_json(folder / "submission.json") or {}
+        try:
+            created = record.get("created") or folder.stat().st_mtime
+        except FileNotFoundError:
+            continue  # its driver removed it
+        driver = record.get("driver")
+        if driver is not None and Owner.read(driver).alive(store.schedulers) is not False:
+            continue  # between two requests it holds no lease, and the next one runs this code
+        if time.time() - created > YOUNG_SECONDS:
+            shutil.rmtree(folder, ignore_errors=True)
+            removed.append(folder.name)
+    return removed
+
+
+@contextmanager
+def own_environment() -> Iterator[None]:
+    """Without what SLURM tells the job that this driver itself may run in: sbatch would hand it on."""
+    from submitit.helpers import clean_env
+
+    if "SLURM_JOB_ID" not in os.environ:  # there is nothing of that kind, and a user's SBATCH_ACCOUNT is meant
+        yield
+        return
+    kept = {name: os.environ[name] for name in KEPT if name in os.environ}
+    with clean_env():
+        os.environ.update(kept)
+        yield

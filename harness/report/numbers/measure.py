@@ -1,0 +1,203 @@
+"""From the store's per-question rows to answers and rates; every score is recomputed and compared with the task's own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from harness.report.numbers.study import Evaluation
+from harness.report.numbers.values import Rates
+from harness.spec.benchmark import Benchmark, Score
+from harness.stats import Answers
+from harness.store import State, Store
+
+TOLERANCE = 0.01
+"""Points by which a recomputed score may miss the task's own aggregate (floating point and printing)."""
+
+
+class Unmeasured(Exception):
+    """A run has no usable result. state: "failed", "not run", …; the text says why."""
+
+    def __init__(self, state: str, reason: str) -> None:
+        super().__init__(reason)
+        self.state = state
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One evaluation's rows. frame: a row a question; result: result.json."""
+
+    evaluation: Evaluation
+    frame: pd.DataFrame
+    result: Mapping[str, Any]
+
+    def answers(self, score: Score, extract: str = "strict") -> Answers:
+        """The questions that a score counts. With `mean` and `cluster` the mean of the values is the score."""
+        frame = select(self.frame, score, self.evaluation.job.key12)
+        name = "correct_release" if extract == "release" and "correct_release" in frame else "correct"
+        correct = frame[name].to_numpy(dtype=float)
+        ids, clusters = tuple(frame["id"]), tuple(frame["cluster"])
+        if score.aggregate == "cluster":
+            whole = pd.Series(correct).groupby(pd.Index(clusters), sort=False).min()
+            return Answers(tuple(whole.index), tuple(whole.index), whole.to_numpy(dtype=float))
+        if score.aggregate == "mean":
+            groups = frame["groups"].map(lambda g: g.get(score.over)).astype(object)
+            sizes = groups.map(groups.value_counts()).to_numpy(dtype=float)
+            correct = correct * len(frame) / (groups.nunique() * sizes)
+        return Answers(ids, clusters, correct)
+
+    def rates(self, score: Score) -> Rates:
+        """Of the questions that the score counts."""
+        frame = select(self.frame, score, self.evaluation.job.key12)
+
+        def mean(name: str) -> float | None:
+            return float(frame[name].mean()) if name in frame else None
+
+        steps = None
+        if "latent_steps" in frame:
+            taken = frame["latent_steps"]
+            steps = float(taken[taken > 0].mean()) if (taken > 0).any() else 0.0
+        return Rates(mean("latent_started"), mean("truncated"), mean("unparsed"), steps)
+
+
+def select(frame: pd.DataFrame, score: Score, job: str) -> pd.DataFrame:
+    """The rows that a score counts. Raises Unmeasured when there is none: a silent 0 of 0 would be a wrong score."""
+    samples = ({"task": name, "groups": groups} for (name, _), groups in zip(frame["id"], frame["groups"]))
+    keep = np.fromiter(map(score.keeps, samples), dtype=bool, count=len(frame))
+    if not keep.any():
+        raise Unmeasured("failed", f"no sample of {job} has {dict(score.where)}")
+    return frame[keep]
+
+
+_MEANS: dict[tuple[str, str, str, str], float | None] = {}
+
+
+@dataclass
+class Reader:
+    """Reads each evaluation once."""
+
+    store: Store
+    _cache: dict[str, Measured | Unmeasured] = field(default_factory=dict)
+
+    def read(self, evaluation: Evaluation) -> Measured:
+        """Raises Unmeasured when the job is not done or its files are not what they should be."""
+        key = evaluation.job.key
+        if key not in self._cache:
+            try:
+                self._cache[key] = self._read(evaluation)
+            except Unmeasured as problem:
+                self._cache[key] = problem
+        found = self._cache[key]
+        if isinstance(found, Unmeasured):
+            raise found
+        return found
+
+    def mean(self, evaluation: Evaluation, benchmark: Benchmark, score: str, extract: str) -> float | None:
+        """Of a score's values; None where the run has none that can be trusted. Remembered for the next report of the command,
+        since what is done never changes."""
+        name = (str(self.store.root), evaluation.job.key, repr(benchmark.scores[score]), extract)
+        if name not in _MEANS:
+            try:
+                one = self._read(evaluation)  # kept by its mean alone: a store holds more runs than a report shows
+                check_aggregate(one, benchmark, score)
+                _MEANS[name] = float(one.answers(benchmark.scores[score], extract).values.mean())
+            except Unmeasured:
+                _MEANS[name] = None
+        return _MEANS[name]
+
+    def _read(self, evaluation: Evaluation) -> Measured:
+        job = evaluation.job
+        if not self.store.is_done(job):
+            raise Unmeasured(*self._why(job))
+        out = self.store.outputs(job)
+        try:
+            rows = read_rows(out / "samples.jsonl")
+            result = json.loads((out / "result.json").read_text())
+        except (OSError, ValueError) as error:
+            raise Unmeasured("failed", f"{job.name}: {self._shown(str(error))}") from None
+        return Measured(evaluation, rows, result)
+
+    def _why(self, job: Any) -> tuple[str, str]:
+        status = self.store.status(job)
+        if status.state is State.DAMAGED:
+            return "failed", f"damaged: {status.reason}"
+        if status.state is State.FAILED:
+            return "failed", f"{job.kind} {job.name}: {self._shown(status.reason)}"
+        if status.state is State.BLOCKED:
+            culprit, reason = self._culprit(job)
+            return "failed", f"{culprit.kind} {culprit.name}: {self._shown(reason)}"
+        return "not run", f"{job.name} is {status.state}"
+
+    def _shown(self, reason: str) -> str:
+        """Without the folder that the store or the working directory lies in: a report says nothing of where it was made."""
+        for folder in (self.store.root.parent, Path.cwd(), Path.home()):
+            reason = reason.replace(f"{folder}/", "") if folder != Path("/") else reason
+        return reason
+
+    def _culprit(self, job: Any) -> tuple[Any, str]:
+        """The failed or damaged ancestor that blocks the job."""
+        for parent in job.parents:
+            status = self.store.status(parent)
+            if status.state in (State.FAILED, State.DAMAGED):
+                return parent, status.reason
+            if status.state is State.BLOCKED:
+                return self._culprit(parent)
+        return job, "a parent failed"
+
+
+NUMBERS = ("correct", "correct_release", "latent_started", "latent_steps", "truncated")
+
+
+def read_rows(path: Path) -> pd.DataFrame:
+    """samples.jsonl as id (task, doc_id), cluster, groups, `unparsed` and whichever of NUMBERS every row has, as floats.
+
+    Raises ValueError naming the line that is no sample.
+    """
+    lines = path.read_text(encoding="utf-8").splitlines()
+    if not lines:
+        raise ValueError(f"{path.name}: holds no sample")
+    rows: list[dict[str, Any]] = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            row = json.loads(line)
+            row["task"], row["doc_id"], row["cluster"], row["correct"]
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            raise ValueError(f"{path.name}:{number}: is no sample: {error!r}") from None
+        rows.append(row)
+    columns: dict[str, Any] = {
+        "id": pd.Series([(row["task"], row["doc_id"]) for row in rows], dtype=object),
+        "cluster": pd.Series([(row["task"], row["cluster"]) for row in rows], dtype=object),
+        "groups": pd.Series([row.get("groups") or {} for row in rows], dtype=object),
+        "unparsed": np.array([row.get("prediction") is None for row in rows], dtype=float),
+    }
+    for name in NUMBERS:
+        if all(row.get(name) is not None for row in rows):
+            columns[name] = np.array([row[name] for row in rows], dtype=float)
+    return pd.DataFrame(columns)
+
+
+def check_aggregate(measured: Measured, benchmark: Benchmark, score_name: str) -> None:
+    """Raises Unmeasured when the task's own aggregate is another number than the samples give."""
+    protocol = measured.evaluation.protocol
+    score = benchmark.scores[score_name]
+    name = score.metric.get(protocol)
+    if name is None:
+        return
+    aggregates = measured.result.get("aggregates", {})
+    if name not in aggregates:
+        listed = ", ".join(sorted(aggregates)) or "none"
+        raise Unmeasured("failed", f"the task reports no {name} (it reports: {listed})")
+    theirs = float(aggregates[name]) * benchmark.scale.get(protocol, 1.0)
+    ours = 100 * float(measured.answers(score).values.mean())
+    if abs(theirs - ours) > TOLERANCE:
+        raise Unmeasured(
+            "failed",
+            f"{measured.evaluation.job.name}: the samples give {ours:.3f}, the task's {name} says {theirs:.3f}; "
+            "neither is shown until they agree",
+        )

@@ -1,0 +1,1 @@
+"""What a report says: numbers become tables, sentences and figures of one frozen `Report`."""

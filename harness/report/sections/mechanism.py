@@ -1,0 +1,266 @@
+"""Whether an arm uses its latents, and what they hold: accuracy with other latents, and the training job's probe numbers."""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections.abc import Mapping
+from typing import Any
+
+from harness.report.numbers.measure import Unmeasured
+from harness.report.numbers.results import Results
+from harness.report.numbers.study import Arm
+from harness.report.sections.tables import scale_word
+from harness.report.sections.types import Cell, Column, Row, Table
+from harness.report.sections.words import (
+    MINUS,
+    interval,
+    listed,
+    p_value,
+    percent,
+    scaled,
+    share,
+    signed,
+    signed_interval,
+)
+from harness.spec.benchmark import Protocol
+from harness.stats import Comparison, holm
+from harness.verdict.claims import LEVEL
+
+PROBE = {
+    "teacher_fed.z_t_std": ("instance std", "Z_T"),
+    "teacher_fed.z_t_cosine": ("cosine", "Z_T"),
+    "free_running.z_s_std": ("instance std", "Z_S"),
+    "teacher_fed.hidden_z_t_cosine": ("fed Z_T", "cosine of H with Z_T"),
+    "free_running.hidden_z_t_cosine": ("free", "cosine of H with Z_T"),
+    "teacher_fed.teacher_in_box": ("teacher", "attention in the box"),
+    "teacher_fed.student_in_box": ("student, fed Z_T", "attention in the box"),
+    "free_running.student_in_box": ("student, free", "attention in the box"),
+    "teacher_fed.box_area": ("box area", "attention in the box"),
+    "free_running.box_area": ("box area", "attention in the box"),
+    "vr": ("all slots", "1 − cosine of H with the crop"),
+    "vr_first": ("first slot", "1 − cosine of H with the crop"),
+    "hidden_z_t_cosine": ("first slot, centred", "cosine of H with the crop"),
+    "exposure_gap": ("gap", "exposure"),
+    "exposure_cosine": ("cosine", "exposure"),
+}
+"""Name in diagnostics.json -> heading and its group. Everything else found there stands in a table of its own."""
+
+
+REPLACED = {
+    "zeroed": "by zeros",
+    "noise": "by noise of the own latents' norm",
+    "shuffled": "by another question's",
+    "oracle": "by Z_T of the true evidence box (oracle)",
+}
+
+
+def replaced(results: Results, mode: str) -> str:
+    """What takes the latents' place, in words."""
+    if mode == "oracle" and any("reflect" in (arm.row.stages or ()) for arm in results.arms.values()):
+        return "by the first embeddings of the true evidence box's crop (oracle)"
+    return REPLACED[mode]
+
+
+def latent_modes(results: Results, protocol: Protocol = "paper") -> tuple[str, ...]:
+    """The modes that were planned beside `own`, in the profile's order."""
+    found = {
+        e.latents: None for arm in results.arms.values() for es in arm.evaluations.values() for e in es if e.protocol == protocol
+    }
+    order = ["zeroed", "noise", "shuffled", "oracle"]
+    return tuple(sorted((m for m in found if m != "own"), key=lambda m: order.index(m) if m in order else len(order)))
+
+
+def latent_tests(results: Results) -> dict[tuple[str, str, str], tuple[Comparison, float]]:
+    """(row, column, mode) -> mode minus own on the same questions, with Holm's p over all of them."""
+    tested = {
+        (row, column, mode): comparison
+        for column in results.columns
+        for row, arm in results.arms.items()
+        if arm.row.delta is None
+        for mode in latent_modes(results)
+        if (comparison := results.pair(row, row, column, latents=(mode, "own"))) is not None
+    }
+    return dict(zip(tested, zip(tested.values(), holm([c.p for c in tested.values()]))))
+
+
+def flipped(comparison: Comparison) -> float:
+    """Share of answers that turn from right to wrong or back: accuracy hides it where gains and losses cancel."""
+    return (comparison.gained + comparison.lost) / (comparison.n * comparison.seeds)
+
+
+def replaced_rows(results: Results, protocol: Protocol = "paper") -> list[str]:
+    """Rows that are decoded with other latents too; the others have none, or are not run."""
+    return [
+        label
+        for label, arm in results.arms.items()
+        if any(e.latents != "own" and e.protocol == protocol for found in arm.evaluations.values() for e in found)
+    ]
+
+
+def latent_table(results: Results) -> Table | None:
+    """Per column and arm: accuracy with its own latents, and what replacing them changes."""
+    modes = latent_modes(results)
+    if not modes:
+        return None
+    tested = latent_tests(results)
+    shown = replaced_rows(results)
+    others = [n for n, arm in results.arms.items() if n not in shown and arm.row.delta is None and not (arm.silent or arm.undefined)]
+    columns = [Column("own", "accuracy")] + [Column(mode, "change when the latents are") for mode in modes]
+    rows = []
+    for name in results.columns:
+        for label in shown:
+            own = results.estimate(label, name)
+            if own is None:
+                cells = [_missing(results, label, name, "own")] + [Cell("–", tone="muted") for _ in modes]
+            else:
+                cells = [Cell(percent(own.mean), 100 * own.mean, interval(own.interval), scaled(own.interval), n=own.n)]
+                cells += [_mode_cell(results, label, name, mode, tested) for mode in modes]
+            rows.append(Row(label, tuple(cells), group=results.title(name)))
+    return Table(
+        "latents",
+        "Accuracy with the arm's own latents, and the paired change in points (95 % interval) when the S latent inputs "
+        f"are replaced: {listed([replaced(results, mode) for mode in modes], 'or')}{scale_word(results)}.",
+        tuple(columns),
+        tuple(rows),
+        stub="Row",
+        notes=(
+            *([f"Without latent steps, so not among these rows: {listed(others)}."] if others else []),
+            ("Flip: share of single answers that turn right or wrong; gains and losses may cancel. Bold: p ≤ 0.05 after Holm "
+            "over the whole table. Zeroed or shuffled without a change: accuracy does not depend on what the latents hold; "
+            "where all Z_T are nearly one vector, shuffling cannot show more. Oracle far above own: good latents would be "
+            "used, but the model does not produce them."),
+        ),
+    )
+
+
+def _mode_cell(
+    results: Results, row: str, column: str, mode: str, tested: Mapping[tuple[str, str, str], tuple[Comparison, float]]
+) -> Cell:
+    if (row, column, mode) not in tested:
+        return _missing(results, row, column, mode)
+    comparison, adjusted = tested[row, column, mode]
+    value = results.estimate(row, column, latents=mode)
+    assert value is not None
+    return Cell(
+        signed(comparison.difference),
+        100 * comparison.difference,
+        f"{signed_interval(comparison.interval)} · flip {share(flipped(comparison))}",
+        scaled(comparison.interval),
+        n=comparison.n,
+        clusters=comparison.clusters,
+        seeds=comparison.seeds,
+        note=f"{mode}: {percent(value.mean)} {interval(value.interval)}; Holm p = {p_value(adjusted)}",
+        jobs=results.jobs(row, column, "paper", mode),
+        tone="strong" if adjusted <= LEVEL else "plain",
+    )
+
+
+def _missing(results: Results, row: str, column: str, mode: str) -> Cell:
+    try:
+        results.found(row, column, latents=mode)
+    except Unmeasured as problem:
+        if "no evaluation is planned" in str(problem) and mode != "own":
+            return Cell("–", note="the arm has no latents", tone="muted")
+        return Cell(problem.state, note=str(problem), tone="warning")
+    return Cell("–", tone="muted")
+
+
+def probe(results: Results, arm: Arm) -> list[Mapping[str, Any]]:
+    """diagnostics.json of the arm's final training, one per seed that is done."""
+    found = []
+    for _, job in sorted(arm.trainings().items()):
+        if results.store.is_done(job):
+            path = results.store.outputs(job) / "diagnostics.json"
+            if path.is_file():
+                found.append(json.loads(path.read_text()))
+    return found
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
+    """Finite numbers by dotted name; texts and lists are left to the file."""
+    found: dict[str, float] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            found |= flat(value, f"{prefix}{name}.")
+        elif isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
+            found[prefix + name] = float(value)
+    return found
+
+
+def probe_table(results: Results) -> Table | None:
+    """What the latents hold: the training jobs' own numbers on their held-out probe set."""
+    by_arm = {row: found for row, found in probes(results).items() if any(name in PROBE for one in found for name in one)}
+    names = [name for name in PROBE if any(name in one for found in by_arm.values() for one in found)]
+    if {"teacher_fed.box_area", "free_running.box_area"} <= set(names):
+        names.remove("free_running.box_area")  # the same boxes
+    if not names:
+        return None
+    spread = any(len(found) > 1 for found in by_arm.values())
+    return Table(
+        "probe",
+        "What the latents hold, on a held-out probe set at the end of training"
+        + (" (± standard deviation between seeds)" if spread else "")
+        + f"{scale_word(results)}.",
+        tuple(Column(*PROBE[name]) for name in names),
+        _probe_rows(by_arm, names),
+        stub="Row",
+        notes=(
+            ("Instance std: how much a latent differs between boxes; 0 is collapse to a constant. Cosine of Z_T: between two "
+            "boxes; 1 is collapse. Cosines with H are centred: the mean is taken off first, because a shared constant alone "
+            "gives a cosine near 1. Attention in the box is to "
+            "be read against the box's share of the image. Fed Z_T: the slots hold the teacher's latents of the true box; "
+            "free: the model's own states, as in decoding. Exposure gap: distance between the two runs' states, in units of "
+            "their spread over questions: 0 is none, about 1 is as far apart as different questions."),
+            *((("The crop: of VisReflect, the embedding that stands in the slot, and H the state before it, with the crops in the "
+            "slots. The first slot's state is what one latent step feeds."),) if "vr" in names else ()),
+        ),
+    )
+
+
+def probe_details(results: Results) -> Table | None:
+    """The probe's other numbers, under their own names."""
+    by_arm = probes(results)
+    found = [name for arm in by_arm.values() for one in arm for name in one if name not in PROBE]
+    names = sorted(dict.fromkeys(found))
+    if not names:
+        return None
+    turned = tuple(
+        Row(name, tuple(_probe_cell(found, name) for found in by_arm.values())) for name in names
+    )
+    return Table(
+        "probe-details", "Other numbers of the probe.", tuple(Column(label) for label in by_arm), turned, stub="Number"
+    )
+
+
+def probes(results: Results) -> dict[str, list[dict[str, float]]]:
+    """Row -> numbers by name, one dictionary a seed."""
+    return {
+        label: found
+        for label, arm in results.arms.items()
+        if arm.row.delta is None and (found := [numbers(values) for values in probe(results, arm)])
+    }
+
+
+def numbers(diagnostics: Mapping[str, Any]) -> dict[str, float]:
+    """The probe's numbers by their own names, then what else the file counts; times are no result."""
+    rest = {name: value for name, value in diagnostics.items() if name not in ("probe", "seconds")}
+    return flat(diagnostics.get("probe", {})) | flat(rest)
+
+
+def _probe_rows(by_arm: Mapping[str, list[dict[str, float]]], names: list[str]) -> tuple[Row, ...]:
+    return tuple(Row(label, tuple(_probe_cell(found, name) for name in names)) for label, found in by_arm.items())
+
+
+def _probe_cell(found: list[dict[str, float]], name: str) -> Cell:
+    values = [one[name] for one in found if name in one]
+    if not values:
+        return Cell("–", note="not defined for this arm", tone="muted")
+    mean = statistics.fmean(values)
+    if all(value == int(value) for value in values) and abs(mean) >= 1:
+        text = f"{mean:,.0f}"  # a count
+    else:
+        text = f"{mean:.3f}".replace("-", MINUS) if f"{mean:.3f}" != "-0.000" else "0.000"
+    spread = f"±{statistics.stdev(values):.3f}" if len(values) > 1 else ""
+    return Cell(text, mean, spread)

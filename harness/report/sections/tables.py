@@ -1,0 +1,299 @@
+"""The paper's table regenerated, its stock-protocol sister, and its rows compared in pairs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from harness.report.numbers.families import base_row
+from harness.report.numbers.measure import Unmeasured
+from harness.report.numbers.results import BASE, Results
+from harness.report.sections.provenance import adopted
+from harness.report.sections.types import Cell, Column, Row, Table, Tone
+from harness.report.sections.words import (
+    count,
+    interval,
+    p_value,
+    percent,
+    scaled,
+    sentence,
+    share,
+    signed,
+    signed_interval,
+)
+from harness.spec.benchmark import Protocol
+from harness.stats import SeedNoise
+from harness.verdict import Outcome, judge
+from models.config import ProxyMirror
+
+ABSENT = {"failed": Outcome.FAILED, "not run": Outcome.NOT_RUN, "not defined": Outcome.NOT_DEFINED}
+
+
+def measured_cell(results: Results, row: str, column: str, protocol: Protocol = "paper") -> Cell:
+    """One number with all that is known about it, or why there is none."""
+    study, reported = results.study, results.reported(row, column)
+    text = reported.text if reported else ""
+    jobs = results.jobs(row, column, protocol)
+    try:
+        found = results.found(row, column, protocol)
+    except Unmeasured as problem:
+        outcome = ABSENT[problem.state]
+        verdict = judge(None, reported, None, proxy=study.profile.proxy, absent=(outcome, str(problem)))
+        note = f"{problem.state}: {problem}"
+        return Cell(problem.state, note=note, reported=text, verdict=verdict, jobs=jobs, tone="warning")
+    value = results.estimate(row, column, protocol)
+    assert value is not None
+    score = results.score(column)
+    trained = row in results.arms and bool(results.arms[row].row.stages)
+    delta = float(study.experiment.equivalence)
+    part = results.part(column, protocol)
+    noise, source = borrowed_noise(results, row, column, protocol) if trained and value.seeds == 1 else (None, "")
+    verdict = judge(
+        value, reported, score.n, proxy=study.profile.proxy, delta=delta, trained=trained, noise=noise, source=source, part=part
+    )
+    notes = list(found.lost)
+    if part:
+        notes.append(f"part of the benchmark: {part}")
+    if value.seeds == 1 and trained:
+        notes.append("one seed: the interval holds item noise only")
+    notes += adopted(results, row)
+    return Cell(
+        display=percent(value.mean),
+        value=100 * value.mean,
+        detail=interval(value.interval),
+        interval=scaled(value.interval),
+        n=value.n,
+        clusters=value.clusters,
+        seeds=value.seeds,
+        seed_sd=None if value.seed_sd is None else 100 * value.seed_sd,
+        reported=text,
+        verdict=verdict,
+        rates=found.rates,
+        jobs=jobs,
+        note="; ".join(notes),
+        tone="warning" if found.lost else "plain",
+    )
+
+
+def borrowed_noise(results: Results, row: str, column: str, protocol: Protocol) -> tuple[SeedNoise | None, str]:
+    """For a row of one seed: how far apart seeds lie in the column's other rows, else in the paper's own runs; and whose it is."""
+    if (noise := results.seed_noise(row, column, protocol)) is not None:
+        return noise, "the column's other rows"
+    if (stated := results.study.experiment.spread.get(column)) is not None:
+        return SeedNoise((((stated.sd / 100) ** 2, stated.runs - 1.0),)), "the paper's own runs"
+    return None, ""
+
+
+def reported_cell(results: Results, row: str, column: str) -> Cell:
+    reported = results.reported(row, column)
+    if reported is None:
+        return Cell("–", tone="muted")
+    return Cell(reported.text, value=None if reported.value is None else float(reported.value), tone="muted")
+
+
+def delta_cell(results: Results, of: str, over: str, column: str, protocol: Protocol = "paper") -> Cell:
+    """A printed row of differences, regenerated as a paired difference."""
+    comparison = results.pair(of, over, column, protocol)
+    if comparison is None:
+        return Cell("not run", note=f"not run: needs {of} and {over}", tone="warning")
+    return Cell(
+        signed(comparison.difference),
+        100 * comparison.difference,
+        signed_interval(comparison.interval),
+        scaled(comparison.interval),
+        n=comparison.n,
+        clusters=comparison.clusters,
+        seeds=comparison.seeds,
+        note=f"paired; p = {p_value(comparison.p)}",
+    )
+
+
+def own_base(results: Results) -> bool:
+    """Whether the base model was evaluated beside the rows, being none of them."""
+    return base_row(results) == BASE and BASE not in results.arms
+
+
+def main_table(results: Results, protocol: Protocol, marks: dict[str, str]) -> Table:
+    """measured and reported side by side; the verdict only where the profile allows one."""
+    study, proxy = results.study, results.study.profile.proxy
+    names = list(results.columns)
+    with_reported = protocol == study.experiment.protocol
+    columns: list[Column] = [Column(heading, numeric=False) for heading in study.experiment.cells]
+    for name in names:
+        group = results.title(name)
+        columns.append(Column("proxy" if proxy else "measured", group, note=column_note(results, name, protocol)))
+        if with_reported:
+            columns.append(Column("paper", group))
+        if with_reported and not proxy:
+            columns.append(Column("verdict", group, numeric=False))
+    rows = []
+    if own_base(results):
+        cells: list[Cell] = [Cell("") for _ in study.experiment.cells]
+        for name in names:
+            cells.append(measured_cell(results, BASE, name, protocol))
+            cells += [Cell("–", tone="muted")] * (len(columns[-1:]) and with_reported)
+            cells += [Cell("")] * (with_reported and not proxy)
+        rows.append(Row(f"{BASE} (not a row of the paper)", tuple(cells)))
+    for label, arm in results.arms.items():
+        cells = [Cell(arm.row.cells.get(heading, "")) for heading in study.experiment.cells]
+        for name in names:
+            delta = arm.row.delta
+            own = (
+                delta_cell(results, delta.of, delta.over, name, protocol)
+                if delta
+                else measured_cell(results, label, name, protocol)
+            )
+            cells.append(own)
+            if with_reported:
+                cells.append(reported_cell(results, label, name))
+            if with_reported and not proxy:
+                verdict = own.verdict
+                cells.append(Cell(verdict.label if verdict else "", note=verdict.text if verdict else ""))
+        rows.append(Row(label, tuple(cells), marks.get(label, ""), arm.row.group))
+    label = f"{study.experiment.kind.capitalize()} {study.experiment.name}"
+    scale = "; columns marked proxy were measured at proxy scale" if proxy else ""
+    rows, reasons = with_reasons(rows)
+    return Table(
+        f"main-{protocol}",
+        f"{label}: {sentence(study.experiment.title)} Accuracy in percent with 95 % interval, protocol {protocol}{scale}.",
+        tuple(columns),
+        tuple(rows),
+        stub="Row",
+        notes=(*reasons, *main_notes(results, protocol)),
+    )
+
+
+def with_reasons(rows: list[Row]) -> tuple[list[Row], list[str]]:
+    """Why cells have no value: in the cell where it is said once, as a numbered note where several cells share it."""
+    absent = [cell.note for row in rows for cell in row.cells if cell.value is None and cell.tone == "warning"]
+    shared = [note for note in dict.fromkeys(absent) if absent.count(note) > 1]
+
+    def marked(cell: Cell) -> Cell:
+        if cell.value is not None or cell.tone != "warning":
+            return cell
+        if cell.note in shared:
+            return replace(cell, display=f"{cell.display} ({shared.index(cell.note) + 1})")
+        return replace(cell, inline=True)
+
+    notes = [f"({number}) {note}" for number, note in enumerate(shared, start=1)]
+    return [replace(row, cells=tuple(map(marked, row.cells))) for row in rows], notes
+
+
+def column_note(results: Results, column: str, protocol: Protocol) -> str:
+    """n, seeds and chance of one column: "1,000 questions in 500 images, 3 seeds; guessing 50.0"."""
+    found = [e for label in results.arms if (e := results.estimate(label, column, protocol)) is not None]
+    chance = f"guessing gives {results.score(column).chance:.1f}"
+    if not found:
+        return chance
+    sizes = sorted({(e.n, e.clusters) for e in found})
+    seeds = sorted({e.seeds for e in found})
+    n, clusters = sizes[-1]
+    images = f" in {count(clusters, 'image')}" if clusters != n else ""
+    many = " to ".join(map(str, (seeds[0], seeds[-1]))) if len(seeds) > 1 else str(seeds[0])
+    asked = f"part of the benchmark: {part}" if (part := results.part(column, protocol)) else count(n, "question")
+    return f"{asked}{images}, {many} seed{'s' * (many != '1')}; {chance}"
+
+
+def main_notes(results: Results, protocol: Protocol) -> tuple[str, ...]:
+    """Column by column what was asked; under the paper's own table also what the numbers may be used for."""
+    study = results.study
+    notes = []
+    for name, column in results.columns.items():
+        words = study.benchmarks[column.benchmark].protocols.get(protocol, "") if column.score == "overall" else ""
+        read = f"; {'asked and read as: ' if study.profile.proxy else ''}{words}" if words else ""
+        generated = isinstance(study.profile.benchmarks.get(column.benchmark), ProxyMirror)
+        title = f"{results.title(name)}{' (stand-in on procedural scenes)' if generated else ''}"
+        notes.append(f"{title}: {column_note(results, name, protocol)}{read}.")
+    if protocol != study.experiment.protocol:
+        return tuple(notes)
+    if study.profile.proxy:
+        notes.append(
+            f"Profile {study.profile_name}: {study.profile.title}. Proxy values say nothing about the paper's; they stand "
+            "side by side to show what was claimed, and no cell gets a verdict."
+        )
+    arms = [results.estimate(label, name, protocol) for label in results.arms for name in results.columns]
+    seeds = max((e.seeds for e in arms if e), default=0)
+    if seeds == 1:
+        notes.append("One seed: intervals hold item noise only. Differences are between these trained models, not recipes.")
+    elif seeds > 1:
+        notes.append(
+            "Intervals hold item noise (questions, clustered by image) and seed noise (t over seeds: each row's own variance, "
+            "moderated by that of all trainings of the column in the store; rows that share a training are compared seed by seed)."
+        )
+        notes.append(f"Standard deviation between seeds, in points: {'; '.join(spreads(results, protocol))}.")
+    notes += study.experiment.notes
+    notes += [f"{sign} {text}" for sign, text in study.experiment.footnotes.items()]
+    notes += [f"{label}: {arm.row.note}" for label, arm in results.arms.items() if arm.row.note]
+    return (*notes, *answered_by(results, protocol))
+
+
+def spreads(results: Results, protocol: Protocol) -> list[str]:
+    """Column by column, how far apart each row's seeds lie."""
+    return [
+        f"{results.title(name)} {', '.join(f'{row} {sd:.1f}' for row, sd in found.items())}"
+        for name in results.columns
+        if (found := results.seed_spread(name, protocol))
+    ]
+
+
+def answered_by(results: Results, protocol: Protocol) -> list[str]:
+    """Of each system of others that was evaluated: who answered, as its evaluations noted it."""
+    notes = []
+    for label, arm in results.arms.items():
+        said: dict[str, None] = {}
+        for name in results.columns if arm.row.external else ():
+            try:
+                measured = results.found(label, name, protocol).measured
+            except Unmeasured:
+                continue
+            for one in measured:
+                system, adapter = one.result.get("system") or {}, one.evaluation.job.payload["system"]["adapter"]
+                names = ", ".join(system.get("answered_by") or ()) or "its checkpoint"
+                where = f" at {system['host']}" if system.get("host") else ""
+                said[f"answered by {names}{where}, through lmms-eval's {adapter}"] = None
+        if said:
+            alike = "prompt, reading and questions" if protocol == "paper" else "the questions"
+            notes.append(f"{label}: {'; '.join(said)}; {alike} are those of the other rows.")
+    return notes
+
+
+def scale_word(results: Results) -> str:
+    """For captions, which stand alone where a table is taken out of its page."""
+    return "; proxy scale" if results.study.profile.proxy else ""
+
+
+# --- answers --------------------------------------------------------------------------------------------------------
+
+
+def answer_table(results: Results, protocol: Protocol = "paper") -> Table:
+    """How the answers came about: without these rates a dead latent path looks like no effect."""
+    columns = []
+    for name in dict.fromkeys(c.benchmark for c in results.study.columns):
+        title = results.study.benchmarks[name].title
+        columns += [Column("started", title), Column("truncated", title), Column("unparsed", title)]
+    rows = []
+    by_benchmark = {c.benchmark: c.name for c in reversed(results.study.columns)}
+    order = list(dict.fromkeys(c.benchmark for c in results.study.columns))
+    labels = [label for label, arm in results.arms.items() if arm.row.delta is None and not arm.silent]
+    for label in ([BASE] if own_base(results) else []) + labels:
+        cells: list[Cell] = []
+        for benchmark in order:
+            try:
+                rates = results.found(label, by_benchmark[benchmark], protocol).rates
+            except Unmeasured as problem:
+                cells += [Cell(problem.state, note=str(problem), tone="muted")] + [Cell("–", tone="muted")] * 2
+                continue
+            shown: list[tuple[float | None, Tone]] = [
+                (rates.started, "plain"),
+                (rates.truncated, "warning" if (rates.truncated or 0) > 0.01 else "plain"),
+                (rates.unparsed, "warning" if (rates.unparsed or 0) > 0.01 else "plain"),
+            ]
+            cells += [Cell(share(value), None if value is None else 100 * value, tone=tone) for value, tone in shown]
+        rows.append(Row(label, tuple(cells)))
+    return Table(
+        f"answers-{protocol}",
+        "Share of answers that opened a latent segment (<|lvr_start|> emitted), that were cut off at the limit of tokens or of "
+        "latent segments, and that held no readable option letter (counted as wrong).",
+        tuple(columns),
+        tuple(rows),
+        stub="Row",
+    )

@@ -1,0 +1,125 @@
+"""One page of every table: put together from the tables' pages, and sorted by a real browser."""
+
+from __future__ import annotations
+
+import html
+import re
+import shutil
+import subprocess
+
+import pytest
+
+from harness.report import render, write_index
+from harness.report.writers.index import read_article
+from harness.store import Store
+from harness.store import store as store_module
+from tests.harness.report.test_report import Page
+from tests.harness.report.world import REPOSITORY, fill, make_plan
+
+EXPERIMENTS = REPOSITORY / "experiments"
+SPECS = len(list(EXPERIMENTS.glob("*.yaml")))
+
+
+@pytest.fixture(scope="module")
+def reports(tmp_path_factory):
+    """Tables 3c (done) and 4 (nothing done), and an overridden 3c; one page over them."""
+    patch = pytest.MonkeyPatch()
+    patch.setattr(store_module.files, "sync_file_system", lambda path: None)
+    folder = tmp_path_factory.mktemp("index")
+    store = Store(folder / "results")
+    done = make_plan(folder, n=40)
+    fill(store, done, n=40)
+    for plan in (done, make_plan(folder, n=40, table="table4"), make_plan(folder, n=40, overrides=["stage1.p=0.3"])):
+        render(plan, store, folder / "reports", formats=("html",))
+    write_index(folder / "reports", EXPERIMENTS)
+    patch.undo()
+    return folder / "reports"
+
+
+def test_the_index_holds_the_rendered_tables_and_names_the_others(reports):
+    page = (reports / "index.html").read_text()
+    assert '<article id="table3c">' in page and '<article id="table4">' in page
+    assert page.index('id="table3c"') < page.index('id="table4"')
+    assert f"2 rendered, {SPECS - 2} not yet" in page and "run.py experiments/table1.yaml" in page
+
+
+def test_an_overridden_report_is_linked_and_not_among_the_papers_tables(reports):
+    page = (reports / "index.html").read_text()
+    assert len(re.findall("<article ", page)) == 2
+    assert re.search(r'not among the paper.s tables: <a href="table3c-overridden-\w+\.html">', page)
+
+
+def test_a_cell_of_the_index_leads_to_its_job_its_log_and_its_samples(reports):
+    page = (reports / "index.html").read_text()
+    for name in ("log", "samples.jsonl"):
+        (address, *_rest) = [a for a in re.findall(r'href="([^"]+)"', page) if a.endswith(name)]
+        assert (reports / address).is_file()
+    article = read_article(reports / "table3c.html")
+    assert (article.cells, article.measured, article.claims, article.paper) == (12, 12, 4, True)
+
+
+def test_the_index_says_of_claims_how_they_came_out_twice(reports):
+    article = read_article(reports / "table3c.html")
+    assert article.reported["holds"] and sum(article.regenerated.values()) == article.claims
+    assert ">Claims on the paper&#39;s numbers<" in (reports / "index.html").read_text().replace("paper's", "paper&#39;s")
+    assert re.search(r'data-value="1.0">12 of 12<', (reports / "index.html").read_text())
+
+
+def test_a_page_of_an_earlier_version_is_left_out_until_it_is_drawn_again(reports, tmp_path):
+    page = tmp_path / "table3c.html"
+    page.write_text((reports / "table3c.html").read_text().replace('"regenerated":', '"holding":', 1))
+    assert read_article(page) is None
+
+
+def test_the_index_is_well_formed_loads_nothing_and_names_each_table_once(reports):
+    text = (reports / "index.html").read_text()
+    page = Page()
+    page.feed(text)
+    assert page.open == [] and all(source.startswith("data:") for source in page.loads)
+    names = re.findall(r'\bid="([^"]+)"', text)
+    assert len(names) == len(set(names))
+
+
+def test_the_index_is_written_again_only_when_a_page_changed(reports, tmp_path):
+    folder = tmp_path / "reports"
+    shutil.copytree(reports, folder)
+    assert write_index(folder, EXPERIMENTS)[1] is False
+    (folder / "table4.html").unlink()
+    assert write_index(folder, EXPERIMENTS)[1] is True
+    assert f"1 rendered, {SPECS - 1} not yet" in (folder / "index.html").read_text()
+
+
+def test_a_folder_of_reports_below_is_named_with_its_tables(reports, tmp_path):
+    folder = tmp_path / "reports"
+    shutil.copytree(reports, folder)
+    (folder / "figures").mkdir()
+    (folder / "three seeds").mkdir()
+    shutil.copy(reports / "table3c.html", folder / "three seeds")
+    assert write_index(folder, EXPERIMENTS)[1] is False, "not yet a folder with an index"
+    write_index(folder / "three seeds", EXPERIMENTS)
+    assert write_index(folder, EXPERIMENTS)[1] is True
+    page = (folder / "index.html").read_text()
+    links = '<a href="three%20seeds/index.html">three seeds</a> (<a href="three%20seeds/table3c.html">Table 3c</a>).'
+    assert f"<li>Also: {links}</li>" in page and "2 rendered" in page
+    below = folder / "three seeds" / "table3c.html"
+    below.write_text(below.read_text().replace("report-fingerprint: ", "report-fingerprint: 0", 1))
+    assert write_index(folder, EXPERIMENTS)[1] is True, "a page below was drawn again"
+    assert write_index(folder, EXPERIMENTS)[1] is False
+
+
+@pytest.mark.parametrize("order", ["ascending", "descending"])
+def test_a_browser_sorts_a_column_and_keeps_missing_values_last(reports, tmp_path, order):
+    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("no chromium on this machine")
+    address = f"{(reports / 'index.html').as_uri()}#sort=table3c-main-paper:1:{order}"
+    command = [
+        browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", f"--user-data-dir={tmp_path / 'browser'}",
+        "--dump-dom", address,
+    ]  # fmt: skip
+    shown = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    table = shown[shown.index('id="table3c-main-paper"') :]
+    rows = re.findall(r'<tr><th scope="row"[^>]*>(.*?)</th>\s*<td([^>]*)>', table[: table.index("</table>")], re.DOTALL)
+    values = [float(found[1]) for _, cell in rows if (found := re.search('data-value="([^"]+)"', cell))]
+    assert len(values) == 5 and values == sorted(values, reverse=order == "descending")
+    assert f'aria-sort="{order}"' in html.unescape(table)
