@@ -6,6 +6,7 @@ import argparse
 import errno
 import gc
 import importlib
+import keyword
 import os
 import sys
 from collections.abc import Sequence
@@ -23,7 +24,11 @@ VERBS = {
     "samples": "show the questions on which two rows differ, with pictures and both answers",
     "cancel": "stop jobs that run or wait",
     "retry": "let a failed or damaged job run again",
-    "verify": "compare every finished job with its digests",
+    "verify": "compare every finished job, or an exported bundle, with its digests",
+    "export": "write what tables rest on into one file, for a reviewer or a colleague",
+    "import": "take the results of such a file into this store",
+    "tag": "give jobs a name and a note, or list the names",
+    "gc": "show what no named table needs, and delete it when asked to",
     "adopt": "take an existing checkpoint as the result of a row's training",
     "release": "take a job from an owner that is gone",
     "audit": "check the arithmetic of reported tables",
@@ -100,7 +105,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
 
 
 def _verb(name: str):
-    return importlib.import_module(f"harness.cli.{name}")
+    return importlib.import_module(f"harness.cli.{name}" + "_" * keyword.iskeyword(name))
 
 
 def _expected(error: Exception) -> str | None:

@@ -76,7 +76,7 @@ def finished(store: Store) -> list[Finished]:
     found = []
     for record in store.records():
         done = store.done(record)
-        if done is not None and "adopted" not in done and (record.kind not in RESUMING or done["attempt"] == 1):
+        if done is not None and not done.keys() & {"adopted", "imported"} and (record.kind not in RESUMING or done["attempt"] == 1):
             inputs = {role: upstream.key for role, upstream in record.inputs.items()}
             found.append(Finished(record.key, record.kind, record.payload, inputs, done["seconds"], done["finished"]))
     return found

@@ -1,16 +1,19 @@
-"""`run.py verify [FILE…]`: compare what every finished job left with the digests in its DONE.json."""
+"""`run.py verify [FILE…]`: compare what every finished job left with the digests in its DONE.json; of a bundle, its every file."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 import time
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.cli.main import add_selection, plans
 from harness.cli.stored import open_store, rebuilt
 from harness.cli.words import plural
 from harness.jobs import Graph
+from harness.spec.errors import SpecError
 
 if TYPE_CHECKING:
     from harness.store import Store
@@ -26,6 +29,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(options: argparse.Namespace) -> int:
     from harness.plan import merged
 
+    if bundles := [file for file in options.files if file.endswith(".zip")]:
+        return verify_bundles(bundles, [file for file in options.files if file not in bundles])
     store = open_store(options.results, one_look=True)
     jobs = Graph(rebuilt(store)) if options.all or not options.files else merged(plans(options))
     damaged, done, size, unsealed = [], 0, 0, 0
@@ -39,6 +44,25 @@ def main(options: argparse.Namespace) -> int:
     print(f"{plural(done, 'finished job')} as they were left: {size / 1e6:.1f} MB compared by sha256")
     if unsealed:
         print(f"of these {unsealed} made before DONE.json had a checksum of its own; their outputs' digests were compared")
+    print("\n".join(damaged), end="\n" * bool(damaged), file=sys.stderr)
+    return 2 if damaged else 0
+
+
+def verify_bundles(bundles: Sequence[str], others: Sequence[str]) -> int:
+    """Raises SpecError for bundles and tables in one command, StoreError and Damaged as `harness.store.bundle.opened`."""
+    from harness.store import bundle
+
+    if others:
+        raise SpecError(f"{others[0]}: is no bundle; verify bundles and tables in two commands")
+    damaged = []
+    for path in bundles:
+        with bundle.opened(Path(path)) as (folder, manifest):
+            jobs = list(bundle.check(folder))
+            damaged += [f"{path}: {record.kind}/{record.name}: {line}" for record, _, line in jobs if line]
+            tables = ", ".join(f"{name} ({profile})" for name, profile in manifest.get("tables", ()))
+            commit = str((manifest.get("code") or {}).get("commit", ""))[:12] or "outside a checkout"
+            print(f"{path}: {plural(len(manifest['files']), 'file')} and {plural(len(jobs), 'result')} as they were exported")
+            print(f"  tables     {tables or 'none named'}\n  exported   by code at {commit}")
     print("\n".join(damaged), end="\n" * bool(damaged), file=sys.stderr)
     return 2 if damaged else 0
 

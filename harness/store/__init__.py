@@ -8,6 +8,7 @@
         out -> attempts/<n>/out       for people
     results/.leases/                  which worker processes have which jobs in hand
     results/.checks/                  what the last check by digest saw of each finished job
+    results/.tags/                names that people gave to jobs
     results/.damaged/                 what `run.py retry KEY --damaged` set aside
 
 Knows nothing about how jobs are run, nor what they compute.

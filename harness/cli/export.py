@@ -1,0 +1,60 @@
+"""`run.py export FILE… --to BUNDLE.zip`: the results that tables rest on, in one file for a reviewer or a colleague."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.cli.main import add_selection, plans
+from harness.cli.stored import open_store
+from harness.cli.words import listed, plural
+
+if TYPE_CHECKING:
+    from harness.plan import Plan
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_selection(parser)
+    parser.add_argument("--to", type=Path, required=True, metavar="ZIP", help="the bundle to write")
+    parser.add_argument("--everything", action="store_true", help="also weights, training data and pictures (large)")
+
+
+def main(options: argparse.Namespace) -> int:
+    from harness.plan import merged
+    from harness.plan.registration import name_of
+    from harness.spec.errors import SpecError
+    from harness.store import bundle
+    from harness.worker.provenance import code, versions
+
+    store, made = open_store(options.results, one_look=True), plans(options)
+    asked = [job for job in merged(made) if job.kind in bundle.ANSWERS]
+    done = [job for job in asked if store.is_done(job) or store.damage(job)]
+    if not done:
+        raise SpecError(f"{options.results}: none of the {plural(len(asked), 'result')} is done; run.py FILE comes first")
+    facts = {"tables": [[plan.name, plan.profile.name] for plan in made], "code": code(), "versions": versions()}
+    counts = bundle.write(
+        options.to, store, done, specs(made), facts, registered=map(name_of, made), everything=options.everything
+    )
+    size = options.to.stat().st_size
+    print(f"{options.to}: {plural(counts['store'], 'job')} whole, {counts['lineage']} by name and digests, {size / 1e6:.1f} MB")
+    print(f"check it: run.py verify {options.to}; take it into a store: run.py import {options.to} --results DIR")
+    if missing := [job.name for job in asked if job not in done]:
+        print(f"{plural(len(missing), 'result')} not done and left out: {listed(missing)}", file=sys.stderr)
+    return 0
+
+
+def specs(made: list[Plan]) -> dict[str, Path]:
+    """Name in the bundle -> file: what was asked for, and the versions of the packages that answer to it."""
+    from harness.spec.files import REPOSITORY
+
+    found: dict[str, Path] = {}
+    for plan in made:
+        found[plan.experiment.document.path.name] = plan.experiment.document.path
+        found[f"recipes/{plan.recipe.path.name}"] = plan.recipe.path
+        found[f"profiles/{plan.profile.document.path.name}"] = plan.profile.document.path
+        for benchmark in plan.benchmarks.values():
+            found[f"benchmarks/{benchmark.document.path.name}"] = benchmark.document.path
+    locked = REPOSITORY / "uv.lock"
+    return found | ({"uv.lock": locked} if locked.exists() else {})

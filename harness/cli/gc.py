@@ -1,0 +1,48 @@
+"""`run.py gc FILE…`: show what no named table needs; `--delete` deletes it."""
+
+from __future__ import annotations
+
+import argparse
+from collections import defaultdict
+
+from harness.cli.main import add_selection, plans
+from harness.cli.stored import open_store, rebuilt
+from harness.cli.words import columns, duration, plural
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_selection(parser)
+    parser.add_argument("--also", nargs="+", action="extend", default=[], metavar="P", help="keep what they need under these profiles, too")
+    parser.add_argument("--delete", action="store_true", help="delete it; without this, nothing is touched")
+
+
+def main(options: argparse.Namespace) -> int:
+    from harness.jobs import Known
+    from harness.plan import merged
+    from harness.store.unneeded import delete, unneeded
+
+    made = []
+    for profile in dict.fromkeys([options.profile, *options.also]):
+        made += plans(argparse.Namespace(**{**vars(options), "profile": profile}))
+    store = open_store(options.results)
+    found = unneeded(store, (job for job in rebuilt(store) if not isinstance(job, Known)), merged(made))
+    if not found:
+        print(f"{options.results}: everything in it is needed")
+        return 0
+    groups = defaultdict(list)
+    for one in found:
+        groups[one.job.kind].append(one)
+    rows = [("", "jobs", "MB", "took")]
+    for kind, members in groups.items():
+        took = sum(one.seconds or 0.0 for one in members)
+        rows.append((kind, str(len(members)), f"{sum(one.bytes for one in members) / 1e6:.1f}", duration(took)))
+    what = ", ".join(f"{plan.name} ({plan.profile.name})" for plan in made)
+    print(f"not needed by {what}:\n" + columns(rows))
+    if not options.delete:
+        print("nothing was deleted; tables and profiles that are not named count as not needed; --delete deletes, run.py tag keeps")
+        return 0
+    gone = [one for one in found if delete(store, one.job)]
+    print(f"{plural(len(gone), 'job')} deleted, {sum(one.bytes for one in gone) / 1e6:.1f} MB")
+    if len(gone) < len(found):
+        print(f"{plural(len(found) - len(gone), 'job')} kept: begun since")
+    return 0

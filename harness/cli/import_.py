@@ -1,0 +1,37 @@
+"""`run.py import BUNDLE.zip`: take a bundle's results into this store."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from harness.cli.main import add_results
+from harness.cli.stored import open_store, rebuilt
+from harness.cli.words import listed, plural
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("bundle", type=Path, metavar="ZIP", help="what `run.py export` wrote")
+    add_results(parser)
+
+
+def main(options: argparse.Namespace) -> int:
+    from harness.store import Damaged, Store, bundle
+
+    store = open_store(options.results)
+    store.ensure_writable()
+    with bundle.opened(options.bundle) as (folder, manifest):
+        records = []
+        for record, _, damage in bundle.check(folder):
+            if damage:
+                raise Damaged(f"{options.bundle}: {record.kind}/{record.name}: {damage}; nothing was imported")
+            records.append(record)
+        jobs = zip(rebuilt(Store(folder / "store"), records), records, strict=True)
+        taken = bundle.take(folder, jobs, store, options.bundle.name)
+    print(f"{plural(len(taken.new), 'job')} imported, {len(taken.known)} known already")
+    if taken.other:
+        print(f"kept this store's own, which differ or are in hand: {listed(taken.other)}", file=sys.stderr)
+    for name, profile in manifest.get("tables", ()):
+        print(f"{name}: run.py report FILE --profile {profile} --results {options.results} writes its report")
+    return 1 if taken.other else 0

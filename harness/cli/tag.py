@@ -1,0 +1,39 @@
+"""`run.py tag [NAME KEY…]`: give jobs a name and a note, list the names, or take one away."""
+
+from __future__ import annotations
+
+import argparse
+from datetime import datetime
+
+from harness.cli.main import add_results
+from harness.cli.stored import open_store, selected
+from harness.cli.words import columns, listed, plural
+from harness.spec.errors import SpecError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", nargs="?", metavar="NAME", help="the tag; without one, list all tags")
+    parser.add_argument("keys", nargs="*", metavar="KEY", help="jobs, by the beginning of their key or by name")
+    parser.add_argument("--note", default="", metavar="TEXT", help="what it stands for")
+    parser.add_argument("--remove", action="store_true", help="take the tag away; its jobs stay")
+    add_results(parser)
+
+
+def main(options: argparse.Namespace) -> int:
+    from harness.store import tags
+
+    store = open_store(options.results)
+    if options.name is None:
+        found = tags.tags(store.root)
+        rows = [(t.name, plural(len(t.keys), "job"), f"{datetime.fromtimestamp(t.time):%Y-%m-%d}", t.note) for t in found]
+        print(columns(rows) or f"{options.results}: no tags yet; run.py tag NAME KEY… makes one")
+    elif options.remove:
+        tags.remove(store.root, options.name)
+        print(f"tag {options.name} is gone; its jobs are still there")
+    elif not options.keys and not options.note:
+        raise SpecError(f"{options.name}: names no job; run.py tag {options.name} KEY… (run.py status --all lists the jobs)")
+    else:
+        jobs = selected(store, options.keys)
+        tag = tags.write(store.root, options.name, [job.key for job in jobs], options.note)
+        print(f"{tag.name}: {plural(len(tag.keys), 'job')}" + (f" ({listed([job.name for job in jobs])})" if jobs else ""))
+    return 0
