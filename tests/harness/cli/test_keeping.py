@@ -67,7 +67,7 @@ def test_tidying_shows_first_and_deletes_only_when_asked_to(desk: Desk, capsys):
 def test_a_tag_keeps_a_job_and_is_listed_with_its_note(desk: Desk, capsys):
     table = desk.table()
     everything_done(table)
-    kept = plan_experiment(table, "proxy").checkpoints["Joint"][0]
+    kept = plan_experiment(table, "proxy").checkpoints["Two-stage (Ours)"][0]
     said(capsys, "tag", "best", kept.key12, "--note", "the one to keep")
     assert "the one to keep" in said(capsys, "tag")
     said(capsys, "gc", table, "--rows", "Stage 1 Only", "--delete")
