@@ -30,7 +30,33 @@ def test_what_everybody_may_write_is_refused_with_the_remedy(tmp_path, which):
     assert "\n" not in str(caught.value) and ("chmod go-w" in str(caught.value) or "remove" in str(caught.value))
 
 
-def test_a_folder_of_a_shared_group_is_refused(tmp_path, monkeypatch):
+@pytest.fixture
+def shared_group(monkeypatch):
+    """A machine on which the folder's group has other members."""
+    monkeypatch.setattr(trust, "_alone", lambda group: False)
+    trust._warn.cache_clear()
+
+
+def test_a_store_that_a_shared_group_may_write_is_used_with_one_warning(tmp_path, shared_group, capsys):
+    root = tmp_path / "results"
+    root.mkdir()
+    root.chmod(0o775)
+    for _ in range(2):
+        assert stat.S_IMODE(trust.private(root, ".drivers").stat().st_mode) == 0o700
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and f"chmod g-w {root}" in said and "mode 775" in said
+
+
+def test_a_private_group_or_a_sticky_bit_asks_for_no_warning(tmp_path, shared_group, monkeypatch, capsys):
+    tmp_path.chmod(0o1777)
+    trust.private(tmp_path, ".drivers")
+    tmp_path.chmod(0o775)
+    monkeypatch.setattr(trust, "_alone", lambda group: True)
+    trust.private(tmp_path, ".drivers")
+    assert capsys.readouterr().err == ""
+
+
+def test_a_folder_of_ours_is_refused_where_a_shared_group_could_have_written_into_it(tmp_path, monkeypatch):
     (tmp_path / ".drivers").mkdir()
     (tmp_path / ".drivers").chmod(0o770)
     monkeypatch.setattr(trust, "_alone", lambda group: False)
