@@ -30,7 +30,7 @@ def check_inputs(jobs: Iterable[Job], training: TrainingData | None = None, cach
 def _training_set(job: Job, spec: ExternalTraining, cache: Path | None) -> list[str]:
     """By names and boxes of all rows, and a few pictures; the data job decodes the rest."""
     from models.training.data import DataError, counted
-    from models.training.external import check_pictures
+    from models.training.external import check_pictures, worst_sources
 
     found = looked_at(spec, cache)
     if said := found.get("error") or found["lacking"]:
@@ -42,10 +42,11 @@ def _training_set(job: Job, spec: ExternalTraining, cache: Path | None) -> list[
         return []
     share = f"{rejected} of {rejected + summary['samples']} samples rejected ({counted(summary['rejected'])})"
     notes = [f"{spec.meta}: {share}; the rest is used, and each rejected one is named in rejected.jsonl of {job.name}"]
-    for name, counts in summary["sources"].items():
-        if (usable := counts.get("usable", 0)) < spec.min_usable * counts["rows"]:
-            notes.append(f"{spec.meta}: of source {name} only {usable} of {counts['rows']} rows are usable")
-    return notes
+    named, more = worst_sources(summary["sources"], spec.min_usable)
+    for name in named:
+        counts = summary["sources"][name]
+        notes.append(f"{spec.meta}: of source {name} only {counts.get('usable', 0)} of {counts['rows']} rows are usable")
+    return [*notes, *([f"{spec.meta}: {more}"] if more else [])]
 
 
 def check_benchmark(job: Job) -> list[str]:

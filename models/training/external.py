@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -28,6 +28,8 @@ _AHEAD = 8
 TURNED = "turned as its EXIF tag says"
 LOOKED_AT = 64
 """Pictures that are decoded before any job runs."""
+NAMED = 5
+"""Sources that get a line of their own in a message; a set may have hundreds."""
 
 
 def manifest_digest(meta: Path) -> str:
@@ -111,19 +113,30 @@ def check_pictures(paths: tuple[str, ...], meta: str, min_usable: float) -> None
 
 
 def lacking(meta: Path, found: Survey, summary: Summary, least: float) -> str:
-    """One line, and one for each source that lacks something: which of its rows cannot be used, and why. "" where the
-    share of usable rows is at least `least`."""
+    """One line, and one for each of the `NAMED` sources that lack most: how many of their rows cannot be used, and why. ""
+    where the share of usable rows is at least `least`."""
     if summary.samples >= least * summary.rows:
         return ""
     share = f"{summary.samples:,} of {summary.rows:,} rows are usable ({summary.samples / summary.rows:.1%})"
     remedy = f"complete what is missing ({_worst(summary)}), or set a lower min_usable in the profile's `data:`"
     lines = [f"{meta}: {share}, data.min_usable asks for {least:.0%}; {remedy}"]
-    for group, counts in sorted(summary.sources.items(), key=lambda item: item[1].get("usable", 0) - item[1]["rows"]):
-        if reasons := {reason: counts[reason] for reason in REASONS if counts.get(reason)}:
-            looked = ", ".join(found.looked[group])
-            where = f"; looked in {looked} of {', '.join(found.finders)}" if looked else ""
-            lines.append(f"  {group}: {_said(reasons, counts['rows'])}{where}")
-    return "\n".join(lines)
+    named, more = worst_sources(summary.sources)
+    for group in named:
+        counts = summary.sources[group]
+        looked = ", ".join(found.looked[group])
+        where = f"; looked in {looked} of {', '.join(found.finders)}" if looked else ""
+        reasons = {reason: counts[reason] for reason in REASONS if counts.get(reason)}
+        lines.append(f"  {group}: {_said(reasons, counts['rows'])}{where}")
+    return "\n".join([*lines, *([f"  {more}"] if more else [])])
+
+
+def worst_sources(sources: Mapping[str, Mapping[str, int]], least: float = 1.0) -> tuple[list[str], str]:
+    """Sources with a smaller share of usable rows than `least`: the `NAMED` that lack most rows, and words for the others."""
+    lack = {name: counts["rows"] - counts.get("usable", 0) for name, counts in sources.items()}
+    short = sorted((name for name in lack if lack[name] > (1 - least) * sources[name]["rows"]), key=lambda name: -lack[name])
+    others = short[NAMED:]
+    more = f"and {len(others):,} more sources, which lack {sum(lack[name] for name in others):,} rows together"
+    return short[:NAMED], more if others else ""
 
 
 def _said(reasons: dict[str, int], rows: int) -> str:

@@ -27,6 +27,11 @@ OVERSHOOT = 0.5
 
 
 NESTED, CUT = "boxes not nested once", "box cut at the edge"
+MISPLACED = {
+    "human": ("<lvr>", "<lvr> in a question kept as text"),
+    "gpt": ("<image>", "<image> in an answer kept as text"),
+}
+"""Role -> the placeholder that means nothing there, as in the release, and the words that name such a row."""
 
 
 class Rejected(ValueError):
@@ -119,6 +124,7 @@ def parse(
 
     slots = sum(turn["value"].count("<lvr>") for turn in turns[1::2])
     boxes, images, mends = _boxes(entry["bboxes"], slots, surplus, entry.get("bbox_images"), len(names))
+    mends += tuple({MISPLACED[turn["from"]][1]: None for turn in turns if MISPLACED[turn["from"]][0] in turn["value"]})
     if tags and orientation == "upright":
         boxes = tuple(turned(box, tags[image]) for box, image in zip(boxes, images, strict=True))
     return Sample(f"{source.name}:{number}", files, turns, boxes, images, mends)

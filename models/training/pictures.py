@@ -50,7 +50,7 @@ class Facts:
 
 
 def open_image(path: Path | str, orientation: Orientation = "upright") -> Image.Image:
-    """An image file as RGB; transparency becomes white. Raises Unreadable, naming the file."""
+    """An image file as RGB; transparency becomes white, unless all of it is transparent. Raises Unreadable, naming the file."""
     picture, facts = _decoded(path)
     return _turn(picture, facts.tag) if orientation == "upright" else picture
 
@@ -179,6 +179,11 @@ def _rgb(picture: Image.Image, path: Path | str) -> Image.Image:
         return Image.fromarray(_eight_bits(np.asarray(picture), path)).convert("RGB")
     if _see_through(picture):
         picture = picture.convert("RGBA")
+        if picture.getextrema()[3][1] == 0:
+            raise Unreadable(
+                path, "unreadable picture",
+                "wholly transparent, so it would become a white area; save it without its alpha channel or take its sample out",
+            )  # fmt: skip
         white = Image.new("RGBA", picture.size, "white")
         return Image.alpha_composite(white, picture).convert("RGB")
     return picture.convert("RGB")

@@ -149,6 +149,17 @@ def test_some_bad_samples_are_counted_before_anything_runs(desk: Desk, capsys):
     assert lacking == "set/meta.json: of source other only 0 of 1 rows are usable"
 
 
+def test_many_sources_with_bad_samples_do_not_fill_the_screen(desk: Desk):
+    from harness.cli.run import check_inputs
+    from harness.plan import plan_experiment
+    from harness.store import Store
+
+    bad = [{"bboxes": [], "dataset": f"source {n}"} for n in range(30)]
+    plan = plan_experiment(external(desk, *[{}] * 570, *bad), "mine")
+    _share, *named, last = check_inputs(plan.graph, Store("results"), plan.profile.value)
+    assert len(named) == 5 and last == "set/meta.json: and 25 more sources, which lack 25 rows together"
+
+
 def test_too_few_usable_samples_stop_the_run_before_any_job(desk: Desk):
     rows = [{}] * 8 + [{"image": [f"viscot/openimages/{k}.jpg"], "dataset": "openimages"} for k in range(2)]
     first, second = command(external(desk, *rows), "--profile", "mine").stderr.splitlines()

@@ -10,7 +10,7 @@ from PIL import Image
 from models.config import ExternalTraining, TrainingSet
 from models.training import external
 from models.training.data import DataError, read_samples
-from models.training.external import check_pictures, look, manifest_digest, prepare
+from models.training.external import NAMED, check_pictures, look, manifest_digest, prepare
 from tests.models.training.conftest import SMALL
 
 SPEC = TrainingSet(images=SMALL, min_usable=0.1)
@@ -135,6 +135,26 @@ def test_too_few_usable_rows_end_the_job_with_a_line_for_each_source_that_lacks_
     assert others[1] == "  gqa: 1 of 1 rows unreadable picture"
     assert len(named(out)) == 6 and not (out / "index").exists() and not (out / "meta.json").exists()
     assert look(ExternalTraining(meta=str(meta), revision="v1")).lacking.splitlines()[1] == others[0]
+
+
+def test_of_many_sources_that_lack_rows_the_worst_are_named_and_the_others_counted(tmp_path, out, base):
+    rows = [row(f"gone/{k}.jpg", dataset=f"source {n}") for n in range(40) for k in range(1 + (n == 7))]
+    with pytest.raises(DataError) as caught:
+        prepare(out, written(tmp_path / "set", row(), *rows), SPEC.model_copy(update={"min_usable": 0.9}), base)
+    _first, worst, *others, last = str(caught.value).splitlines()
+    assert worst.startswith("  source 7: 2 of 2 pictures missing") and len(others) == NAMED - 1
+    assert last == "  and 35 more sources, which lack 35 rows together"
+
+
+def test_a_placeholder_in_the_wrong_turn_is_kept_as_text_and_its_row_is_named(tmp_path, out, base):
+    question, answer = talk("Where is the <lvr> mark?"), talk(answer="<lvr>\nSee <image>. <answer> A </answer>")
+    summary = prepare(out, written(tmp_path / "set", row(), row(conversations=question), row(conversations=answer)), SPEC, base)
+    assert named(out, "mended.jsonl", "mend") == {
+        "made:1": "<lvr> in a question kept as text", "made:2": "<image> in an answer kept as text",
+    }  # fmt: skip
+    assert summary["samples"] == 3
+    samples = read_samples(out)
+    assert [turn["value"] for turn in samples[1].conversations] == [turn["value"] for turn in question]
 
 
 def test_a_folder_of_broken_pictures_is_noticed_before_any_job(tmp_path):

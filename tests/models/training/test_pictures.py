@@ -90,6 +90,20 @@ def test_other_modes_become_rgb(tmp_path, mode, form):
     assert open_image(tmp_path / "a").mode == "RGB"
 
 
+@pytest.mark.parametrize("form", ["RGBA", "LA", "P"])
+def test_a_picture_of_which_nothing_can_be_seen_is_refused_not_read_as_white(tmp_path, form):
+    blank = Image.new("RGBA", (40, 40), (200, 0, 0, 0))
+    speck = blank.copy()
+    speck.putpixel((3, 3), (200, 0, 0, 255))
+    for name, picture in (("blank.png", blank), ("speck.png", speck)):
+        picture.convert(form).save(tmp_path / name, **({"transparency": 0} if form == "P" and name == "blank.png" else {}))
+    for read in (open_image, facts_of):
+        with pytest.raises(Unreadable, match=r"blank\.png: wholly transparent") as caught:
+            read(tmp_path / "blank.png")
+        assert caught.value.reason == "unreadable picture"
+    assert open_image(tmp_path / "speck.png").mode == "RGB"
+
+
 def test_an_animation_gives_its_first_frame(tmp_path):
     frames = [Image.new("RGB", (40, 40), colour) for colour in ("red", "blue")]
     frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
