@@ -78,6 +78,24 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
 
 
+class Version(argparse.Action):
+    """Prints the version of the code that runs here, and exits."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, **words: str) -> None:
+        super().__init__(option_strings, argparse.SUPPRESS, nargs=0, **words)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        import tomllib
+
+        from harness.worker.provenance import code
+
+        project = tomllib.loads((Path(__file__).resolve().parents[2] / "pyproject.toml").read_text())["project"]
+        now = code()
+        commit = f"commit {now['commit'][:12]}{' with changes' if now['dirty'] else ''}" if now["commit"] else "no checkout of its own"
+        print(f"{project['name']} {project['version']} ({commit})")
+        raise SystemExit(0)
+
+
 def _parse(arguments: list[str]) -> argparse.Namespace:
     if arguments and not arguments[0].startswith("-") and arguments[0] not in VERBS:
         word = arguments[0]
@@ -86,7 +104,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
 
             raise SpecError(unknown(f'no such verb or file "{word}"', word, list(VERBS), "verbs"))
         arguments.insert(0, "run")
-    elif arguments and arguments[0].startswith("-") and arguments[0] not in ("-h", "--help"):
+    elif arguments and arguments[0].startswith("-") and arguments[0] not in ("-h", "--help", "--version"):
         arguments.insert(0, "run")
     parser = Parser(
         prog="run.py",
@@ -95,6 +113,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         epilog="run.py VERB --help explains a verb. Example: run.py experiments/table3c.yaml",
         allow_abbrev=False,
     )
+    parser.add_argument("--version", action=Version, help="show the version, the commit and whether the code was changed since")
     chosen = arguments[0] if arguments and arguments[0] in VERBS else None
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", title="verbs", required=True, prog="run.py")
     for verb, text in VERBS.items():

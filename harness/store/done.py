@@ -92,7 +92,9 @@ def _is_entry(name: str, entry: Any) -> bool:
 
 
 def what(mode: int) -> str:
-    """What a file that should be a regular one is instead."""
+    """What something of another kind than it should be is."""
     if stat.S_ISLNK(mode):
         return "a link"
+    if stat.S_ISREG(mode):
+        return "a file"
     return "a folder" if stat.S_ISDIR(mode) else "a pipe" if stat.S_ISFIFO(mode) else "no regular file"

@@ -23,6 +23,7 @@ from harness.store.records import Record
 FEW_MEMBERS = 512
 """A folder of more files is watched through its directories alone, until a job loads it."""
 WORTH_SAYING_BYTES = 2**30
+ADDED = "was not there when the job was done"
 
 
 @dataclass(frozen=True)
@@ -78,8 +79,8 @@ def examine(home: Path, key: str, note_path: Path, *, reader: str = "", afresh: 
     if stamps[done.NAME] is None:
         if stamps["spec.json"] is None:
             return NOT_DONE
-        removed = note.stamps.get("spec.json") == stamps["spec.json"]  # and not the whole folder, for a fresh start
-        return Finding(damage=f"{done.NAME} is missing" if removed else unreadable_spec(home, key))
+        # A note is of a job that was done; `Store.ensure` takes it away where a folder begins afresh.
+        return Finding(damage=f"{done.NAME} is missing" if note.stamps else unreadable_spec(home, key))
     known = {name: note.stamps.get(name) == stamps[name] for name in stamps}
     try:
         record = done.read(home, key, trusted=known[done.NAME])
@@ -121,6 +122,8 @@ def remember(
 
 def unreadable_spec(home: Path, key: str) -> str:
     """Why spec.json is not the job's, or ""."""
+    if not os.path.lexists(home / "spec.json"):
+        return "spec.json is missing"
     try:
         record = Record.read(home)
     except files.StoreError as error:
@@ -165,7 +168,7 @@ def compare(home: Path, record: Mapping[str, Any]) -> str:
     out = home / "attempts" / str(record["attempt"]) / "out"
     kind = _mode(out)
     if kind is None or not stat.S_ISDIR(kind):
-        return f"{shown(out, home)} is {done.what(kind) if kind else 'missing'}"
+        return f"{shown(out, home)} is {f'{done.what(kind)} instead of a folder' if kind else 'missing'}"
     size = sum(entry.get("bytes", 0) for entry in record["outputs"].values())
     if size > WORTH_SAYING_BYTES:
         print(f"comparing {size / 2**30:.1f} GiB of {home.name} with their digests", file=sys.stderr, flush=True)
@@ -174,7 +177,7 @@ def compare(home: Path, record: Mapping[str, Any]) -> str:
             return f"{shown(out / name.rstrip('/'), home)} {differs}"
     for found in sorted(os.listdir(out)):
         if not found.startswith(".") and found not in record["outputs"] and f"{found}/" not in record["outputs"]:
-            return f"{shown(out / found, home)} was not there when the job was done"
+            return f"{shown(out / found, home)} {ADDED}"
     for number, entry in record.get("curves", {}).items():
         path = home / "attempts" / number / "metrics.jsonl"
         if differs := _differs(path, path.name, entry, growing=True):

@@ -100,10 +100,12 @@ class Store:
                             folder.mkdir(parents=True, exist_ok=True)
                             self._folders[job.kind, job.key12] = folder
         found = {job.key: self._folders[job.kind, job.key12] for job in jobs}
+        missing = {found[job.key] / "spec.json": spec for job in jobs if (spec := self._unwritten(job, found[job.key]))}
         with files.writing(self.root):
-            files.write_many(
-                {found[job.key] / "spec.json": spec for job in jobs if (spec := self._unwritten(job, found[job.key]))}
-            )
+            for path in missing:
+                if not os.path.lexists(path):  # a fresh start: what an earlier folder of this name held says nothing
+                    self._note(path.parent).unlink(missing_ok=True)
+            files.write_many(missing)
         return found
 
     @staticmethod
@@ -156,12 +158,13 @@ class Store:
         found = {}
         for folder in sorted(self.root.glob("[!.]*/*/")):
             key12 = folder.name.rpartition("-")[2]
-            if len(key12) == 12 and os.path.lexists(folder / "spec.json"):
+            there = os.path.lexists(folder / "spec.json")
+            if len(key12) == 12 and (there or os.path.lexists(folder / done_file.NAME)):
                 try:
                     if not Record.read(folder).key.startswith(key12):
                         found[folder] = "spec.json is that of another job"
                 except StoreError as error:
-                    found[folder] = str(error).removeprefix(f"{folder}/")
+                    found[folder] = str(error).removeprefix(f"{folder}/") if there else "spec.json is missing"
         return found
 
     # Where a job stands
@@ -192,7 +195,8 @@ class Store:
     def remedied(self, home: Path, damage: str) -> str:
         """The damage in the job's folder `home` with what to do, in one line."""
         key12, where = home.name.rpartition("-")[2], f"{home.parent.name}/{home.name}"
-        return f"{where}/{damage}; put it back, or set the job aside and make it anew: run.py retry {key12} --damaged"
+        remedy = "take it away" if damage.endswith(integrity.ADDED) else "put it back"
+        return f"{where}/{damage}; {remedy}, or set the job aside and make it anew: run.py retry {key12} --damaged"
 
     def is_done(self, job: Job | Record) -> bool:
         """Whether it is done and whole."""

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -85,6 +86,16 @@ def test_help_imports_not_even_the_spec_language(desk: Desk):
     code = f"import sys; sys.path.insert(0, {str(REPOSITORY)!r})\nfrom harness.cli import main\ntry: main(['--help'])\nexcept SystemExit: print('pydantic' in sys.modules, file=sys.stderr)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=desk.folder, check=False)
     assert done.stderr.strip() == "False" and "plan" in done.stdout
+
+
+def test_the_version_names_the_commit_of_the_code_that_runs(capsys):
+    from harness.cli import main
+
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    head = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=REPOSITORY, check=False).stdout[:12]
+    said = capsys.readouterr().out
+    assert ended.value.code == 0 and re.fullmatch(rf"vreflection-harness \d+\.\d+\.\d+ \({f'commit {head}' if head else 'no checkout'}.*\)\n", said)
 
 
 def test_a_plan_says_what_is_shared_and_why_each_job_runs(desk: Desk, capsys):

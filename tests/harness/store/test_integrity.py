@@ -133,10 +133,39 @@ def test_an_edited_record_is_damage_though_it_fits_the_edited_outputs(store):
     assert "its checksum is another" in again(store).damage(job)
 
 
+def test_a_record_lost_from_a_copied_store_is_damage_and_a_folder_removed_whole_is_a_fresh_start(store, tmp_path):
+    lost, removed = finished(store, 1), finished(store, 2)
+    assert again(store).is_done(lost) and again(store).is_done(removed)
+    shutil.copytree(store.root, tmp_path / "copy", symlinks=True)
+    copy = Store(tmp_path / "copy")
+    (copy.folder(lost) / "DONE.json").unlink()
+    shutil.rmtree(copy.folder(removed))
+    copy = Store(tmp_path / "copy")
+    copy.ensure_all([lost, removed])
+    copy = Store(tmp_path / "copy")
+    assert "DONE.json is missing" in copy.damage(lost)
+    assert copy.damage(removed) == "" and not copy.is_done(removed)
+
+
 def test_what_was_added_to_the_outputs_is_damage(store):
     job = finished(store, 1)
     (store.outputs(job) / "model-00002.safetensors").write_bytes(b"x")
-    assert "was not there when the job was done" in again(store).damage(job)
+    assert "was not there when the job was done; take it away, or" in again(store).damage(job)
+
+
+def test_a_finished_job_without_its_spec_is_damage_and_is_not_passed_over(store):
+    job = finished(store, 1)
+    (store.folder(job) / "spec.json").unlink()
+    assert "/spec.json is missing; put it back, or" in again(store).damage(job)
+    assert again(store).damaged_specs() == {store.folder(job): "spec.json is missing"}
+
+
+def test_a_file_in_the_place_of_the_outputs_is_called_a_file(store):
+    job = finished(store, 1)
+    out = store.outputs(job)
+    shutil.rmtree(out)
+    out.write_text("")
+    assert "/out is a file instead of a folder; put it back, or" in again(store).damage(job)
 
 
 def test_a_file_touched_or_copied_is_compared_once_and_remembered(store, monkeypatch, tmp_path):
