@@ -12,11 +12,14 @@ import re
 import sys
 import traceback
 from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass, replace
 from functools import lru_cache
-from typing import TextIO
+from typing import Any, TextIO, TypeVar
 from urllib.parse import quote, unquote, urlsplit
 
 from harness.characters import shown
+
+T = TypeVar("T")
 
 HIDDEN = "***"
 _NAMES = re.compile(r"TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIAL|API_?KEY|ACCESS_?KEY|(?:^|_)KEY$", re.IGNORECASE)
@@ -49,6 +52,29 @@ def _redacted(text: str, known: re.Pattern[str] | None) -> str:
 def inert(text: str, keep: str = "\n\t") -> str:
     """`redact`, and control, invisible and direction characters written as escapes: "\\x1b[31m"."""
     return shown(redact(text), keep)
+
+
+def inert_values(value: T, environment: Mapping[str, str] = os.environ) -> T:
+    """The same, its texts `inert`: those of tuples, lists, dicts and dataclasses too, however deep.
+
+    For what is printed in a form in which a secret would not be found: its characters escaped or broken over lines, or drawn.
+    """
+    known = _known(tuple(sorted(_suspects(environment))))
+
+    def made(one: Any) -> Any:
+        if isinstance(one, str):
+            return shown(_redacted(one, known))
+        if isinstance(one, (tuple, list)):
+            return type(one)(*map(made, one)) if hasattr(one, "_fields") else type(one)(map(made, one))
+        if isinstance(one, dict):
+            return {made(key): made(each) for key, each in one.items()}
+        if is_dataclass(one) and not isinstance(one, type):
+            before = {item.name: getattr(one, item.name) for item in fields(one) if item.init}
+            changed = {name: new for name, old in before.items() if (new := made(old)) is not old and new != old}
+            return replace(one, **changed) if changed else one
+        return one
+
+    return made(value)
 
 
 def _suspects(environment: Mapping[str, str]) -> set[str]:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.outgoing import inert, redact
+from harness.outgoing import inert, inert_values, redact
 from harness.report.numbers.fingerprint import fingerprint, stamped
 from harness.report.writers.index import write_index
 
@@ -53,7 +53,7 @@ def render(
     from harness.report.numbers.study import study_of
     from harness.report.sections.build import build
 
-    report = build(study_of(plan), store, Path(out_dir), tracking)
+    report = inert_values(build(study_of(plan), store, Path(out_dir), tracking))
     written = []
     Path(out_dir).mkdir(parents=True, exist_ok=True)
     for one in report.drawings:

@@ -4,11 +4,12 @@ import io
 import os
 import subprocess
 import sys
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
-from harness.outgoing import Inert, inert, redact
+from harness.outgoing import Inert, inert, inert_values, redact
 from harness.store import Store
 from harness.tracking import where
 
@@ -77,6 +78,22 @@ def test_bytes_that_look_like_a_key_without_its_mark_stay():
 def test_escapes_and_directions_are_written_not_obeyed():
     assert inert("a\x1b[31mred\x07 \u202egnp.exe\x00\x9b1m") == "a\\x1b[31mred\\x07 \\u202egnp.exe\\x00\\x9b1m"
     assert inert("−0.3 · 答案 ✓\n\tü\u00a0x") == "−0.3 · 答案 ✓\n\tü\u00a0x"
+
+
+@dataclass(frozen=True)
+class Piece:
+    label: str
+    parts: tuple
+    value: float = float("nan")
+
+
+def test_every_text_of_nested_values_is_made_inert_before_a_writer_can_change_its_letters():
+    secrets = {"LAB_TOKEN": "se_cr&t<1>"}
+    before = Piece("a se_cr&t<1>", (Piece("b", ({"se_cr&t<1>": ["x\x1b[2J"]},)), 3, None))
+    after = inert_values(before, secrets)
+    assert after.label == "a ***" and after.parts == (replace(before.parts[0], parts=({"***": ["x\\x1b[2J"]},)), 3, None)
+    clean = Piece("a", ("b", 2))
+    assert inert_values(clean, secrets) is clean
 
 
 def test_a_guarded_stream_passes_only_inert_text(monkeypatch):

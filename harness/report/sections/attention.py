@@ -21,6 +21,7 @@ from PIL import Image
 from scipy import stats
 
 from harness.jobs import Job
+from harness.outgoing import inert, inert_values
 from harness.report.numbers.results import Results
 from harness.report.sections.provenance import seen_by
 from harness.report.sections.types import Cell, Chart, Column, Drawing, Mark, Panel, Row, Section, Table
@@ -61,7 +62,7 @@ class Maps:
         text = json.loads((out / "maps.json").read_text(encoding="utf-8"))
         with np.load(out / "attention.npz") as arrays:
             name = text["benchmark"]
-            return cls(job, out, name, text["samples"], dict(arrays), titles.get(name, "") if name else "")
+            return cls(job, out, name, inert_values(text["samples"]), dict(arrays), titles.get(name, "") if name else "")
 
     @property
     def who(self) -> list[str]:
@@ -192,7 +193,7 @@ def _means(maps: Maps) -> list[float]:
 
 def drawing(stem: str, label: str, maps: Maps) -> Drawing:
     """Training: picture, teacher and student, means over the steps. Answering: picture, the student's mean and each step."""
-    title = f"{label}: attention, {maps.place}"
+    title = inert(f"{label}: attention, {maps.place}")
     steps = max((len(values) for values in maps.arrays.values()), default=0)
     if maps.benchmark is None:
         heads, width = [WORDS[who] for who in maps.who], 2.35

@@ -8,6 +8,8 @@ import sys
 from html.parser import HTMLParser
 
 import pytest
+from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from harness.report import FORMATS, paths, render, up_to_date
 from harness.report.numbers.fingerprint import stamped
@@ -356,6 +358,18 @@ class Page(HTMLParser):
 
     def handle_endtag(self, tag):
         assert self.open and self.open.pop() == tag, f"</{tag}> closes nothing, after {self.open[-3:]}"
+
+
+def test_a_secret_in_a_label_reaches_no_format_not_even_the_figures(world, tmp_path, monkeypatch):
+    plan, store, reports = world
+    secret, drawn = "Joint Train", []
+    monkeypatch.setenv("LAB_TOKEN", secret)
+    monkeypatch.setattr(Figure, "savefig", lambda self, *a, real=Figure.savefig, **k: (drawn.extend(t.get_text() for t in self.findobj(Text)), real(self, *a, **k)))
+    render(plan, store, tmp_path)
+    assert any("***" in text for text in drawn) and not any(secret in text for text in drawn)
+    for suffix in ("md", "tex", "html"):
+        assert secret in text(reports, suffix) and secret not in text(tmp_path, suffix)
+    assert all((tmp_path / f"table3c.{suffix}").read_bytes() != (reports / f"table3c.{suffix}").read_bytes() for suffix in ("png", "pdf"))
 
 
 def test_the_page_is_well_formed_and_loads_nothing(world):
