@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from models.parity import Reference
+from models.parity import Reference, open_reference
 from models.vreflection.batch import Batch
 from models.vreflection.decoding import Prompt
 from models.vreflection.model import VReflection
@@ -29,7 +29,7 @@ def one_thread():
 
 @pytest.fixture(scope="session")
 def reference() -> Reference:
-    return Reference(GOLDEN)
+    return open_reference(GOLDEN)
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ from safetensors.torch import load_file, save_file
 from transformers import Qwen2_5_VLForConditionalGeneration
 
 from models.config import Joint, Sft, Stage1, Stage2
-from models.parity import TINY
+from models.parity.reference import TINY
 from models.vreflection import checkpoint
 from models.vreflection.model import heads_of
 

@@ -3,7 +3,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from models.parity import TINY
+from models.parity.reference import TINY
 from models.vreflection.template import build, encode, positions, prompt, prompt_text
 from models.vreflection.tokens import ADDED, SpecialTokens, add_tokens
 
