@@ -21,6 +21,10 @@ REPORTS = "default: reports; of another profile than proxy: reports/PROFILE"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_selection(parser)
     parser.add_argument("--reports", type=Path, metavar="DIR", help=REPORTS)
+    parser.add_argument(
+        "--tabular", choices=("interval", "half", "none"), default="interval",
+        help="what stands by a value in NAME-main.tex: its interval, ± half of it, or nothing (default: interval)",
+    )  # fmt: skip
     parser.add_argument("--force", action="store_true", help="draw even what is up to date")
 
 
@@ -33,24 +37,24 @@ def main(options: argparse.Namespace) -> int:
     ensure_writable(reports)
     store = open_store(options.results)
     made = plans(options)
-    write(made, store, reports, tracker(store), force=options.force)
+    write(made, store, reports, tracker(store), force=options.force, tabular=options.tabular)
     damaged = damage(store, merged(made))
     print("\n".join(damaged), end="\n" * bool(damaged), file=sys.stderr)
     return 2 if damaged else 0
 
 
-def write(made: list[Plan], store: Store, reports: Path, tracking: Any = None, force: bool = False) -> None:
+def write(made: list[Plan], store: Store, reports: Path, tracking: Any = None, force: bool = False, tabular: str = "interval") -> None:
     """Draws what is not up to date, then the page of all tables, and says where they are."""
     from harness.report import paths, render, up_to_date, write_index
     from harness.spec.files import EXPERIMENTS
 
     for plan in made:
-        current = not force and up_to_date(plan, store, reports) and not reachable_again(paths(plan, reports)["md"], tracking)
+        current = not force and tabular == "interval" and up_to_date(plan, store, reports) and not reachable_again(paths(plan, reports)["md"], tracking)
         if not current:
-            render(plan, store, reports, tracking)
+            render(plan, store, reports, tracking, tabular=tabular)
         files = paths(plan, reports)
         print(summary(files["md"]))
-        names = ", ".join(str(path) if suffix == "md" else f".{suffix}" for suffix, path in files.items())
+        names = ", ".join(str(path) if name == "md" else path.name.removeprefix(plan.name) for name, path in files.items())
         print(f"{'unchanged' if current else 'written'}: {names}\n")
     index, changed = write_index(reports, EXPERIMENTS)
     print(f"{'written' if changed else 'unchanged'}: {index}, all tables on one page")

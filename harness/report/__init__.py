@@ -24,14 +24,25 @@ if TYPE_CHECKING:
 
 __all__ = ["FORMATS", "paths", "render", "replace_file", "up_to_date", "write_index"]
 
-FORMATS = ("md", "tex", "html", "png", "pdf")
+ENDINGS = {
+    "md": ".md",
+    "main": "-main.tex",
+    "tex": "-full.tex",
+    "html": ".html",
+    "png": ".png",
+    "pdf": ".pdf",
+    "json": ".json",
+    "csv": ".csv",
+}
+"""Format -> how its file's name ends. main: the table alone, to be read by a paper; tex: everything."""
+FORMATS = tuple(ENDINGS)
 
 
 def paths(plan: Plan, out_dir: Path) -> dict[str, Path]:
     """Format -> the file that `render` writes."""
     from harness.report.numbers.study import report_name
 
-    return {suffix: Path(out_dir) / f"{report_name(plan)}.{suffix}" for suffix in FORMATS}
+    return {name: Path(out_dir) / f"{report_name(plan)}{ending}" for name, ending in ENDINGS.items()}
 
 
 def up_to_date(plan: Plan, store: Store, out_dir: Path) -> bool:
@@ -39,16 +50,24 @@ def up_to_date(plan: Plan, store: Store, out_dir: Path) -> bool:
     from harness.report.numbers.study import study_of
 
     now = fingerprint(study_of(plan), store)
-    return all(stamped(path) == now for path in paths(plan, out_dir).values())
+    files = paths(plan, out_dir)
+    table = files.pop("csv")  # has no place for a stamp; written with the others
+    return table.exists() and all(stamped(path) == now for path in files.values())
 
 
 def render(
-    plan: Plan, store: Store, out_dir: Path, tracking: Tracking | None = None, formats: Sequence[str] = FORMATS
+    plan: Plan,
+    store: Store,
+    out_dir: Path,
+    tracking: Tracking | None = None,
+    formats: Sequence[str] = FORMATS,
+    tabular: str = "interval",
 ) -> list[Path]:
     """Draw the report into out_dir and return its files. Cells without a result say why; nothing is left out.
 
     tracking: where links to runs come from; None or unreachable is said in the report. An overridden or partial plan is
-    drawn into files of its own name. Raises OSError when out_dir cannot be written.
+    drawn into files of its own name. tabular: what stands beside a value in the paper's table, "interval", "half" of it after a
+    plus-minus sign, or "none". Raises OSError when out_dir cannot be written.
     """
     from harness.report.numbers.study import study_of
     from harness.report.sections.build import build
@@ -62,12 +81,12 @@ def render(
             replace_file(Path(out_dir) / "figures" / f"{one.stem}.{suffix}", content)
     for suffix in formats:
         path = paths(plan, out_dir)[suffix]
-        replace_file(path, content_of(report, suffix))
+        replace_file(path, content_of(report, suffix, tabular))
         written.append(path)
     return written
 
 
-def content_of(report: Report, suffix: str) -> bytes:
+def content_of(report: Report, suffix: str, tabular: str = "interval") -> bytes:
     """The file in one format; each writer is imported only when it is asked for."""
     if suffix in ("png", "pdf"):
         from harness.report.writers import chart
@@ -77,6 +96,14 @@ def content_of(report: Report, suffix: str) -> bytes:
         from harness.report.writers.markdown import markdown
 
         return inert(markdown(report)).encode()
+    if suffix in ("json", "csv"):
+        from harness.report.writers import machine
+
+        return redact(machine.as_json(report) if suffix == "json" else machine.as_csv(report)).encode()
+    if suffix == "main":
+        from harness.report.writers.tabular import tabular_alone
+
+        return redact(tabular_alone(report, tabular)).encode()
     if suffix == "tex":
         from harness.report.writers.latex import latex
 

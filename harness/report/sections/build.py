@@ -17,6 +17,7 @@ from harness.report.sections.headline import headline
 from harness.report.sections.mechanism import latent_table, probe_details, probe_table
 from harness.report.sections.pairs import declared_table, exploratory_table
 from harness.report.sections.provenance import assumed, job_table, overridden, provenance, same_runs, scale_table
+from harness.report.sections.records import of_tables, records
 from harness.report.sections.tables import answer_table, main_table, own_base
 from harness.report.sections.types import Chart, Drawing, Mark, Panel, Report, Section, Table
 from harness.report.sections.words import count, scaled
@@ -109,6 +110,7 @@ def build(study: Study, store: Store, out_dir: Path, tracking: Tracking | None =
         fingerprint=fingerprint(study, store),
         warning=" ".join([*override_warning(results), *warning]),
         profile=study.profile_name,
+        data=records(results),
         paper=not study.overrides and not study.left_out,
     )
 
@@ -140,6 +142,7 @@ def special(results: Results, warning: list[str]) -> Report:
         warning=" ".join([*override_warning(results), *warning]),
         profile=study.profile_name,
         drawings=drawings,
+        data=of_tables(table for section in sections for table in section.tables),
         paper=not study.overrides and not study.left_out,
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from harness.report.numbers.values import JobRef, Rates
 from harness.stats import Interval
@@ -160,5 +160,7 @@ class Report:
     profile: str = ""
     conclusion: str = ""
     drawings: tuple[Drawing, ...] = ()
+    data: dict[str, Any] = field(default_factory=dict)
+    """The same numbers for other programs (`harness.report.sections.records`)."""
     paper: bool = True
     """Whether these are the paper's rows, all of them, as the recipe has them."""

@@ -74,8 +74,9 @@ def test_a_real_latex_compiles_it(tmp_path):
 
     plan, store = make_plan(tmp_path, n=40), Store(tmp_path / "results")
     fill(store, plan, n=40)
-    render(plan, store, tmp_path, formats=("tex",))
-    bodies = [(tmp_path / "table3c.tex").read_text(), latex(report(string.printable, "λ — “q” Ünïcode 漢 ✓", "[x]"))]
+    render(plan, store, tmp_path, formats=("tex", "main"))
+    written = [(tmp_path / f"table3c-{part}.tex").read_text() for part in ("full", "main")]
+    bodies = [*written, latex(report(string.printable, "λ — “q” Ünïcode 漢 ✓", "[x]"))]
     for number, body in enumerate(bodies):
         source = tmp_path / f"paper{number}.tex"
         source.write_text(document(body))

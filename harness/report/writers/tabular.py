@@ -1,0 +1,59 @@
+r"""The paper's table alone: one booktabs tabular, to be read into a paper with `\input`; it needs \usepackage{booktabs}.
+
+Bold is the best row of a column where it is shown to be above all others, not where its number is the largest.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from harness.report.numbers.fingerprint import STAMP
+from harness.report.sections.types import Report
+from harness.report.sections.words import MINUS
+from harness.report.writers.latex import cell_text, comment, escape
+
+BESIDE = ("interval", "half", "none")
+
+
+def tabular_alone(report: Report, beside: str = "interval") -> str:
+    """beside: what stands by each value. A report without accuracies has its first table here as it is."""
+    warning = [f"% {comment(report.warning)}"] if report.warning else []
+    lines = [f"% {comment(report.label)}: {comment(report.title)}. {comment(report.subtitle)}", f"% {STAMP} {report.fingerprint}", *warning]
+    cells = [cell for cell in report.data.get("cells", ()) if cell.get("latents") == "own"]
+    return "\n".join([*lines, *(of_cells(cells, beside) if cells else of_first_table(report))]) + "\n"
+
+
+def of_cells(cells: list[dict[str, Any]], beside: str) -> list[str]:
+    protocol = cells[0]["protocol"]
+    found = {(cell["row"], cell["column"]): cell for cell in cells if cell["protocol"] == protocol}
+    rows = list(dict.fromkeys(row for row, _ in found))
+    titles = {cell["column"]: cell["title"] for cell in found.values()}
+    lines = [rf"\begin{{tabular}}{{l{'r' * len(titles)}}}", r"\toprule"]
+    lines += [" & ".join(["", *map(escape, titles.values())]) + r" \\", r"\midrule"]
+    for row in rows:
+        values = (value(found[row, column], beside) if (row, column) in found else "--" for column in titles)
+        lines.append(" & ".join(["{}" + escape(row), *values]) + r" \\")
+    return [*lines, r"\bottomrule", r"\end{tabular}"]
+
+
+def value(cell: dict[str, Any], beside: str) -> str:
+    if cell["value"] is None:
+        return escape(cell["state"])
+    text = f"{cell['value']:.1f}".replace("-", MINUS)
+    shown = rf"\textbf{{{escape(text)}}}" if cell["best_shown"] else escape(text)
+    if beside == "none" or cell["low"] is None:
+        return shown
+    if beside == "half":
+        return rf"{shown} {{\scriptsize $\pm$ {(cell['high'] - cell['low']) / 2:.1f}}}"
+    return rf"{shown} {{\scriptsize [{cell['low']:.1f}, {cell['high']:.1f}]}}"
+
+
+def of_first_table(report: Report) -> list[str]:
+    table = next((table for section in report.sections for table in section.tables), None)
+    if table is None:
+        return ["% no table"]
+    letters = "".join("r" if column.numeric else "l" for column in table.columns)
+    head = [table.stub, *(" ".join(filter(None, (column.group, column.title))) for column in table.columns)]
+    lines = [rf"\begin{{tabular}}{{l{letters}}}", r"\toprule", " & ".join(map(escape, head)) + r" \\", r"\midrule"]
+    lines += [" & ".join(["{}" + escape(row.label), *map(cell_text, row.cells)]) + r" \\" for row in table.rows]
+    return [*lines, r"\bottomrule", r"\end{tabular}"]
