@@ -17,7 +17,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.cli.main import add_results
+from harness.cli.main import add_results, folder_name
 from harness.cli.words import columns
 from harness.jobs import Job
 from harness.outgoing import inert
@@ -37,7 +37,7 @@ NEEDED_GB = 8.0
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("files", nargs="*", metavar="FILE", help="with --profile: the experiments to look at (default: all)")
     parser.add_argument("--profile", metavar="P", help="also check what this profile's jobs need (name or file)")
-    parser.add_argument("--reports", type=Path, default=Path("reports"), metavar="DIR", help="default: reports")
+    parser.add_argument("--reports", type=folder_name, default=Path("reports"), metavar="DIR", help="default: reports")
     add_results(parser)
 
 

@@ -36,7 +36,18 @@ VERBS = {
 }
 """Verb → help. The verb's module in this folder has `add_arguments(parser)` and `main(options) -> int`."""
 
-_DISK = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.EEXIST)
+_DISK = {
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "free some space",
+    errno.EMFILE: "allow more open files (ulimit -n)",
+    errno.ENFILE: "close other programs, which have too many files open",
+    errno.ENAMETOOLONG: "choose a shorter one",
+    **dict.fromkeys(
+        (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOENT, errno.ELOOP, errno.EIO, errno.ESTALE),
+        "choose a folder you may write",
+    ),
+}
+"""What the file system may refuse → what a person can do."""
 _EXPECTED = (
     ("harness.spec.errors", "SpecError"),
     ("harness.store.files", "StoreError"),
@@ -136,8 +147,7 @@ def _expected(error: Exception) -> str | None:
     if isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] not in ("harness", "models"):
         return f"{error.name} is not installed here; start with `uv run run.py …`, or see `run.py doctor`"
     if isinstance(error, OSError) and error.errno in _DISK:
-        remedy = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "choose a folder you may write"
-        return f"{error.filename or 'a file'}: {error.strerror}; {remedy} (--results DIR, --reports DIR)"
+        return f"{error.filename or 'a file'}: {error.strerror}; {_DISK[error.errno]} (--results DIR, --reports DIR)"
     return None
 
 
@@ -163,8 +173,15 @@ def add_selection(parser: argparse.ArgumentParser, files: str = "+") -> None:
 
 def add_results(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--results", type=Path, default=Path("results"), metavar="DIR", help="the store (default: results)"
+        "--results", type=folder_name, default=Path("results"), metavar="DIR", help="the store (default: results)"
     )
+
+
+def folder_name(text: str) -> Path:
+    """An empty text, such as a shell makes of a variable that is not set, does not mean the folder one stands in."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("is empty; name a folder (. is the one you are in)")
+    return Path(text)
 
 
 def count(text: str) -> int:

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.cli.main import add_selection, plans
+from harness.cli.main import add_selection, folder_name, plans
 from harness.cli.stored import damage, open_store
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ REPORTS = "default: reports; of another profile than proxy: reports/PROFILE"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_selection(parser)
-    parser.add_argument("--reports", type=Path, metavar="DIR", help=REPORTS)
+    parser.add_argument("--reports", type=folder_name, metavar="DIR", help=REPORTS)
     parser.add_argument(
         "--tabular", choices=("interval", "half", "none"), default="interval",
         help="what stands by a value in NAME-main.tex: its interval, ± half of it, or nothing (default: interval)",

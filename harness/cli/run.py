@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.cli.main import add_selection, plans
+from harness.cli.main import add_selection, folder_name, plans
 from harness.cli.report import REPORTS
 from harness.cli.stored import damage, history, open_store
 from harness.cli.tracking import begin, tracker
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_selection(parser)
-    parser.add_argument("--reports", type=Path, metavar="DIR", help=REPORTS)
+    parser.add_argument("--reports", type=folder_name, metavar="DIR", help=REPORTS)
     parser.add_argument("--detach", action="store_true", help="return at once; the work goes on by itself")
 
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import argparse
 import re
-from pathlib import Path
 
-from harness.cli.main import add_results, count, plans
+from harness.cli.main import add_results, count, folder_name, plans
 from harness.cli.report import REPORTS, reports_folder
 from harness.cli.stored import open_store
 
@@ -20,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, metavar="SEED", help="default: the first")
     parser.add_argument("--most", type=count, default=16, metavar="N", help="questions shown of each benchmark (default: 16)")
     parser.add_argument("--profile", default="proxy", metavar="P", help="profile's name or file (default: proxy)")
-    parser.add_argument("--reports", type=Path, metavar="DIR", help=REPORTS)
+    parser.add_argument("--reports", type=folder_name, metavar="DIR", help=REPORTS)
     add_results(parser)
 
 

@@ -31,6 +31,8 @@ def main(options: argparse.Namespace) -> int:
 
     if bundles := [file for file in options.files if file.endswith(".zip")]:
         return verify_bundles(bundles, [file for file in options.files if file not in bundles])
+    if not options.results.is_dir():
+        raise SpecError(f"{options.results}: no such folder; name the one whose jobs are to be checked: --results DIR")
     store = open_store(options.results, one_look=True)
     jobs = Graph(rebuilt(store)) if options.all or not options.files else merged(plans(options))
     damaged, done, size, unsealed = [], 0, 0, 0

@@ -14,6 +14,7 @@ from harness.jobs import Source
 from harness.spec.files import REPOSITORY, Loaded
 from harness.spec.profile import LocalBackbone, Profile
 from harness.spec.text import shown
+from harness.store.files import read_note
 from models import hub
 from models.config import ExternalMirror
 
@@ -109,10 +110,9 @@ def folder_digest(folder: Path, files: list[Path], cache: Path | None) -> str:
 
 
 def read_cache(cache: Path | None) -> dict:
-    try:
-        return json.loads(cache.read_text()) if cache else {}
-    except (OSError, ValueError):
-        return {}
+    """What was noted, but for what this program cannot have written: it is found out again."""
+    noted = read_note(cache) if cache else {}
+    return {name: entry for name, entry in noted.items() if isinstance(entry, dict) and {"state", "digest"} <= entry.keys()}
 
 
 def write_cache(cache: Path | None, known: dict) -> None:

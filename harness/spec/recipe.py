@@ -92,7 +92,7 @@ def leaves(data: dict[str, Any], prefix: tuple[str | int, ...] = ()) -> list[tup
     """(path, value) of a mapping whose nested mappings are sections: {stage2: {p: 1}} and {stage2.p: 1} alike."""
     found: list[tuple[tuple[str | int, ...], Any]] = []
     for key, value in data.items():
-        if isinstance(value, dict):
+        if isinstance(value, dict) and value:  # an empty one is no section, and no option's value either
             found += leaves(value, (*prefix, key))
         else:
             found.append(((*prefix, key), value))

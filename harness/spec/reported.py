@@ -16,6 +16,8 @@ MISSING = frozenset({"", "-", "–", "—", "null", "~"})
 _NUMBER = re.compile(
     r"(?P<about>[~≈]\s*)?(?P<sign>[-+−±]?)(?P<digits>[0-9]+(?:\.[0-9]+)?)\s*(?P<percent>%?)\s*(?P<marks>[†‡*§¶]*)"
 )
+_ODD_NUMBER = re.compile(r"[-+]?\.?(?:nan|inf|infinity)|true|false|[-+]?[0-9._,]*[0-9](?:e[-+]?[0-9]+|[._,]+[0-9._,]*)", re.IGNORECASE)
+"""What another program, or a slip of the finger, makes of a number."""
 
 
 class Reported(Frozen):
@@ -44,7 +46,7 @@ def parse(written: Any) -> Any:
     """A `Reported` from what stands in a spec."""
     if written is None:
         return Reported(text="-")
-    if not isinstance(written, (str, int, float)) or isinstance(written, bool):
+    if not isinstance(written, (str, int, float)):
         return written
     text = str(written).strip()
     match = _NUMBER.fullmatch(text)
@@ -53,6 +55,8 @@ def parse(written: Any) -> Any:
             raise ValueError(f'"{text}" holds {odd}; write ASCII digits')
         if re.fullmatch(r"[-+−~]?\s*[0-9]+,[0-9]{1,2}\s*%?", text):
             raise ValueError(f'"{text}" has a decimal comma; write a point')
+        if _ODD_NUMBER.fullmatch(text):
+            raise ValueError(f'"{text}" is no number as a paper prints it; write its digits, or - where it prints none')
         return Reported(text="-" if text in MISSING else text)
     sign = "-" if match["sign"] in ("-", "−") else ""
     return Reported(

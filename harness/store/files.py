@@ -44,6 +44,10 @@ def explain(error: OSError, where: Path) -> str:
         return f"{where}: no space left to write ({error.strerror}); free some or choose another results folder, then run the same command again"
     if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
         return f"{where}: cannot be written ({error.strerror}); make it writable or choose another results folder"
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return f"{where}: {error.strerror}; allow more (ulimit -n), then run the same command again"
+    if error.errno in (errno.EEXIST, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG):
+        return f"{where}: {error.strerror}; choose another results folder"
     return f"{where}: {error.strerror or error}"
 
 
@@ -157,14 +161,20 @@ def link_json(path: Path, value: Any) -> bool:
     return True
 
 
-def read_text(path: Path) -> str:
-    """Raises OSError; also for what is no regular file, such as a pipe, instead of waiting for a writer."""
+def reading(path: Path) -> IO[bytes]:
+    """`path`, open for reading. Raises OSError; also for what is no regular file, such as a pipe, instead of waiting for a
+    writer."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise OSError(errno.EINVAL, "not a regular file", str(path))
-    with open(descriptor, encoding="utf-8") as file:
-        return file.read()
+    return open(descriptor, "rb")
+
+
+def read_text(path: Path) -> str:
+    """Raises OSError, as `reading`, and UnicodeDecodeError."""
+    with reading(path) as file:
+        return file.read().decode().replace("\r\n", "\n")
 
 
 def read_json(path: Path) -> Any:
@@ -195,7 +205,7 @@ def read_lines(path: Path, offset: int = 0) -> tuple[list[dict[str, Any]], int]:
     line in the middle (a killed writer's last, where another went on appending) is passed over.
     """
     try:
-        with path.open("rb") as file:
+        with reading(path) as file:
             file.seek(offset)
             data = file.read()
     except FileNotFoundError:

@@ -59,7 +59,7 @@ def identity(store: Store) -> str:
     if path is None:
         return where.shown_address(store)
     try:
-        with path.open("rb") as file:
+        with files.reading(path) as file:
             return f"{path} {path.stat().st_ino}" if file.read(len(SQLITE)) == SQLITE else ""
     except OSError:
         return ""

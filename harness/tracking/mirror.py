@@ -109,7 +109,11 @@ def set_aside_if_broken(path: Path) -> None:
     """Rename a file that sqlite cannot read to NAME.damaged-N, and say so."""
     if not os.path.lexists(path):
         return
-    problem = "is empty" if path.is_file() and not path.stat().st_size else ""
+    problem = ""
+    if path.exists() and not path.is_file():
+        problem = "is no regular file"  # sqlite would wait for whoever writes into a pipe
+    elif path.exists() and not path.stat().st_size:
+        problem = "is empty"
     if not problem:
         try:
             with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, timeout=60)) as database:

@@ -87,3 +87,33 @@ def test_a_label_of_two_lines_is_refused(desk, capsys):
 @pytest.mark.parametrize("value", ["1e-4", "1e5", ".5", "1.", "0.0006", "+2"])
 def test_what_yaml_1_2_calls_a_number_is_one(desk, capsys, value):
     assert main(["plan", str(desk.table()), "--set", f"stage1.lr={value}"]) == 0
+
+
+@pytest.mark.parametrize("flag", ["--results", "--reports"])
+def test_an_empty_name_of_a_folder_is_refused_not_taken_for_the_one_at_hand(desk, capsys, flag):
+    with pytest.raises(SystemExit) as ended:
+        main(["report", str(desk.table()), flag, ""])
+    assert ended.value.code == 2 and f"argument {flag}: is empty; name a folder" in capsys.readouterr().err
+
+
+def test_an_option_set_to_an_empty_mapping_is_no_option_left_out(desk, capsys):
+    table = desk.table(row("stages: [stage1], set: {stage1.lr: {}}, reported: [1, 2, 3]"))
+    assert "stage1.lr: must be a number, not a mapping" in complaint(capsys, str(table))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["report", "TABLE", "--reports", "/proc/none"], "No such file or directory; choose a folder you may write"),
+        (["TABLE", "--profile", "smoke", "--results", "/dev/null"], "/dev/null: File exists; choose another results folder"),
+        (["TABLE", "--profile", "smoke", "--results", "/etc/passwd/x"], "Not a directory; choose another results folder"),
+        (["report", "TABLE", "--reports", "x" * 300], "File name too long; choose a shorter one"),
+        (["verify", "--results", "/etc/passwd"], "/etc/passwd: no such folder; name the one whose jobs"),
+        (["verify", "--results", "nothing"], "nothing: no such folder; name the one whose jobs"),
+    ],
+)
+def test_a_folder_that_cannot_be_is_one_line_with_the_remedy(desk, capsys, arguments, says):
+    desk.write("TABLE", desk.table().read_text())
+    assert main(arguments) == 2
+    said = capsys.readouterr().err
+    assert says in said and said.count("\n") == 1

@@ -1,6 +1,7 @@
 import json
 import os
 
+import pytest
 from PIL import Image
 
 from harness.plan import plan_experiment, training_data
@@ -37,6 +38,18 @@ def test_a_digest_is_remembered_until_a_file_changes(desk: Desk):
     cache.write_text(json.dumps(known))
     assert backbone(profile, cache).digest == "remembered"
     os.utime(desk.folder / "base" / "model.safetensors", ns=(1, 1))
+    assert backbone(profile, cache).digest == true
+
+
+@pytest.mark.parametrize("content", ["[1, 2]", '{"BASE": 5}', '{"BASE": {}}', "[" * 100_000, "\0", None], ids=repr)
+def test_a_spoiled_cache_of_digests_is_passed_over(desk: Desk, content):
+    cache = desk.folder / ".digests.json"
+    profile = load_profile("proxy", desk.folder)
+    true = backbone(profile).digest
+    if content is None:
+        os.mkfifo(cache)
+    else:
+        cache.write_text(content.replace("BASE", str((desk.folder / "base").resolve())))
     assert backbone(profile, cache).digest == true
 
 

@@ -39,3 +39,9 @@ def test_values_are_exact():
 def test_a_number_in_other_digits_or_with_a_comma_is_no_missing_value(text, words):
     with pytest.raises(ValueError, match=words):
         parse(text)
+
+
+@pytest.mark.parametrize("written", [".nan", "nan", "-.inf", float("inf"), "1e999", "7e1", True, "true", "70.9.1", "1,234.5", "70_9", "70."])
+def test_what_only_looks_like_a_number_is_no_text(written):
+    with pytest.raises(ValueError, match="is no number as a paper prints it"):
+        parse(written)

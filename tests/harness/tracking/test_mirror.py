@@ -134,6 +134,15 @@ def test_a_database_that_is_none_any_more_is_kept_aside_and_made_again(mirrored,
     assert (root / "mlflow.db.damaged-1").read_bytes() == broken
 
 
+def test_a_pipe_in_the_database_s_place_is_set_aside_and_nobody_waits_for_it(mirrored, tmp_path):
+    root, _graph = copied(mirrored, tmp_path)
+    (root / "mlflow.db").unlink()
+    os.mkfifo(root / "mlflow.db")
+    assert not tracking.up_to_date(Store(root))
+    result = mirror(root)
+    assert result.returncode == 0 and "mlflow.db is no regular file; kept as mlflow.db.damaged-1, and made again" in result.stdout
+
+
 def copied(mirrored, tmp_path):
     root, graph = mirrored
     shutil.copytree(root, tmp_path / "copy", symlinks=True)
