@@ -49,10 +49,10 @@ class Note:
 
     @classmethod
     def read(cls, path: Path) -> Note:
-        try:
-            return cls(**files.read_note(path))
-        except TypeError:
-            return cls()
+        """An empty note for one that was not written by `write`."""
+        noted, empty = files.read_note(path), cls()
+        whole = noted.keys() == vars(empty).keys() and all(type(noted[name]) is type(value) for name, value in vars(empty).items())
+        return cls(**noted) if whole else empty
 
     def write(self, path: Path) -> None:
         """A store that cannot be written is checked by digest each time."""

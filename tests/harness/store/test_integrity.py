@@ -282,3 +282,13 @@ def test_one_jobs_damaged_spec_does_not_hide_the_others(store):
     assert list(again(store).damaged_specs()) == [store.folder(first)]
     with pytest.raises(StoreError):
         again(store).record(first.key)
+
+
+@pytest.mark.parametrize("content", ['{"stamps": 3, "damage": 5, "members": [], "loaded": 7}', '{"stamps": {}}', "[]", "{", ""])
+def test_a_spoiled_note_of_the_last_check_is_made_again(store, content):
+    job = finished(store, 1)
+    (note,) = (store.root / ".checks").iterdir()
+    before = note.read_text()
+    note.write_text(content)
+    assert again(store).is_done(job) and again(store).outputs(job, loading=True)
+    assert json.loads(note.read_text())["stamps"] == json.loads(before)["stamps"]
