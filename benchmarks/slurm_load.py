@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -25,20 +26,20 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from harness.dispatch.progress import Silent
 from harness.dispatch.slurm import driver as slurm
 from harness.dispatch.slurm.queue import SlurmQueue
-from harness.jobs import KIND_VERSIONS, Graph, Job
+from harness.jobs import Graph, Job
+from harness.kinds import KINDS, Kind
 from harness.spec.profile import Resources, SlurmDispatch
 from harness.store import Store
 from harness.worker.attempt import Context
-from harness.worker.kinds import register
-
-KIND_VERSIONS.setdefault("noop", 1)
 
 
-@register("noop")
-@register("evaluate")
 def noop(context: Context) -> None:
     """Leaves an empty file, as proof."""
     (context.run.out / "nothing").touch()
+
+
+KINDS["noop"] = Kind("noop", noop)
+KINDS["evaluate"] = replace(KINDS["evaluate"], function=noop)
 
 
 def do_nothing(number: int) -> int:

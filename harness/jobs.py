@@ -11,18 +11,7 @@ from functools import cached_property
 from typing import Any
 
 from harness.identity import digest
-
-KIND_VERSIONS: dict[str, int] = {
-    "data": 1,
-    "mirror": 1,
-    "features": 1,
-    "train": 1,
-    "evaluate": 1,
-    "ask": 1,
-    "maps": 1,
-    "measure": 1,
-}
-"""Raised by hand when the meaning of a kind's payload or result changes; old results then no longer match."""
+from harness.kinds import kind_of
 
 
 @dataclass(frozen=True)
@@ -59,7 +48,7 @@ class Job:
         return digest(
             {
                 "kind": self.kind,
-                "version": KIND_VERSIONS[self.kind],
+                "version": kind_of(self.kind).version,
                 "payload": self.payload,
                 "inputs": {role: upstream.key for role, upstream in self.inputs.items()},
             }

@@ -412,5 +412,22 @@ class ExternalMirror(Frozen):
     revision: str = "main"
 
 
+class LinkedMirror(Frozen):
+    """What the mirror job is told about a stock data set. Where it lies is the job's input."""
+
+    source: Literal["external"] = "external"
+    benchmark: str
+
+
+class FeaturesSpec(Frozen):
+    """One features job: the frozen tower's features of every training image, or of every evidence crop."""
+
+    images: Images = Images()
+    crops: Crops | None = None
+    """None: of the whole pictures."""
+
+
 TrainingData = Annotated[Union[ProxyTraining, ExternalTraining], Field(discriminator="source")]
 BenchmarkData = Annotated[Union[ProxyMirror, ExternalMirror], Field(discriminator="source")]
+DataSpec = Annotated[Union[ProxyTraining, TrainingSet], Field(discriminator="source")]
+MirrorSpec = Annotated[Union[ProxyMirror, LinkedMirror], Field(discriminator="source")]

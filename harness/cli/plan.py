@@ -12,6 +12,7 @@ from harness.cli.main import add_selection, plans
 from harness.cli.stored import history, open_store, standing
 from harness.cli.words import columns, duration, listed, plural
 from harness.jobs import Graph, Job, Source
+from harness.kinds import kind_of, place_of
 
 if TYPE_CHECKING:
     from harness.plan import Plan
@@ -228,10 +229,10 @@ def known_as(source: Source) -> str:
 def table(made: list[Plan], graph: Graph, statuses: Mapping[str, Status], costs: Mapping[str, float | None]) -> str:
     """Jobs by kind, parents first; evaluations of one checkpoint on one line for each benchmark."""
     lines: list[str] = []
-    for kind in dict.fromkeys(job.kind for job in sorted(graph, key=_order)):
+    for kind in dict.fromkeys(job.kind for job in sorted(graph, key=lambda job: place_of(job.kind))):
         jobs = [job for job in graph if job.kind == kind]
         lines.append(f"{kind}  ({plural(len(jobs), 'job')}{limit(made[0].profile.value, kind, len(jobs))})")
-        groups = _evaluations(jobs) if kind in ("evaluate", "ask") else [[job] for job in jobs]
+        groups = _evaluations(jobs) if kind_of(kind).answers else [[job] for job in jobs]
         lines.append(
             columns(
                 [
@@ -294,11 +295,6 @@ def limit(profile: Profile, kind: str, jobs: int) -> str:
     return f", {'each ' if jobs > 1 else ''}at most {duration(60 * needs.minutes)}{gpus}"
 
 
-def _order(job: Job) -> int:
-    kinds = ("data", "mirror", "features", "train", "evaluate", "ask", "maps", "measure")
-    return kinds.index(job.kind) if job.kind in kinds else len(kinds)
-
-
 def _evaluations(jobs: list[Job]) -> list[list[Job]]:
     """The evaluations of one checkpoint, together."""
     groups: dict[str, list[Job]] = {}
@@ -315,7 +311,7 @@ def _name(group: list[Job]) -> str:
             u.name if isinstance(u, Job) else "base" for r, u in first.inputs.items() if r in ("init", "teacher")
         )
         return f"{first.name}  from {' and '.join(before)}"
-    if first.kind not in ("evaluate", "ask"):
+    if not kind_of(first.kind).answers:
         return first.name
     modes: dict[tuple[str, Any], dict[str, list[str]]] = {}
     for job in group:

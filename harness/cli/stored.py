@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.jobs import Graph, Job, Known, Source
+from harness.kinds import KINDS
 
 if TYPE_CHECKING:
     from harness.dispatch.slurm.queue import SlurmQueue
@@ -15,9 +16,6 @@ if TYPE_CHECKING:
     from harness.store import Owner, Record, Status, Store
     from harness.store.records import Upstream
 
-
-RESUMING = ("train", "evaluate", "ask")
-"""Kinds that write checkpoints and go on from them."""
 
 
 def open_store(results: Path, *, one_look: bool = False) -> Store:
@@ -76,7 +74,10 @@ def finished(store: Store) -> list[Finished]:
     found = []
     for record in store.records():
         done = store.done(record)
-        if done is not None and not done.keys() & {"adopted", "imported"} and (record.kind not in RESUMING or done["attempt"] == 1):
+        if done is None or done.keys() & {"adopted", "imported"}:
+            continue
+        kind = KINDS.get(record.kind)
+        if done["attempt"] == 1 or not (kind and kind.resumable):
             inputs = {role: upstream.key for role, upstream in record.inputs.items()}
             found.append(Finished(record.key, record.kind, record.payload, inputs, done["seconds"], done["finished"]))
     return found

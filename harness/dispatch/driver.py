@@ -23,6 +23,7 @@ from harness.dispatch.outcome import Outcome, outcome_of
 from harness.dispatch.progress import Display, Running, Snapshot, display_for
 from harness.dispatch.retry import Retries
 from harness.jobs import Graph, Job
+from harness.kinds import kind_of
 from harness.store import Owner, State, Status, Store, StoreError, leases, trust
 from harness.worker.orders import Order, Orders
 
@@ -127,7 +128,8 @@ class Driver:
     @staticmethod
     def group(job: Job) -> str:
         """What jobs have in common that a process loads once: the checkpoint they evaluate."""
-        return job.inputs["checkpoint"].key if job.kind == "evaluate" and "checkpoint" in job.inputs else ""
+        shared = job.inputs.get(kind_of(job.kind).shares)
+        return shared.key if shared else ""
 
     def shape(self, kind: str) -> str:
         needs = self.resources[kind]

@@ -7,9 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 
 from harness.jobs import Graph, Job
-
-DEFAULT_SECONDS = {"data": 15.0, "mirror": 10.0, "features": 30.0, "train": 120.0, "evaluate": 15.0, "ask": 60.0}
-"""Where nobody knows better; only their ratios matter, for the order of jobs."""
+from harness.kinds import kind_of
 
 Forecast = Callable[[Job], float | None]
 
@@ -18,7 +16,7 @@ def seconds_of(graph: Graph, forecast: Forecast | None) -> dict[str, float]:
     found = {}
     for job in graph:
         known = forecast(job) if forecast else None
-        found[job.key] = known if known is not None else DEFAULT_SECONDS.get(job.kind, 1.0)
+        found[job.key] = known if known is not None else kind_of(job.kind).seconds
     return found
 
 

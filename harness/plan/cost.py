@@ -11,6 +11,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from harness.jobs import Graph, Job, Source
+from harness.kinds import KINDS
 from harness.spec.recipe import STAGES
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def shape(kind: str, payload: Mapping[str, Any], inputs: Mapping[str, str]) -> s
         stage = payload["stage"]
         parts += [stage.get(name) for name in _STAGE_SHAPE]
         parts += [payload.get(name) for name in ("latent_steps", "vision", "packing", "images")] + [inputs.get("data")]
-    elif kind in ("evaluate", "ask"):
+    elif kind in KINDS and KINDS[kind].answers:
         decode = payload.get("decode", {})
         parts += [payload["benchmark"], payload.get("protocol"), decode.get("latent_steps"), inputs.get("mirror")]
         parts += [sorted(system.items(), key=str)] if (system := payload.get("system")) else []

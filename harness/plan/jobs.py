@@ -27,8 +27,10 @@ from models.config import (
     EvaluateSpec,
     ExternalMirror,
     ExternalTraining,
+    FeaturesSpec,
     Images,
     Latents,
+    LinkedMirror,
     MapsSpec,
     MeasureSpec,
     ProxyMirror,
@@ -89,22 +91,20 @@ class JobMaker:
                 job = Job("mirror", payload(spec), {}, f"{benchmark}-{spec.split}")
             else:
                 files = sources.benchmark(self.profile, spec, self.digests)
-                job = Job("mirror", {"source": spec.source, "benchmark": benchmark}, {"files": files}, benchmark)
+                job = Job("mirror", payload(LinkedMirror(benchmark=benchmark)), {"files": files}, benchmark)
             self._mirrors[benchmark] = job
         return self._mirrors[benchmark]
 
     def features(self, row: ResolvedRow) -> Job:
         """The frozen tower's features of every training image."""
-        images = payload(row.options.images)
-        return self._once(
-            Job("features", {"images": images} if images else {}, {"data": self.data(row), "base": self.base}, "features")
-        )
+        return self._features(FeaturesSpec(images=row.options.images), row, "features")
 
     def crops(self, row: ResolvedRow, crops: Crops) -> Job:
         """The frozen tower's features of every evidence crop: a features job of its own, so that the images' stays shared."""
-        images = payload(row.options.images)
-        asked = {"crops": payload(crops), **({"images": images} if images else {})}
-        return self._once(Job("features", asked, {"data": self.data(row), "base": self.base}, "crops"))
+        return self._features(FeaturesSpec(images=row.options.images, crops=crops), row, "crops")
+
+    def _features(self, spec: FeaturesSpec, row: ResolvedRow, slug: str) -> Job:
+        return self._once(Job("features", payload(spec), {"data": self.data(row), "base": self.base}, slug))
 
     def checkpoint(self, row: ResolvedRow, seed: int) -> Checkpoint:
         """What the row's last stage leaves; the base model for a row without stages."""

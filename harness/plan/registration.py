@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.identity import digest
+from harness.kinds import KINDS
 from harness.spec.comparisons import comparisons_of
 from harness.store.files import StoreError, link_json, read_json, writing
 
@@ -133,7 +134,7 @@ def register(plan: Plan, store: Store, commit: Callable[[], str]) -> Registratio
 
 def _is_done(store: Store, key: str) -> bool:
     """Whether an evaluation is, which may be of a plan that is no more."""
-    return any((folder / "DONE.json").exists() for kind in ("evaluate", "ask") if (folder := store.find(kind, key)))
+    return any((folder / "DONE.json").exists() for kind in KINDS.values() if kind.answers and (folder := store.find(kind.name, key)))
 
 
 def standing(store: Store, name: str, content: Mapping[str, Any]) -> Standing:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
+from harness.kinds import KINDS, NAMES
 from harness.spec.benchmark import Protocol
 from harness.spec.experiment import FileName
 from models.config import BenchmarkData, Count, Frozen, Latents, Positive, TrainingData
 
-Kind = Literal["data", "mirror", "features", "train", "evaluate", "ask", "maps", "measure"]
-
+if TYPE_CHECKING:
+    KindName = str
+else:
+    KindName = Literal[NAMES]
 
 Zero = Literal["zero1", "zero2", "zero3"]
 """DeepSpeed's stages: 1 shards the optimiser's state over the ranks, 2 the gradients too, 3 the parameters too."""
@@ -152,9 +155,9 @@ class Profile(Frozen):
     protocols: tuple[Protocol, ...] = ("paper",)
     latents: tuple[Latents, ...] = ("own",)
     """Modes in which arms with a latent path are decoded under protocol `paper`; `own` is the table's."""
-    resources: dict[Kind, Resources] = Field(default_factory=dict)
+    resources: dict[KindName, Resources] = Field(default_factory=dict)
     dispatch: Dispatch = LocalDispatch()
-    seconds: dict[Kind, Positive] = Field(default_factory=dict)
+    seconds: dict[KindName, Positive] = Field(default_factory=dict)
     """What a step of training, or a whole job of another kind, takes: the forecast until a finished job says better."""
 
     @field_validator("benchmarks", mode="before")
@@ -166,12 +169,13 @@ class Profile(Frozen):
 
     @field_validator("resources")
     @classmethod
-    def _several_only_together(cls, value: dict[Kind, Resources]) -> dict[Kind, Resources]:
+    def _several_only_together(cls, value: dict[KindName, Resources]) -> dict[KindName, Resources]:
         for kind, needs in value.items():
-            if needs.processes > 1 and kind not in ("train", "evaluate"):
-                raise ValueError(f"{kind}.processes: only train and evaluate are done by several processes together")
-            if kind == "evaluate" and needs.gpus and needs.gpus < needs.processes:
-                raise ValueError(f"evaluate: {needs.processes} processes need a GPU each, and gpus is {needs.gpus}")
+            if needs.processes > 1 and KINDS[kind].processes == "one":
+                several = " and ".join(name for name in NAMES if KINDS[name].processes != "one")
+                raise ValueError(f"{kind}.processes: only {several} are done by several processes together")
+            if KINDS[kind].processes == "shards" and needs.gpus and needs.gpus < needs.processes:
+                raise ValueError(f"{kind}: {needs.processes} processes need a GPU each, and gpus is {needs.gpus}")
         return value
 
     @field_validator("protocols", "latents")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from harness.jobs import KIND_VERSIONS, Job, Source
+from harness.jobs import Job, Source
+from harness.kinds import KINDS
 from harness.store.files import StoreError
 from harness.store.records import Record
 
@@ -21,7 +22,7 @@ def stored_jobs(root: Path, kind: str) -> Iterator[Job]:
             record = Record.read(spec.parent)
         except (StoreError, KeyError, TypeError):
             continue
-        if record.version == KIND_VERSIONS.get(record.kind):
+        if record.kind in KINDS and record.version == KINDS[record.kind].version:
             records[record.kind, record.key] = record
     made: dict[tuple[str, str], Job | None] = {}
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.identity import digest
-from harness.jobs import KIND_VERSIONS, Job, Source
+from harness.jobs import Job, Source
+from harness.kinds import kind_of
 from harness.store import files
 from harness.store.done import Damaged
 
@@ -84,7 +85,7 @@ def record_of(job: Job) -> dict[str, Any]:
     return {
         "key": job.key,
         "kind": job.kind,
-        "version": KIND_VERSIONS[job.kind],
+        "version": kind_of(job.kind).version,
         "slug": job.slug,
         "payload": dict(job.payload),
         "inputs": inputs,

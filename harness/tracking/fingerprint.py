@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from harness.store import files
 from harness.store.attempts import attempts_of
 from harness.tracking import where
+from harness.tracking.measured import artifacts_of
 
 if TYPE_CHECKING:
     from harness.store import Store
@@ -21,7 +22,7 @@ SQLITE = b"SQLite format 3\0"
 def signature(folder: Path) -> str:
     """Of one job: changes whenever something about it could be mirrored. "" when there is nothing yet."""
     try:
-        return f"done {os.stat(folder / 'DONE.json').st_mtime_ns}"
+        return " ".join(["done", str(os.stat(folder / "DONE.json").st_mtime_ns), *artifacts_of(folder.parent.name)])
     except FileNotFoundError:
         pass
     parts = []

@@ -9,9 +9,7 @@ from __future__ import annotations
 import fcntl
 import json
 import logging
-import math
 import os
-import re
 import sqlite3
 import time
 import uuid
@@ -28,14 +26,13 @@ from harness.store.attempts import Attempt
 from harness.tracking import where
 from harness.tracking.fingerprint import fingerprint, note, signature
 from harness.tracking.labels import Label, labels
+from harness.tracking.measured import artifacts_of, clean, flat, measured
 
 if TYPE_CHECKING:
     from harness.store import Store
 
 METRICS_A_BATCH = 1000
 PARAMS_A_BATCH = 100
-ARTIFACTS = ("result.json", "diagnostics.json", "summary.json")
-"""Of out/; beside them spec.json, DONE.json and the attempt's log."""
 ARTIFACT_BYTES = 2**20
 """Nothing larger is copied: the store has it."""
 TAG_CHARACTERS = 4500
@@ -245,7 +242,7 @@ class Mirror:
         for attempt in attempts:
             self._curves(copied, attempt)
         if done:
-            self._numbers(copied, newest.out, int(done["finished"] * 1000))
+            self._numbers(copied, record.kind, newest.out, int(done["finished"] * 1000))
         ended = bool(done) or newest.alive(self.store.schedulers) is False
         if ended:
             self._artifacts(copied, record, newest)
@@ -309,20 +306,12 @@ class Mirror:
             self.client.log_batch(copied.run_id, metrics=points[first : first + METRICS_A_BATCH])
         copied.offsets[name] = offset
 
-    def _numbers(self, copied: Copied, out: Path, milliseconds: int) -> None:
+    def _numbers(self, copied: Copied, kind: str, out: Path, milliseconds: int) -> None:
         """What the finished job measured, as metrics without a curve."""
         from mlflow.entities import Metric
 
-        found: dict[str, float] = {}
-        for name in ARTIFACTS:
-            try:
-                value = json.loads((out / name).read_text())
-            except (OSError, ValueError):
-                continue
-            for key, number in flat(value).items():
-                if isinstance(number, (int, float)) and not isinstance(number, bool) and math.isfinite(number):
-                    found[clean(f"final.{key}")] = float(number)
-        points = [Metric(key, value, milliseconds, 0) for key, value in sorted(found.items())][:METRICS_A_BATCH]
+        found = sorted(measured(kind, out).items())
+        points = [Metric(key, value, milliseconds, 0) for key, value in found][:METRICS_A_BATCH]
         if points:
             self.client.log_batch(copied.run_id, metrics=points)
 
@@ -333,7 +322,7 @@ class Mirror:
             attempt.path / "failure.json",
             attempt.log,
         ]
-        candidates += [attempt.out / name for name in ARTIFACTS]
+        candidates += [attempt.out / name for name in artifacts_of(record.kind)]
         for path in candidates:
             if path.is_file() and path.stat().st_size <= ARTIFACT_BYTES:
                 self.client.log_artifact(copied.run_id, str(path))
@@ -375,16 +364,3 @@ def _label_tags(label: Label) -> dict[str, str]:
     return {"tables": ", ".join(label.tables), "cells": "; ".join(label.cells)}
 
 
-def flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    """{"a": {"b": 1}} -> {"a.b": 1}; lists stay whole."""
-    if not isinstance(value, Mapping):
-        return {prefix: value}
-    found: dict[str, Any] = {}
-    for key, inner in value.items():
-        found.update(flat(inner, f"{prefix}.{key}" if prefix else str(key)))
-    return found
-
-
-def clean(name: str) -> str:
-    """Only characters that MLflow allows in names."""
-    return re.sub(r"[^\w\-. :/]", "_", name)[:240]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from harness.tracking import where
 from harness.tracking.fingerprint import identity
+from harness.tracking.measured import measured
 
 if TYPE_CHECKING:
     from harness.store import Store
@@ -73,18 +73,10 @@ class Tracker:
         return {key: found[key] for key in keys if key in found}
 
     def _stored(self, keys: set[str]) -> dict[str, Found]:
-        from harness.tracking.mirror import flat
-
         answer = {}
         for record in self.store.records():
             if record.key not in keys or not self.store.is_done(record):
                 continue
-            numbers: dict[str, float] = {}
-            for name in ("result.json", "diagnostics.json", "summary.json"):
-                path = self.store.outputs(record) / name
-                if path.is_file():
-                    for label, value in flat(json.loads(path.read_text())).items():
-                        if isinstance(value, (int, float)) and not isinstance(value, bool):
-                            numbers[f"final.{label}"] = float(value)
+            numbers = measured(record.kind, self.store.outputs(record))
             answer[record.key] = Found(record.key, metrics=numbers, tags={"job_key": record.key, "kind": record.kind})
         return answer

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from harness.kinds import kind_of
 from harness.outgoing import redact
 from harness.store import Attempt, Record, Store, files, leases
 from harness.worker.causes import cause_of, one_line, remedied
@@ -84,6 +85,11 @@ class Context:
     kept: dict[str, Any]
     micro_batch: int | None = None
 
+    @property
+    def spec(self) -> Any:
+        """The job's payload as its kind's schema."""
+        return kind_of(self.record.kind).spec(self.record.payload)
+
 
 @dataclass(frozen=True)
 class Ending:
@@ -112,8 +118,6 @@ def run_attempt(
 
     ranks: processes that do the job together; this is the first of them.
     """
-    from harness.worker.kinds import function_of
-
     started = time.monotonic()
     with _captured(attempt.log), _heartbeat(store, attempt):
         print(f"[{_clock()}] {record.kind} {record.name}, attempt {attempt.number}, {attempt.owner}", flush=True)
@@ -131,7 +135,7 @@ def run_attempt(
                 ranks=ranks,
             )
             inputs = resolve_inputs(store, record)
-            function_of(record.kind)(Context(run, record, inputs, resources, kept, micro_batch))
+            kind_of(record.kind).run(Context(run, record, inputs, resources, kept, micro_batch))
             seconds = time.monotonic() - started
             won = store.publish(attempt, seconds=seconds, **provenance)
         except BaseException as error:  # noqa: BLE001 - every ending is recorded; signals only set a flag

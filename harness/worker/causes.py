@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import re
 
+from harness.kinds import kind_of
 from harness.outgoing import inert
 from models.run import Interrupted
 
@@ -37,9 +38,8 @@ def cause_of(error: BaseException) -> str:
 
 def remedied(cause: str, line: str, kind: str) -> str:
     """The line with what a person can do, where memory or the disk did not suffice; unless it says so already."""
-    size = "batch_size" if kind in ("evaluate", "ask") else "micro_batch"
     remedy = {
-        "oom": f"lower resources.{kind}.{size} in the profile, or use a device with more memory",
+        "oom": f"lower resources.{kind}.{kind_of(kind).batch} in the profile, or use a device with more memory",
         "storage": "free some space or choose another results folder (--results DIR), then run the same command again",
     }.get(cause, "")
     return line if not remedy or "choose another results folder" in line else f"{line}; {remedy}"

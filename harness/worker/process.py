@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from harness.kinds import kind_of
 from harness.store import AlreadyDone, Held, Owner, Record, Store, StoreError, leases
 from harness.store.attempts import attempts_of
 from harness.worker.attempt import Stop, run_attempt
@@ -200,8 +201,7 @@ class Worker:
     @staticmethod
     def micro_batch(order: Order, record: Record) -> int | None:
         """Half of what the last attempt ran out of memory with, if one did: the global batch and the key stay."""
-        name = "batch_size" if order.kind in ("evaluate", "ask") else "micro_batch"
-        size = (order.resources or {}).get(name)
+        size = (order.resources or {}).get(kind_of(order.kind).batch)
         failures = [attempt.failure for attempt in attempts_of(record.folder)]
         for failure in failures:
             if failure is not None and failure.cause == "oom" and failure.micro_batch:

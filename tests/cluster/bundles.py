@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import time
+from dataclasses import replace
 
+from harness.kinds import KINDS
 from harness.worker.attempt import AttemptRun, Context
-from harness.worker.kinds import register
 from tests.cluster import kinds  # noqa: F401 - registers the other kinds
 
 
-@register("evaluate")
 def evaluate(context: Context) -> None:
     run = context.run
     if run.ranks > 1:
@@ -35,3 +35,6 @@ def share(run: AttemptRun) -> None:
     while len(told := sorted(folder.glob("[0-9]"))) < run.ranks - 1:
         time.sleep(0.1)
     (run.out / "result.json").write_text(json.dumps([path.read_text() for path in told]))
+
+
+KINDS["evaluate"] = replace(KINDS["evaluate"], function=evaluate)

@@ -8,15 +8,12 @@ import json
 import os
 import time
 
-from harness.jobs import KIND_VERSIONS
+from harness.kinds import KINDS, Kind
 from harness.worker.attempt import Context
-from harness.worker.kinds import register
 from models.run import Interrupted
 from tests.harness.dispatch import kinds as ordinary  # noqa: F401 - registers count, digest, raise
 
 PLUGIN = __name__
-for kind in ("stuck", "hog", "ranks", "code", "nothing"):
-    KIND_VERSIONS.setdefault(kind, 1)
 
 
 def expected(job) -> dict:
@@ -32,12 +29,10 @@ def _leave(context: Context, value: object) -> None:
     (context.run.out / "result.json").write_text(json.dumps(value))
 
 
-@register("nothing")
 def nothing(context: Context) -> None:
     _leave(context, 0)
 
 
-@register("stuck")
 def stuck(context: Context) -> None:
     """Never gets anywhere, unless it is given more minutes than the payload says."""
     while context.resources["minutes"] <= context.record.payload["minutes"]:
@@ -47,14 +42,12 @@ def stuck(context: Context) -> None:
     _leave(context, context.resources["minutes"])
 
 
-@register("hog")
 def hog(context: Context) -> None:
     """Uses so many MiB."""
     held = [os.urandom(2**20) for _ in range(context.record.payload["mib"])]
     _leave(context, len(held))
 
 
-@register("ranks")
 def ranks(context: Context) -> None:
     """Every rank says who it is; rank 0 waits for all. fails: a rank that breaks instead."""
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "CUDA_VISIBLE_DEVICES")
@@ -68,7 +61,15 @@ def ranks(context: Context) -> None:
         _leave(context, words["WORLD_SIZE"])
 
 
-@register("code")
 def code(context: Context) -> None:
     """Which version of the code runs."""
     _leave(context, importlib.import_module("models.marker").VERSION)
+
+
+KINDS |= {
+    "nothing": Kind("nothing", nothing),
+    "stuck": Kind("stuck", stuck),
+    "hog": Kind("hog", hog),
+    "ranks": Kind("ranks", ranks, processes="ranks"),
+    "code": Kind("code", code),
+}

@@ -1,6 +1,6 @@
 """Schema defaults are part of every stored result's identity: a changed one changes what old keys mean.
 
-To add a field is free. To change a default here, raise the kind's version in harness/jobs.py.
+To add a field is free. To change a default here, raise the kind's version in harness/kinds.py.
 """
 
 import pytest
@@ -12,14 +12,18 @@ from models.config import (
     EvaluateSpec,
     ExternalMirror,
     ExternalTraining,
+    FeaturesSpec,
     Images,
     Joint,
+    MapsSpec,
+    MeasureSpec,
     ProxyMirror,
     ProxyTraining,
     Reflect,
     Sft,
     Stage1,
     Stage2,
+    System,
     TrainingSet,
     TrainSpec,
 )  # fmt: skip
@@ -61,6 +65,15 @@ FROZEN = {
     },
     ProxyMirror: {"source": "proxy", "n": None, "seed": 0, "split": "test"},
     ExternalMirror: {"source": "external", "revision": "main"},
+    System: {"model": None, "arguments": {}},
+    FeaturesSpec: {"images": Images(), "crops": None},
+    MapsSpec: {
+        "benchmark": None, "samples": 6, "latent_steps": 8, "max_new_tokens": 512, "images": Images(), "precision": "bf16",
+    },
+    MeasureSpec: {
+        "latent_steps": 8, "answers": (10, 20, 30), "prompts": (64,), "context": 1024, "repeats": 20, "precision": "bf16",
+        "seed": 0,
+    },
 }
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.dispatch.slurm.queue import SchedulerSilent, SlurmQueue, run_command
+from harness.kinds import kind_of
 from harness.store import AlreadyDone, Attempt, Held, Owner, Record, Store, StoreError, files, leases
 from harness.worker.attempt import AttemptRun, Context, Ending, Stop, resolve_inputs, run_attempt
 from harness.worker.causes import cause_of, one_line
@@ -64,7 +65,7 @@ def perform(task: Assignment) -> str:
     queue = SlurmQueue(poll_seconds=20)
     rank = int(os.environ.get("SLURM_PROCID", "0"))
     records = [Record.read(store.root / folder) for folder in task.folders]
-    if task.processes > 1 and records[0].kind != "evaluate":  # its ranks only share files; lmms-eval would join them
+    if task.processes > 1 and kind_of(records[0].kind).processes == "ranks":  # in a group, lmms-eval would join shards
         join_processes()
     if rank:
         return follow(store, task, stop, rank)
@@ -268,8 +269,6 @@ def announce(store: Store, task: Assignment, attempt: Attempt, resume: Path | No
 
 def follow(store: Store, task: Assignment, stop: Stop, rank: int) -> str:
     """A rank that only computes. Whatever it raises ends the whole job (srun --kill-on-bad-exit)."""
-    from harness.worker.kinds import function_of
-
     record = Record.read(store.root / task.folders[0])
     while (word := files.read_json(_announcement(store, task))) is None:
         if store.is_done(record):
@@ -284,7 +283,7 @@ def follow(store: Store, task: Assignment, stop: Stop, rank: int) -> str:
     micro_batch = attempt.claim.get("micro_batch")
     try:
         inputs = resolve_inputs(store, record)
-        function_of(record.kind)(Context(run, record, inputs, task.settings, {}, micro_batch))
+        kind_of(record.kind).run(Context(run, record, inputs, task.settings, {}, micro_batch))
     except Interrupted:  # no error: it would end rank 0 before that one has asked to be queued again
         return f"rank {rank} was interrupted"
     except Exception as error:

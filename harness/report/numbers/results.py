@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 from harness.jobs import Job
+from harness.kinds import kind_of
 from harness.report.numbers.measure import Measured, Reader, Unmeasured, check_aggregate
 from harness.report.numbers.noise import ColumnNoise, change
 from harness.report.numbers.study import Arm, Evaluation, Study
@@ -297,7 +298,7 @@ class Results:
         winner = self.store.winner(job)
         newest = winner or next(reversed(self.store.attempts(job)), None)
         log = os.path.relpath(newest.path / "log", self.out_dir) if newest else ""
-        samples = winner.out / "samples.jsonl" if winner and job.kind in ("evaluate", "ask") else None
+        samples = winner.out / "samples.jsonl" if winner and kind_of(job.kind).answers else None
         return JobRef(
             job.key,
             job.kind,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.jobs import Job
+from harness.kinds import place_of
 from harness.report.numbers.results import Results
 from harness.report.numbers.study import Arm, Study
 from harness.report.sections.types import Cell, Column, Row, Table
@@ -231,8 +232,7 @@ def hardware_text(record: dict[str, Any]) -> str:
 def job_table(results: Results) -> Table:
     """Every job, so that a printed report alone says what to look for."""
     rows = []
-    order = {"data": 0, "mirror": 1, "features": 2, "train": 3, "evaluate": 4, "ask": 4}
-    for job in sorted(results.study.jobs().values(), key=lambda job: (order.get(job.kind, 9), job.name)):
+    for job in sorted(results.study.jobs().values(), key=lambda job: (place_of(job.kind), job.name)):
         status = "done" if results.store.is_done(job) else str(results.store.status(job).state)
         rows.append(Row(job.name, (Cell(job.kind), Cell(job.key12, note=job.key), Cell(status))))
     return Table(

@@ -12,16 +12,13 @@ import subprocess
 import time
 from typing import Any
 
-from harness.jobs import KIND_VERSIONS
+from harness.kinds import KINDS, Kind
 from harness.worker.attempt import Context
-from harness.worker.kinds import register
 from models.run import Interrupted
 
 PLUGIN = __name__
 PAUSE = "TEST_PAUSE_SECONDS"
 """Environment variable: how long a step takes that does not say. Not part of a job's key."""
-for kind in ("count", "digest", "raise", "starve", "linger", "fill", "speak"):
-    KIND_VERSIONS.setdefault(kind, 1)
 
 
 def _save(context: Context, state: dict[str, Any]) -> None:
@@ -31,7 +28,6 @@ def _save(context: Context, state: dict[str, Any]) -> None:
     (folder / "COMPLETE").touch()
 
 
-@register("count")
 def count(context: Context) -> None:
     """A chain of digests, a step each `pause` seconds, with a checkpoint after every step: resumable exactly.
 
@@ -60,19 +56,16 @@ def count(context: Context) -> None:
         file.write(f"{os.getpid()}\n")
 
 
-@register("digest")
 def digest(context: Context) -> None:
     """One quick step over the inputs."""
     text = "".join(_read(path) for path in context.inputs.values()) + context.record.key
     (context.run.out / "result.json").write_text(json.dumps({"digest": hashlib.sha256(text.encode()).hexdigest()}))
 
 
-@register("raise")
 def raises(context: Context) -> None:
     raise ZeroDivisionError("the arm divides by zero")
 
 
-@register("starve")
 def starve(context: Context) -> None:
     """Runs out of memory until the micro-batch is small enough."""
     size = context.micro_batch or 0
@@ -81,19 +74,16 @@ def starve(context: Context) -> None:
     (context.run.out / "result.json").write_text(json.dumps({"micro_batch": size}))
 
 
-@register("linger")
 def linger(context: Context) -> None:
     """Deaf to polite stops."""
     time.sleep(context.record.payload["seconds"])
 
 
-@register("fill")
 def fill(context: Context) -> None:
     """Writes more than a small disk holds."""
     (context.run.out / "big").write_bytes(bytes(context.record.payload["bytes"]))
 
 
-@register("speak")
 def speak(context: Context) -> None:
     """Prints from Python, from C's side of the process and from a child."""
     print("from python")
@@ -104,3 +94,14 @@ def speak(context: Context) -> None:
 
 def _read(folder: Any) -> str:
     return (folder / "result.json").read_text()
+
+
+KINDS |= {
+    "count": Kind("count", count, artifacts=("result.json",), resumable=True),
+    "digest": Kind("digest", digest, artifacts=("result.json",)),
+    "raise": Kind("raise", raises),
+    "starve": Kind("starve", starve),
+    "linger": Kind("linger", linger),
+    "fill": Kind("fill", fill),
+    "speak": Kind("speak", speak),
+}

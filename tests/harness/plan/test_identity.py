@@ -2,28 +2,39 @@
 
 import dataclasses
 import math
+from importlib import import_module
+from typing import get_args
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydantic import BaseModel
 
 from harness.identity import canonical, digest
 from harness.jobs import Graph, Job, Source
-from harness.plan.payload import payload
+from harness.kinds import KINDS, NAMES
+from harness.plan.payload import TAGS, payload
 from models.config import (
+    Crops,
     DecodeSpec,
     EvaluateSpec,
     ExternalMirror,
+    FeaturesSpec,
     Images,
     Joint,
+    LinkedMirror,
+    MapsSpec,
+    MeasureSpec,
     ProxyMirror,
     ProxyTraining,
     Reflect,
     Sft,
     Stage1,
     Stage2,
+    TrainingSet,
     TrainSpec,
 )
+from tests.models.test_config import FROZEN
 
 BASE = Source("/somewhere", "0" * 64)
 
@@ -36,9 +47,17 @@ GOLDEN = {
     "joint": "048fdf904edce57d",
     "reflect": "34a324379be97ad4",
     "evaluate": "b04c5e5340ef5a3e",
+    "training set": "5b74374dd756ea28",
+    "stock mirror": "3fac5b656212fb3e",
+    "features": "5a2a2ffed3be203d",
+    "crops": "bb240efd09833b38",
+    "sized crops": "7e22ee4e9c8dfb08",
+    "ask": "a78f60f94f1b61cf",
+    "maps": "c1198107c35f0cf2",
+    "measure": "5460165314c40d81",
 }
 """First digits of keys of jobs at schema defaults. If one differs, stored results no longer match: either undo the change
-of a schema default, or raise the kind's version in harness.jobs and write the new digits here."""
+of a schema default, or raise the kind's version in harness.kinds and write the new digits here."""
 
 
 def jobs() -> dict[str, Job]:
@@ -49,11 +68,51 @@ def jobs() -> dict[str, Job]:
         made[stage.kind] = Job("train", payload(TrainSpec(stage=stage, packing="padded")), {"data": data, "init": BASE})
     evaluate = EvaluateSpec(benchmark="mmvp", tasks={"vr_mmvp": "1" * 64})
     made["evaluate"] = Job("evaluate", payload(evaluate), {"checkpoint": made["stage1"], "mirror": mirror})
+    made["training set"] = Job("data", payload(TrainingSet()), {"files": BASE, "base": BASE})
+    made["stock mirror"] = Job("mirror", payload(LinkedMirror(benchmark="mmvp")), {"files": BASE})
+    sized = FeaturesSpec(images=Images(min_pixels=784), crops=Crops(max_tokens=64))
+    for name, spec in (("features", FeaturesSpec()), ("crops", FeaturesSpec(crops=Crops())), ("sized crops", sized)):
+        made[name] = Job("features", payload(spec), {"data": data, "base": BASE})
+    made["ask"] = Job("ask", payload(evaluate), {"checkpoint": BASE, "mirror": mirror})
+    made["maps"] = Job("maps", payload(MapsSpec()), {"checkpoint": made["stage1"], "data": data})
+    made["measure"] = Job("measure", payload(MeasureSpec()), {"checkpoint": made["stage1"]})
     return made
 
 
 def test_golden_keys():
     assert {name: job.key[:16] for name, job in jobs().items()} == GOLDEN
+    assert {job.kind for job in jobs().values()} == set(NAMES), "every kind of job has its golden key"
+
+
+def schemas_in(annotation: object) -> set[type[BaseModel]]:
+    """Every schema that a value of this type may hold."""
+    found: set[type[BaseModel]] = set()
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        found.add(annotation)
+        for field in annotation.model_fields.values():
+            found |= schemas_in(field.annotation)
+    for inner in get_args(annotation):
+        found |= schemas_in(inner)
+    return found
+
+
+def defaults_of(schema: type[BaseModel]) -> set[str]:
+    """Fields that a key leaves out at their default."""
+    return {name for name, field in schema.model_fields.items() if name not in TAGS and not field.is_required()}
+
+
+@pytest.mark.parametrize("kind", NAMES)
+def test_every_default_that_a_kinds_keys_leave_out_is_pinned(kind):
+    module, name = KINDS[kind].schema.split(":")
+    for schema in schemas_in(getattr(import_module(module), name)):
+        unpinned = defaults_of(schema) - FROZEN.get(schema, {}).keys()
+        assert not unpinned, f"{schema.__name__}: add {', '.join(sorted(unpinned))} to FROZEN in tests/models/test_config.py"
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_a_payload_is_read_back_by_its_kinds_schema(name):
+    job = jobs()[name]
+    assert payload(KINDS[job.kind].spec(job.payload)) == job.payload
 
 
 def test_keys_of_different_jobs_differ():

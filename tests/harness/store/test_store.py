@@ -14,12 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from harness.jobs import KIND_VERSIONS, Job
+from harness.jobs import Job
+from harness.kinds import KINDS, Kind
 from harness.store import AlreadyDone, Held, Owner, State, Store, StoreError, files, leases
 from harness.store.attempts import create_attempt
 from harness.store.owners import FRESH_SECONDS
 
-KIND_VERSIONS.setdefault("digest", 1)
+KINDS.setdefault("digest", Kind("digest", print))
 REPOSITORY = Path(__file__).resolve().parents[3]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sqlite3
@@ -9,12 +10,15 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import replace
 
 import pytest
 
 from harness import tracking
 from harness.jobs import Graph, Job
+from harness.kinds import KINDS
 from harness.store import Store
+from harness.tracking.fingerprint import signature
 from tests.harness.dispatch import graphs
 
 
@@ -35,6 +39,7 @@ def mirror(root, **environment):
 ASK = """
 import json, sys
 from harness.store import Store
+from harness.tracking.fingerprint import signature
 from harness.tracking import Tracker
 tracker = Tracker(Store(sys.argv[1]))
 found = tracker.find_runs(json.loads(sys.argv[2]))
@@ -50,8 +55,6 @@ print(json.dumps([tracker.unreachable, runs, curves]))
 
 
 def ask(root, keys, **environment):
-    import json
-
     answer = subprocess.run(
         [sys.executable, "-c", ASK, str(root), json.dumps(keys)],
         capture_output=True,
@@ -90,6 +93,30 @@ def test_each_job_has_one_run_with_its_tags_numbers_and_curve(mirrored):
     assert all(0 <= time / 1000 - begun < 60 for time, _, _ in curves[first.key]), "with the times of the job itself"
     failed = next(tags for _, tags, _ in runs.values() if tags["kind"] == "raise")
     assert failed["state"] == "failed" and failed["failure"] == "ZeroDivisionError: the arm divides by zero"
+
+
+def test_what_maps_and_measure_jobs_found_reaches_mlflow(tmp_path):
+    store = Store(tmp_path)
+    found = {"maps": {"benchmark": None, "samples": [{"in_box": {"teacher": 1.0}}]}, "measure": {"full_size": {"step_flops": 7.5}}}
+    for kind, content in found.items():
+        job = Job(kind, {}, slug="one")
+        store.ensure(job)
+        attempt = store.begin_attempt(job)
+        (attempt.out / f"{kind}.json").write_text(json.dumps(content))
+        store.publish(attempt, seconds=1.0)
+    result = mirror(tmp_path)
+    assert result.returncode == 0, result.stdout + result.stderr
+    _, runs, _ = ask(tmp_path, [job.key for job in store.records()])
+    assert [metrics.get("final.full_size.step_flops") for metrics, _, _ in runs.values()].count(7.5) == 1
+    assert {path.name for path in tmp_path.rglob("artifacts/m*.json")} == {"maps.json", "measure.json"}
+
+
+def test_a_finished_job_whose_kind_gains_an_artifact_is_copied_again(mirrored, monkeypatch):
+    root, graph = mirrored
+    folder = Store(root).record(next(iter(graph)).key).folder
+    before = signature(folder)
+    monkeypatch.setitem(KINDS, "count", replace(KINDS["count"], artifacts=("result.json", "more.json")))
+    assert signature(folder) != before
 
 
 def test_when_nothing_changed_nothing_is_copied_and_mlflow_is_not_imported(mirrored):

@@ -11,13 +11,13 @@ import pydantic
 import pytest
 
 from harness.jobs import Graph, Job, Source
+from harness.kinds import kind_of
 from harness.plan.sources import backbone
 from harness.spec.files import load_profile
 from harness.store import Record, State, Store, files
-from harness.worker import kinds
+from harness.worker import functions
 from harness.worker.attempt import AttemptRun, Stop, resolve_inputs
 from harness.worker.causes import cause_of, one_line
-from harness.worker.kinds import function_of
 from models.config import ProxyTraining
 from models.run import Interrupted
 from tests.harness.dispatch import graphs
@@ -140,12 +140,12 @@ def test_a_server_is_no_folder_and_a_folder_that_is_gone_is_an_error_that_names_
 def test_a_job_that_asks_a_server_needs_its_address(tmp_path, monkeypatch):
     monkeypatch.delenv("ADDRESS", raising=False)
     with pytest.raises(FileNotFoundError, match="ADDRESS is not set where this job runs"):
-        kinds._variable("ADDRESS")
+        functions._variable("ADDRESS")
 
 
 def test_an_unknown_kind_names_the_known_ones():
-    with pytest.raises(LookupError, match="no function for jobs of kind 'bake'; there are .*train"):
-        function_of("bake")
+    with pytest.raises(LookupError, match="no kind of job is called 'bake'; there are .*train"):
+        kind_of("bake")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")

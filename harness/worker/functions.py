@@ -1,4 +1,4 @@
-"""What each kind of job does: validates the payload, then calls `models` with plain arguments.
+"""What each kind of job does (`harness.kinds`): reads the payload, then calls `models` with plain arguments.
 
 `models` is imported inside the functions, so this module costs nothing until a job runs.
 """
@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,63 +15,36 @@ from harness.worker.deepspeed import zero_of
 if TYPE_CHECKING:
     from models.config import EvaluateSpec
 
-Function = Callable[[Context], Any]
-
-FUNCTIONS: dict[str, Function] = {}
-
-
-def register(kind: str) -> Callable[[Function], Function]:
-    """Decorator: the function of a kind."""
-
-    def keep(function: Function) -> Function:
-        FUNCTIONS[kind] = function
-        return function
-
-    return keep
-
-
-def function_of(kind: str) -> Function:
-    if kind not in FUNCTIONS:
-        raise LookupError(f"no function for jobs of kind {kind!r}; there are {', '.join(sorted(FUNCTIONS))}")
-    return FUNCTIONS[kind]
-
-
 def _threads(count: int) -> None:
     import torch
 
     torch.set_num_threads(count)
 
 
-@register("data")
 def data(context: Context) -> Any:
-    from models.config import ProxyTraining, TrainingSet
-
-    if context.record.payload.get("source", "proxy") == "external":
+    spec = context.spec
+    if spec.source == "external":
         from models.training.external import prepare
 
         return prepare(
             context.run.out,
             context.inputs["files"],
-            TrainingSet.model_validate(context.record.payload),
+            spec,
             context.inputs["base"],
             threads=context.run.threads,
             progress=context.run.progress,
         )
-    spec = ProxyTraining.model_validate(context.record.payload)
     from models.proxy.trainset import write_training_set
 
     return write_training_set(context.run.out, n=spec.n, seed=spec.seed, progress=context.run.progress)
 
 
-@register("mirror")
 def mirror(context: Context) -> Any:
-    from models.config import ProxyMirror
-
-    if context.record.payload.get("source", "proxy") == "external":
+    spec = context.spec
+    if spec.source == "external":
         from models.evaluation.external import link_mirror
 
-        return link_mirror(context.run.out, context.record.payload["benchmark"], context.record.inputs["files"].location)
-    spec = ProxyMirror.model_validate(context.record.payload)
+        return link_mirror(context.run.out, spec.benchmark, context.record.inputs["files"].location)
     from models.proxy.mirrors import write_mirror
 
     return write_mirror(
@@ -80,29 +52,25 @@ def mirror(context: Context) -> Any:
     )
 
 
-@register("features")
 def features(context: Context) -> Any:
-    from models.config import Crops, Images
     from models.training.features import cache_features
 
     _threads(context.run.threads)
-    asked = context.record.payload
+    spec = context.spec
     return cache_features(
         context.run,
         checkpoint=context.inputs["base"],
         data=context.inputs["data"],
-        images=Images.model_validate(asked.get("images", {})),
-        crops=Crops.model_validate(asked["crops"]) if "crops" in asked else None,
+        images=spec.images,
+        crops=spec.crops,
     )
 
 
-@register("train")
 def train(context: Context) -> Any:
-    from models.config import TrainSpec
     from models.training import train as run_training
 
     _threads(context.run.threads)
-    spec = TrainSpec.model_validate(context.record.payload)
+    spec = context.spec
     return run_training(
         context.run,
         spec,
@@ -118,13 +86,11 @@ def train(context: Context) -> Any:
     )
 
 
-@register("evaluate")
 def evaluate(context: Context) -> Any:
-    from models.config import EvaluateSpec
     from models.evaluation import Session
     from models.evaluation.orientation import oriented
 
-    spec = EvaluateSpec.model_validate(context.record.payload)
+    spec = context.spec
     if spec.system is not None:
         return _answer_by_others(context, spec)
     checkpoint: Path = context.inputs["checkpoint"]
@@ -155,11 +121,8 @@ def evaluate(context: Context) -> Any:
         )
 
 
-@register("ask")
 def ask(context: Context) -> Any:
-    from models.config import EvaluateSpec
-
-    return _answer_by_others(context, EvaluateSpec.model_validate(context.record.payload))
+    return _answer_by_others(context, context.spec)
 
 
 def _answer_by_others(context: Context, spec: EvaluateSpec) -> Any:
@@ -193,13 +156,11 @@ def _variable(name: str) -> str:
     return value
 
 
-@register("maps")
 def maps(context: Context) -> Any:
     from models.attention import attention_maps
-    from models.config import MapsSpec
     from models.evaluation.orientation import oriented
 
-    spec = MapsSpec.model_validate(context.record.payload)
+    spec = context.spec
     source = context.inputs["data" if spec.benchmark is None else "mirror"]
     with oriented(spec.images.orientation):
         return attention_maps(
@@ -211,15 +172,12 @@ def maps(context: Context) -> Any:
         )
 
 
-@register("measure")
 def measure(context: Context) -> Any:
-    from models.config import MeasureSpec
     from models.efficiency import measure as measure_cost
 
-    spec = MeasureSpec.model_validate(context.record.payload)
     return measure_cost(
         context.run,
-        spec,
+        context.spec,
         checkpoint=context.inputs["checkpoint"],
         attention=context.resources.get("attention", "sdpa"),
     )
