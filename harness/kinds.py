@@ -30,6 +30,8 @@ class Kind:
     """Whether it writes checkpoints and continues from them."""
     answers: bool = False
     """Whether it answers a benchmark's questions, `batch_size` at a time, and leaves samples.jsonl with a row for each."""
+    shown: bool = False
+    """Whether reports read what it leaves, which is small; an exported file always holds it."""
     shares: str = ""
     """The input that jobs of one process load only once."""
     processes: Literal["one", "ranks", "shards"] = "one"
@@ -79,6 +81,7 @@ KINDS: dict[str, Kind] = {
             artifacts=("result.json",),
             resumable=True,
             answers=True,
+            shown=True,
             shares="checkpoint",
             processes="shards",
         ),
@@ -90,9 +93,10 @@ KINDS: dict[str, Kind] = {
             artifacts=("result.json",),
             resumable=True,
             answers=True,
+            shown=True,
         ),
-        Kind("maps", f"{_DONE_BY}:maps", f"{_SCHEMA}:MapsSpec", seconds=30, artifacts=("maps.json",)),
-        Kind("measure", f"{_DONE_BY}:measure", f"{_SCHEMA}:MeasureSpec", seconds=60, artifacts=("measure.json",)),
+        Kind("maps", f"{_DONE_BY}:maps", f"{_SCHEMA}:MapsSpec", seconds=30, artifacts=("maps.json",), shown=True),
+        Kind("measure", f"{_DONE_BY}:measure", f"{_SCHEMA}:MeasureSpec", seconds=60, artifacts=("measure.json",), shown=True),
     )
 }
 """By name. Tests add kinds of their own."""

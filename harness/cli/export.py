@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from harness.cli.main import add_selection, plans
 from harness.cli.stored import open_store
 from harness.cli.words import listed, plural
+from harness.kinds import kind_of
 
 if TYPE_CHECKING:
     from harness.plan import Plan
@@ -29,7 +30,7 @@ def main(options: argparse.Namespace) -> int:
     from harness.worker.provenance import code, versions
 
     store, made = open_store(options.results, one_look=True), plans(options)
-    asked = [job for job in merged(made) if job.kind in bundle.ANSWERS]
+    asked = [job for job in merged(made) if kind_of(job.kind).shown]
     done = [job for job in asked if store.is_done(job) or store.damage(job)]
     if not done:
         raise SpecError(f"{options.results}: none of the {plural(len(asked), 'result')} is done; run.py FILE comes first")

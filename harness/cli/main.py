@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 VERBS = {
     "run": "run what the experiments still need, and write their reports (the default verb)",
@@ -92,7 +92,7 @@ class Parser(argparse.ArgumentParser):
 class Version(argparse.Action):
     """Prints the version of the code that runs here, and exits."""
 
-    def __init__(self, option_strings: Sequence[str], dest: str, **words: str) -> None:
+    def __init__(self, option_strings: Sequence[str], dest: str, **words: Any) -> None:
         super().__init__(option_strings, argparse.SUPPRESS, nargs=0, **words)
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:

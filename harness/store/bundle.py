@@ -24,6 +24,7 @@ from typing import Any
 
 from harness.identity import digest
 from harness.jobs import Graph, Job
+from harness.kinds import kind_of
 from harness.store.done import Damaged
 from harness.store.files import StoreError, renamed, sync_folder, writing
 from harness.store.records import Record, record_of
@@ -32,8 +33,6 @@ from harness.store.store import Held, Store
 FORMAT = 1
 MANIFEST = "MANIFEST.json"
 REGISTERED = ".registered"
-ANSWERS = ("evaluate", "ask", "maps", "measure", "card")
-"""Kinds whose outputs are always part of a bundle: small, and what tables are made of."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +86,7 @@ def write(
                 raise Damaged(f"damaged: {damage}; nothing was exported")
             winner = store.winner(job)
             home = store.folder(job)
-            whole = winner is not None and (everything or job.kind in ANSWERS) and not _linked(winner.out)
+            whole = winner is not None and (everything or kind_of(job.kind).shown) and not _linked(winner.out)
             place = f"{'store' if whole else 'lineage'}/{job.kind}/{home.name}"
             add(f"{place}/spec.json", (json.dumps(_without_places(record_of(job)), indent=1) + "\n").encode())
             if winner is not None:
