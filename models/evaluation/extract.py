@@ -36,7 +36,7 @@ from typing import Any
 
 from models.evaluation.letters import Mention, leading, listed, mentions
 
-VERSION = 2
+VERSION = 3
 """Enters the identity of an evaluation. Raise it when any reading below changes for any text."""
 
 LONGEST_OBJECT = 10_000
@@ -127,8 +127,11 @@ def _read(text: str, letters: str, texts: tuple[str, ...]) -> str | None:
     """By the first rule that applies; a letter that the text states may lie beyond the options' letters."""
     if (objects := _objects(text)) is not None:
         return _one(_read(value, letters, texts) if isinstance(value, str) else None for value in objects)
-    if boxed := _BOXED.findall(text):
-        return _read(boxed[-1].strip(), letters, texts)
+    if boxed := list(_BOXED.finditer(text)):
+        together = len(boxed) > 1 and re.fullmatch(
+            r"[\s$]*(?:or|and|[,/&]|或|和)[\s$]*", text[boxed[-2].end() : boxed[-1].start()]
+        )
+        return _one(_read(one.group(1).strip(), letters, texts) for one in boxed[-2 if together else -1 :])
     if alone := re.fullmatch(r"[\s(\[{<\"'`“‘*_#>「『-]*(?:(?:option|choice|选项)\s*)?[(\[\"'`*]*([A-Za-z])[\s)\]}>\"'`”’*_.,:;!?。、，：」』-]*", text, re.IGNORECASE):  # fmt: skip
         return alone.group(1).upper()
     if (letter := _by_text(text, texts)) is not None:
@@ -138,7 +141,7 @@ def _read(text: str, letters: str, texts: tuple[str, ...]) -> str | None:
         stated = [one for one in found if _said(cue, text, one) or (cue is _STATED and one.affirmed)]
         if stated := [one for one in stated if not one.rejected]:
             first = leading(text, found)
-            first = None if first is None or listed(text, found) or first in stated else first
+            first = None if first is None or first.rejected or listed(text, found) or first in stated else first
             return _only([*stated, *([first] if first else [])])
     if listed(text, found):
         return _closing_line(text)

@@ -13,39 +13,44 @@ from itertools import pairwise
 _WORD = r"[^\W\u2e80-\u9fff\uac00-\ud7af]"
 """A character of a word in a script that separates words; Chinese, Japanese and Korean touch a letter without a space."""
 _LETTER = re.compile(
-    rf"(?<!{_WORD})(?<!°)(?<!{_WORD}[-.&+'’])([A-Za-z])(?!{_WORD}|['’]{_WORD}|-{_WORD}|\.{_WORD}(?!{_WORD})|[+#])",
+    rf"(?<!{_WORD})(?<!°)(?<!{_WORD}[-.&+'’])([A-Za-z])(?!{_WORD}|['’]{_WORD}|-{_WORD}|&[A-Za-z](?!{_WORD})|\.{_WORD}(?!{_WORD})|[+#])",
     re.IGNORECASE,
 )
 _OPEN, _CLOSE = r"[(\[{<\"'`“‘*_「『《]", r"[)\]}>\"'`”’*_」』》]"
 _CLAUSE_END = re.compile(rf"{_CLOSE}*\s*(?:[.,;:!?)\]。，；：！？、\n—–/&]|$|[\u2e80-\u9fff\uac00-\ud7af])")
 _AFTER_LETTER = re.compile(
     r"\s+(?:because|since|as|and|or|nor|but|is|isn['’]?t|was|are|over|rather|instead|not|vs\.?|versus|to|through|seems|looks|"
-    r"appears|matches|fits|would|could|can|cannot|can['’]?t|does|doesn['’]?t|then|→|->|=)(?!\w)",
+    r"appears|matches|fits|would|could|can|cannot|can['’]?t|does|doesn['’]?t|then|→|->|=|<|>|\(or|(?-i:[A-H]))(?!\w)",
     re.IGNORECASE,
 )
 """What follows `A` only where it is a letter: no article stands before these words."""
 _AFTER_I = re.compile(r"\s+(?:or|nor|is|isn['’]?t|over|rather|instead|vs\.?|versus)(?!\w)", re.IGNORECASE)
 """ `I` is a pronoun before any other word."""
 
+_NEGATIVE = r"(?:wrong|incorrect|false|trap|least\s+\w+|less\s+likely|second[- ]best|worst|unlikely|rejected|eliminated|excluded)"
 _BUT = (
-    r"(?:\s*[,:]?\s*(?:be|being|is|it|that|the|any|of|think|believe|say|answer|correct|right|option|choice|letter|either|necessarily|likely|"
+    r"(?:\s*[,:]?\s*(?:be|being|is|it['’]s|it|that|the|any|of|think|believe|say|answer|correct|right|option|choice|letter|either|necessarily|likely|"
     r"both|choose|pick|select|go|with|for))*"
 )
 _REJECTED_BEFORE = re.compile(
-    r"(?:\bnot|n['’]t|\bnever|\bneither|\bnor|\bcannot|\bexcept(?:ing)?|\b(?:any|every|all|any\w+|every\w+)\s+but|\bexclud\w+|\beliminat\w+|\bdiscard\w*|\breject\w*|"
+    r"(?:\bnot|n['’]t|\bnever|\bneither|\bnor|\bcannot|\bno\s+longer|\bhardly|\bunlikely(?:\s+to)?|\bdoubt\w*|\bno(?=\s+(?:answer|option|choice|letter)\b)|"
+    rf"\b{_NEGATIVE}\s+(?:answer|option|choice|letter|one)s?(?:\s+(?:is|are|was|were))?[\s:=]*|\b(?:wrong|incorrect)\s*:|(?:\A|\n)\s*[✗✘❌×]|"
+    r"\bexcept(?:ing)?|\b(?:any|every|all|any\w+|every\w+)\s+but|\bexclud\w+|\beliminat\w+|\bdiscard\w*|\breject\w*|"
     r"\b(?:rule|rules|ruled|ruling)\s+out|\brather\s+than|\binstead\s+of|\bover|\bunlike|\bopposed\s+to|\bother\s+than|"
-    r"\bbesides|\bapart\s+from|\bwithout|\bcontrary\s+to|[≠¬]|!=|不是|不选|不選|排除|而非|并非|不可能是|除了|不能选|ではなく)"
+    r"\bbesides|\bapart\s+from|\bwithout|\bcontrary\s+to|[≠¬]|!=|不是|排除了?|而非|并非|不可能是|不会是|不會是|未必是?|不一定是?|不见得是?|不止是?|不仅是?|除了?|ではなく|"
+    r"(?:不(?:应该?|該|该|宜|会|會|要|可以?|能|敢)?|别|勿|没有?)(?:选择?|選擇?)|(?:错误|錯誤|不正确|不正確)的?(?:答案|选项|選項)(?:是|为|為|:)?)"
     rf"{_BUT}\s*{_OPEN}*\s*$",
     re.IGNORECASE,
 )
 _IS = r"(?:is|was|are|were|seems?|looks?|appears?)(?:\s+to\s+be)?(?:\s+(?:\w+ly|both|all|also|just))?"
 _REJECTED_AFTER = re.compile(
     rf"[\s.:]*{_CLOSE}*[\s.:]*(?:option\s+|answer\s+|choice\s+)?"
-    r"(?:(?:is|was|are|were|does|do|did|can|could|would|should|has|have)(?:\s+not\b|n['’]?t\b)|cannot\b|"
-    r"(?:can|could|should|must)\s+be\s+(?:eliminated|excluded|ruled\s+out|discarded|rejected)|"
+    r"(?:(?:is|was|are|were|does|do|did|can|could|would|should|has|have)(?:\s+not\b|n['’]?t\b)|cannot\b(?!\s+be\s+(?:determined|seen|told|answered|inferred|identified|known|judged))|"
+    r"(?:can|could|should|must|would|may|might)\s+be\s+(?:eliminated|excluded|ruled\s+out|discarded|rejected|wrong|incorrect|false)|"
     rf"{_IS}\s+(?:an?\s+|the\s+)?(?:wrong|incorrect|false|invalid|out\b|impossible|eliminated|excluded|ruled\s+out|unlikely|"
-    r"distractor|neither)|\(?(?:wrong|incorrect|false)\b|[✗✘❌×]|"
-    r"(?:选项|項|项)?(?:是|都)?(?:错|錯|不对|不對|不正确|不正確|不是|不符)|は(?:間違|違|誤)|ではな)",
+    rf"distractor|neither|trap\b|tempting|{_NEGATIVE}\b)|\(?(?:wrong|incorrect|false)\b|[✗✘❌×]|"
+    r"(?:选项|選項|項|项)?(?:的?(?:描述|说法|說法|表述|陈述|内容|答案))?(?:是|都|也|均|明显|显然|并)*"
+    r"(?:错|錯|不对|不對|不正确|不正確|不是|不符|不成立|不准确|不合|有误|被?排除|可以排除|可排除|应排除|以外|之外)|は(?:間違|違|誤)|ではな)",
     re.IGNORECASE,
 )
 _AFFIRMED = re.compile(
@@ -55,12 +60,12 @@ _AFFIRMED = re.compile(
     re.IGNORECASE,
 )
 _JOIN = re.compile(
-    rf"[\s.:]*{_CLOSE}*\s*(?:,?\s*(?:and/or|or|and|nor|and\s+also|as\s+well\s+as|plus|vs\.?|versus|to|through|then|oder|und|ou|et|y|"
-    rf"o)(?!\w)|[,/&|+→、，;；~]|->|-|和|或者|或|与|與|及|跟|还是|還是|か)\s*(?:(?:maybe|perhaps|possibly|both|either|even)\s+)?"
+    rf"\s+|[\s.:]*{_CLOSE}*\s*\(?(?:,?\s*(?:and/or|or|and|nor|and\s+also|as\s+well\s+as|plus|vs\.?|versus|to|through|then|oder|und|ou|et|y|"
+    rf"o)(?!\w)|[,/&|+→、，;；~<>]|->|-|和|或者|或|与|與|及|跟|还是|還是|か)\s*(?:(?:maybe|perhaps|possibly|alternatively|both|either|even)\s+)?"
     rf"(?:(?:option|choice|answer|letter|选项)s?\s*)?{_OPEN}*\s*",
     re.IGNORECASE,
 )
-_PLURAL = re.compile(r"\W*(?:are|were|do|can|could|should|must|都)")
+_PLURAL = re.compile(r"\W*(?:are|were|do|can|could|should|must|都|均|皆|全)")
 _AND = re.compile(r"\b(?:and|or|nor)\b|[&/、和或与]", re.IGNORECASE)
 _QUESTION = re.compile(
     r"(?:^|(?<=[.!?\n]))\s*(?:so\s+|but\s+|hmm,?\s+|wait,?\s+)?(?:is|are|could|should|would|can|does|do|did|was|which|what|why|how)\b"
@@ -68,10 +73,19 @@ _QUESTION = re.compile(
     re.IGNORECASE,
 )
 _CONDITION = re.compile(
-    r"\b(?:if|unless|whether|suppose|supposing|assume|assuming|had)\b[^,.;!?\n]*|如果[^,.;!?\n]*", re.IGNORECASE
+    r"\b(?:if|unless|when)\b[^.!?\n]*\b(?:otherwise|else)\b[^.!?\n]*|(?:如果|若|假如|要是)[^。.!?\n]*(?:否则|否則|不然)[^。.!?\n]*|"
+    r"\b(?:if|unless|whether|suppose|supposing|assume|assuming|had)\b[^,.;!?\n]*|\b(?:otherwise|or\s+else)\b[^.;!?\n]*|(?:如果|若是|假如|要是|否则|否則)[^,.;!?\n]*",
+    re.IGNORECASE,
 )
-_ITEM = re.compile(r"\.\s+[a-z0-9]")
-_MARK = re.compile(r"\s*[.):：]|[)\]]")
+_ITEM = re.compile(r"[.、](?:\s+[a-z0-9]|\s*[\u2e80-\u9fff\uac00-\ud7af])")
+_MARK = re.compile(r"\s*[.):：、]|[)\]]")
+_NAMES_A_THING = re.compile(
+    r"\b(?:vitamin|hepatitis|plan|grade|gate|lane|building|terminal|platform|exit|room|seat|studio|blood\s+type)s?\s+$",
+    re.IGNORECASE,
+)
+_DEGREES = re.compile(r"[0-9] ?°? ?$")
+_NOTE_OR_SEAT = re.compile(r"\s+(?:minor|major|flat|sharp|seat)\b")
+"""Letters that belong to the word beside them: "vitamin C", "20 C", "B minor"."""
 
 REACH = 120
 """Characters before and after a letter that are looked at: every phrase above is shorter."""
@@ -102,6 +116,8 @@ def mentions(text: str) -> list[Mention]:
 def _at(match: re.Match[str], text: str) -> Mention | None:
     letter, at, rest = match.group(1), match.start(1), text[match.end(1) : match.end(1) + REACH]
     before = text[max(0, at - REACH) : at]
+    if _NAMES_A_THING.search(before) or _NOTE_OR_SEAT.match(rest) or (letter in "CF" and _DEGREES.search(before)):
+        return None
     enclosed = bool(re.search(r"[(\[{\"'`“‘*「]$", before) and re.match(r"[)\]}\"'`”’*」]", rest))
     rejected = bool(_REJECTED_BEFORE.search(before) or _REJECTED_AFTER.match(rest))
     ends = bool(_CLAUSE_END.match(rest))
