@@ -20,9 +20,10 @@ import statistics
 
 import torch
 
-from models.config import DecodeSpec, EvaluateSpec, Images, Stage1, Stage2, TrainSpec
+from models.config import DecodeSpec, EvaluateSpec, Images, TrainSpec
 from models.evaluation import Session
 from models.evaluation.tasks import digest
+from models.methods.vreflection.spec import Stage1, Stage2
 from models.proxy.mirrors import write_mirror
 from models.proxy.trainset import write_training_set
 from models.run import LocalRun

@@ -31,19 +31,21 @@ import torch
 from PIL import Image
 from transformers import AutoTokenizer, Qwen2_5_VLConfig, Qwen2VLImageProcessor
 
-from models.config import DecodeSpec, Stage1, Stage2
+from models.backbone import checkpoint as checkpoints
+from models.backbone import template
+from models.backbone.images import open_image, patches_of
+from models.backbone.model import VReflection
+from models.backbone.tokens import SpecialTokens, add_tokens
+from models.config import DecodeSpec
 from models.efficiency import FULL_SIZE
+from models.latent.batch import Batch
+from models.latent.decoding import decode
+from models.latent.prompt import Prompt
+from models.methods.vreflection.spec import Stage1, Stage2
 from models.proxy import BASE_DIR
 from models.training.collate import Collator, Live
-from models.training.images import open_image, patches_of
 from models.training.parse import ImageFile, Sample
 from models.training.stage import only_train
-from models.vreflection import checkpoint as checkpoints
-from models.vreflection import template
-from models.vreflection.batch import Batch
-from models.vreflection.decoding import Prompt, decode
-from models.vreflection.model import VReflection
-from models.vreflection.tokens import SpecialTokens, add_tokens
 
 HEADS = frozenset({"bcm", "dac"})
 LATENT_STEPS = 8

@@ -17,21 +17,24 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from models.config import DecodeSpec, MapsSpec, Sft, TrainSpec
+from models.backbone import checkpoint as checkpoints
+from models.backbone.images import load_image_processor
+from models.backbone.model import VReflection
+from models.backbone.pictures import Unreadable
+from models.config import DecodeSpec, MapsSpec, TrainSpec
 from models.evaluation.engine import Engine
 from models.evaluation.extract import read_strict
 from models.evaluation.questions import Asked, boxes_of, number_of_questions, read_questions
 from models.evaluation.tasks import tasks_for
 from models.evaluation.tasks.paper import paper_prompt
+from models.latent.boxes import Cells, box_cells
+from models.latent.decoding import decode
+from models.latent.prompt import Prompt
+from models.methods.sft.spec import Sft
+from models.methods.vreflection.method import heads_of
 from models.run import Interrupted, Run
 from models.training.collate import Collator, Live
 from models.training.data import Sample, read_samples
-from models.training.images import load_image_processor
-from models.training.pictures import Unreadable
-from models.vreflection import checkpoint as checkpoints
-from models.vreflection.boxes import Cells, box_cells
-from models.vreflection.decoding import Prompt, decode
-from models.vreflection.model import VReflection, heads_of
 
 LARGEST_AREA = 0.25
 """Boxes of more than this share of the picture show little: such samples are passed over."""

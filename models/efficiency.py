@@ -18,12 +18,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import Qwen2_5_VLConfig
 from transformers.cache_utils import DynamicCache
 
+from models.backbone import checkpoint as checkpoints
+from models.backbone.model import VReflection
+from models.backbone.tokens import SpecialTokens, add_tokens
 from models.config import DecodeSpec, MeasureSpec
+from models.latent.decoding import decode
+from models.latent.prompt import Prompt
 from models.run import Interrupted, Run
-from models.vreflection import checkpoint as checkpoints
-from models.vreflection.decoding import Prompt, decode
-from models.vreflection.model import VReflection
-from models.vreflection.tokens import SpecialTokens, add_tokens
 
 FULL_SIZE: dict[str, Any] = {
     "text_config": {

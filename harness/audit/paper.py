@@ -22,7 +22,8 @@ from harness.spec.profile import HubBackbone, Profile
 from harness.spec.reported import Reported
 from harness.spec.text import Document, read
 from harness.verdict.granularity import Way, behind
-from models.config import ExternalMirror, Frozen, ProxyTraining
+from models.config import ExternalMirror, ProxyTraining
+from models.schema import Frozen
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,7 @@ _EXPECTED = (
     ("harness.dispatch", "DispatchError"),
     ("harness.dispatch.slurm.queue", "SchedulerSilent"),
     ("harness.tracking", "TrackingError"),
-    ("models.vreflection.adopt", "Unfit"),
+    ("models.backbone.adopt", "Unfit"),
     ("models.training.data", "DataError"),
     ("models.evaluation.external", "BadBenchmark"),
 )

@@ -22,7 +22,6 @@ from harness.spec.files import Loaded
 from harness.spec.profile import Profile
 from harness.spec.resolve import ResolvedRow
 from models.config import (
-    Crops,
     DecodeSpec,
     EvaluateSpec,
     ExternalMirror,
@@ -34,12 +33,11 @@ from models.config import (
     MapsSpec,
     MeasureSpec,
     ProxyMirror,
-    Reflect,
     TrainingSet,
     TrainSpec,
-    has_teacher,
-    rolls_out,
 )
+from models.methods.visreflect.spec import Crops, Reflect
+from models.methods.vreflection.spec import has_teacher, rolls_out
 
 Checkpoint = Job | Source
 _COMMIT = re.compile(r"[0-9a-f]{40}")

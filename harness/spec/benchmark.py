@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from models.config import Count, Fetched, Frozen, Positive
+from models.config import Fetched
+from models.schema import Count, Frozen, Positive
 
 Protocol = Literal["paper", "stock"]
 Percentage = Annotated[float, Field(ge=0, le=100)]

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator
 
 from harness.spec.errors import unknown
-from models.config import Frozen
+from models.schema import Frozen
 
 AtLeastTwo = Annotated[tuple[str, ...], Field(min_length=2)]
 Points = Annotated[Decimal, Field(allow_inf_nan=False)]

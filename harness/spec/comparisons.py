@@ -12,7 +12,7 @@ from pydantic import Field
 
 from harness.spec.claims import Best, Greater, Unimodal
 from harness.spec.errors import unknown
-from models.config import Frozen
+from models.schema import Frozen
 
 if TYPE_CHECKING:
     from harness.spec.experiment import Experiment

@@ -10,7 +10,8 @@ from pydantic import Field, field_validator
 from harness.kinds import KINDS, NAMES
 from harness.spec.benchmark import Protocol
 from harness.spec.experiment import FileName
-from models.config import BenchmarkData, Count, Frozen, Latents, Positive, TrainingData
+from models.config import BenchmarkData, Latents, TrainingData
+from models.schema import Count, Frozen, Positive
 
 if TYPE_CHECKING:
     KindName = str

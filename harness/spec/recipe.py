@@ -11,7 +11,11 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from harness.spec.errors import unknown
-from models.config import Count, Frozen, Images, Joint, Reflect, Sft, Stage1, Stage2
+from models.config import Images
+from models.methods.sft.spec import Sft
+from models.methods.visreflect.spec import Reflect
+from models.methods.vreflection.spec import Joint, Stage1, Stage2
+from models.schema import Count, Frozen
 
 StageName = Literal["sft", "stage1", "stage2", "joint", "reflect"]
 STAGES: dict[str, type[Frozen]] = {"sft": Sft, "stage1": Stage1, "stage2": Stage2, "joint": Joint, "reflect": Reflect}

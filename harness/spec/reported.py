@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator
 
 from harness.characters import named
-from models.config import Frozen
+from models.schema import Frozen
 
 MISSING = frozenset({"", "-", "–", "—", "null", "~"})
 

@@ -12,14 +12,16 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from models.config import Crops, DecodeSpec, Images, TrainSpec
+from models.backbone import checkpoint as checkpoints
+from models.backbone.images import load_image_processor
+from models.backbone.tokens import ADDED, SpecialTokens, add_tokens
+from models.config import DecodeSpec, Images, TrainSpec
 from models.evaluation.vision import FeatureCache, content_hash, encode, merged_grid, rgb, weights_digest
-from models.training.images import load_image_processor
-from models.visreflect.crops import cell_px, cut, load_crop_processor
-from models.vreflection import checkpoint as checkpoints
-from models.vreflection.decoding import Decoded, Prompt, decode, read
-from models.vreflection.prefill import Prefill
-from models.vreflection.tokens import ADDED, SpecialTokens, add_tokens
+from models.latent.decoding import Decoded, decode
+from models.latent.prefill import Prefill, read
+from models.latent.prompt import Prompt
+from models.methods.visreflect.crops import cell_px, cut, load_crop_processor
+from models.methods.visreflect.spec import Crops
 
 PRECISIONS = {"bf16": torch.bfloat16, "fp32": torch.float32}
 Message = dict[str, Any]

@@ -19,12 +19,12 @@ from lmms_eval.api.instance import Instance
 from lmms_eval.api.model import lmms
 from PIL import Image
 
+from models.backbone.pictures import as_rgb
 from models.config import DecodeSpec, Fetched, Images
 from models.evaluation.engine import Answer, Engine, Question
 from models.evaluation.extract import last_answer
 from models.evaluation.shards import Elsewhere, Key, Shard
 from models.evaluation.tasks import TASKS
-from models.training.pictures import as_rgb
 
 Boxes = Mapping[Key, tuple[torch.Tensor, torch.Tensor]]
 """Of a question: boxes [b, 4] float64 (normalised x0, y0, x1, y1) and the image index of each, [b]."""

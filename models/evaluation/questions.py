@@ -163,7 +163,7 @@ def number_of_questions(mirror: Path, task: str) -> int:
 def _opened(value: Any) -> Any:
     """`datasets` stores a picture as {bytes, path}, and decodes it upright, as `open_image` does."""
     if isinstance(value, Mapping) and value.keys() == {"bytes", "path"} and value["bytes"] is not None:
-        from models.training.pictures import Unreadable, open_image
+        from models.backbone.pictures import Unreadable, open_image
 
         try:
             return open_image(io.BytesIO(value["bytes"]))

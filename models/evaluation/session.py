@@ -27,6 +27,7 @@ import torch
 import transformers
 from lmms_eval.tasks import TaskManager
 
+from models.backbone.checkpoint import reading_files
 from models.config import EvaluateSpec
 from models.evaluation import extract, scores
 from models.evaluation.boxes import read_boxes
@@ -37,7 +38,6 @@ from models.evaluation.rows import rows_of
 from models.evaluation.shards import Elsewhere, Key, Shard, answers_in, lines_of
 from models.evaluation.tasks import YAML_FOLDER, digest, tasks_for
 from models.run import Interrupted, Run
-from models.vreflection.checkpoint import reading_files
 
 _CHECKPOINT_SECONDS = 300.0
 _PREPARING_SECONDS = 5.0

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from models.training.images import encode_images, patches_of
+from models.backbone.images import encode_images, patches_of
 
 
 def rgb(image: Image.Image) -> Image.Image:

@@ -17,11 +17,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import Qwen2_5_VLConfig
 
-from models.vreflection import checkpoint
-from models.vreflection.decoding import Prompt
-from models.vreflection.model import VReflection
-from models.vreflection.template import positions
-from models.vreflection.tokens import SpecialTokens
+from models.backbone import checkpoint
+from models.backbone.model import VReflection
+from models.backbone.template import positions
+from models.backbone.tokens import SpecialTokens
+from models.latent.prompt import Prompt
 
 OUTPUT, GRADIENT = 1e-5, 1e-4
 STRIDE = 16

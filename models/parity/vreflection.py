@@ -11,16 +11,19 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from models.config import DecodeSpec, Stage1, Stage2
+from models.backbone.model import VReflection
+from models.backbone.template import assistant_text, user_text
+from models.backbone.tokens import SpecialTokens
+from models.config import DecodeSpec
 from models.evaluation.extract import read_release
+from models.latent.batch import Batch
+from models.latent.boxes import Cells, box_cells
+from models.latent.decoding import decode
+from models.latent.prompt import Prompt
+from models.latent.terms import Terms
+from models.methods.vreflection.modules import BoxResampler, StudentResampler
+from models.methods.vreflection.spec import Stage1, Stage2
 from models.parity.reference import OUTPUT, Check, Files, Noted, Reference, difference, gradient_checks, unequal
-from models.vreflection.batch import Batch
-from models.vreflection.boxes import Cells, box_cells
-from models.vreflection.decoding import Prompt, decode
-from models.vreflection.model import Terms, VReflection
-from models.vreflection.modules import BoxResampler, StudentResampler
-from models.vreflection.template import assistant_text, user_text
-from models.vreflection.tokens import SpecialTokens
 
 RELEASE_STAGE1 = Stage1(
     region="tokens",

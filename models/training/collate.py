@@ -1,6 +1,6 @@
 """From samples to a `Batch`: tokens, labels, positions, latent segments and vision features, packed or padded.
 
-Knows no order of samples and no model; the template's strings live in `models.vreflection.template`.
+Knows no order of samples and no model; the template's strings live in `models.backbone.template`.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor
 
+from models.backbone import template
+from models.backbone.images import patches_of
+from models.backbone.template import Grid
+from models.backbone.tokens import SpecialTokens
+from models.latent.batch import Batch
+from models.latent.losses import IGNORED
+from models.methods.visreflect.crops import Crop, cell_px, crops_of
 from models.training.data import ImageFile, Sample
 from models.training.features import FeatureStore
-from models.training.images import patches_of
 from models.training.packing import first_fit
-from models.visreflect.crops import Crop, cell_px, crops_of
-from models.vreflection import template
-from models.vreflection.batch import Batch
-from models.vreflection.losses import IGNORED
-from models.vreflection.template import Grid
-from models.vreflection.tokens import SpecialTokens
 
 
 class Pixels(Protocol):

@@ -22,11 +22,11 @@ from pathlib import Path
 
 import numpy as np
 
+from models.backbone.pictures import tag_of
 from models.config import Orientation, Surplus
 from models.training.index import Columns, Summary, counted, has_index, read_index
 from models.training.jsonlist import DataError
 from models.training.parse import ImageFile, Sample, Source, parse
-from models.training.pictures import tag_of
 from models.training.survey import survey, writing
 
 __all__ = [

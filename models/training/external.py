@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
+from models.backbone.pictures import Facts, Unreadable, facts_of
 from models.config import ExternalTraining, TrainingSet
 from models.training.data import DataError, Samples, Summary, counted, meta_file, read_sources
 from models.training.index import sha256, write_index
 from models.training.parse import REASONS, Rejected, Source
-from models.training.pictures import Facts, Unreadable, facts_of
 from models.training.survey import Survey, survey, writing
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -171,9 +171,9 @@ def prepare(
     """
     from transformers import AutoTokenizer
 
-    from models.training.images import load_image_processor
+    from models.backbone.images import load_image_processor
+    from models.backbone.tokens import add_tokens
     from models.training.lengths import literal_tokens, over_long
-    from models.vreflection.tokens import add_tokens
 
     began = time.perf_counter()
     tokenizer, processor = AutoTokenizer.from_pretrained(base), load_image_processor(base, spec.images)

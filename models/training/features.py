@@ -25,13 +25,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from models.config import Crops, Images
+from models.backbone import checkpoint as checkpoints
+from models.backbone.images import encode_images, load_image_processor, patches_of, stored_dtype
+from models.config import Images
+from models.methods.visreflect.crops import cell_px, distinct_crops, load_crop_processor
+from models.methods.visreflect.spec import Crops
 from models.run import Interrupted, Run
 from models.training.data import ImageFile, Samples, read_samples
-from models.training.images import encode_images, load_image_processor, patches_of, stored_dtype
 from models.training.substitutes import allowed, too_many
-from models.visreflect.crops import cell_px, distinct_crops, load_crop_processor
-from models.vreflection import checkpoint as checkpoints
 
 SHARD_BYTES = 1 << 28
 Picture = tuple[str, Path | str, Callable[[], Image.Image]]

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from models.backbone import template
+from models.backbone.images import grid_of
+from models.backbone.tokens import SpecialTokens
 from models.config import Orientation
-from models.training.images import grid_of
-from models.vreflection import template
-from models.vreflection.tokens import SpecialTokens
 
 if TYPE_CHECKING:
     from models.training.data import Samples

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Sampler
 
-from models.config import Alignment, Stage
+from models.methods.registry import Stage
+from models.methods.vreflection.spec import Alignment
 
 _INDICATOR, _NOISE = 1, 2
 

@@ -12,8 +12,8 @@ from typing import Any
 
 from PIL import Image
 
+from models.backbone.pictures import Box, open_image, turned
 from models.config import Orientation, Surplus
-from models.training.pictures import Box, open_image, turned
 from models.training.places import Finder, NotThere
 
 ROLES = ("human", "gpt")

@@ -1,5 +1,5 @@
 """The mechanism on held-out samples, teacher-fed and free-running: runs a trained model, measures with
-`models.vreflection.diagnostics`."""
+`models.latent.diagnostics`."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.config import Slots, Stage
-from models.vreflection.batch import Batch
-from models.vreflection.diagnostics import exposure, mechanism
-from models.vreflection.model import StageOutput, VReflection
+from models.backbone.model import VReflection
+from models.latent.batch import Batch
+from models.latent.diagnostics import exposure, mechanism
+from models.latent.terms import StageOutput
+from models.methods.registry import Stage
+from models.methods.vreflection.spec import Slots
 
 
 @torch.no_grad()

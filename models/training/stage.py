@@ -15,21 +15,26 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from transformers import AutoTokenizer, TrainingArguments
 
-from models.config import Reflect, Sft, Slots, Stage, Stage2, TrainSpec
+from models.backbone import checkpoint as checkpoints
+from models.backbone.images import load_image_processor, stored_dtype
+from models.backbone.model import VReflection
+from models.backbone.tokens import add_tokens
+from models.config import TrainSpec
+from models.latent.batch import Batch
+from models.methods.registry import Stage
+from models.methods.sft.spec import Sft
+from models.methods.visreflect.crops import load_crop_processor
+from models.methods.visreflect.spec import Reflect
+from models.methods.vreflection.method import heads_of, refuse_stage
+from models.methods.vreflection.spec import Slots, Stage2
 from models.run import Run
 from models.training.collate import Cached, CachedCrops, Collator, CropPixels, Live, LiveCrops, Pixels
 from models.training.data import Samples, read_samples
 from models.training.features import FeatureStore
-from models.training.images import load_image_processor, stored_dtype
 from models.training.order import MicroBatches, Order
 from models.training.probe import probe
 from models.training.substitutes import FAILURES, Substituting
 from models.training.trainer import CHECKPOINT_SECONDS, StageTrainer, trainable
-from models.visreflect.crops import load_crop_processor
-from models.vreflection import checkpoint as checkpoints
-from models.vreflection.batch import Batch
-from models.vreflection.model import VReflection, heads_of, refuse_stage
-from models.vreflection.tokens import add_tokens
 
 PROBE_SAMPLES = 256
 _SCHEDULES = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}

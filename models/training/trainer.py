@@ -23,14 +23,15 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
-from models.config import Stage
+from models.backbone.model import VReflection
+from models.latent.diagnostics import mechanism
+from models.latent.terms import StageOutput
+from models.methods.registry import Stage
 from models.run import Interrupted, Run
 from models.training.collate import Collated
 from models.training.cost import WRITE_BYTES_PER_SECOND, checkpoint_bytes
 from models.training.order import Order, indicator, noise
 from models.training.substitutes import allowed, too_many
-from models.vreflection.diagnostics import mechanism
-from models.vreflection.model import StageOutput, VReflection
 
 COMPLETE = "COMPLETE"
 WEIGHTS = "trainable.safetensors"

@@ -11,8 +11,9 @@ from harness.jobs import Graph, Job, Source
 from harness.plan.payload import payload
 from harness.spec.profile import Resources
 from harness.store import Store
-from models.config import DecodeSpec, EvaluateSpec, Images, ProxyMirror, Stage1, TrainSpec
+from models.config import DecodeSpec, EvaluateSpec, Images, ProxyMirror, TrainSpec
 from models.evaluation.tasks import digest
+from models.methods.vreflection.spec import Stage1
 from tests.cluster.conftest import background, drive, entry, scheduler_id, small, step, until
 
 pytestmark = pytest.mark.cluster

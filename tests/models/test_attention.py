@@ -8,12 +8,13 @@ import torch
 from transformers import AutoTokenizer
 
 from models.attention import LARGEST_AREA, attention_maps
-from models.config import Images, Joint, MapsSpec, Stage2, TrainSpec
+from models.backbone import checkpoint as checkpoints
+from models.config import Images, MapsSpec, TrainSpec
+from models.methods.vreflection.spec import Joint, Stage2
 from models.proxy import BASE_DIR
 from models.proxy.mirrors import write_mirror
 from models.proxy.trainset import write_training_set
 from models.run import LocalRun
-from models.vreflection import checkpoint as checkpoints
 
 torch.set_num_threads(1)
 SPEC = MapsSpec(samples=2, latent_steps=3, max_new_tokens=12, images=Images(min_pixels=784), precision="fp32")

@@ -7,26 +7,23 @@ import pytest
 from pydantic import ValidationError
 
 from models.config import (
-    Crops,
     DecodeSpec,
     EvaluateSpec,
     ExternalMirror,
     ExternalTraining,
     FeaturesSpec,
     Images,
-    Joint,
     MapsSpec,
     MeasureSpec,
     ProxyMirror,
     ProxyTraining,
-    Reflect,
-    Sft,
-    Stage1,
-    Stage2,
     System,
     TrainingSet,
     TrainSpec,
-)  # fmt: skip
+)
+from models.methods.sft.spec import Sft
+from models.methods.visreflect.spec import Crops, Reflect
+from models.methods.vreflection.spec import Joint, Stage1, Stage2
 
 OPTIMISATION = {
     "steps": 2500, "lr": 1e-5, "weight_decay": 0.1, "decay_norms": False, "warmup_ratio": 0.03, "schedule": "cosine",

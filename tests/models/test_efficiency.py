@@ -4,12 +4,12 @@ import pytest
 import torch
 from transformers import Qwen2_5_VLConfig
 
+from models.backbone import checkpoint as checkpoints
+from models.backbone.tokens import SpecialTokens
 from models.config import MeasureSpec
 from models.efficiency import FULL_SIZE, account, measure, time_answers
 from models.proxy import BASE_DIR as BASE
 from models.run import LocalRun
-from models.vreflection import checkpoint as checkpoints
-from models.vreflection.tokens import SpecialTokens
 
 torch.set_num_threads(1)
 

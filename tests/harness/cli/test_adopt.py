@@ -16,8 +16,8 @@ from harness.cli import main
 from harness.plan import plan_experiment
 from harness.spec.files import EXPERIMENTS, REPOSITORY
 from harness.store import Store
-from models.vreflection import checkpoint
-from models.vreflection.tokens import add_tokens
+from models.backbone import checkpoint
+from models.backbone.tokens import add_tokens
 
 BASE = REPOSITORY / "models" / "proxy" / "base"
 TABLE = str(EXPERIMENTS / "table3c.yaml")

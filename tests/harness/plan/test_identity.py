@@ -15,25 +15,22 @@ from harness.jobs import Graph, Job, Source
 from harness.kinds import KINDS, NAMES
 from harness.plan.payload import TAGS, payload
 from models.config import (
-    Crops,
     DecodeSpec,
     EvaluateSpec,
     ExternalMirror,
     FeaturesSpec,
     Images,
-    Joint,
     LinkedMirror,
     MapsSpec,
     MeasureSpec,
     ProxyMirror,
     ProxyTraining,
-    Reflect,
-    Sft,
-    Stage1,
-    Stage2,
     TrainingSet,
     TrainSpec,
 )
+from models.methods.sft.spec import Sft
+from models.methods.visreflect.spec import Crops, Reflect
+from models.methods.vreflection.spec import Joint, Stage1, Stage2
 from tests.models.test_config import FROZEN
 
 BASE = Source("/somewhere", "0" * 64)

@@ -115,10 +115,10 @@ def test_pictures_of_sixteen_bits_of_four_colours_and_turned_ones_are_what_train
     import numpy as np
     from PIL import Image
 
+    from models.backbone.pictures import open_image
     from models.evaluation.lmms_model import pictures_of
     from models.evaluation.mirror import load_task
     from models.evaluation.questions import read_questions
-    from models.training.pictures import open_image
     from tests.models.evaluation.conftest import write_readme, write_split
 
     deep = Image.fromarray((np.arange(56 * 84, dtype=np.uint32).reshape(56, 84) * 13).astype(np.uint16))

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
+from models.backbone.images import load_image_processor
 from models.config import DecodeSpec, Images
 from models.evaluation.engine import Engine
 from models.evaluation.lmms_model import VReflection, stock_text
 from models.evaluation.vision import FeatureCache, merged_grid
-from models.training.images import load_image_processor
 from tests.models.evaluation.conftest import byte_processor, picture
 
 LIMITS = Images(min_pixels=48 * 48, max_pixels=96 * 96)

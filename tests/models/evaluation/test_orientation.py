@@ -6,8 +6,8 @@ from datasets import Dataset, Features
 from datasets import Image as Feature
 from PIL import Image
 
+from models.backbone.pictures import open_image
 from models.evaluation.orientation import oriented
-from models.training.pictures import open_image
 
 
 @pytest.mark.parametrize("orientation", ["upright", "stored"])

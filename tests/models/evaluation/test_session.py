@@ -40,7 +40,7 @@ def spec(images):
 def lettered(monkeypatch, session):
     """Decoding replaced: question k of a call answers A, B, C, … in turn, one in five without a block, some nonsense."""
     from models.evaluation import engine
-    from models.vreflection.decoding import Decoded
+    from models.latent.decoding import Decoded
 
     texts = ["<answer> A </answer>", "<answer> (B) </answer>", "C", "<answer> none </answer>", "The answer is B."]
     asked = []
@@ -137,7 +137,7 @@ def test_a_second_checkpoint_that_sees_and_reads_alike_prepares_nothing_again(ch
 
 def test_answers_that_go_on_and_on_are_decoded_together_and_are_the_same(session, spec, mirrors, tmp_path, monkeypatch):
     from models.evaluation import engine
-    from models.vreflection import decoding
+    from models.latent import decoding
 
     session.evaluate(LocalRun(tmp_path / "1"), spec("mmvp"), mirror=mirrors["mmvp"], batch_size=2)
     sizes = []
@@ -250,8 +250,8 @@ def test_oracle_latents_need_boxes_and_a_bcm(session, spec, mirrors, checkpoint,
 
     import torch
 
+    from models.backbone import checkpoint as checkpoints
     from models.evaluation import Session
-    from models.vreflection import checkpoint as checkpoints
 
     oracle = spec("hrbench4k", latents="oracle")
     with pytest.raises(FileNotFoundError, match="holds no boxes.jsonl"):

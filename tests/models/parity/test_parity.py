@@ -11,10 +11,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from models import parity
+from models.backbone.template import positions
 from models.parity.__main__ import main
 from models.parity.reduce import SIZE_LIMIT_BYTES, reduce
 from models.parity.reference import Check
-from models.vreflection.template import positions
 
 DATA = Path(__file__).parents[2] / "data"
 VREFLECTION = DATA / "golden"

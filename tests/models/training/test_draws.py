@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from models.config import Joint, Sft, Stage1, Stage2
+from models.methods.sft.spec import Sft
+from models.methods.vreflection.modules import BoxResampler
+from models.methods.vreflection.spec import Joint, Stage1, Stage2
 from models.training.order import Order, indicator, noise
 from models.training.trainer import parameter_groups
-from models.vreflection.modules import BoxResampler
 
 
 def order(rank: int = 0, **changes) -> Order:

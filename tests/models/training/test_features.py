@@ -7,12 +7,12 @@ import json
 import pytest
 import torch
 
+from models.backbone import checkpoint as checkpoints
+from models.backbone.images import encode_images, load_image_processor, open_image, patches_of, tower
 from models.config import Images
 from models.run import Interrupted, LocalRun
 from models.training.data import read_samples
 from models.training.features import FeatureStore, cache_features, distinct_images
-from models.training.images import encode_images, load_image_processor, open_image, patches_of, tower
-from models.vreflection import checkpoint as checkpoints
 from tests.models.training.conftest import SMALL
 
 

@@ -7,15 +7,16 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from models.config import Sft, Stage1, Stage2
+from models.backbone import checkpoint as checkpoints
+from models.backbone import template
+from models.backbone.images import load_image_processor
+from models.methods.sft.spec import Sft
+from models.methods.vreflection.spec import Stage1, Stage2
 from models.run import LocalRun
 from models.training.collate import Cached, Collator, Encoder, Live
 from models.training.data import read_samples
 from models.training.features import FeatureStore, cache_features
-from models.training.images import load_image_processor
 from models.training.packing import first_fit, release_groups
-from models.vreflection import checkpoint as checkpoints
-from models.vreflection import template
 from tests.models.training.conftest import SMALL
 
 # Lengths of two streams and the first batches that the released loader made of them (sampled by stream length, seed 0).

@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import load_file
 from transformers import Qwen2_5_VLForConditionalGeneration
 
-from models.config import Joint, Stage1, Stage2, TrainSpec
+from models.config import TrainSpec
+from models.methods.vreflection.spec import Joint, Stage1, Stage2
 from models.run import LocalRun
 from models.training import cache_features, train, trainer
 from tests.models.training.conftest import SMALL

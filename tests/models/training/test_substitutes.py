@@ -5,14 +5,16 @@ import json
 import pytest
 from transformers import AutoTokenizer
 
-from models.config import Sft, Stage1, TrainSpec
+from models.backbone.images import load_image_processor
+from models.backbone.tokens import add_tokens
+from models.config import TrainSpec
+from models.methods.sft.spec import Sft
+from models.methods.vreflection.spec import Stage1
 from models.run import LocalRun
 from models.training import cache_features, train
 from models.training.collate import Collator, Live
 from models.training.data import DataError, read_samples
-from models.training.images import load_image_processor
 from models.training.substitutes import ALWAYS_ALLOWED, Substituting, allowed
-from models.vreflection.tokens import add_tokens
 from tests.models.training.conftest import SMALL
 
 FAST = {"global_batch": 4, "lr": 1e-3, "precision": "fp32"}

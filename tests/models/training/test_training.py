@@ -9,7 +9,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoProcessor, AutoTokenizer, Qwen2_5_VLForConditionalGeneration
 
-from models.config import Joint, Sft, Stage1, Stage2, TrainSpec
+from models.config import TrainSpec
+from models.methods.sft.spec import Sft
+from models.methods.vreflection.spec import Joint, Stage1, Stage2
 from models.run import Interrupted, LocalRun
 from models.training import cache_features, train, trainer
 from models.training import stage as stages

@@ -12,19 +12,20 @@ from PIL import Image
 from safetensors.torch import load_file
 from transformers import AutoImageProcessor, AutoTokenizer, Qwen2_5_VLForConditionalGeneration
 
-from models.config import Crops, DecodeSpec, Reflect, TrainSpec
+from models.backbone import checkpoint as checkpoints
+from models.backbone.images import load_image_processor
+from models.backbone.template import positions
+from models.config import DecodeSpec, TrainSpec
 from models.evaluation.engine import Engine
+from models.latent.terms import Refused
+from models.methods.visreflect import reflection
+from models.methods.visreflect.crops import crops_of, distinct_crops, load_crop_processor, rectangle
+from models.methods.visreflect.spec import Crops, Reflect
 from models.run import LocalRun
 from models.training import cache_features, train
 from models.training.collate import Cached, CachedCrops, Collator, Live, LiveCrops
 from models.training.data import read_samples
 from models.training.features import FeatureStore
-from models.training.images import load_image_processor
-from models.visreflect import reflection
-from models.visreflect.crops import crops_of, distinct_crops, load_crop_processor, rectangle
-from models.vreflection import checkpoint as checkpoints
-from models.vreflection.model import Refused
-from models.vreflection.template import positions
 from tests.models.training.conftest import SMALL
 
 CROPS = Crops(min_tokens=4, max_tokens=9)

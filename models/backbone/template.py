@@ -1,0 +1,172 @@
+"""From a conversation to token ids, labels, slots and positions, in the release's chat template.
+
+Usable by training (`build`) and evaluation (`prompt`). Knows the template's strings; takes the number of tokens of every
+image from its merged grid; never sees pixels.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from models.backbone.tokens import SpecialTokens
+from models.latent.boxes import check_box
+from models.latent.losses import IGNORED
+
+SYSTEM = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
+ASSISTANT = "<|im_start|>assistant\n"
+IMAGE = "<image>"
+LATENT = "<lvr>"
+
+Grid = tuple[int, int]
+"""Merged (height, width) of an image, in tokens."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One training sequence. Segment k is box k: `slots[k]` slots from `starts[k]` on, looking at image `images[k]`."""
+
+    input_ids: list[int]
+    labels: list[int]
+    """As input_ids where supervised (answers, with their `<|im_end|>` and newline), -100 elsewhere."""
+    grids: list[Grid]
+    boxes: list[tuple[float, ...]]
+    starts: list[int]
+    images: list[int]
+    slots: list[int]
+
+    def __len__(self) -> int:
+        return len(self.input_ids)
+
+
+def user_text(value: str, grids: Sequence[Grid]) -> str:
+    """A question's content: every `<image>` (and the newline after it) becomes its vision tokens."""
+    parts = re.split(f"{IMAGE}\n?", value)
+    if len(parts) - 1 != len(grids):
+        raise ValueError(f"{len(parts) - 1} {IMAGE} placeholders for {len(grids)} images in {value!r}")
+    text = parts[0]
+    for (height, width), rest in zip(grids, parts[1:]):
+        text += "<|vision_start|>" + "<|image_pad|>" * (height * width) + "<|vision_end|>" + rest
+    return text
+
+
+def latent_text(latent_steps: int) -> str:
+    """One latent segment: the markers and S slots."""
+    return "<|lvr_start|>" + "<|lvr|>" * latent_steps + "<|lvr_end|>"
+
+
+def assistant_text(value: str, latent_steps: int | Sequence[int] | None) -> str:
+    """An answer's content: every `<lvr>` becomes a segment; text before the first is dropped, as in the release.
+
+    latent_steps: slots of every segment, or of each. None: the template without latent segments (vanilla SFT); the newline or blank after a placeholder goes too.
+    """
+    _first, *rest = value.split(LATENT)
+    if not rest:
+        return value
+    if latent_steps is None:
+        return "".join(part.removeprefix("\n") if part.startswith("\n") else part.removeprefix(" ") for part in rest)
+    counts = [latent_steps] * len(rest) if isinstance(latent_steps, int) else latent_steps
+    return "".join(latent_text(count) + part for count, part in zip(counts, rest, strict=True))
+
+
+def turn(role: str, content: str) -> str:
+    return f"<|im_start|>{role}\n{content}<|im_end|>\n"
+
+
+def prompt_text(question: str, grids: Sequence[Grid]) -> str:
+    """What the model is given before it answers: system, user (with `<image>` placeholders), the assistant's header."""
+    return SYSTEM + turn("user", user_text(question, grids)) + ASSISTANT
+
+
+def encode(tokenizer, text: str) -> list[int]:
+    return tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+def prompt(tokenizer, question: str, grids: Sequence[Grid]) -> list[int]:
+    """Token ids of `prompt_text`."""
+    return encode(tokenizer, prompt_text(question, grids))
+
+
+def build(
+    tokenizer,
+    tokens: SpecialTokens,
+    conversations: Sequence[dict[str, str]],
+    grids: Sequence[Grid],
+    boxes: Sequence[Sequence[float]],
+    *,
+    latent_steps: int | Sequence[int] | None,
+    box_images: Sequence[int] | None = None,
+    name: str = "sample",
+) -> Sample:
+    """A LLaVA-style conversation ([{"from": "human" | "gpt", "value": …}, …]) as one training sequence.
+
+    latent_steps: slots of every segment, or of each box's; None drops the latent segments (SFT). box_images: image of every box, None = the first.
+    `name` stands in every error.
+    """
+    ids, labels, starts, used, begun = encode(tokenizer, SYSTEM), [], [], 0, 0
+    listed = None if latent_steps is None or isinstance(latent_steps, int) else list(latent_steps)
+    if listed is not None and len(listed) != len(boxes):
+        raise ValueError(f"{name}: {len(listed)} numbers of slots for {len(boxes)} boxes")
+    labels += [IGNORED] * len(ids)
+    for message in conversations:
+        role, value = message["from"], message["value"]
+        if role == "human":
+            wanted = len(re.findall(IMAGE, value))
+            text = turn("user", user_text(value, grids[used : used + wanted])) + ASSISTANT
+            used += wanted
+            new = encode(tokenizer, text)
+            labels += [IGNORED] * len(new)
+        elif role == "gpt":
+            segments = value.count(LATENT)
+            if listed is not None and begun + segments > len(listed):
+                raise ValueError(f"{name}: more {LATENT} placeholders than its {len(boxes)} boxes")
+            steps = latent_steps if listed is None else listed[begun : begun + segments]
+            begun += segments
+            new = encode(tokenizer, assistant_text(value, steps) + "<|im_end|>\n")
+            starts += [len(ids) + at + 1 for at, token in enumerate(new) if token == tokens.lvr_start]
+            labels += new
+        else:
+            raise ValueError(f"{name}: a message is from {role!r}; there are 'human' and 'gpt'")
+        ids += new
+    if used != len(grids):
+        raise ValueError(f"{name}: {used} {IMAGE} placeholders for {len(grids)} images")
+    images = [0] * len(boxes) if box_images is None else list(box_images)
+    if latent_steps is None:
+        boxes, images = [], []
+    if len(starts) != len(boxes) or len(images) != len(boxes):
+        raise ValueError(f"{name}: {len(starts)} {LATENT} placeholders, {len(boxes)} boxes, {len(images)} box images")
+    for at, (box, image) in enumerate(zip(boxes, images)):
+        check_box(box, f"{name}, box {at}")
+        if not 0 <= image < len(grids):
+            raise ValueError(f"{name}, box {at}: image {image} of {len(grids)}")
+    slots = [latent_steps] * len(starts) if isinstance(latent_steps, int) else listed or []
+    return Sample(ids, labels, [tuple(g) for g in grids], [tuple(b) for b in boxes], starts, images, slots)
+
+
+def positions(input_ids: Tensor, grids: Sequence[Grid] | Tensor, image_token: int) -> Tensor:
+    """[4, L]: the text position and the three mRoPE rows of one sample [L], as Qwen2.5-VL's `get_rope_index` has them.
+
+    Text advances all three rows by one; an image spans its grid and advances by the longer side.
+    """
+    length = len(input_ids)
+    text = torch.arange(length)
+    sizes = torch.as_tensor(grids, dtype=torch.long).reshape(-1, 2)
+    image = input_ids == image_token
+    counts = sizes.prod(1).tolist()
+    if int(image.sum()) != sum(counts):
+        raise ValueError(f"{int(image.sum())} image tokens, but the grids {sizes.tolist()} have {sum(counts)}")
+    mrope = text.repeat(3, 1)
+    at = image.nonzero()[:, 0]
+    begin = 0
+    for (height, width), count in zip(sizes.tolist(), counts):
+        first = int(at[begin])
+        origin = int(mrope[0, first])
+        cell = torch.arange(count)
+        mrope[:, first : first + count] = origin + torch.stack([torch.zeros_like(cell), cell // width, cell % width])
+        mrope[:, first + count :] -= count - max(height, width)
+        begin += count
+    return torch.cat([text[None], mrope])

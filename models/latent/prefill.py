@@ -1,0 +1,109 @@
+"""A batch of prompts, read once: the state from which any number of decodings start.
+
+What is fed into latent slots, and how long an answer may be, changes nothing before the first new token.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import Cache
+
+from models.backbone.cache import BufferLayer
+from models.backbone.model import VReflection
+from models.backbone.template import positions
+from models.backbone.tokens import SpecialTokens
+from models.latent.prompt import Prompt, grids_of, vision
+
+READ_TOKENS = 2048
+"""On a CPU, about so many tokens of prompts go through the layers at once: what they need then stays in its caches."""
+
+
+@dataclass(eq=False)
+class Prefill:
+    """r prompts, left-padded to L columns. Decodings share the cache's buffers and write behind the prompts, so two of them
+    must not be interleaved."""
+
+    forced: bool
+    """Whether `<|lvr_start|>` stands at the end of every prompt."""
+    mask: Tensor
+    """[r, L] bool"""
+    next_position: Tensor
+    """[4, r]: (text, t, h, w) of the last column."""
+    inputs: Tensor
+    """[r, D]: the last input embedding."""
+    hidden: Tensor
+    """[r, D]: the last hidden state."""
+    buffers: list[tuple[Tensor, Tensor]]
+    """Of every layer: keys and values [r, heads, >= L, d]."""
+
+    def cache(self) -> Cache:
+        """A cache that holds the prompts."""
+        return Cache(layers=[BufferLayer.over(buffers, self.mask.shape[1]) for buffers in self.buffers])
+
+    def rows(self, keep: list[int]) -> Prefill:
+        """Some of the prompts, in this order; itself if that is all of them."""
+        if keep == list(range(len(self.mask))):
+            return self
+        at = torch.tensor(keep, device=self.mask.device)
+        return replace(
+            self,
+            mask=self.mask[at],
+            next_position=self.next_position[:, at],
+            inputs=self.inputs[at],
+            hidden=self.hidden[at],
+            buffers=[(keys[at], values[at]) for keys, values in self.buffers],
+        )
+
+    @property
+    def nbytes(self) -> int:
+        """Of the cache's buffers."""
+        return sum(buffer.nbytes for pair in self.buffers for buffer in pair)
+
+
+def _following(place: Tensor) -> Tensor:
+    """[4, 1]: the position after those of a prompt [4, L]."""
+    return torch.stack([place[0, -1:] + 1, *(3 * [place[1:].max()[None] + 1])])
+
+
+def read(model: VReflection, prompts: list[Prompt], forced: bool, tokens: SpecialTokens) -> Prefill:
+    """Run the prompts, left-padded, with `<|lvr_start|>` behind each if its start is forced."""
+    prompt_ids = [prompt.input_ids.cpu() for prompt in prompts]
+    merge = model.model.visual.spatial_merge_size
+    placed = [positions(i, grids_of(p, merge), tokens.image) for i, p in zip(prompt_ids, prompts)]
+    if forced:
+        start = torch.tensor([tokens.lvr_start])
+        prompt_ids = [torch.cat([ids, start]) for ids in prompt_ids]
+        placed = [torch.cat([place, _following(place)], 1) for place in placed]
+    longest = max(len(ids) for ids in prompt_ids)
+    shape = (len(prompt_ids), longest)
+    input_ids = torch.zeros(shape, dtype=torch.long)
+    mask = torch.zeros(shape, dtype=torch.bool)
+    place = torch.zeros(4, *shape, dtype=torch.long)
+    for at, (ids, own) in enumerate(zip(prompt_ids, placed)):
+        input_ids[at, longest - len(ids) :] = ids
+        mask[at, longest - len(ids) :] = True
+        place[:, at, longest - len(ids) :] = own
+    mask = mask.to(model.device)
+    next_position = torch.stack([place[0, :, -1], *(3 * [place[1:].amax((0, 2))])]).to(model.device)
+    with torch.inference_mode():
+        features, _ = vision(model, prompts)
+        embeds, place = model.embed(input_ids.to(model.device), features), place.to(model.device)
+        at_once = max(1, READ_TOKENS // longest) if model.device.type == "cpu" else len(prompts)
+        hidden, read_layers = [], []
+        for part in torch.arange(len(prompts)).split(at_once):
+            rows = slice(int(part[0]), int(part[-1]) + 1)
+            cache = Cache(layers=[BufferLayer() for _ in model.model.language_model.layers])
+            hidden.append(last_states(model, embeds[rows], mask[rows], place[:, rows], cache).clone())
+            read_layers.append([layer.buffers for layer in cache.layers])
+        buffers = [tuple(map(torch.cat, zip(*parts))) for parts in zip(*read_layers)]
+    return Prefill(forced, mask, next_position, embeds[:, -1].clone(), torch.cat(hidden), buffers)
+
+
+def last_states(model: VReflection, embeds: Tensor, mask: Tensor, place: Tensor, cache: Cache) -> Tensor:
+    """The last hidden states [r, D] after these inputs [r, n, D]."""
+    return model.model.language_model(
+        inputs_embeds=embeds, attention_mask=mask, position_ids=place, past_key_values=cache, use_cache=True
+    ).last_hidden_state[:, -1]

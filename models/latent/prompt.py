@@ -1,0 +1,64 @@
+"""One question as decoding takes it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from models.backbone.model import VReflection
+
+
+@dataclass(eq=False)
+class Prompt:
+    """One question, tokenised, image tokens already expanded. No, one or several images."""
+
+    input_ids: Tensor
+    """[L] int64"""
+    image_grids: Tensor | None = None
+    """[I, 2] merged (height, width); taken from `image_grid_thw` if None."""
+    image_embeds: Tensor | None = None
+    """[T, D] features after the merger, instead of pixel_values."""
+    pixel_values: Tensor | None = None
+    image_grid_thw: Tensor | None = None
+    boxes: Tensor | None = None
+    """[b, 4] float64, for `latents: oracle`; the k-th latent segment looks at box k, later ones at the last."""
+    box_image: Tensor | None = None
+    """[b]: image of every box; None is the first."""
+    oracle: Tensor | None = None
+    """[b, at least S, D]: what `latents: oracle` feeds for each box, in place of the BCM's Z_T."""
+    seed: int | None = None
+    """Of this question's noise, whatever the batch; None draws one from decode's generator."""
+
+
+def vision(model: VReflection, prompts: list[Prompt]) -> tuple[Tensor | None, Tensor]:
+    """(features [T, D] of all images in order or None, merged grids [I, 2])."""
+    merge = model.model.visual.spatial_merge_size
+    features, grids = [], []
+    live = [p for p in prompts if p.image_embeds is None and p.pixel_values is not None]
+    seen: dict[int, Tensor] = {}
+    if live:
+        grid_thw = torch.cat([p.image_grid_thw for p in live]).to(model.device)
+        pixels = torch.cat([p.pixel_values for p in live]).to(device=model.device, dtype=model.model.visual.dtype)
+        merged = model.model.visual(pixels, grid_thw).pooler_output
+        sizes = [int(p.image_grid_thw.prod(1).sum()) // merge**2 for p in live]
+        seen = {id(p): part for p, part in zip(live, merged.split(sizes))}
+    for prompt in prompts:
+        if prompt.image_embeds is None and prompt.pixel_values is None:
+            continue
+        features.append(seen[id(prompt)] if id(prompt) in seen else prompt.image_embeds.to(model.device))
+        grids.append(grids_of(prompt, merge))
+    if not features:
+        return None, torch.zeros(0, 2, dtype=torch.long)
+    return torch.cat(features), torch.cat(grids)
+
+
+def grids_of(prompt: Prompt, merge: int) -> Tensor:
+    if prompt.image_grids is not None:
+        return prompt.image_grids.cpu()
+    if prompt.image_grid_thw is not None:
+        return prompt.image_grid_thw[:, 1:].cpu() // merge
+    return torch.zeros(0, 2, dtype=torch.long)

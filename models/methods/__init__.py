@@ -1,0 +1,1 @@
+"""One package for each method; `registry` lists their stages."""

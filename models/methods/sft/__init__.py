@@ -1,0 +1,1 @@
+"""Vanilla fine-tuning: no latent slots, cross-entropy only."""

@@ -1,0 +1,85 @@
+"""The evidence crop: which pixels of the original picture lie under a box, and at what size the frozen tower sees them.
+
+Sizes are counted in merged tokens, not pixels, so that they mean the same for every backbone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from models.backbone.images import load_image_processor
+from models.config import Images
+from models.methods.visreflect.spec import Crops
+from models.training.data import ImageFile, Sample
+
+_SLACK_PX = 0.01
+"""Boxes are written with some six digits: an edge that is off by less than this still stands on its pixel."""
+
+
+@dataclass(frozen=True)
+class Crop:
+    """What lies under one box of one picture."""
+
+    file: ImageFile
+    box: tuple[float, float, float, float]
+    """Normalised x0, y0, x1, y1."""
+
+    @property
+    def key(self) -> str:
+        """The same on every machine."""
+        return f"{self.file.key}#{','.join(map(repr, self.box))}"
+
+    def open(self, least: int) -> Image.Image:
+        """The crop in the picture's own resolution, as RGB; `least` pixels a side where the picture has them."""
+        return cut(self.file.open(), self.box, least)
+
+
+def cut(picture: Image.Image, box: Sequence[float], least: int) -> Image.Image:
+    """A picture's pixels under a box, see `rectangle`."""
+    return picture.crop(rectangle(box, picture.width, picture.height, least))
+
+
+def rectangle(box: Sequence[float], width: int, height: int, least: int) -> tuple[int, int, int, int]:
+    """Left, top, right, bottom in pixels: the box rounded outwards, and grown about its middle to `least` pixels a side
+    (a sliver would be stretched, or refused by the image processor)."""
+    (left, right), (top, bottom) = (
+        _span(box[axis], box[axis + 2], size, least) for axis, size in ((0, width), (1, height))
+    )
+    return left, top, right, bottom
+
+
+def _span(low: float, high: float, size: int, least: int) -> tuple[int, int]:
+    first = min(max(math.floor(low * size + _SLACK_PX), 0), size - 1)
+    end = max(min(math.ceil(high * size - _SLACK_PX), size), first + 1)
+    if end - first < least:
+        first = max(0, min((first + end - least) // 2, size - least))
+        end = min(size, first + least)
+    return first, end
+
+
+def crops_of(sample: Sample) -> list[Crop]:
+    """One for each box, in order."""
+    return [Crop(sample.images[image], box) for box, image in zip(sample.boxes, sample.box_image, strict=True)]
+
+
+def distinct_crops(samples: Iterable[Sample]) -> list[Crop]:
+    """Every crop of a data set once, in the order of first use."""
+    return list({crop.key: crop for sample in samples for crop in crops_of(sample)}.values())
+
+
+def cell_px(processor: Any) -> int:
+    """Side of a merged token in pixels."""
+    return processor.patch_size * processor.merge_size
+
+
+def load_crop_processor(checkpoint: Path | str, images: Images, crops: Crops) -> Any:
+    """The checkpoint's image processor for crops of this size; `images` names the backend."""
+    area = cell_px(load_image_processor(checkpoint, images)) ** 2
+    limits = {"min_pixels": crops.min_tokens * area, "max_pixels": crops.max_tokens * area}
+    return load_image_processor(checkpoint, images.model_copy(update=limits))

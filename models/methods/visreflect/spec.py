@@ -1,0 +1,49 @@
+"""VisReflect's image stage and its options. Torch-free."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import model_validator
+
+from models.schema import Count, Frozen, NonNegative, Optimisation
+
+
+class Crops(Frozen):
+    """Size of an evidence crop as the frozen tower sees it, in merged tokens: it is resized to come within these, and to whole
+    tokens, else it keeps the picture's own resolution."""
+
+    min_tokens: Count = 16
+    max_tokens: Count = 128
+
+
+class Reflection(Frozen):
+    """L_VR of VisReflect: 1 - cos between the state that predicts a slot and the evidence crop's embedding that fills it."""
+
+    lambda_vr: NonNegative = 0.1
+    """Weight of L_VR beside the cross-entropy."""
+    crop_min_tokens: Count = 16
+    """Fewest merged tokens of a crop, and so fewest slots of a segment."""
+    crop_max_tokens: Count = 128
+    """Most merged tokens of a crop."""
+
+
+class Reflect(Optimisation, Reflection):
+    """VisReflect, image stage: CE + lambda_vr * L_VR. Every slot holds one merged embedding of the evidence crop, cut from
+    the original picture and encoded anew by the frozen tower; no modules are added, the language model alone trains."""
+
+    kind: Literal["reflect"] = "reflect"
+    steps: Count = 5000
+    weight_decay: NonNegative = 0.0
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Reflect:
+        if self.crop_min_tokens > self.crop_max_tokens:
+            raise ValueError(
+                f"crop_min_tokens {self.crop_min_tokens} is above crop_max_tokens {self.crop_max_tokens}; no crop has such a size"
+            )
+        return self
+
+    @property
+    def crops(self) -> Crops:
+        return Crops(min_tokens=self.crop_min_tokens, max_tokens=self.crop_max_tokens)

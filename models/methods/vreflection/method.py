@@ -1,0 +1,251 @@
+"""V-Reflection's forward pass: what fills the slots, and the losses L_BCM and L_DAC."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from models.latent import losses
+from models.latent.batch import Batch
+from models.latent.boxes import Cells, box_cells
+from models.latent.rollout import sequential
+from models.latent.terms import Draws, Refused, Terms, slot_places
+from models.methods.vreflection.modules import Keys
+from models.methods.vreflection.spec import (
+    Alignment,
+    Distillation,
+    Joint,
+    Slots,
+    Stage1,
+    Stage2,
+    rolls_out,
+    steps_by_states,
+)
+from models.schema import Optimisation
+
+if TYPE_CHECKING:
+    from models.backbone.model import VReflection
+
+
+def heads_of(stage: Optimisation) -> frozenset[str]:
+    """The heads (names as in `checkpoint.HEADS`) that a stage's forward pass uses."""
+    heads = set()
+    if isinstance(stage, (Stage1, Joint)) or (isinstance(stage, Stage2) and stage.teacher != "none"):
+        heads.add("bcm")
+    if isinstance(stage, (Stage2, Joint)) and (stage.teacher != "none" or stage.slot_fill == "student"):
+        heads.add("dac")
+        if stage.query_source == "static":
+            heads.add("static")
+    return frozenset(heads)
+
+
+class LatentPass:
+    """One forward pass with latent slots: the steps of `stage_terms` for a stage that has any."""
+
+    def __init__(
+        self,
+        model: VReflection,
+        batch: Batch,
+        stage: Stage1 | Stage2 | Joint,
+        slots: int,
+        features: Tensor,
+        embeds: Tensor,
+        indicator: Tensor | None,
+        generator: Draws,
+        num_boxes: int | Tensor | None,
+    ) -> None:
+        self.model, self.batch, self.stage, self.slots = model, batch, stage, slots
+        self.embeds, self.num_boxes = embeds, num_boxes
+        self.generators = generator if isinstance(generator, Sequence) else [generator] * len(batch)
+        self.indicator = self._per_box(indicator)
+        needed = heads_of(stage)
+        self.has_teacher, self.has_student = "bcm" in needed, "dac" in needed
+        self._refuse()
+        self.cells = Cells.of(batch.image_grids, batch.segment_image)
+        self.inside = box_cells(batch.boxes, self.cells)
+        self.z_t = self.a_t = self.z_s = self.a_s = self.a_soft = None
+        if self.has_teacher:
+            # In stage 2 the BCM is frozen: no graph, whatever its parameters' flags say.
+            with torch.set_grad_enabled(torch.is_grad_enabled() and not isinstance(stage, Stage2)):
+                region = model.region(features, self.cells, batch.boxes, self.inside, stage.region, stage.roi_bins)
+                self.z_t, self.a_t = model.teacher(region)
+        self.keys: Keys | None = None
+        if self.has_student:
+            self.keys = model.student_resampler.keys(self.cells.gather(features), self.cells.mask)
+        self.self_fed = self._draw_self_fed()
+
+    def terms(self) -> Terms:
+        fed, hidden = self._run()
+        stage, weights, found, counts = self.stage, {}, {}, {"self_fed": self.self_fed.sum()}
+        states = self._states(hidden, 1)
+        if isinstance(stage, (Stage1, Joint)):
+            per_box, clamped = losses.alignment(self.z_t, states, stage, self.indicator)
+            found["bcm"] = losses.mean(per_box, self.num_boxes)
+            counts["clamped"] = clamped
+            weights["bcm"] = stage.lambda_bcm
+        if self.has_student and self.has_teacher:
+            if self.z_s is None:
+                self._ask_student(self._queries(hidden))
+            target = self.z_t.detach()
+            found["dac_feat"] = losses.mean(losses.distance(self.z_s, target, stage.dac_distance), self.num_boxes)
+            kl = losses.attention_kl(self.a_t.detach(), self.a_soft, self.cells.mask, stage.epsilon, stage.epsilon_in)
+            found["dac_attn"] = losses.mean(kl, self.num_boxes)
+            weights["dac_feat"] = stage.lambda_dac * stage.lambda_feat
+            weights["dac_attn"] = stage.lambda_dac * stage.lambda_attn
+        latents = {
+            "z_t": self.z_t, "z_s": self.z_s, "a_t": self.a_t, "a_s": self.a_s,
+            "box_mask": self.inside, "key_mask": self.cells.mask, "hidden": states,
+        }  # fmt: skip
+        return Terms(found, weights, counts, hidden, fed, {name: x for name, x in latents.items() if x is not None})
+
+    def _run(self) -> tuple[Tensor, Tensor]:
+        """(embeddings fed, last hidden states [R, L, D]). Where the student fills, its Z_S is the one that is distilled."""
+        stage, model = self.stage, self.model
+        fill = None
+        if stage.slot_fill == "teacher":
+            fill = self.z_t
+        elif stage.slot_fill == "student" and stage.query_source != "hidden":
+            self._ask_student(self._queries(None))  # its queries need no states, so it is known beforehand
+            fill = self.z_s
+        if fill is not None and stage.self_fed == 0:
+            fed = self._place(self._gradient(fill))
+            return fed, model.run_language(fed, self.batch)
+        if stage.rollout == "two_pass":
+            return self._two_pass(fill)
+        return self.embeds, self._sequential(fill)
+
+    def _two_pass(self, fill: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Pass 1 with the teacher's latents, pass 2 with what the states of pass 1 give."""
+        from_student = fill is None and self.stage.slot_fill == "student"
+        with torch.set_grad_enabled(
+            torch.is_grad_enabled() and (from_student or self.stage.slot_gradient == "attached")
+        ):
+            first = self.model.run_language(self._place(self._gradient(self.z_t)), self.batch)
+        own = self._states(first, 1)
+        if from_student:
+            self._ask_student(self._queries(first))
+            fill = self.z_s
+        elif fill is None:
+            fill = own
+        fill = torch.where(self.self_fed[:, None, None], own.to(fill.dtype), fill)
+        fed = self._place(self._gradient(fill))
+        return fed, self.model.run_language(fed, self.batch)
+
+    def _sequential(self, fill: Tensor | None) -> Tensor:
+        """Slot by slot; `fill` [B, S, D] where it is known beforehand."""
+        student = fill is None and self.stage.slot_fill == "student"
+        steps: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
+        mixed = self.stage.self_fed > 0  # not "any drawn": ranks must run the same number of passes
+        keys: Keys | None = None
+
+        def next_input(slot: int, segments: Tensor, state: Tensor) -> Tensor:
+            nonlocal keys
+            if student:
+                if slot == 0:
+                    keys = self.keys.select(segments)
+                z, a, soft = self.model.student_resampler(state[:, None], keys, tau=self.stage.tau)
+                steps.append((segments, z, a, soft))
+                chosen = z[:, 0]
+            else:
+                chosen = state if fill is None else fill[segments, slot]
+            if mixed:
+                chosen = torch.where(self.self_fed[segments, None], state.to(chosen.dtype), chosen)
+            return self._gradient(chosen)
+
+        batch = self.batch
+        hidden = sequential(
+            self.model.model.language_model, self.embeds, batch.position_ids, batch.attention_mask,
+            batch.segment_row, batch.segment_start, self.slots, next_input,
+        )  # fmt: skip
+        if steps:
+            self.z_s, self.a_s, self.a_soft = _by_segment(steps, self.slots)
+        return hidden
+
+    def _ask_student(self, queries: Tensor) -> None:
+        self.z_s, self.a_s, self.a_soft = self.model.student_resampler(queries, self.keys, tau=self.stage.tau)
+
+    def _queries(self, hidden: Tensor | None) -> Tensor:
+        """Q_dyn before phi [B, S, D]: states (Eq. 3), static parameters or noise (Table 3d)."""
+        stage = self.stage
+        if stage.query_source == "static":
+            return self.model.vreflection(len(self.batch.boxes))
+        if stage.query_source == "random":
+            shape, samples = (self.slots, self.embeds.shape[-1]), self.batch.segment_sample.tolist()
+            drawn = [torch.randn(1, *shape, generator=self.generators[k]) for k in samples]
+            return torch.cat([torch.empty(0, *shape), *drawn]).to(self.embeds)
+        return self._states(hidden, stage.query_shift)
+
+    def _states(self, hidden: Tensor, shift: int) -> Tensor:
+        return hidden[slot_places(self.batch, self.slots, shift)]
+
+    def _place(self, fill: Tensor) -> Tensor:
+        return self.embeds.index_put(slot_places(self.batch, self.slots), fill.to(self.embeds.dtype))
+
+    def _gradient(self, fill: Tensor) -> Tensor:
+        return fill if self.stage.slot_gradient == "attached" else fill.detach()
+
+    def _per_box(self, indicator: Tensor | None) -> Tensor | None:
+        if indicator is None or not isinstance(self.stage, Alignment) or self.stage.align != "bernoulli":
+            return None
+        indicator = torch.as_tensor(indicator)
+        if self.stage.granularity == "step":
+            if indicator.numel() != 1:
+                raise ValueError(f"granularity step takes one draw, got {indicator.numel()}")
+            return indicator
+        if indicator.shape != (len(self.batch),):
+            what = f"granularity {self.stage.granularity}"
+            raise ValueError(f"{what} takes {len(self.batch)} draws, got {tuple(indicator.shape)}")
+        return indicator.to(self.batch.segment_sample.device)[self.batch.segment_sample]
+
+    def _draw_self_fed(self) -> Tensor:
+        """[B] bool: segments of the samples that are fed the model's own states."""
+        sample = self.batch.segment_sample
+        if self.stage.self_fed == 0:
+            return torch.zeros_like(sample, dtype=torch.bool)
+        drawn = torch.stack([torch.rand((), generator=own) for own in self.generators]) < self.stage.self_fed
+        return drawn.to(sample.device)[sample]
+
+    def _refuse(self) -> None:
+        stage, batch, model = self.stage, self.batch, self.model
+        if self.has_teacher and model.box_feature_resampler is None:
+            raise Refused(f"{stage.kind} needs the BCM; load the model with heads including 'bcm'")
+        if self.has_teacher and (held := model.box_feature_resampler.latent_steps) != self.slots:
+            raise Refused(f"the BCM has {held} queries, but latent_steps is {self.slots}")
+        if self.has_student and model.student_resampler is None:
+            raise Refused(f"{stage.kind} needs the DAC; load the model with heads including 'dac'")
+        if "static" in heads_of(stage) and model.vreflection is None:
+            raise Refused("query_source: static needs its parameter; load the model with heads including 'static'")
+        refuse_stage(stage)
+        if rolls_out(stage) and batch.packed:
+            raise Refused(
+                "a sequential rollout fills the slots of padded rows, one sample each; packed rows have no common "
+                "slot columns: use packing: padded, or rollout: two_pass"
+            )
+        if steps_by_states(stage) and stage.rollout == "two_pass" and not self.has_teacher:
+            raise Refused(
+                "rollout: two_pass starts from teacher-filled slots, but teacher: none; use rollout: sequential"
+            )
+
+
+def refuse_stage(stage: Slots) -> None:
+    """Raise `Refused` for options that contradict each other whatever the batch."""
+    if isinstance(stage, Stage1) and stage.slot_fill == "student":
+        raise Refused("slot_fill: student needs the DAC, which stage1 does not train; use stage2 or joint")
+    unshifted = isinstance(stage, Distillation) and stage.query_source == "hidden" and stage.query_shift == 0
+    if unshifted and stage.slot_fill == "student" and stage.rollout == "sequential":
+        raise Refused(
+            "query_shift: 0 with slot_fill: student is circular: slot i would be filled from the state at slot i; "
+            "use query_shift: 1, or rollout: two_pass"
+        )
+
+
+def _by_segment(steps: list[tuple[Tensor, Tensor, Tensor, Tensor]], slots: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Per-slot results of groups of segments (the k-th segment of each row that has one) -> [B, S, ...] each."""
+    groups = [steps[i : i + slots] for i in range(0, len(steps), slots)]
+    order = torch.cat([group[0][0] for group in groups]).argsort()
+    return tuple(
+        torch.cat([torch.cat([step[part] for step in group], 1) for group in groups])[order] for part in (1, 2, 3)
+    )

@@ -1,0 +1,142 @@
+"""V-Reflection's stages and their options, each with its source. Torch-free."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import model_validator
+
+from models.schema import Count, Frozen, NonNegative, Optimisation, Positive, Probability
+
+
+class Slots(Frozen):
+    """What stands in the S latent slots of a training sequence."""
+
+    slot_fill: Literal["teacher", "student", "hidden"] = "teacher"
+    """teacher: Z_T from the box; student: Z_S of the DAC; hidden: the model's own state at slot i-1, as in decoding."""
+    slot_gradient: Literal["attached", "detached"] = "attached"
+    """attached: cross-entropy reaches the module that filled the slot (Alg. 1); detached: it does not (release)."""
+    rollout: Literal["sequential", "two_pass"] = "sequential"
+    """How a student or hidden fill is computed: slot by slot with a KV cache, or a teacher-filled pass then one with the result."""
+    self_fed: Probability = 0.0
+    """Share of samples whose slots hold the model's own states instead of `slot_fill` (0 = none)."""
+    ce_on_slots: bool = False
+    """Keep `<|lvr|>` targets in the cross-entropy (the release does in stage 1)."""
+    region: Literal["roi_align", "tokens"] = "roi_align"
+    """F_local: RoI-Align of the merged grid (Sec. 3.2) or the gathered tokens under the box (App. A.1)."""
+    roi_bins: Count = 8
+    """RoI-Align output is roi_bins x roi_bins (assumed; the paper is silent)."""
+
+
+class Alignment(Frozen):
+    """L_BCM (Eq. 2) between the teacher's Z_T and the language model's H."""
+
+    lambda_bcm: NonNegative = 0.1
+    """Weight of L_BCM beside the cross-entropy (Sec. 4.1)."""
+    align: Literal["bernoulli", "split", "joint"] = "bernoulli"
+    """bernoulli: one side moves, drawn with p; split: half of each (release); joint: no stop-gradient ("w/o sg")."""
+    p: Probability = 0.5
+    """P(I = 1); I = 1 moves the language model, I = 0 the BCM. Read only by `align: bernoulli`."""
+    granularity: Literal["step", "microbatch", "sample"] = "step"
+    """What shares one Bernoulli draw; `step` is shared by all ranks and accumulation micro-batches, `microbatch` by
+    `draw_samples` consecutive samples of a step."""
+    draw_samples: Count = 4
+    """Samples that share a draw under `granularity: microbatch`: the paper's four instances a GPU, whatever the micro-batches
+    of the machine that trains."""
+    bcm_distance: Literal["l1", "mse"] = "l1"
+    """Between Z_T and H, the mean over all S x D elements: absolute (Eq. 2) or squared (release)."""
+    clamp: NonNegative = 0.0
+    """Clamp both sides to +-clamp before the distance (release: 1e4); 0 = off."""
+
+
+class Distillation(Frozen):
+    """L_DAC (Eq. 4, 5): the DAC student against the BCM teacher."""
+
+    lambda_dac: NonNegative = 0.1
+    """Weight of L_DAC beside the cross-entropy (Sec. 4.1)."""
+    lambda_feat: NonNegative = 1.0
+    """Weight of the distance between Z_S and sg(Z_T) in L_DAC (Eq. 5); 0 is a row of Table 3b."""
+    lambda_attn: NonNegative = 1.0
+    """Weight of KL(A-hat_T || A_S) in L_DAC (Eq. 4); 0 is a row of Table 3b."""
+    dac_distance: Literal["l1", "mse"] = "l1"
+    """Between Z_S and sg(Z_T), the mean over all S x D elements: absolute (Eq. 5) or squared (release)."""
+    tau: Positive = 1.0
+    """Divides the student's scores before softmax, per head (Alg. 1 line 21 and the text before Eq. 4)."""
+    epsilon: NonNegative = 1e-9
+    """Added to maps before the logarithm (Eq. 4)."""
+    epsilon_in: Literal["both", "student"] = "both"
+    """Where the smoothing constant stands in the KL: numerator and denominator (Eq. 4) or the student only (release)."""
+    query_source: Literal["hidden", "static", "random"] = "hidden"
+    """Q_dyn: latent states H; a learned [S, D] parameter; N(0, 1) noise (Table 3d)."""
+    query_shift: Literal[0, 1] = 1
+    """1: the state that predicts slot i (position i-1), as at inference; 0: the state at the slot (release)."""
+    teacher: Literal["stage1", "joint", "random", "none"] = "stage1"
+    """Whose frozen BCM gives the target; `none` leaves L_DAC out (Table 3a, DAC without BCM)."""
+
+
+class Stage1(Optimisation, Slots, Alignment):
+    """CE + lambda_bcm * L_BCM. Trains the language model and the BCM."""
+
+    kind: Literal["stage1"] = "stage1"
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Stage1:
+        if self.slot_fill == "student":
+            raise ValueError("slot_fill: student needs the DAC, which stage1 does not train; use teacher or hidden")
+        return self
+
+
+class Stage2(Optimisation, Slots, Distillation):
+    """CE + lambda_dac * L_DAC. The BCM is frozen; trains the language model and the DAC."""
+
+    kind: Literal["stage2"] = "stage2"
+    slot_fill: Literal["teacher", "student", "hidden"] = "student"
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Stage2:
+        _not_circular(self)
+        if self.teacher == "none" and self.rollout == "two_pass" and steps_by_states(self):
+            raise ValueError("rollout: two_pass starts from teacher-filled slots, but teacher: none; use rollout: sequential")
+        if self.teacher == "none" and self.slot_fill == "teacher":
+            raise ValueError("teacher: none cannot fill the slots; use slot_fill: student or hidden")
+        return self
+
+
+class Joint(Optimisation, Slots, Alignment, Distillation):
+    """CE + lambda_bcm * L_BCM + lambda_dac * L_DAC against sg(Z_T) of the live BCM (Table 3c, Joint Train)."""
+
+    kind: Literal["joint"] = "joint"
+    teacher: Literal["joint"] = "joint"
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Joint:
+        _not_circular(self)
+        return self
+
+
+def _not_circular(stage: Stage2 | Joint) -> None:
+    by_own_state = stage.slot_fill == "student" and stage.query_source == "hidden" and stage.rollout == "sequential"
+    if by_own_state and stage.query_shift == 0:
+        raise ValueError(
+            "query_shift: 0 with slot_fill: student is circular (slot i would be filled from the state at slot i); "
+            "use query_shift: 1, slot_fill: teacher, or rollout: two_pass"
+        )
+
+
+def has_teacher(stage: Optimisation) -> bool:
+    """Whether the stage's checkpoint holds a BCM: what oracle latents come from."""
+    return isinstance(stage, Slots) and getattr(stage, "teacher", "stage1") != "none"
+
+
+def steps_by_states(stage: Optimisation) -> bool:
+    """Whether a slot's content depends on the model's state before it: own states, or a student that queries with them."""
+    if not isinstance(stage, Slots):
+        return False
+    student = stage.slot_fill == "student" and getattr(stage, "query_source", "hidden") == "hidden"
+    return stage.slot_fill == "hidden" or stage.self_fed > 0 or student
+
+
+def rolls_out(stage: Optimisation) -> bool:
+    """Whether training fills the slots one after another. Such rows are padded, one sample each: samples packed into one
+    row have no common slot columns."""
+    return steps_by_states(stage) and stage.rollout == "sequential"
