@@ -3,6 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from models.backbone.template import positions
 from models.config import DecodeSpec
 from models.latent import decoding, feed, prefill
 from models.latent.decoding import decode
@@ -137,7 +138,7 @@ def test_the_cache_equals_recomputing_the_whole_sequence(model, prompts, tokens)
     embeds = model.embed(ids[None], prompt.image_embeds)
     at = len(prompt.input_ids) + 1
     embeds[0, at : at + 3] = answer.latents[:3]
-    place = decoding.positions(ids, prompt.image_grids, tokens.image)[:, None]
+    place = positions(ids, prompt.image_grids, tokens.image)[:, None]
     hidden = model.model.language_model(inputs_embeds=embeds, position_ids=place, use_cache=False).last_hidden_state[0]
     torch.testing.assert_close(hidden[at - 1 : at + 2], answer.hidden[:3], atol=2e-5, rtol=1e-4)
     spoken = model.lm_head(hidden[at + 2 : -1]).argmax(-1).tolist()
