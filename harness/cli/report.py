@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.cli.main import add_selection, folder_name, plans
+from harness.cli.screen import screen
 from harness.cli.stored import damage, open_store
 
 if TYPE_CHECKING:
@@ -49,13 +51,14 @@ def write(made: list[Plan], store: Store, reports: Path, tracking: Any = None, f
     from harness.spec.files import EXPERIMENTS
 
     for plan in made:
-        current = not force and tabular == "interval" and up_to_date(plan, store, reports) and not reachable_again(paths(plan, reports)["md"], tracking)
+        current = not force and tabular == "interval" and up_to_date(plan, store, reports)
+        current = current and not reachable_again(paths(plan, reports)["md"], tracking)
         if not current:
             render(plan, store, reports, tracking, tabular=tabular)
         files = paths(plan, reports)
-        print(summary(files["md"]))
-        names = ", ".join(str(path) if name == "md" else path.name.removeprefix(plan.name) for name, path in files.items())
-        print(f"{'unchanged' if current else 'written'}: {names}\n")
+        print(screen(json.loads(files["json"].read_text(encoding="utf-8"))))
+        others = ", ".join(path.name.removeprefix(plan.name) for name, path in files.items() if name != "html")
+        print(f"\n{'unchanged' if current else 'written'}: {files['html']}\n  beside it: {others}\n")
     index, changed = write_index(reports, EXPERIMENTS)
     print(f"{'written' if changed else 'unchanged'}: {index}, all tables on one page")
 
@@ -77,16 +80,3 @@ def reports_folder(options: argparse.Namespace) -> Path:
         return options.reports
     profile = Path(options.profile).stem
     return Path("reports") if profile == "proxy" else Path("reports") / profile
-
-
-def summary(markdown: Path) -> str:
-    """A report down to the end of its first table: what a person wants to see at once."""
-    kept: list[str] = []
-    in_table = False
-    for line in markdown.read_text(encoding="utf-8").splitlines():
-        if in_table and not line.startswith("|"):
-            break
-        in_table = in_table or line.startswith("|")
-        if not line.startswith("<!--"):
-            kept.append(line)
-    return "\n".join(kept).strip()

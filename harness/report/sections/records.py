@@ -59,7 +59,13 @@ def cells(results: Results) -> Iterator[dict[str, Any]]:
                     value = results.estimate(row, column, protocol, mode)
                     if value is not None:
                         low, high = 100 * value.interval.low, 100 * value.interval.high
-                        numbers = {"value": 100 * value.mean, "low": low, "high": high, "n": value.n, "seeds": value.seeds}
+                        numbers = {
+                            "value": 100 * value.mean,
+                            "low": low,
+                            "high": high,
+                            "n": value.n,
+                            "seeds": value.seeds,
+                        }
                         keys = [job.key for job in results.jobs(row, column, protocol, mode)]
                         yield {**where, "latents": mode, "state": "measured", **numbers, "jobs": keys}
 
@@ -115,7 +121,11 @@ def comparisons(results: Results, protocol: Protocol) -> Iterator[dict[str, Any]
     tested = declared(results, protocol)
     adjusted = tested.family.adjusted
     for (first, second, column), one in tested.pairs.items():
-        yield comparison(one, {"first": first, "second": second, "column": column, "protocol": protocol}, adjusted[first, second, column])
+        yield comparison(
+            one,
+            {"first": first, "second": second, "column": column, "protocol": protocol},
+            adjusted[first, second, column],
+        )
     for (trend, column), one in tested.trends.items():
         where = {"trend": list(trend.trend), "shape": trend.shape, "column": column, "protocol": protocol}
         yield comparison(one, where, adjusted[trend, column])
@@ -144,7 +154,13 @@ def comparison(one: Comparison, where: Mapping[str, Any], adjusted: float | None
 def of_tables(tables: Iterable[Table]) -> dict[str, Any]:
     """A report without accuracies (costs, attention): every number of its tables, by table, row and column."""
     found = [
-        {"table": table.name, "row": row.label, "column": " ".join(filter(None, (column.group, column.title))), **cell(one)}
+        {
+            "table": table.name,
+            "row": row.label,
+            "column": " ".join(filter(None, (column.group, column.title))),
+            "display": one.display,
+            **cell(one),
+        }
         for table in tables
         if table.name != "jobs"
         for row in table.rows
