@@ -23,8 +23,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from harness.dispatch.progress import Silent
-from harness.dispatch.slurm import driver as slurm
+from harness.dispatch.driver.progress import Silent
+from harness.dispatch.slurm import backend as slurm
 from harness.dispatch.slurm.queue import SlurmQueue
 from harness.jobs import Graph, Job
 from harness.kinds import KINDS, Kind
@@ -126,7 +126,7 @@ def main() -> None:
     )
     parser.add_argument("--without-peers", action="store_true", help="only the harness")
     options = parser.parse_args()
-    if not slurm.available():
+    if not shutil.which("sbatch"):
         parser.error("no SLURM here; tests/cluster/cluster.py up starts one")
     folder = Path(tempfile.mkdtemp(prefix="slurm-load-"))
     try:

@@ -22,9 +22,9 @@ def cancel_queued(store: Store, wanted: set[str]) -> list[str]:
     keys = {key for lease in leases(store) if lease.owner.scheduler == "slurm" for key in lease.remaining}
     if not (keys := keys & wanted if wanted else keys):
         return []
-    from harness.dispatch.slurm import driver as slurm
+    from harness.dispatch.slurm.watch import cancel
 
-    return slurm.cancel(store, keys)
+    return cancel(store, keys)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(options: argparse.Namespace) -> int:
-    from harness.dispatch.local import LocalBackend
+    from harness.dispatch.local.processes import Processes
     from harness.store import Owner
     from harness.store.leases import leases
 
@@ -49,7 +49,7 @@ def main(options: argparse.Namespace) -> int:
     for driver in drivers:
         os.kill(driver.pid, signal.SIGINT)
     for lease in chosen:
-        (LocalBackend.kill if options.kill else LocalBackend.ask_to_stop)(lease)
+        (Processes.kill if options.kill else Processes.ask_to_stop)(lease)
     queued = cancel_queued(store, wanted)
     if chosen:
         print(

@@ -25,7 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(options: argparse.Namespace) -> int:
     from harness.outgoing import inert
-    from harness.report import replace_file, write_index
+    from harness.report.writers.files import replace_file
+    from harness.report.writers.index import write_index
     from harness.report.writers.samples import columns_of, compare, page, row_label
     from harness.spec.files import EXPERIMENTS
 

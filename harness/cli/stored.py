@@ -48,7 +48,7 @@ def standing(store: Store, graph: Graph) -> dict[str, Status]:
 
     statuses = store.statuses(graph)
     if any(status.state is State.SUBMITTED and status.reason.startswith("slurm") for status in statuses.values()):
-        from harness.dispatch.slurm.driver import stuck
+        from harness.dispatch.slurm.watch import stuck
 
         for key, reason in stuck(store, _slurm_queue(True)).items():
             if key in statuses and statuses[key].state is State.SUBMITTED:

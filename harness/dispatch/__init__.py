@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from harness.dispatch.driver import run
-from harness.dispatch.outcome import Ended, Outcome
+from harness.dispatch.driver.outcome import Ended, Outcome
+from harness.dispatch.local.backend import run
 
 if TYPE_CHECKING:
-    from harness.dispatch.forecast import Forecast
+    from harness.dispatch.driver.forecast import Forecast
     from harness.jobs import Graph
     from harness.spec.profile import Profile
     from harness.store import Store
@@ -28,7 +28,7 @@ def run_profile(
     detach: on a cluster, return once everything is submitted. Raises StoreError when the store cannot be written.
     """
     if profile.dispatch.kind == "slurm":
-        from harness.dispatch.slurm import driver as slurm
+        from harness.dispatch.slurm import backend as slurm
 
         return slurm.run(
             graph,

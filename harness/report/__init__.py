@@ -7,13 +7,13 @@ only when something is drawn: `up_to_date` imports none of them.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.outgoing import inert, inert_values, redact
 from harness.report.numbers.fingerprint import fingerprint, stamped
+from harness.report.writers.files import replace_file
 from harness.report.writers.index import write_index
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from harness.report.sections.types import Report
     from harness.store import Store
 
-__all__ = ["FORMATS", "paths", "render", "replace_file", "up_to_date", "write_index"]
+__all__ = ["FORMATS", "paths", "render", "up_to_date", "write_index"]
 
 ENDINGS = {
     "md": ".md",
@@ -111,14 +111,3 @@ def content_of(report: Report, suffix: str, tabular: str = "interval") -> bytes:
     from harness.report.writers.html import html
 
     return inert(html(report)).encode()
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Whole or not at all: a reader never sees half a report."""
-    temporary = path.with_name(f".{path.name}-{os.getpid()}")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise

@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 
 from harness import dispatch
-from harness.dispatch.progress import Silent
-from harness.dispatch.slurm import driver as slurm
+from harness.dispatch.driver.progress import Silent
+from harness.dispatch.slurm import backend as slurm
 from harness.dispatch.slurm.queue import SlurmQueue
 from harness.jobs import Graph, Job
 from harness.spec.profile import Resources, SlurmDispatch
@@ -68,8 +68,8 @@ def mend(cluster: Cluster) -> None:
 
 @pytest.fixture(autouse=True)
 def quick_children(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(slurm.SlurmDriver, "parent_seconds", 1.0)
-    monkeypatch.setattr(slurm.SlurmDriver, "free_seconds", 3.0)
+    monkeypatch.setattr(slurm.SlurmBackend, "parent_seconds", 1.0)
+    monkeypatch.setattr(slurm.SlurmBackend, "free_seconds", 3.0)
     monkeypatch.setattr(slurm, "LEAVING_SECONDS", 30.0)
 
 
@@ -154,7 +154,7 @@ def background(graph: Graph, root: Path, **options: Any) -> Background:
 
 
 def show(graph: Graph, root: Path) -> dict[str, str]:
-    statuses = Store(root, slurm.schedulers()).statuses(graph)
+    statuses = Store(root, {"slurm": SlurmQueue().alive}).statuses(graph)
     return {job.name: str(statuses[job.key]) for job in graph}
 
 

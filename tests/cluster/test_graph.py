@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.dispatch.slurm import driver as slurm
 from harness.dispatch.slurm import submission as slurm_submission
+from harness.dispatch.slurm import watch
+from harness.dispatch.slurm.queue import SlurmQueue
 from harness.jobs import Graph, Job
 from harness.spec.profile import Resources
 from harness.store import State, Store, leases
@@ -49,7 +50,7 @@ def test_the_whole_graph_is_handed_over_at_once_and_the_same_command_attaches(cl
     assert len(mine) == len(graph) and len(arrays) == 5, "one first, an array of three, three arrays of two"
     shown = cluster.run("scontrol", "show", "job", *sorted(arrays)[-1:])
     assert "Dependency=afterok:" in shown and "Comment=a table" in shown and "ArrayTaskThrottle=2" in shown
-    statuses = Store(tmp_path, slurm.schedulers()).statuses(graph)
+    statuses = Store(tmp_path, {"slurm": SlurmQueue().alive}).statuses(graph)
     assert {status.state for status in statuses.values()} <= {State.SUBMITTED, State.RUNNING, State.DONE}
 
     queue = quick_queue()
@@ -204,7 +205,7 @@ def test_cancel_takes_a_graph_out_of_the_queue(cluster, tmp_path):
     child = Job("digest", {}, {"x": job}, "child")
     drive(Graph([child]), tmp_path, detach=True)
     id_ = scheduler_id(tmp_path, job)
-    store = Store(tmp_path, slurm.schedulers())
-    assert sorted(slurm.cancel(store, [job.key, child.key])) == sorted([job.key, child.key])
+    store = Store(tmp_path, {"slurm": SlurmQueue().alive})
+    assert sorted(watch.cancel(store, [job.key, child.key])) == sorted([job.key, child.key])
     until(lambda: entry(cluster, id_)[1] == "CANCELLED")
     until(lambda: {State.INTERRUPTED, State.MISSING} == {store.state(job), store.state(child)})

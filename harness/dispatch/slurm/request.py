@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.worker.environment import worker_environment
+
 if TYPE_CHECKING:
     from harness.spec.profile import Resources, SlurmDispatch
 
@@ -141,8 +143,6 @@ def setup_lines(
 
     code: a folder with the packages; it comes before everything else that Python would find them in.
     """
-    from harness.dispatch.local import worker_environment
-
     inherited = os.environ if inherited is None else inherited
     own = Path(__file__).resolve().parents[3]
     paths = [str(code), *[path for path in inherited.get("PYTHONPATH", "").split(os.pathsep) if path], str(own)]

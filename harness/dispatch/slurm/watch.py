@@ -12,10 +12,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from harness.dispatch.retry import Retries
+from harness.dispatch.driver.retry import Retries
 from harness.dispatch.slurm import queue as slurm_queue
 from harness.dispatch.slurm.limits import scale_of
-from harness.dispatch.slurm.queue import Phase, SlurmQueue, Standing, last_words, why
+from harness.dispatch.slurm.queue import ENDED, Phase, SchedulerSilent, SlurmQueue, Standing, last_words, why
 from harness.dispatch.slurm.request import Scale
 from harness.jobs import Job
 from harness.store import (
@@ -48,15 +48,26 @@ def submitted(lease: Lease) -> bool:
     return lease.owner.scheduler == "slurm" and not lease.owner.pid
 
 
-def stuck(found: Iterable[Lease], queue: SlurmQueue) -> dict[str, str]:
+def stuck(store: Store, queue: SlurmQueue) -> dict[str, str]:
     """Key → why its job in the queue will not begin by waiting, in words."""
     reasons: dict[str, str] = {}
-    for lease in found:
+    for lease in leases.leases(store):
         if submitted(lease) and lease.remaining:
             standing = queue.standing(lease.owner.scheduler_id, lease.owner.scheduler_name, lease.started)
             if standing.phase is Phase.WAITING and standing.reason:
                 reasons.update(dict.fromkeys(lease.remaining, standing.reason))
     return reasons
+
+
+def cancel(store: Store, keys: Iterable[str]) -> list[str]:
+    """Take these jobs out of the scheduler's queue, running ones after their checkpoint. The keys that it had.
+
+    Their leases stay until a driver has read there that a person cancelled them. Raises SchedulerSilent.
+    """
+    wanted = set(keys)
+    found = [lease for lease in leases.leases(store) if submitted(lease) and wanted & set(lease.remaining)]
+    slurm_queue.cancel(lease.owner.scheduler_id for lease in found)
+    return [key for lease in found for key in lease.remaining if key in wanted]
 
 
 @dataclass
@@ -92,7 +103,7 @@ class Watch:
                     unsubmitted.append(lease)
                 continue
             standing = self.queue.standing(lease.owner.scheduler_id, lease.owner.scheduler_name, lease.started)
-            if standing.state and standing.state not in slurm_queue.ENDED:
+            if standing.state and standing.state not in ENDED:
                 self.seen.add(lease.id)
             self._free(lease, standing)
             if standing.launch_failed:
@@ -141,7 +152,7 @@ class Watch:
             if orphans := [id_ for id_ in waiting if id_ not in theirs]:
                 try:
                     slurm_queue.cancel(orphans, self.queue.command, only_waiting=True)
-                except slurm_queue.SchedulerSilent as error:
+                except SchedulerSilent as error:
                     self.say(f"requests of a driver that died stay in the queue: {error}")
                     return
             for lease in dead:
@@ -163,7 +174,7 @@ class Watch:
             self._waiting_for_nothing[lease.id] = time.time()
             try:
                 self.queue.command(["scontrol", "update", f"JobId={lease.owner.scheduler_id}", "Dependency="])
-            except slurm_queue.SchedulerSilent as error:
+            except SchedulerSilent as error:
                 self.say(f"job {lease.owner.scheduler_id} waits for jobs that are done: {error}")
 
     def _release(self, lease: Lease, standing: Standing) -> None:
@@ -174,7 +185,7 @@ class Watch:
         self._released[lease.id] = before + 1
         try:
             self.queue.command(["scontrol", "release", lease.owner.scheduler_id])
-        except slurm_queue.SchedulerSilent as error:
+        except SchedulerSilent as error:
             self.say(f"job {lease.owner.scheduler_id} is held because its node did not start it: {error}")
 
     def _withdraw(self, lease: Lease, standing: Standing) -> None:
@@ -185,7 +196,7 @@ class Watch:
             return
         try:
             slurm_queue.cancel([lease.owner.scheduler_id], self.queue.command)
-        except slurm_queue.SchedulerSilent as error:
+        except SchedulerSilent as error:
             self.say(f"job {lease.owner.scheduler_id} {standing.reason}: {error}")
             return
         for job in larger:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.identity import digest
 from harness.report.numbers.fingerprint import STAMP, renderer, stamped
+from harness.report.writers.files import replace_file
 
 if TYPE_CHECKING:
     from harness.report.sections.types import Report
@@ -135,7 +136,6 @@ def write_index(reports: Path, experiments: Path) -> tuple[Path, bool]:
     now = index_fingerprint(pages, specs, samples, inner)
     if stamped(path) == now:
         return path, False
-    from harness.report import replace_file
     from harness.report.writers.html import environment
 
     articles = [article for page in pages if (article := read_article(page)) is not None]

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from harness import dispatch
-from harness.dispatch.progress import Silent
+from harness.dispatch.driver.progress import Silent
 from harness.jobs import Graph, Job
 from harness.spec.profile import Resources
 from harness.store import Store, leases
@@ -70,7 +70,7 @@ def wait_until(condition, seconds: float = 90.0):
 
 
 if __name__ == "__main__":
-    from harness.dispatch.progress import PlainDisplay
+    from harness.dispatch.driver.progress import PlainDisplay
 
     outcome = dispatch.run(
         diamond(),

@@ -165,7 +165,7 @@ def test_ctrl_c_twice_kills_at_once(tmp_path):
 
 def test_workers_that_cannot_start_end_the_run_with_their_last_words(tmp_path):
     from harness import dispatch
-    from harness.dispatch.progress import Silent
+    from harness.dispatch.driver.progress import Silent
 
     outcome = dispatch.run(
         Graph([Job("digest", {})]),

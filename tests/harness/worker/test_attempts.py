@@ -150,8 +150,8 @@ def test_an_unknown_kind_names_the_known_ones():
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
 def test_a_job_that_fills_the_disk_fails_in_one_line_and_is_done_once_there_is_room(tmp_path, monkeypatch):
-    monkeypatch.setattr("harness.dispatch.retry.STORAGE_PAUSE_SECONDS", 0.1)
-    monkeypatch.setitem(__import__("harness.dispatch.retry").dispatch.retry.TRIES, "storage", 1)
+    monkeypatch.setattr("harness.dispatch.driver.retry.STORAGE_PAUSE_SECONDS", 0.1)
+    monkeypatch.setitem(__import__("harness.dispatch.driver.retry").dispatch.driver.retry.TRIES, "storage", 1)
     job = Job("fill", {"bytes": 2**21}, slug="big")
     with mounted(tmp_path / "small", "size=1m"):
         outcome = graphs.run(Graph([job]), tmp_path / "small", slots=1)

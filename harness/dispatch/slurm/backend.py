@@ -1,4 +1,4 @@
-"""The driver on a SLURM cluster: hands over the whole graph at once, then only watches; it may leave at any time.
+"""Jobs on a SLURM cluster: the whole graph is handed over at once, then only watched; the driver may leave at any time.
 
 Every job that the scheduler has is a lease in the store, owned by its scheduler id, so that any other driver (or verb)
 finds it there and attaches instead of submitting it again. What is done is read from the store alone; the scheduler is
@@ -7,21 +7,19 @@ asked only whether a job is still in its hands, once for all jobs a poll.
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from harness.dispatch.driver import Driver
-from harness.dispatch.forecast import Forecast
-from harness.dispatch.outcome import Outcome, outcome_of
-from harness.dispatch.progress import Display, display_for
-from harness.dispatch.slurm import queue as slurm_queue
-from harness.dispatch.slurm import submission as slurm_submission
-from harness.dispatch.slurm import watch as slurm_watch
+from harness.dispatch.driver.backend import GraphRun
+from harness.dispatch.driver.forecast import Forecast, group_of
+from harness.dispatch.driver.loop import drive
+from harness.dispatch.driver.outcome import Outcome
+from harness.dispatch.driver.progress import Display, display_for
+from harness.dispatch.slurm import watch
 from harness.dispatch.slurm.limits import Backoff, later, limits_of, no_more, scale_of
-from harness.dispatch.slurm.queue import SlurmQueue
+from harness.dispatch.slurm.queue import SchedulerSilent, SlurmQueue
 from harness.dispatch.slurm.request import (
     Limits,
     Scale,
@@ -31,13 +29,12 @@ from harness.dispatch.slurm.request import (
     setup_lines,
     stop_lead,
 )
-from harness.dispatch.slurm.submission import Submission
+from harness.dispatch.slurm.submission import Submission, clear, own_environment
 from harness.dispatch.slurm.task import Assignment, perform
 from harness.dispatch.slurm.watch import Watch, submitted
 from harness.jobs import Graph, Job
 from harness.store import Owner, State, Status, Store, StoreError, files, leases
 from harness.store.leases import Lease
-from harness.store.owners import Scheduler
 
 if TYPE_CHECKING:
     from harness.spec.profile import Resources, SlurmDispatch
@@ -48,16 +45,6 @@ SILENCE_SECONDS = 10.0
 """A scheduler that is only slow is not worth a line."""
 LEAVING_SECONDS = 5.0
 """How long a driver waits for its last jobs to have left the queue, before it removes their code."""
-
-
-def available() -> bool:
-    """Whether this machine can submit to a SLURM cluster."""
-    return all(shutil.which(command) for command in ("sbatch", "srun", "squeue", "scancel"))
-
-
-def schedulers(queue: SlurmQueue | None = None) -> dict[str, Scheduler]:
-    """For `Store(root, schedulers())`: lets any verb see which jobs the scheduler still has."""
-    return {"slurm": (queue or SlurmQueue()).alive} if available() else {}
 
 
 def run(
@@ -78,87 +65,55 @@ def run(
     was submitted stays in the queue, and the same command attaches to it. Raises StoreError when the store cannot be
     written.
     """
-    statuses = store.statuses(graph)
-    if all(status.state is State.DONE for status in statuses.values()):
-        return outcome_of(graph, statuses)
-    driver = SlurmDriver(
-        graph,
-        store,
-        resources,
-        dispatch,
-        detach,
-        forecast,
-        tuple(plugins),
-        display or display_for(),
-        queue or SlurmQueue(),
-    )
-    return driver.go()
+    display = display or display_for()
 
+    def cluster(run: GraphRun) -> SlurmBackend:
+        return SlurmBackend(run, dispatch, queue or SlurmQueue(), detach=detach)
 
-def cancel(store: Store, keys: Iterable[str]) -> list[str]:
-    """Take these jobs out of the scheduler's queue, running ones after their checkpoint. The keys that it had.
-
-    Their leases stay until a driver has read there that a person cancelled them. Raises SchedulerSilent.
-    """
-    wanted = set(keys)
-    found = [lease for lease in leases.leases(store) if submitted(lease) and wanted & set(lease.remaining)]
-    slurm_queue.cancel(lease.owner.scheduler_id for lease in found)
-    return [key for lease in found for key in lease.remaining if key in wanted]
-
-
-def stuck(store: Store, queue: SlurmQueue) -> dict[str, str]:
-    """Key → why its job in the queue will not begin by waiting, in words."""
-    return slurm_watch.stuck(leases.leases(store), queue)
+    outcome = drive(graph, store, cluster, resources=resources, forecast=forecast, plugins=plugins, display=display)
+    in_queue = sum(status.state.in_flight for status in outcome.statuses.values())
+    problems = tuple(problem for problem in outcome.problems if not problem.state.in_flight)
+    left = detach and not outcome.interrupted and not outcome.notes and in_queue > 0
+    if in_queue and (left or outcome.interrupted):
+        display.say(f"{in_queue} jobs stay in the queue; the same command attaches to them")
+        problems = tuple(problem for problem in problems if problem.state is State.FAILED)
+    return replace(outcome, problems=problems, detached=left)
 
 
 Bundle = tuple[Job, ...]
 """What one job of the scheduler does in turn."""
 
 
-class SlurmDriver(Driver):
+class SlurmBackend:
+    """`harness.dispatch.driver.backend.Backend` over a cluster's scheduler."""
+
     free_seconds = 20.0
     """How long after its parents' results a job may go on waiting for their scheduler jobs."""
     parent_seconds = 30.0
     """How long a job waits for its parents' results to become visible on its node."""
 
-    def __init__(
-        self,
-        graph: Graph,
-        store: Store,
-        resources: Callable[[str], Resources],
-        dispatch: SlurmDispatch,
-        detach: bool,
-        forecast: Forecast | None,
-        plugins: tuple[str, ...],
-        display: Display,
-        queue: SlurmQueue,
-    ) -> None:
-        super().__init__(graph, store, resources, dispatch.throttle or ARRAY_LARGEST, forecast, plugins, display)
+    def __init__(self, run: GraphRun, dispatch: SlurmDispatch, queue: SlurmQueue, *, detach: bool = False) -> None:
+        """dispatch: the profile's block. detach: the driver may leave once everything that can be submitted is."""
+        self.run, self.store, self.me = run, run.store, run.me
+        self.slots = dispatch.throttle or ARRAY_LARGEST
         self.look_seconds = queue.poll_seconds
         self.dispatch, self.detach, self.queue = dispatch, detach, queue
-        store.schedulers["slurm"] = queue.alive
-        self.jobs = {job.key: job for job in graph}
-        self.awaited = {parent.key for job in graph for parent in job.parents}
+        self.store.schedulers["slurm"] = queue.alive
+        self.jobs = {job.key: job for job in run.graph}
+        self.awaited = {parent.key for job in run.graph for parent in job.parents}
         self.submission: Submission | None = None
         self.submitted = 0
         self.unsubmitted = 0
         self.complained = ""
         self.limits: Limits | None = None
         self.backoff = Backoff()
-        self.watch = Watch(store, self.jobs, queue, self.retries, self.me, self._say_once, self.free_seconds)
+        self.watch = Watch(self.store, self.jobs, queue, run.retries, self.me, self._say_once, self.free_seconds)
 
-    def go(self) -> Outcome:
-        with self.listening():
-            outcome = self.drive(time.monotonic())
-        in_queue = sum(status.state.in_flight for status in outcome.statuses.values())
-        problems = tuple(problem for problem in outcome.problems if not problem.state.in_flight)
-        left = self.detach and not outcome.interrupted and not self.problem and in_queue > 0
-        if in_queue and (left or outcome.interrupted):
-            self.display.say(f"{in_queue} jobs stay in the queue; the same command attaches to them")
-            problems = tuple(problem for problem in problems if problem.state is State.FAILED)
-        return replace(outcome, problems=problems, detached=left)
+    # Backend
 
-    # What the loop of Driver asks
+    @property
+    def may_leave(self) -> bool:
+        return self.detach and not self.unsubmitted
 
     def look(self) -> dict[str, Status]:
         self.queue.look()
@@ -167,50 +122,15 @@ class SlurmDriver(Driver):
             self.watch.look()
         except (OSError, StoreError) as error:
             self._say_once(f"{error}; it is tried again")
-        statuses = super().look()
-        reasons = stuck(self.store, self.queue)
+        statuses = self.store.statuses(self.run.graph)
+        reasons = watch.stuck(self.store, self.queue)
         self.watch.tell_stuck(reasons)
         for key, reason in reasons.items():
             if key in statuses and statuses[key].state is State.SUBMITTED:
                 statuses[key] = replace(statuses[key], reason=f"{statuses[key].reason}: {reason}")
         return statuses
 
-    def _final(self, key: str, status: Status) -> Status:
-        status, reason = super()._final(key, status), self.retries.given_up(self.jobs[key])
-        if status.state is State.FAILED and reason not in status.reason:
-            return replace(status, reason=f"{status.reason}; {reason}")
-        return status
-
-    def _over(self, statuses: Mapping[str, Status]) -> bool:
-        if self.detach and not self.unsubmitted:
-            return True
-        return super()._over(statuses)
-
-    def _mine(self) -> list[Lease]:
-        return []  # nothing to wait for: the scheduler keeps what it has
-
-    def _stop_workers(self, hard: bool) -> None:
-        pass
-
-    def _leave(self) -> None:
-        """Remove the code that nobody runs any more: of earlier submissions, and of ours when all of it is done."""
-        slurm_submission.clear(self.store, leases.leases(self.store))
-        give_up = time.monotonic() + LEAVING_SECONDS
-        while self.submission and all(self.store.is_done(self.jobs[key]) for key in self._held()):
-            if not self._held() and not self.queue.busy(f"vr-{self.submission.id}-"):
-                self.submission.remove()
-                break
-            if time.monotonic() > give_up:
-                break
-            time.sleep(0.2)
-        shutil.rmtree(self.home, ignore_errors=True)
-
-    def _held(self) -> list[str]:
-        """Keys that jobs of our submission still hold."""
-        mine = f"{self.submission.id}-" if self.submission else ""
-        return [key for lease in leases.leases(self.store) if lease.id.startswith(mine) for key in lease.remaining]
-
-    def _tend(self, statuses: Mapping[str, Status]) -> None:
+    def begin(self, statuses: Mapping[str, Status]) -> None:
         """Submit whatever nobody has yet, with dependencies on what is in the queue already."""
         if not self._lacking(statuses):
             self.unsubmitted = 0
@@ -219,7 +139,7 @@ class SlurmDriver(Driver):
             self.unsubmitted = 1
             return
         with self.store.lock("slurm"):  # one driver at a time, or two would both find a job missing
-            statuses = self.store.statuses(self.graph)
+            statuses = self.store.statuses(self.run.graph)
             in_queue = {
                 key: lease.owner.scheduler_id
                 for lease in leases.leases(self.store)
@@ -228,7 +148,7 @@ class SlurmDriver(Driver):
             }
             missing = self._lacking(statuses)
             self.unsubmitted = len(missing)
-            while missing and not self.problem:
+            while missing and not self.run.problem:
                 wave = [job for job in missing if self._parents_known(job, statuses, in_queue) and self._can_grow(job)]
                 if not wave:
                     break
@@ -237,15 +157,38 @@ class SlurmDriver(Driver):
                     if ids is None:
                         return
                     in_queue.update(ids)
-                missing = [job for job in missing if job.key not in in_queue and not self.retries.given_up(job)]
+                missing = [job for job in missing if job.key not in in_queue and not self.run.retries.given_up(job)]
+
+    def stop(self, hard: bool) -> None:
+        """The scheduler keeps what it has; `run.py cancel` takes it out."""
+
+    def stopped(self) -> bool:
+        return True
+
+    def leave(self) -> None:
+        """Remove the code that nobody runs any more: of earlier submissions, and of ours when all of it is done."""
+        clear(self.store, leases.leases(self.store))
+        give_up = time.monotonic() + LEAVING_SECONDS
+        while self.submission and all(self.store.is_done(self.jobs[key]) for key in self._held()):
+            if not self._held() and not self.queue.busy(f"vr-{self.submission.id}-"):
+                self.submission.remove()
+                break
+            if time.monotonic() > give_up:
+                break
+            time.sleep(0.2)
+
+    def _held(self) -> list[str]:
+        """Keys that jobs of our submission still hold."""
+        mine = f"{self.submission.id}-" if self.submission else ""
+        return [key for lease in leases.leases(self.store) if lease.id.startswith(mine) for key in lease.remaining]
 
     # Choosing
 
     def _lacking(self, statuses: Mapping[str, Status]) -> list[Job]:
         """Jobs that nobody has and that may be begun, now or after parents that are in the queue or in this list."""
-        grants = {job.key: self.retries.grant(job, statuses[job.key]) for job in self.graph}
+        grants = {job.key: self.run.retries.grant(job, statuses[job.key]) for job in self.run.graph}
         found: dict[str, Job] = {}
-        for job in self.graph:
+        for job in self.run.graph:
             state = statuses[job.key].state
             if state is State.DONE or state.in_flight or not grants[job.key]:
                 continue
@@ -254,7 +197,7 @@ class SlurmDriver(Driver):
                 for parent in job.parents
             ):
                 found[job.key] = job
-        return [job for job in self.order if job.key in found]
+        return [job for job in self.run.order if job.key in found]
 
     @staticmethod
     def _queued(status: Status) -> bool:
@@ -281,11 +224,11 @@ class SlurmDriver(Driver):
 
     def _bundles(self, group: list[Job]) -> Iterable[Bundle]:
         """Only jobs that nothing waits for are bundled: a failure among them must not hold up anybody's children."""
-        needs = self.resources[group[0].kind]
+        needs = self.run.resources[group[0].kind]
         shared: dict[str, list[Job]] = {}
         for job in group:
-            alone = needs.bundle == 1 or needs.processes > 1 or job.key in self.awaited or not self.group(job)
-            shared.setdefault(job.key if alone else self.group(job), []).append(job)
+            alone = needs.bundle == 1 or needs.processes > 1 or job.key in self.awaited or not group_of(job)
+            shared.setdefault(job.key if alone else group_of(job), []).append(job)
         for jobs in shared.values():
             for start in range(0, len(jobs), needs.bundle):
                 yield tuple(jobs[start : start + needs.bundle])
@@ -302,9 +245,9 @@ class SlurmDriver(Driver):
         """Gives up a job that ran out of as much as its partition allows."""
         attempts = self.store.attempts(job)
         scale = scale_of(attempts)
-        if scale != Scale() and (reason := no_more(attempts, self.resources[job.kind], self._limits(scale))):
-            self.retries.give_up(job, reason)
-        return not self.retries.given_up(job)
+        if scale != Scale() and (reason := no_more(attempts, self.run.resources[job.kind], self._limits(scale))):
+            self.run.retries.give_up(job, reason)
+        return not self.run.retries.given_up(job)
 
     def _limits(self, scale: Scale) -> Limits:
         """What the partition allows; asked once, and only for a request that is larger than the profile's."""
@@ -313,7 +256,7 @@ class SlurmDriver(Driver):
         if self.limits is None:
             try:
                 text = self.queue.command(["scontrol", "show", "partition", "--oneliner"])
-            except slurm_queue.SchedulerSilent:
+            except SchedulerSilent:
                 return Limits()  # sbatch will say what it does not take
             self.limits = limits_of(text, self.dispatch)
         return self.limits
@@ -330,7 +273,7 @@ class SlurmDriver(Driver):
 
         submission, first = self._submission(), bundles[0][0]
         kind, scale, longest = first.kind, self.scale(first), max(map(len, bundles))
-        needs, name = self.resources[kind], f"vr-{submission.id}-{kind}"
+        needs, name = self.run.resources[kind], f"vr-{submission.id}-{kind}"
         limits, parents = self._limits(scale), self._needed(first, statuses, in_queue)
         chosen = parameters(needs, self.dispatch, name, scale, longest, limits, parents)
         mine = [self._lease(bundle, submission) for bundle in bundles]
@@ -338,15 +281,15 @@ class SlurmDriver(Driver):
             self.watch.seen.add(leases.write(self.store, lease).id)
         minutes = scaled_minutes(needs, scale, longest, limits)
         given = {"minutes": minutes, "memory_gb": scaled_memory(needs, scale, limits)}
-        settings = {**self._settings(kind), **given, "stop_lead": stop_lead(self.dispatch, minutes)}
+        settings = {**self.run.settings(kind), **given, "stop_lead": stop_lead(self.dispatch, minutes)}
         assignments = [
             Assignment(
                 root=str(self.store.root),
-                folders=tuple(self.folders[job.key] for job in bundle),
+                folders=tuple(self.run.folders[job.key] for job in bundle),
                 lease=lease.id,
                 submission=submission.id,
                 settings=settings,
-                plugins=self.plugins,
+                plugins=self.run.plugins,
                 code=self.provenance,
                 processes=needs.processes,
                 parent_seconds=self.parent_seconds,
@@ -354,7 +297,7 @@ class SlurmDriver(Driver):
             for bundle, lease in zip(bundles, mine, strict=True)
         ]
         try:
-            with slurm_submission.own_environment():
+            with own_environment():
                 executor = SlurmExecutor(submission.submitit)
                 executor._throttling = 0  # submitit waits 0.2 s between requests by default
                 executor.update_parameters(**chosen, setup=setup_lines(self.dispatch, submission.code, needs.cpus))
@@ -391,8 +334,8 @@ class SlurmDriver(Driver):
             driver=None,
             plan=str(submission.folder.relative_to(self.store.root)),
             remaining=tuple(job.key for job in bundle),
-            shape=self.shape(bundle[0].kind),
-            code=self.code,
+            shape=self.run.shape(bundle[0].kind),
+            code=self.run.code,
         )
 
     def _refused(self, bundles: list[Bundle], scale: Scale, text: str) -> dict[str, str] | None:
@@ -405,17 +348,17 @@ class SlurmDriver(Driver):
             self._say_once(f"{message}; it is tried again")
             return None
         if scale == Scale():
-            self.problem = f"{message}; see the profile's `dispatch` and `resources.{kind}`"
+            self.run.problem = f"{message}; see the profile's `dispatch` and `resources.{kind}`"
             return None
         what = " and ".join(word for word, by in (("memory", scale.memory), ("minutes", scale.minutes)) if by > 1)
         for job in (job for bundle in bundles for job in bundle):
-            self.retries.give_up(job, f"it ran out of its {what}, and the request for more was refused: {lines[0]}")
+            self.run.retries.give_up(job, f"it ran out of its {what}, and the request for more was refused: {lines[0]}")
         return {}
 
     def _say_once(self, text: str) -> None:
         if text != self.complained:
             self.complained = text
-            self.display.say(text)
+            self.run.say(text)
 
     def _tell_silence(self) -> None:
         if self.queue.silent_since is not None:

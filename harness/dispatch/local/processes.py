@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.store import Owner, Store, files
 from harness.store.leases import Lease
+from harness.worker.environment import worker_environment
 
 if TYPE_CHECKING:
     from submitit import Job as Submitted
@@ -56,7 +57,7 @@ def _environment(changes: Mapping[str, str]) -> Iterator[None]:
 
 
 @dataclass
-class LocalBackend:
+class Processes:
     """folder: for submitit's files, one fresh folder for each worker, below one that only we may write. plugins: modules that workers import."""
 
     store: Store
@@ -133,18 +134,3 @@ def _send(pid: int, number: signal.Signals) -> None:
         os.kill(pid, number)
     except ProcessLookupError:
         pass
-
-
-def worker_environment(threads: int) -> dict[str, str]:
-    """What must be set before Python starts: thread counts, and where our packages lie."""
-    packages = str(Path(__file__).resolve().parents[2])
-    paths = [
-        packages,
-        *[path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path and path != packages],
-    ]
-    return {
-        "PYTHONPATH": os.pathsep.join(paths),
-        "PYTHONUNBUFFERED": "1",
-        "TOKENIZERS_PARALLELISM": "false",
-        **{name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")},
-    }

@@ -31,6 +31,30 @@ def ranks(graph: Graph, seconds: Mapping[str, float]) -> dict[str, float]:
     return found
 
 
+def group_of(job: Job) -> str:
+    """What jobs have in common that a process loads once: the checkpoint they evaluate."""
+    shared = job.inputs.get(kind_of(job.kind).shares)
+    return shared.key if shared else ""
+
+
+def priorities(graph: Graph, seconds: Mapping[str, float]) -> list[Job]:
+    """Longest chain first; among leaves that share what is loaded, the largest group first and kept together."""
+    rank = ranks(graph, seconds)
+    whole: dict[str, float] = {}
+    for job in graph:
+        whole[group_of(job) or job.key] = whole.get(group_of(job) or job.key, 0.0) + seconds[job.key]
+    leaves = {job.key for job in graph} - {parent.key for job in graph for parent in job.parents}
+    return sorted(
+        graph,
+        key=lambda job: (
+            job.key in leaves and bool(group_of(job)),
+            -whole[group_of(job)] if job.key in leaves and group_of(job) else 0.0,
+            group_of(job) if job.key in leaves else "",
+            -rank[job.key],
+        ),
+    )
+
+
 def left_of_running(progress: Mapping[str, float] | None, begun: float, forecast: float) -> float:
     """Seconds that a running job still needs: by its own pace once it has one, else what remains of the forecast."""
     now = time.time()

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, TextIO
 
-from harness.dispatch.forecast import spoken
+from harness.dispatch.driver.forecast import spoken
 from harness.jobs import Job
 from harness.outgoing import inert
 from harness.store import Attempt, State, Status

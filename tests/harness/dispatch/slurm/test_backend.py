@@ -13,11 +13,13 @@ import pytest
 from submitit.core.utils import FailedJobError
 from submitit.slurm import slurm as submitit_slurm
 
-from harness.dispatch.progress import Silent
-from harness.dispatch.retry import Retries
-from harness.dispatch.slurm import driver as slurm
+from harness.dispatch.driver.backend import GraphRun
+from harness.dispatch.driver.loop import Driver
+from harness.dispatch.driver.progress import Silent
+from harness.dispatch.driver.retry import Retries
 from harness.dispatch.slurm import submission as slurm_submission
 from harness.dispatch.slurm import watch as slurm_watch
+from harness.dispatch.slurm.backend import SlurmBackend
 from harness.dispatch.slurm.limits import Backoff, later, limits_of, no_more, scale_of
 from harness.dispatch.slurm.queue import SchedulerSilent, SlurmQueue, why
 from harness.dispatch.slurm.request import Limits, Scale, parameters
@@ -74,14 +76,6 @@ class Cluster:
         return SimpleNamespace(update_parameters=chosen.update, map_array=map_array)
 
 
-class Says(Silent):
-    def __init__(self) -> None:
-        self.said: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.said.append(text)
-
-
 @pytest.fixture
 def cluster(monkeypatch):
     cluster = Cluster()
@@ -90,16 +84,23 @@ def cluster(monkeypatch):
     return cluster
 
 
-def driver_of(cluster: Cluster, root: Path, *jobs: Job, needs: Resources = NEEDS, **options: Any) -> slurm.SlurmDriver:
+def driver_of(cluster: Cluster, root: Path, *jobs: Job, needs: Resources = NEEDS, **options: Any) -> SlurmBackend:
     queue = SlurmQueue(cluster, poll_seconds=0.0, settle_seconds=0.0)
     dispatch = SlurmDispatch(**options)
-    return slurm.SlurmDriver(
-        Graph(list(jobs)), Store(root), lambda kind: needs, dispatch, False, None, (), Says(), queue
+    said: list[str] = []
+    run = GraphRun(
+        Graph(list(jobs)), Store(root), resources=lambda kind: needs, forecast=None, plugins=(), say=said.append
     )
+    return SlurmBackend(run, dispatch, queue)
 
 
-def tend(driver: slurm.SlurmDriver) -> None:
-    driver._tend(driver.look())
+def said(backend: SlurmBackend) -> list[str]:
+    """What the person was told."""
+    return backend.run.say.__self__  # type: ignore[attr-defined]
+
+
+def tend(driver: SlurmBackend) -> None:
+    driver.begin(driver.look())
 
 
 def job_of(name: str = "a") -> Job:
@@ -147,8 +148,8 @@ def test_a_job_that_ran_out_of_all_its_partition_allows_is_given_up(cluster, tmp
     failed(driver.store, job, "memory", memory_gb=6)
     tend(driver)
     assert [count for _, _, count in cluster.requests] == [1], "the other one is submitted"
-    assert "its partition allows no more" in driver.retries.given_up(job) and not driver.problem
-    final = driver._final(job.key, driver.store.status(job))
+    assert "its partition allows no more" in driver.run.retries.given_up(job) and not driver.run.problem
+    final = Driver(driver.run, driver, Silent()).final(job.key, driver.store.status(job))
     assert final.state is State.FAILED and "no more memory" in final.reason and "6 GiB" in final.reason
 
 
@@ -158,14 +159,14 @@ def test_a_refused_larger_request_gives_up_its_jobs_and_not_the_run(cluster, tmp
     failed(driver.store, job, "memory", memory_gb=4)
     cluster.refusal = "Requested node configuration is not available"
     tend(driver)
-    assert "the request for more was refused: sbatch: error: Requested node" in driver.retries.given_up(job)
-    assert not driver.problem and not leases.leases(driver.store)
+    assert "the request for more was refused: sbatch: error: Requested node" in driver.run.retries.given_up(job)
+    assert not driver.run.problem and not leases.leases(driver.store)
     tend(driver)
     assert len(cluster.requests) == 1 and driver.unsubmitted == 0
 
     fresh = driver_of(cluster, tmp_path, job_of("b"))
     tend(fresh)
-    assert "sbatch refuses a count job" in fresh.problem, "the profile's own request"
+    assert "sbatch refuses a count job" in fresh.run.problem, "the profile's own request"
 
 
 def test_a_larger_request_that_is_accepted_but_not_allowed_is_withdrawn(cluster, tmp_path):
@@ -177,8 +178,8 @@ def test_a_larger_request_that_is_accepted_but_not_allowed_is_withdrawn(cluster,
     cluster.lines = [f"{id_}|PENDING|0|PartitionTimeLimit|vr-s-count|" for id_ in "78"]
     statuses = driver.look()
     assert ["scancel", "--quiet", "7"] in cluster.commands
-    assert "asks for more time than the partition allows" in driver.retries.given_up(grown)
-    assert statuses[plain.key].state is State.SUBMITTED and not driver.retries.given_up(plain)
+    assert "asks for more time than the partition allows" in driver.run.retries.given_up(grown)
+    assert statuses[plain.key].state is State.SUBMITTED and not driver.run.retries.given_up(plain)
 
 
 def test_a_partitions_limits_are_read():
@@ -224,7 +225,7 @@ def test_a_refusal_that_may_pass_is_waited_for_longer_each_time(cluster, tmp_pat
     cluster.refusal = "AssocMaxSubmitJobLimit"
     tend(driver)
     tend(driver)
-    assert len(cluster.requests) == 1 and driver.unsubmitted and not driver.problem
+    assert len(cluster.requests) == 1 and driver.unsubmitted and not driver.run.problem
     backoff, waits = Backoff(), []
     for _ in range(7):
         backoff.refused()
@@ -275,8 +276,8 @@ def test_grants_are_looked_up_again_once_nobody_else_submits(cluster, tmp_path, 
         return lock(name)
 
     monkeypatch.setattr(driver.store, "lock", meanwhile)
-    driver._tend(statuses)
-    assert not cluster.requests and driver.retries.given_up(job)
+    driver.begin(statuses)
+    assert not cluster.requests and driver.run.retries.given_up(job)
 
 
 # Endings
@@ -309,16 +310,16 @@ def test_a_job_that_never_began_leaves_the_end_of_its_log_and_is_not_tried_for_e
     driver = driver_of(cluster, tmp_path / "store", job)
     log.write_text("importing\nsrun: error: n1: task 0: User defined signal 2\n")
     cluster.lines = ["7|FAILED|0|NonZeroExitCode|vr-s-count|"]
-    driver.retries.grant(job, driver.store.status(job))
+    driver.run.retries.grant(job, driver.store.status(job))
     for i in range(1, 4):
         lease = put(driver.store, job, slurm_owner("7"), log=str(log))
         leases.drop(driver.store, lease.id)
         leases.write(driver.store, replace(lease, id=f"s-{i}"))
         status = driver.look()[job.key]
-        driver.retries.grant(job, status)
+        driver.run.retries.grant(job, status)
         assert status.state is State.INTERRUPTED and status.attempt.number == i
         assert status.attempt.log.read_text() == log.read_text()
-    assert "interrupted 3 times without progress" in driver.retries.given_up(job)
+    assert "interrupted 3 times without progress" in driver.run.retries.given_up(job)
 
 
 def test_a_lease_that_promises_nothing_more_goes_with_its_job(cluster, tmp_path):
@@ -340,13 +341,13 @@ def test_a_stuck_job_is_told_once_and_those_with_one_reason_together(cluster, tm
     cluster.lines = [f"{name}|PENDING|0|JobHeldUser|vr-s-count|" for name in "ab"]
     cluster.lines += ["c|PENDING|0|launch failed requeued held|vr-s-count|"]
     driver.look()
-    assert not driver.display.said, "it may be stuck for a moment only"
+    assert not said(driver), "it may be stuck for a moment only"
     driver.watch.stuck_seconds = 0.0
     for _ in range(3):
         driver.look()
-    assert len(driver.display.said) == 2
-    assert any("and 1 more: held by its user" in text for text in driver.display.said)
-    assert any("its node did not start it" in text for text in driver.display.said)
+    assert len(said(driver)) == 2
+    assert any("and 1 more: held by its user" in text for text in said(driver))
+    assert any("its node did not start it" in text for text in said(driver))
 
 
 def test_a_dependency_that_a_person_asked_for_is_waited_for(cluster, tmp_path):
@@ -398,7 +399,7 @@ def test_a_driver_inside_a_job_is_not_taken_for_what_it_submits(cluster, tmp_pat
     put(driver.store, job, driver.me)
     cluster.lines = ["5|RUNNING|0|None|shell|"]
     assert not slurm_watch.submitted(leases.leases(driver.store)[0])
-    assert slurm.cancel(driver.store, [job.key]) == []
+    assert slurm_watch.cancel(driver.store, [job.key]) == []
     tend(driver)
     seen = {name for name in cluster.requests[0][1] if name.startswith(("SLURM_", "SBATCH_"))}
     assert seen == {"SLURM_CONF", "SBATCH_ACCOUNT"} and os.environ["SLURM_NTASKS"] == "4"

@@ -1,0 +1,181 @@
+"""The loop of one driver: look, have jobs begun, tell the person, until nothing is left to wait for.
+
+It knows nothing about where jobs run: that is the backend's, a host's or a cluster's.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from harness.dispatch.driver import forecast as forecasts
+from harness.dispatch.driver.backend import Backend, GraphRun
+from harness.dispatch.driver.outcome import Outcome, outcome_of
+from harness.dispatch.driver.progress import Display, Running, Snapshot, display_for
+from harness.jobs import Graph, Job
+from harness.store import State, Status, Store, StoreError
+
+if TYPE_CHECKING:
+    from harness.spec.profile import Resources
+
+LOOK_SHARE, LONGEST_PAUSE_SECONDS = 0.04, 2.0
+"""At most this share of the time is spent polling, and at least so often: a large graph is polled less often."""
+SHOW_SECONDS = 1.0
+PATIENCE_SECONDS = 60.0
+"""How long a full or read-only store is waited for."""
+
+
+def drive(
+    graph: Graph,
+    store: Store,
+    backend: Callable[[GraphRun], Backend],
+    *,
+    resources: Callable[[str], Resources],
+    forecast: forecasts.Forecast | None = None,
+    plugins: Iterable[str] = (),
+    display: Display | None = None,
+) -> Outcome:
+    """Get every job of `graph` done, or say why not; returns at once when all are. backend: made only if it is needed."""
+    started = time.monotonic()
+    statuses = store.statuses(graph)
+    if all(status.state is State.DONE for status in statuses.values()):
+        return outcome_of(graph, statuses)
+    display = display or display_for()
+    run = GraphRun(graph, store, resources=resources, forecast=forecast, plugins=plugins, say=display.say)
+    driver = Driver(run, backend(run), display)
+    with _Listening(driver):
+        return driver.drive(started)
+
+
+class Driver:
+    def __init__(self, run: GraphRun, backend: Backend, display: Display) -> None:
+        self.run, self.backend, self.display = run, backend, display
+        self.stops = 0
+        self.refused_since: float | None = None
+
+    def interrupt(self, number: int, frame: FrameType | None) -> None:
+        """The handler of Ctrl-C."""
+        self.stops += 1
+
+    def drive(self, started: float) -> Outcome:
+        asked, shown, began = 0, 0.0, time.monotonic()
+        statuses = self.backend.look()
+        first = before = statuses
+        try:
+            while True:
+                if self.stops > asked:
+                    asked = self.stops
+                    self.backend.stop(hard=asked > 1)
+                if self.stops and self.backend.stopped():
+                    break
+                if not self.stops:
+                    self._begin_patiently(statuses)
+                    if self.run.problem or self.backend.may_leave or self._over(statuses):
+                        break
+                changed = self._changed(before, statuses)
+                if changed or time.monotonic() - shown > SHOW_SECONDS:
+                    self.display.show(self.snapshot(statuses, changed))
+                    shown, before = time.monotonic(), statuses
+                busy = time.monotonic() - began
+                time.sleep(min(max(self.backend.look_seconds, busy / LOOK_SHARE), LONGEST_PAUSE_SECONDS))
+                began = time.monotonic()
+                statuses = self.backend.look()
+            self.display.show(self.snapshot(statuses, self._changed(before, statuses)))
+        finally:
+            self.backend.leave()
+            self.display.close()
+        return outcome_of(
+            self.run.graph,
+            {key: self.final(key, status) for key, status in statuses.items()},
+            ran=tuple(key for key in statuses if statuses[key].state is State.DONE is not first[key].state),
+            interrupted=bool(self.stops),
+            seconds=time.monotonic() - started,
+            notes=(self.run.problem,) if self.run.problem else (),
+        )
+
+    def _begin_patiently(self, statuses: Mapping[str, Status]) -> None:
+        """A store that refuses to be written is waited for a while: running jobs may be about to make room."""
+        try:
+            self.backend.begin(statuses)
+            self.refused_since = None
+        except StoreError as error:
+            if self.refused_since is None:
+                self.refused_since = time.monotonic()
+                self.display.say(f"{error}; waiting up to {PATIENCE_SECONDS:.0f} s")
+            elif time.monotonic() - self.refused_since > PATIENCE_SECONDS:
+                raise
+
+    def _over(self, statuses: Mapping[str, Status]) -> bool:
+        """Nothing runs that could be waited for, and nothing may be begun."""
+        for job in self.run.graph:
+            status = statuses[job.key]
+            if status.state in (State.READY, State.INTERRUPTED, State.FAILED) and not self.run.retries.given_up(job):
+                return False
+            if status.state.in_flight and not self.run.unseen(status):
+                return False
+        return True
+
+    def final(self, key: str, status: Status) -> Status:
+        """The status as the outcome says it: with the reason why a job is not begun again."""
+        reason = self.run.retries.given_up(self.run.graph[key])
+        if status.state in (State.READY, State.INTERRUPTED) and reason:
+            return Status(State.FAILED, reason, status.attempt)
+        if status.state is State.FAILED and reason not in status.reason:
+            return Status(State.FAILED, f"{status.reason}; {reason}", status.attempt)
+        if status.state is State.READY and self.run.problem:
+            return Status(State.READY, self.run.problem)
+        if status.state is State.MISSING and not self.stops:
+            return Status(State.BLOCKED, status.reason, status.attempt)
+        return status
+
+    def _changed(self, before: Mapping[str, Status], statuses: Mapping[str, Status]) -> list[Job]:
+        return [job for job in self.run.graph if statuses[job.key].state is not before[job.key].state]
+
+    def snapshot(self, statuses: Mapping[str, Status], changed: list[Job]) -> Snapshot:
+        running, remaining = [], {}
+        for job in self.run.order:
+            status = statuses[job.key]
+            if status.state in (State.DONE, State.DAMAGED):
+                continue
+            remaining[job.key] = self.run.seconds[job.key]
+            if status.state is State.RUNNING and status.attempt is not None:
+                progress = status.attempt.progress()
+                begun = status.attempt.claim.get("started", time.time())
+                left = forecasts.left_of_running(progress, begun, self.run.seconds[job.key])
+                remaining[job.key] = left
+                running.append(
+                    Running(
+                        job,
+                        progress["step"] if progress else 0,
+                        progress["total"] if progress else 0,
+                        left,
+                        status.attempt,
+                    )
+                )
+            elif status.state in (State.FAILED, State.BLOCKED):
+                del remaining[job.key]
+        left = forecasts.left_of_all(self.run.order, remaining, {item.job.key for item in running}, self.backend.slots)
+        return Snapshot(
+            statuses, running, [(job, statuses[job.key]) for job in changed], left, stopping=bool(self.stops)
+        )
+
+
+class _Listening:
+    """Ctrl-C goes to the driver meanwhile, if this is the main thread."""
+
+    def __init__(self, driver: Driver) -> None:
+        self.driver = driver
+        self.main = threading.current_thread() is threading.main_thread()
+        self.before: Any = None
+
+    def __enter__(self) -> None:
+        if self.main:
+            self.before = signal.signal(signal.SIGINT, self.driver.interrupt)
+
+    def __exit__(self, *error: object) -> None:
+        if self.main:
+            signal.signal(signal.SIGINT, self.before)
