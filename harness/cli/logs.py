@@ -1,4 +1,4 @@
-"""`run.py logs KEY`: the log of a job's newest attempt."""
+"""`run.py logs KEY`: the log of a job's newest attempt, and the steps that it has reported."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import argparse
 import sys
 import time
 from collections import deque
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
 
 from harness.cli.main import add_results
 from harness.cli.stored import open_store
@@ -31,20 +34,55 @@ def main(options: argparse.Namespace) -> int:
         raise SpecError(f"{record.name}: no attempt {number} (attempts: {', '.join(map(str, attempts))})")
     attempt = attempts[number]
     print(f"{record.kind} {record.name}, attempt {number}: {attempt.log}", file=sys.stderr)
-    if not attempt.log.exists():
+    steps = Steps(attempt.metrics)
+    following = options.follow
+    if not attempt.log.exists() and not following and not attempt.metrics.exists():
         print("nothing was printed yet" if not attempt.failure else str(attempt.failure), file=sys.stderr)
         return 0
-    with attempt.log.open(errors="replace") as log:
-        sys.stdout.writelines(deque(log, maxlen=options.n or None))
-        while options.follow and not (store.is_done(record) or attempt.failure):
-            new = log.read()
-            if not new:
-                time.sleep(0.5)
-            sys.stdout.write(new)
-            sys.stdout.flush()
-        if options.follow:
-            sys.stdout.write(log.read())
+    text, offset = "", 0
+    if attempt.log.exists():
+        with attempt.log.open(errors="replace") as log:
+            text, offset = "".join(deque(log, maxlen=options.n or None)), log.tell()
+    sys.stdout.write(text)
+    for line in deque(steps.new(), maxlen=options.n or None):
+        print(line)
+    while following:
+        sys.stdout.flush()
+        following = not (store.is_done(record) or attempt.failure)  # then once more, for what came last
+        if following:
+            time.sleep(0.5)
+        if attempt.log.exists():
+            with attempt.log.open(errors="replace") as log:
+                log.seek(offset)
+                sys.stdout.write(log.read())
+                offset = log.tell()
+        for line in steps.new():
+            print(line)
     if attempt.failure:
         where = f" [traceback {attempt.failure.traceback}]" if attempt.failure.traceback else ""
         print(f"failed ({attempt.failure.cause}): {attempt.failure}{where}", file=sys.stderr)
     return 0
+
+
+class Steps:
+    """The lines of metrics.jsonl as text, each once."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.offset = path, 0
+
+    def new(self) -> Iterator[str]:
+        """Those since the last call: step 40/125  loss 1.82  lr 0.0006  2.1 s/step"""
+        from harness.store.files import read_lines
+
+        lines, self.offset = read_lines(self.path, self.offset)
+        for line in lines:
+            yield told(line)
+
+
+def told(line: Mapping[str, Any]) -> str:
+    """One reported step, with whatever it has of loss, learning rate and pace."""
+    values = line["values"]
+    found = [f"{name} {values[name]:.3g}" for name in ("loss", "lr") if name in values]
+    if "seconds_per_step" in values:
+        found.append(f"{values['seconds_per_step']:.2g} s/step")
+    return "  ".join([f"step {line['step']}/{line['total']}", *found])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import json
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,18 +14,36 @@ from harness.cli.main import add_selection, plans
 from harness.cli.stored import finished, open_store, rebuilt, standing
 from harness.cli.words import columns, duration, plural
 from harness.jobs import Graph, Job
+from harness.spec.errors import SpecError
 
 if TYPE_CHECKING:
     from harness.plan import Plan
     from harness.store import Attempt, Status, Store
 
+WATCH_SECONDS = 2.0
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_selection(parser, files="*")
     parser.add_argument("--all", action="store_true", help="list every job, also those that are done or wait")
+    parser.add_argument("--watch", action="store_true", help="look again every two seconds, until Ctrl-C")
+    parser.add_argument("--json", action="store_true", help="every job, for programs")
 
 
 def main(options: argparse.Namespace) -> int:
+    if options.watch and options.json:
+        raise SpecError("--watch: is for a person, --json for a program; use one of them")
+    while options.watch:
+        if sys.stdout.isatty():
+            print("\x1b[2J\x1b[H", end="")
+        show(options)
+        sys.stdout.flush()
+        time.sleep(WATCH_SECONDS)
+    return show(options)
+
+
+def show(options: argparse.Namespace) -> int:
+    """One look."""
     from harness.plan import merged
 
     store = open_store(options.results, one_look=True)
@@ -31,8 +51,11 @@ def main(options: argparse.Namespace) -> int:
     jobs = merged(made) if made else Graph(rebuilt(store))
     statuses = standing(store, jobs)
     if not jobs:
-        print(f"{options.results}: no jobs yet")
+        print("[]" if options.json else f"{options.results}: no jobs yet")
         return 0
+    if options.json:
+        print(json.dumps([record(job, statuses[job.key]) for job in jobs], indent=1, ensure_ascii=False))
+        return code(Counter(str(statuses[job.key].state) for job in jobs))
     counts = Counter(str(statuses[job.key].state) for job in jobs)
     print(f"{plural(len(jobs), 'job')}: " + ", ".join(f"{n} {state}" for state, n in counts.most_common()))
     quiet = () if options.all else ("done", "missing", "ready", "not needed")
@@ -43,7 +66,29 @@ def main(options: argparse.Namespace) -> int:
         print(told)
     if advice := other_code(store, jobs, statuses):
         print(advice)
-    return 2 if counts["damaged"] else 1 if counts["failed"] else 0
+    return code(counts)
+
+
+def code(counts: Mapping[str, int]) -> int:
+    """The exit code: 2 when something is damaged, 1 when something failed."""
+    return 2 if counts.get("damaged") else 1 if counts.get("failed") else 0
+
+
+def record(job: Job, status: Status) -> dict[str, object]:
+    """A job for a program. step, total: of the attempt's last report, None before the first."""
+    attempt = status.attempt
+    last = attempt.progress() if attempt is not None else None
+    return {
+        "key": job.key,
+        "kind": job.kind,
+        "name": job.name,
+        "state": str(status.state),
+        "reason": status.reason,
+        "attempt": attempt.number if attempt is not None else None,
+        "step": last["step"] if last else None,
+        "total": last["total"] if last else None,
+        "log": str(attempt.log) if attempt is not None and attempt.log.exists() else None,
+    }
 
 
 def line(job: Job, status: Status) -> list[str]:
