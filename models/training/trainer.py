@@ -191,8 +191,17 @@ class StageTrainer(Trainer):
                 save_file(trainable(self.model), Path(output_dir) / WEIGHTS)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        super()._save_checkpoint(model, trial)
+        """The one before goes only once this one is on the disk. One that cannot be written to its end is removed: the half of
+        it would keep a full disk full."""
         folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+        try:
+            self._write_checkpoint(folder, model, trial)
+        except Exception:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+
+    def _write_checkpoint(self, folder: Path, model: nn.Module, trial: Any) -> None:
+        super()._save_checkpoint(model, trial)
         if self.order.world > 1:
             dist.barrier()
         if self.args.should_save:
