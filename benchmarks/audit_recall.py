@@ -44,10 +44,10 @@ class Outcome:
         return 1 - sum(len(f.missed) for f in self.kinds.values()) / sum(f.allowed for f in self.kinds.values())
 
 
-def simulate(papers: int, folder: Path, kinds: Sequence[str] = KINDS) -> Outcome:
-    """Each honest paper once as it is, and once with a mistake of each kind."""
+def simulate(papers: int, folder: Path, kinds: Sequence[str] = KINDS, first: int = 0) -> Outcome:
+    """Each honest paper once as it is, and once with a mistake of each kind. first: seed of the first paper."""
     outcome = Outcome(kinds={kind: Found() for kind in kinds})
-    for seed in range(papers):
+    for seed in range(first, first + papers):
         honest = Printer.honest(seed)
         plain = read(honest, folder / f"{seed}")
         outcome.papers[honest.way] += 1
@@ -85,10 +85,11 @@ def read(printer: Printer, folder: Path) -> Audit:
     return audit(read_paper([printer.write(folder)]))
 
 
-def section(papers: int = PAPERS) -> str:
+def section(seed: int, share: float = 1.0) -> str:
     """The section of statistics.md."""
+    papers = max(round(PAPERS * share), len(HONEST))
     with tempfile.TemporaryDirectory() as folder:
-        outcome = simulate(papers, Path(folder))
+        outcome = simulate(papers, Path(folder), first=seed * PAPERS)
     lines = [
         f"{papers} invented papers: 5 rows, 4 benchmarks of 2 or 3 parts (50 to 1169 questions), one row of differences, one claim;",
         "one or two decimals. Each is audited as it is, and with one mistake of each kind.",

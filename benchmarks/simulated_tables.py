@@ -12,6 +12,9 @@ from harness.spec.reported import Reported
 from harness.stats import Answers, Comparison, Prior, SeedNoise, compare, estimate, smallest_shown
 from harness.verdict import Outcome, judge
 
+Seed = int | Sequence[int]
+"""What NumPy's default_rng takes."""
+
 
 @dataclass(frozen=True)
 class World:
@@ -77,14 +80,14 @@ def tested(world: World, random: np.random.Generator, pairs: Sequence[tuple[int,
     return [compare(rows[i], rows[j], noise=SeedNoise.combined([(1, noise[i]), (-1, noise[j])])) for i, j in pairs]
 
 
-def size(world: World, repetitions: int, seed: int = 1) -> tuple[float, float]:
+def size(world: World, repetitions: int, seed: Seed = 1) -> tuple[float, float]:
     """(share of equal pairs told apart at p <= 0.05, share of intervals that hold the truth)."""
     random = np.random.default_rng(seed)
     found = [c for _ in range(repetitions) for c in tested(world, random, ((0, 1), (2, 4), (3, 5)))]
     return float(np.mean([c.p <= 0.05 for c in found])), float(np.mean([0 in c.interval for c in found]))
 
 
-def power(world: World, repetitions: int, seed: int = 2) -> tuple[float, float, dict[float, float]]:
+def power(world: World, repetitions: int, seed: Seed = 2) -> tuple[float, float, dict[float, float]]:
     """(difference that the report calls the smallest it would show, how often that is shown, by true points: how often)."""
     random = np.random.default_rng(seed)
     stated = float(np.median([smallest_shown(c.variance) for _ in range(50) for c in tested(world, random, ((0, 1),))]))
@@ -95,7 +98,7 @@ def power(world: World, repetitions: int, seed: int = 2) -> tuple[float, float, 
     return 100 * stated, rates.pop(100 * stated), rates
 
 
-def verdicts(world: World, repetitions: int, apart: float = 0.0, seed: int = 3, borrowed: bool = False) -> dict[Outcome, float]:
+def verdicts(world: World, repetitions: int, apart: float = 0.0, seed: Seed = 3, borrowed: bool = False) -> dict[Outcome, float]:
     """Outcome -> how often, of the first row against one run of a model that is `apart` points better in truth, on the same
     questions. borrowed: the first row has one seed, the others have what the world says."""
     random, found = np.random.default_rng(seed), dict.fromkeys(Outcome, 0)
@@ -122,8 +125,9 @@ def verdicts(world: World, repetitions: int, apart: float = 0.0, seed: int = 3, 
     return {outcome: count / repetitions for outcome, count in found.items() if count}
 
 
-def section(repetitions: int = 600) -> str:
+def section(seed: int, share: float = 1.0) -> str:
     """The section of statistics.md on tests."""
+    repetitions = max(round(600 * share), 10)
     lines = [
         "Tables of twelve rows that are equal in truth, 800 questions in pairs of an image, of which 10 % are answered anew by every",
         "run and 15 % differently by every row; standard deviation between seeds 2 points, typically. Size: how often p ≤ 0.05 for",
@@ -133,22 +137,42 @@ def section(repetitions: int = 600) -> str:
         "| Noise | seeds | size | 95 % interval holds the truth |",
         "| :--- | ---: | ---: | ---: |",
     ]
-    for noise in ("equal", "unequal", "very unequal", "two kinds"):
+    sizes = []
+    for kind, noise in enumerate(("equal", "unequal", "very unequal", "two kinds")):
         for seeds in (2, 3, 5):
-            wrong, held = size(World(noise, seeds=seeds), repetitions)
+            wrong, held = size(World(noise, seeds=seeds), repetitions, (seed, 1, kind, seeds))
+            sizes += [wrong] if noise != "two kinds" else []
             lines.append(f"| {noise} | {seeds} | {100 * wrong:.1f} % | {100 * held:.1f} % |")
-    lines += ["", "Power: how often a true difference is shown (p ≤ 0.05, one test), and the difference that the report calls the smallest", "it would have shown four times in five.", ""]
-    lines += ["| Noise | seeds | 2 points | 5 points | 10 points | smallest shown | shown in |", "| :--- | ---: | ---: | ---: | ---: | ---: | ---: |"]
-    for noise in ("equal", "unequal"):
+    error = 200 * (0.05 * 0.95 / (3 * repetitions)) ** 0.5
+    lines += ["", f"Two standard errors of a size of 5 % are {error:.1f} points here. {kept(sizes, 0.03, 0.06, 'sizes')}", ""]
+    lines += [
+        "Power: how often a true difference is shown (p ≤ 0.05, one test), and the difference that the report calls the smallest",
+        "it would have shown four times in five.",
+        "",
+        "| Noise | seeds | 2 points | 5 points | 10 points | smallest shown | shown in |",
+        "| :--- | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    shown = []
+    for kind, noise in enumerate(("equal", "unequal")):
         for seeds in (2, 3, 5):
-            stated, rate, rates = power(World(noise, seeds=seeds), max(repetitions // 2, 50))
+            stated, rate, rates = power(World(noise, seeds=seeds), max(repetitions // 2, 10), (seed, 2, kind, seeds))
             found = " | ".join(f"{100 * rates[points]:.0f} %" for points in (2.0, 5.0, 10.0))
             lines.append(f"| {noise} | {seeds} | {found} | {stated:.1f} points | {100 * rate:.0f} % |")
+            shown.append(rate)
+    lines += ["", f"The stated difference is shown in {100 * np.mean(shown):.0f} % of all these tables; it should be in 80 %."]
     return "\n".join(lines) + "\n"
 
 
-def verdict_section(repetitions: int = 1000) -> str:
+def kept(rates: Sequence[float], least: float, most: float, what: str) -> str:
+    """Whether every rate keeps its bar, as a sentence."""
+    inside = sum(least <= rate <= most for rate in rates)
+    bar = f"{100 * least:.0f} to {100 * most:.0f} %" if least else f"at most {100 * most:.0f} %"
+    return f"Bar ({bar}): kept by {inside} of {len(rates)} {what}, which lie between {100 * min(rates):.1f} and {100 * max(rates):.1f} %."
+
+
+def verdict_section(seed: int, share: float = 1.0) -> str:
     """The section of statistics.md on verdicts against a reported value."""
+    repetitions = max(round(1000 * share), 10)
     lines = [
         "A row of three seeds (or one, with the seed noise of eleven other rows) against one run of the same model, or of one that is",
         "6 points better, on the same questions; δ = 2. Turning: answers drawn anew by every run. Bars: consistent in at least 80 % for",
@@ -157,12 +181,14 @@ def verdict_section(repetitions: int = 1000) -> str:
         "| questions | turning | sd between runs besides | equal: consistent | equal: differs | equal, one seed: consistent | differs | 6 points apart: differs |",
         "| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
+    false = []
     for n in (300, 800, 1919):
-        for turning, sd in ((0.05, 0.0), (0.1, 0.0), (0.1, 0.5), (0.1, 2.0)):
-            world = World(n=n, turning=turning, sd=sd)
-            equal, one = verdicts(world, repetitions), verdicts(world, repetitions, borrowed=True)
-            apart = verdicts(world, max(repetitions // 4, 50), apart=6.0)
+        for number, (turning, sd) in enumerate(((0.05, 0.0), (0.1, 0.0), (0.1, 0.5), (0.1, 2.0))):
+            world, drawn = World(n=n, turning=turning, sd=sd), (seed, 3, n, number)
+            equal, one = verdicts(world, repetitions, seed=(*drawn, 0)), verdicts(world, repetitions, seed=(*drawn, 1), borrowed=True)
+            apart = verdicts(world, max(repetitions // 4, 10), apart=6.0, seed=(*drawn, 2))
             rates = [equal.get(Outcome.CONSISTENT, 0), equal.get(Outcome.DIFFERS, 0), one.get(Outcome.CONSISTENT, 0)]
             rates += [one.get(Outcome.DIFFERS, 0), apart.get(Outcome.DIFFERS, 0)]
+            false += [rates[1], rates[3]]
             lines.append(f"| {n} | {100 * turning:.0f} % | {sd:g} | " + " | ".join(f"{100 * rate:.1f} %" for rate in rates) + " |")
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, "", kept(false, 0, 0.05, "false rates of differs")]) + "\n"

@@ -32,7 +32,7 @@ def counts(paper: Paper) -> Iterator[Finding | None]:
             yield None if cell.table in said else _cuts(cell, found, cut[cell.table])
             said.add(cell.table)
         elif found.only == "truncation":
-            hint = f"or if {mean}" if (mean := _mean(found)) else ""
+            hint = f"or if {found.mean}" if found.mean else ""
             yield cell.finding("counts", Severity.CONDITIONAL, found.text + also, hint, "it was cut off, not rounded")
         elif found.only == TWICE:
             yield cell.finding("counts", Severity.REMARK, found.text + also)
@@ -59,7 +59,7 @@ def _impossible(cell: Printed, found: Granularity, also: str, parts: list[Printe
         text += f", but {written} = {float(mean):.{cell.value.decimals + 1}f}"
         return cell.finding("counts", severity(explained), text, condition=explained.condition)
     if found.runs:
-        return cell.finding("counts", Severity.CONDITIONAL, text, condition=_mean(found))
+        return cell.finding("counts", Severity.CONDITIONAL, text, condition=found.mean)
     if cell.sizes and not parts and printable(cell.number, len(cell.sizes) * lcm(*cell.sizes)):
         condition = f"it is the plain mean of its {len(cell.sizes)} parts, which are not printed"
         return cell.finding("counts", Severity.CONDITIONAL, text, condition=condition)
@@ -68,16 +68,6 @@ def _impossible(cell: Printed, found: Granularity, also: str, parts: list[Printe
         condition = f"it is a mean over {rounded[0]} runs, each rounded before averaging"
         return cell.finding("counts", Severity.CONDITIONAL, text, condition=condition)
     return cell.finding("counts", Severity.ERROR, text, "nor is it a mean over 2 to 5 runs")
-
-
-def _mean(found: Granularity) -> str:
-    """ "it is a mean over 2, 4 or 5 runs"; empty where no mean prints the number."""
-    if not found.runs:
-        return ""
-    *most, last = found.runs
-    if len(found.runs) > 2 and last - found.runs[0] == len(most):
-        return f"it is a mean over {found.runs[0]} to {last} runs"
-    return f"it is a mean over {', '.join(map(str, most))}{' or ' * bool(most)}{last} runs"
 
 
 def cut_off(paper: Paper) -> dict[str, tuple[int, int]]:

@@ -9,9 +9,10 @@ from harness.stats.intervals import Variance
 from harness.stats.seeds import SeedNoise
 
 POWER = 0.8
-FEW_SEEDS = 0.05
+FEW_SEEDS = 0.08
 """Added to the power aimed at where seed noise counts: its estimate varies from run to run, and without this the stated
-difference was shown 67 to 75 times in 100 with two or three seeds (`benchmarks/statistics.md` has what it is with it)."""
+difference was shown 67 to 75 times in 100 with two or three seeds, with .05 74 times on draws that it was not chosen on
+(`benchmarks/statistics.md` has what it is with it)."""
 
 
 def smallest_shown(

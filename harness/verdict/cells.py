@@ -9,7 +9,7 @@ from enum import StrEnum
 from harness.spec.reported import Reported
 from harness.stats import Estimate, Interval, SeedNoise
 from harness.stats.intervals import Variance, normal_quantile
-from harness.verdict.granularity import granularity
+from harness.verdict.granularity import MOST_RUNS, Granularity, granularity
 
 DELTA = 2.0
 """Points within which two values count as the same, unless a spec says otherwise."""
@@ -28,7 +28,7 @@ class Outcome(StrEnum):
     DIFFERS = "differs"
     CONSISTENT = "consistent"
     UNDETERMINED = "undetermined"
-    IMPOSSIBLE = "reported value impossible"
+    NOT_ONE_RUN = "reported value not from one run"
     NOT_REPORTED = "not reported"
     NOT_RUN = "not run"
     NOT_DEFINED = "not defined"
@@ -88,7 +88,7 @@ def judge(
     if reported_n and not reported.approximate:
         exact = granularity(reported.value, reported_n)
         if not exact.possible:
-            return Verdict(Outcome.IMPOSSIBLE, f"reported value impossible: {exact.text}")
+            return Verdict(Outcome.NOT_ONE_RUN, _not_one_run(exact))
     share = min(1.0, max(0.0, float(reported.value) / 100))
     difference = measured.mean - share
     slack = (APPROXIMATE_SLACK if reported.approximate else 0.5 * 10.0**-reported.decimals) / 100
@@ -121,6 +121,14 @@ def judge(
     if narrow > delta / 100:
         end = f"; not even equal values could be shown to lie within {delta:g} points{end}"
     return Verdict(Outcome.UNDETERMINED, f"undetermined: {shown}{end}", points, borrowed)
+
+
+def _not_one_run(exact: Granularity) -> str:
+    """Without an accusation: a table rarely says whether it prints means, and the parts that it might have averaged are unknown."""
+    honest = f"it would be right if {exact.mean}" if exact.mean else (
+        f"it is no mean over 2 to {MOST_RUNS} runs either; rounded runs or parts averaged afterwards could still give it"
+    )
+    return f"{Outcome.NOT_ONE_RUN}: {exact.text}; {honest}"
 
 
 def run_to_run(measured: Estimate, noise: SeedNoise | None = None) -> SeedNoise | None:

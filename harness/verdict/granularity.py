@@ -100,6 +100,16 @@ class Granularity:
         return tuple(runs for runs in range(2, MOST_RUNS + 1) if printable(self.value, runs * self.n))
 
     @property
+    def mean(self) -> str:
+        """ "it is a mean over 2, 4 or 5 runs"; empty where no mean prints the number."""
+        if not self.runs:
+            return ""
+        *most, last = self.runs
+        if len(self.runs) > 2 and last - self.runs[0] == len(most):
+            return f"it is a mean over {self.runs[0]} to {last} runs"
+        return f"it is a mean over {', '.join(map(str, most))}{' or ' * bool(most)}{last} runs"
+
+    @property
     def text(self) -> str:
         """The arithmetic, as a sentence."""
         if self.possible:

@@ -11,6 +11,7 @@ import pytest
 from benchmarks import evidence
 from benchmarks.audit_recall import PAPERS, simulate
 from benchmarks.printed_tables import COLUMNS, HONEST, Printer
+from benchmarks.simulated_tables import World, size
 from harness.audit import Basis, Severity, audit, read_paper
 from harness.audit.repeats import at_least
 from harness.cli.audit import spec_files
@@ -267,11 +268,22 @@ def test_a_section_of_the_statistics_is_written_again_and_the_others_stay(tmp_pa
     file = tmp_path / "statistics.md"
     monkeypatch.setattr(evidence, "SECTIONS", {"one": ("First", ""), "two": ("Second", "")})
     for figure in ("1.0", "2.0"):
-        monkeypatch.setattr(evidence, "section", lambda name, figure=figure: lambda: f"{name} {figure}")
-        evidence.write(["one", "two"] if figure == "1.0" else ["two"], file)
+        monkeypatch.setattr(evidence, "section", lambda name, figure=figure: lambda seed, share: f"{name} {figure} {seed}")
+        evidence.main([*(["one", "two"] if figure == "1.0" else ["two"]), "--seed", "5", "--to", str(file)])
     text = file.read_text()
-    assert "## First\n\none 1.0\n" in text and "## Second\n\ntwo 2.0\n" in text and text.count("begin") == 2
-    assert evidence.main(["three"]) == 2
+    assert "## First\n\none 1.0 5\n\nSeed 5.\n" in text and "## Second\n\ntwo 2.0 5\n" in text and text.count("begin") == 2
+
+
+@pytest.mark.parametrize("wrong", [["three"], ["--seed", "-1"], ["--share", "0"]])
+def test_a_wrong_word_to_the_statistics_is_one_line(wrong, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        evidence.main([*wrong, "--to", str(tmp_path / "statistics.md")])
+    assert "error:" in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
+def test_other_seeds_draw_other_tables():
+    world = World(rows=6, seeds=2, n=100)
+    assert len({size(world, 12, (seed, 1)) for seed in range(4)}) > 1 and size(world, 12, (7, 1)) == size(world, 12, (7, 1))
 
 
 def test_what_controls_repeat_is_as_the_paper_prints_it_and_no_second_witness(paper):

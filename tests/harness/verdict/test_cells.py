@@ -47,13 +47,20 @@ def test_the_same_questions_make_runs_that_agree_on_them_consistent():
     assert elsewhere.outcome is Outcome.UNDETERMINED and "on 300 questions here and 600 there" in elsewhere.text
 
 
-def test_a_value_that_no_count_gives_is_impossible_not_different():
+def test_a_value_that_no_count_gives_does_not_differ_and_is_called_wrong_only_under_a_condition():
     verdict = judge(measured(150), reported("70.9"), 300, proxy=False)
-    assert verdict.outcome is Outcome.IMPOSSIBLE and "212/300 = 70.667" in verdict.text
+    assert verdict.outcome is Outcome.NOT_ONE_RUN and "212/300 = 70.667" in verdict.text
+    assert "it would be right if it is a mean over 3 to 5 runs" in verdict.text and "impossible" not in verdict.text
 
 
-def test_an_approximate_value_is_not_called_impossible():
-    assert judge(measured(45), reported("~15"), 300, proxy=False).outcome is not Outcome.IMPOSSIBLE
+def test_a_value_that_no_mean_of_runs_gives_is_not_called_impossible_either():
+    verdict = judge(measured(5, 10), reported("51.37"), 10, proxy=False)
+    assert verdict.outcome is Outcome.NOT_ONE_RUN and "no mean over 2 to 5 runs" in verdict.text
+    assert "averaged afterwards could still give it" in verdict.text
+
+
+def test_an_approximate_value_is_judged_by_its_distance():
+    assert judge(measured(45), reported("~15"), 300, proxy=False).outcome is not Outcome.NOT_ONE_RUN
 
 
 @pytest.mark.parametrize("value", ["72.3", "1.0", "70.9"])
