@@ -148,9 +148,12 @@ def two_way_variance(values: np.ndarray, cluster_index: np.ndarray) -> Variance:
     return Variance(item, SeedNoise.own(list(by_seed)).times(1 / seeds), residual, clusters, seeds)
 
 
-def estimate(runs: Sequence[Answers] | Answers, level: float = 0.95, noise: SeedNoise | None = None) -> Estimate:
+def estimate(
+    runs: Sequence[Answers] | Answers, level: float = 0.95, noise: SeedNoise | None = None, *, share: bool = True
+) -> Estimate:
     """The mean over questions and seeds; one `Answers` per seed. noise: of one seed (`Prior.moderated`);
-    left out, what these seeds show by themselves.
+    left out, what these seeds show by themselves. share: whether the values are shares of right answers; of other numbers
+    (log-likelihoods) the interval is the t interval of a mean.
 
     The interval is Wilson's at the effective sample size p(1-p)/variance, shortened by (z/t)^2 for few clusters or seeds
     (Korn and Graubard 1998), and never longer than the number of questions.
@@ -159,6 +162,10 @@ def estimate(runs: Sequence[Answers] | Answers, level: float = 0.95, noise: Seed
     values, first = align(runs), runs[0]
     variance = two_way_variance(values, first.cluster_index).with_noise(noise)
     mean, n = float(values.mean()), len(first)
+    seed_sd = None if len(runs) == 1 else float(values.mean(axis=1).std(ddof=1))
+    if not share:
+        half = variance.quantile(level) * math.sqrt(variance.total)
+        return Estimate(mean, Interval(mean - half, mean + half, level), n, variance.clusters, len(runs), variance, seed_sd)
     spread = mean * (1 - mean)
     if spread == 0 or variance.total == 0:
         effective = float(variance.clusters)
@@ -166,5 +173,4 @@ def estimate(runs: Sequence[Answers] | Answers, level: float = 0.95, noise: Seed
         effective = min(spread / variance.total, n * len(runs))
     effective *= (normal_quantile(level) / variance.quantile(level)) ** 2
     interval = wilson(mean * effective, effective, level)
-    seed_sd = None if len(runs) == 1 else float(values.mean(axis=1).std(ddof=1))
     return Estimate(mean, interval, n, variance.clusters, len(runs), variance, seed_sd)

@@ -128,19 +128,23 @@ def compare(
     second: Sequence[Answers] | Answers,
     level: float = 0.95,
     noise: SeedNoise | None = None,
+    *,
+    share: bool = True,
 ) -> Comparison:
     """first minus second, paired by question, and by seed: give both the same seeds in the same order."""
     a = [first] if isinstance(first, Answers) else list(first)
     b = [second] if isinstance(second, Answers) else list(second)
-    return contrast([(1.0, a), (-1.0, b)], level, noise)
+    return contrast([(1.0, a), (-1.0, b)], level, noise, share=share)
 
 
 def contrast(
-    rows: Sequence[tuple[float, Sequence[Answers]]], level: float = 0.95, noise: SeedNoise | None = None
+    rows: Sequence[tuple[float, Sequence[Answers]]], level: float = 0.95, noise: SeedNoise | None = None, *, share: bool = True
 ) -> Comparison:
     """The weighted sum of several rows' means; weights sum to 0. Every row holds the same seeds in the same order.
 
     noise: variance between seeds of one seed's sum (`SeedNoise.combined`); left out, what these seeds show by themselves.
+    share: whether the values are shares of right answers, between which a difference lies within 1, and of which a sample that
+    holds no discordant question is no proof that there are none.
 
     One seed each: a cluster sign-flip test, about these trained models only. Several: a t-test on the two-way variance,
     about the recipes. Raises UnmatchedIds when the questions differ.
@@ -153,15 +157,16 @@ def contrast(
     combined = np.tensordot(np.array([weight for weight, _ in rows]), values, axes=1)
     n, difference = combined.shape[1], float(sum(weight * row.mean() for (weight, _), row in zip(rows, values)))
     variance = two_way_variance(combined, index).with_noise(noise)
-    # A sample without any discordant question is no proof that there are none: at least one gained and one lost.
-    variance = replace(variance, item=max(variance.item, 2.0 / (n * variance.clusters)))
+    if share:  # at least one question gained and one lost
+        variance = replace(variance, item=max(variance.item, 2.0 / (n * variance.clusters)))
     half = variance.quantile(level) * math.sqrt(variance.total)
-    interval = Interval(max(-1.0, difference - half), min(1.0, difference + half), level)
+    most = 1.0 if share else math.inf
+    interval = Interval(max(-most, difference - half), min(most, difference + half), level)
     gained, lost = int((combined > 0).sum()), int((combined < 0).sum())
     if seeds == 1:
         totals = np.bincount(index, weights=combined[0], minlength=variance.clusters)
         p, test = sign_flip(totals), "sign flip by cluster"
-        exact = mcnemar_exact(gained, lost) if len(rows) == 2 else None
+        exact = mcnemar_exact(gained, lost) if len(rows) == 2 and share else None
     else:
         p, test, exact = variance.p_value(difference), "t over seeds and clusters", None
     return Comparison(difference, interval, p, test, n, variance.clusters, seeds, gained, lost, variance, exact)

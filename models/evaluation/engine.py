@@ -16,6 +16,7 @@ from models.backbone import checkpoint as checkpoints
 from models.backbone.images import load_image_processor
 from models.backbone.tokens import ADDED, SpecialTokens, add_tokens
 from models.config import DecodeSpec, Images, TrainSpec
+from models.evaluation.likelihood import AnswerLetters, LetterTokens
 from models.evaluation.vision import FeatureCache, content_hash, encode, merged_grid, rgb, weights_digest
 from models.latent.decoding import Decoded, decode
 from models.latent.prefill import Prefill, read
@@ -52,6 +53,8 @@ class Answer:
     latent_steps: int
     truncated: bool | None
     new_tokens: int | None
+    letters: AnswerLetters | None = None
+    """How likely each option letter was at the answer position; None where it is not known."""
 
 
 class Engine:
@@ -99,6 +102,7 @@ class Engine:
         self._unnamed = set(self.tokenizer.convert_tokens_to_ids(list(ADDED))) if self.plain else set()
         """Ids that its own tokenizer has no text for."""
         self.tokens = SpecialTokens.of(self.tokenizer)
+        self.letters = LetterTokens(self.tokenizer)
         self.eos = {"all": _end_tokens(self.model, self.tokenizer), "tokenizer": {self.tokenizer.eos_token_id}}
         self.features = FeatureCache(feature_cache_bytes)
         if features is not None:
@@ -213,6 +217,7 @@ class Engine:
             keep_latents=spec.latents == "own",
             own=own,
             leave_late=leave_late,
+            keep_logits=self.letters,
         )
         if spec.latents == "own":
             self.own |= {(question, spec): answer for question, answer in zip(questions, decoded, strict=True) if answer}
@@ -249,12 +254,15 @@ class Engine:
     def _answer_of(self, decoded: Decoded, spec: DecodeSpec) -> Answer:
         unnamed = self._unnamed if spec.start == "emitted" else set()
         spoken = [token for token in decoded.token_ids if token not in unnamed]
+        pieces = ["" if token in unnamed else self.tokenizer.decode([token]) for token in decoded.token_ids]
+        special = [token in self.letters.special for token in decoded.token_ids]
         return Answer(
             response=self.tokenizer.decode(spoken, skip_special_tokens=False),
             latent_started=decoded.latent_started,
             latent_steps=decoded.latent_steps,
             truncated=decoded.truncated,
             new_tokens=len(decoded.token_ids) - decoded.latent_steps,
+            letters=None if decoded.kept is None else self.letters.at(decoded.kept, decoded.kept_at, pieces, special),
         )
 
     def _expanded(self, ids: list[int], grids: list[tuple[int, int]]) -> list[int]:

@@ -45,7 +45,7 @@ LONGEST_OBJECT = 10_000
 _BLOCK = re.compile(r"<answer>(.*?)</answer>", re.DOTALL | re.IGNORECASE)
 _OPENED = re.compile(r"<answer>", re.IGNORECASE)
 _SPECIAL = re.compile(r"<\|[^|<>]*\|>")
-_THOUGHT = re.compile(r"^.*</think(?:ing)?>|<think(?:ing)?>.*$", re.DOTALL | re.IGNORECASE)
+_THOUGHT_BEGIN, _THOUGHT_END = (re.compile(tag, re.IGNORECASE) for tag in (r"<think(?:ing)?>", r"</think(?:ing)?>"))
 _TAG = re.compile(r"</?(?:[a-z]|[A-Za-z]{2,}[\w-]*)(?:\s[^<>]{0,80})?/?>|\[/?(?i:answer|ans|inst)\]")
 _STRUCK = re.compile(r"~~.*?~~|\x1b\[[0-9;]*[A-Za-z]")
 _EMPHASIS = re.compile(r"(?<!\w)_{1,3}([^_\s]+)_{1,3}(?!\w)")
@@ -105,12 +105,21 @@ def read_strict(response: str, options: int | Sequence[str] = 5) -> str | None:
     return letter if letter is not None and letter in string.ascii_uppercase[:count] else None
 
 
+def place_to_read(response: str) -> tuple[int, int]:
+    """Start and end of what the strict reading reads."""
+    if blocks := list(_BLOCK.finditer(response)):
+        return blocks[-1].span(1)
+    if opened := list(_OPENED.finditer(response)):
+        return opened[-1].end(), len(response)
+    ended = list(_THOUGHT_END.finditer(response))
+    start = ended[-1].end() if ended else 0
+    begun = _THOUGHT_BEGIN.search(response, start)
+    return start, begun.start() if begun else len(response)
+
+
 def _text_to_read(response: str) -> str:
-    text = last_answer(response)
-    if text is None:
-        opened = list(_OPENED.finditer(response))
-        text = response[opened[-1].end() :] if opened else _THOUGHT.sub(" ", response)
-    return _plain(text)
+    start, end = place_to_read(response)
+    return _plain(response[start:end])
 
 
 def _plain(text: str) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
+from models.evaluation.likelihood import of_right
 from models.evaluation.scores import Row
 from models.evaluation.tasks.paper import Reading
 
@@ -80,7 +81,10 @@ def rows_of(
         }
         if record:
             row |= {"prediction_release": record["prediction_release"], "correct_release": record["correct_release"]}
-        rows.append(row | asdict(answers[task, doc_id]))
+        said = answers[task, doc_id]
+        options = len(reading.options(docs[doc_id]))
+        row |= {name: value for name, value in asdict(said).items() if name != "letters"}
+        rows.append(row | of_right(said.letters, row["target"], options))
     return rows
 
 

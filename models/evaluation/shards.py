@@ -89,6 +89,9 @@ def lines_of(answers: Mapping[Key, Answer]) -> str:
 def answers_in(lines: str) -> dict[Key, Answer]:
     """What `lines_of` wrote."""
     from models.evaluation.engine import Answer
+    from models.evaluation.likelihood import AnswerLetters
 
     rows = [json.loads(line) for line in lines.split("\n") if line]
-    return {(row.pop("task"), row.pop("doc_id")): Answer(**row) for row in rows}
+    return {
+        (row.pop("task"), row.pop("doc_id")): Answer(**row | {"letters": AnswerLetters.read(row.get("letters"))}) for row in rows
+    }

@@ -43,6 +43,10 @@ class Decoded:
     """[steps, D]: what was fed, with keep_latents."""
     hidden: Tensor | None = None
     """[steps, D]: the model's own state before each latent step (at slot i - 1), with keep_latents."""
+    kept: Tensor | None = None
+    """[n, W]: what `keep_logits` made of the logits behind each token that the model was asked for."""
+    kept_at: tuple[int, ...] = ()
+    """[n]: the places of these tokens in token_ids; latent steps and a forced `<|lvr_start|>` are none of them."""
 
 
 @dataclass(eq=False)
@@ -77,6 +81,8 @@ class _Row:
         self.done = self.truncated = False
         self.latents: list[Tensor] = []
         self.states: list[Tensor] = []
+        self.kept: list[Tensor] = []
+        self.kept_at: list[int] = []
 
 
 def decode(
@@ -93,6 +99,7 @@ def decode(
     groups: Sequence[int] | None = None,
     own: Sequence[Decoded] | None = None,
     leave_late: bool = False,
+    keep_logits: Callable[[Tensor], Tensor] | None = None,
 ) -> list[Decoded | None]:
     """Greedy answers to `prompts`, in order.
 
@@ -112,12 +119,13 @@ def decode(
     several batches can be decoded together: a loop up to max_new_tokens costs as much for one row as for many. Not with
     `shuffled`.
     generator (CPU): of the noise and the derangement. on_step sees every forward of the last pass. prefill: of these
-    prompts, from `read`, where they are decoded more than once.
+    prompts, from `read`, where they are decoded more than once. keep_logits: [k, V] -> [k, W], called with the model's logits
+    of every token it is asked for, before penalties and forbidden tokens; `Decoded.kept` holds what it returns.
     """
     if not prompts:
         return []
     _check(model, prompts, spec)
-    options = {"tokens": tokens, "eos": eos, "on_step": on_step}
+    options = {"tokens": tokens, "eos": eos, "on_step": on_step, "keep_logits": keep_logits}
     with torch.inference_mode():
         if prefill is None:
             prefill = read(model, prompts, spec.start == "forced", tokens)
@@ -188,6 +196,7 @@ class _Decoder:
     prefill: Prefill
     on_step: Callable[[Step], None] | None = None
     leave_late: bool = False
+    keep_logits: Callable[[Tensor], Tensor] | None = None
     rows: list[_Row] = field(default_factory=list)
     seen: Tensor | None = None
     """[r, V] bool: ids of prompt and answer, where they are penalised."""
@@ -236,9 +245,14 @@ class _Decoder:
         latent = [at for at, row in enumerate(self.rows) if not row.done and row.left]
         speaking = [at for at, row in enumerate(self.rows) if not row.done and not row.left]
         if latent and self.seen is not None and self.spec.penalise_picked:
-            self._see(latent, self._pick(hidden, latent))
+            self._see(latent, self._pick(self.model.lm_head(hidden[latent]), latent))
         if speaking:
-            picked = self._pick(hidden, speaking).tolist()
+            logits = self.model.lm_head(hidden[speaking])
+            if self.keep_logits is not None:
+                for at, kept in zip(speaking, self.keep_logits(logits)):
+                    self.rows[at].kept.append(kept)
+                    self.rows[at].kept_at.append(len(self.rows[at].ids))
+            picked = self._pick(logits, speaking).tolist()
             for at, token in zip(speaking, picked):
                 self._emit(self.rows[at], self.tokens.lvr_end if self.rows[at].closing else token)
             self._see(speaking, torch.tensor([self.rows[at].ids[-1] for at in speaking]))
@@ -256,9 +270,8 @@ class _Decoder:
                 self._take(row, fed[at], states[at])
         return None if all(row.done for row in self.rows) else inputs
 
-    def _pick(self, hidden: Tensor, rows: list[int]) -> Tensor:
-        """The likeliest id [k] of each of these rows; lvr_start is none where it may not come."""
-        logits = self.model.lm_head(hidden[rows])
+    def _pick(self, logits: Tensor, rows: list[int]) -> Tensor:
+        """The likeliest id [k] of each of these rows by its logits [k, V]; lvr_start is none where it may not come."""
         if self.spec.start == "never":
             logits[:, self.tokens.lvr_start] = -torch.inf
         if self.seen is not None:
@@ -322,4 +335,6 @@ class _Decoder:
             row.truncated,
             torch.stack(row.latents) if kept else None,
             torch.stack(row.states) if kept else None,
+            torch.stack(row.kept).cpu() if row.kept else None,
+            tuple(row.kept_at),
         )

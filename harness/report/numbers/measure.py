@@ -47,10 +47,20 @@ class Measured:
             whole = pd.Series(correct).groupby(pd.Index(clusters), sort=False).min()
             return Answers(tuple(whole.index), tuple(whole.index), whole.to_numpy(dtype=float))
         if score.aggregate == "mean":
-            groups = frame["groups"].map(lambda g: g.get(score.over)).astype(object)
-            sizes = groups.map(groups.value_counts()).to_numpy(dtype=float)
-            correct = correct * len(frame) / (groups.nunique() * sizes)
+            correct = correct * _weights(frame, score)
         return Answers(ids, clusters, correct)
+
+    def likelihoods(self, score: Score) -> Answers:
+        """Log-likelihood (nats, over the options) of the right letter to each question that a score counts, weighted as its mean
+        weights them. Raises Unmeasured where they were not stored."""
+        frame = select(self.frame, score, self.evaluation.job.key12)
+        if "loglik" not in frame:
+            reason = self.result.get("likelihoods") or "it was made before log-likelihoods were stored"
+            raise Unmeasured("not measured", f"{self.evaluation.job.name}: {reason}")
+        values = frame["loglik"].to_numpy(dtype=float)
+        if score.aggregate == "mean":
+            values = values * _weights(frame, score)
+        return Answers(tuple(frame["id"]), tuple(frame["cluster"]), values)
 
     def rates(self, score: Score) -> Rates:
         """Of the questions that the score counts."""
@@ -66,6 +76,13 @@ class Measured:
         return Rates(mean("latent_started"), mean("truncated"), mean("unparsed"), steps)
 
 
+def _weights(frame: pd.DataFrame, score: Score) -> np.ndarray:
+    """[n], of mean 1: the groups of a `mean` score weigh alike, however many questions each has."""
+    groups = frame["groups"].map(lambda g: g.get(score.over)).astype(object)
+    sizes = groups.map(groups.value_counts()).to_numpy(dtype=float)
+    return len(frame) / (groups.nunique() * sizes)
+
+
 def select(frame: pd.DataFrame, score: Score, job: str) -> pd.DataFrame:
     """The rows that a score counts. Raises Unmeasured when there is none: a silent 0 of 0 would be a wrong score."""
     samples = ({"task": name, "groups": groups} for (name, _), groups in zip(frame["id"], frame["groups"]))
@@ -75,7 +92,7 @@ def select(frame: pd.DataFrame, score: Score, job: str) -> pd.DataFrame:
     return frame[keep]
 
 
-_MEANS: dict[tuple[str, str, str, str], float | None] = {}
+_MEANS: dict[tuple[str, ...], float | None] = {}
 
 
 @dataclass
@@ -98,15 +115,17 @@ class Reader:
             raise found
         return found
 
-    def mean(self, evaluation: Evaluation, benchmark: Benchmark, score: str, extract: str) -> float | None:
+    def mean(self, evaluation: Evaluation, benchmark: Benchmark, score: str, extract: str, metric: str = "accuracy") -> float | None:
         """Of a score's values; None where the run has none that can be trusted. Remembered for the next report of the command,
         since what is done never changes."""
-        name = (str(self.store.root), evaluation.job.key, repr(benchmark.scores[score]), extract)
+        name = (str(self.store.root), evaluation.job.key, repr(benchmark.scores[score]), extract, metric)
         if name not in _MEANS:
             try:
                 one = self._read(evaluation)  # kept by its mean alone: a store holds more runs than a report shows
                 check_aggregate(one, benchmark, score)
-                _MEANS[name] = float(one.answers(benchmark.scores[score], extract).values.mean())
+                asked = benchmark.scores[score]
+                found = one.answers(asked, extract) if metric == "accuracy" else one.likelihoods(asked)
+                _MEANS[name] = float(found.values.mean())
             except Unmeasured:
                 _MEANS[name] = None
         return _MEANS[name]
@@ -151,7 +170,7 @@ class Reader:
         return job, "a parent failed"
 
 
-NUMBERS = ("correct", "correct_release", "latent_started", "latent_steps", "truncated")
+NUMBERS = ("correct", "correct_release", "latent_started", "latent_steps", "truncated", "loglik", "loglik_vocabulary", "letter_written")
 
 
 def read_rows(path: Path) -> pd.DataFrame:
@@ -175,6 +194,7 @@ def read_rows(path: Path) -> pd.DataFrame:
         "cluster": pd.Series([(row["task"], row["cluster"]) for row in rows], dtype=object),
         "groups": pd.Series([row.get("groups") or {} for row in rows], dtype=object),
         "unparsed": np.array([row.get("prediction") is None for row in rows], dtype=float),
+        "loglik_bound": np.array([bool(row.get("loglik_bound")) for row in rows], dtype=float),
     }
     for name in NUMBERS:
         if all(row.get(name) is not None for row in rows):

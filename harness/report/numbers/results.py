@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 from harness.jobs import Job
 from harness.kinds import kind_of
@@ -23,6 +24,7 @@ from harness.store import Store
 from models.config import ExternalMirror
 
 BASE = "Base model"
+Metric = Literal["accuracy", "likelihood"]
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,8 @@ class Results:
     store: Store
     out_dir: Path
     links: Mapping[str, str] = field(default_factory=dict)
+    metric: Metric = "accuracy"
+    """What is compared: the share of right answers, or the mean log-likelihood (nats) of the right letter (`likelihoods`)."""
     _found: dict[tuple[str, str, str, str], Found | Unmeasured] = field(default_factory=dict)
     _estimates: dict[tuple[str, str, str, str], Estimate] = field(default_factory=dict)
     _noise: dict[tuple[str, str, str, str], ColumnNoise | None] = field(default_factory=dict)
@@ -89,6 +93,13 @@ class Results:
     @cached_property
     def reader(self) -> Reader:
         return Reader(self.store)
+
+    @cached_property
+    def likelihoods(self) -> Results:
+        """The same rows by the other metric, from the same files."""
+        other = Results(self.study, self.store, self.out_dir, self.links, "likelihood")
+        other.__dict__ |= {"reader": self.reader, "trainings": self.trainings}
+        return other
 
     @cached_property
     def columns(self) -> dict[str, Column]:
@@ -102,6 +113,10 @@ class Results:
     def trainings(self) -> Trainings:
         """All of the store's, whichever table asked for them."""
         return Trainings.stored(self.store)
+
+    @property
+    def _share(self) -> bool:
+        return self.metric == "accuracy"
 
     def score(self, column: str) -> Score:
         spec = self.columns[column]
@@ -159,7 +174,8 @@ class Results:
             try:
                 one = self.reader.read(evaluation)
                 check_aggregate(one, benchmark, spec.score)
-                by_seed[evaluation.seed] = one.answers(score, arm.extract if arm else "strict")
+                extract = arm.extract if arm else "strict"
+                by_seed[evaluation.seed] = one.answers(score, extract) if self._share else one.likelihoods(score)
                 measured.append(one)
             except Unmeasured as problem:
                 problems.append((evaluation.seed, problem))
@@ -173,7 +189,7 @@ class Results:
         if name not in self._estimates:
             try:
                 runs = self.found(*name).runs
-                self._estimates[name] = estimate(runs, noise=self.seed_noise(*name))
+                self._estimates[name] = estimate(runs, noise=self.seed_noise(*name), share=self._share)
             except Unmeasured:
                 return None
         return self._estimates[name]
@@ -195,7 +211,7 @@ class Results:
             except Unmeasured:
                 return None
             left, right = common_seeds([a, b])
-            self._pairs[name] = compare(left, right, noise=self.difference_noise(*name))
+            self._pairs[name] = compare(left, right, noise=self.difference_noise(*name), share=self._share)
         return self._pairs[name]
 
     def contrast(self, weights: Mapping[str, float], column: str, protocol: Protocol = "paper") -> Comparison | None:
@@ -216,7 +232,7 @@ class Results:
         if column_noise is not None and trained and not shared:
             parts = [(weights[row], column_noise.row(run.recipe)) for row, run in zip(weights, recipes) if run is not None]
             noise = SeedNoise.combined([(weight, one) for weight, one in parts if one is not None])
-        return contrast([(weight, runs[row]) for row, weight in weights.items()], noise=noise)
+        return contrast([(weight, runs[row]) for row, weight in weights.items()], noise=noise, share=self._share)
 
     def run(self, row: str, column: str, protocol: Protocol, latents: str) -> Run | None:
         """What the row's evaluation is, but for its seed. None for a model that is not trained here."""
@@ -236,13 +252,13 @@ class Results:
             runs = self.trainings.runs.get(run.column, ())
 
             def mean(one: Run) -> float | None:
-                return self.reader.mean(Evaluation(one.job, one.seed, protocol, latents), benchmark, spec.score, extract)
+                return self.reader.mean(Evaluation(one.job, one.seed, protocol, latents), benchmark, spec.score, extract, self.metric)
 
             try:
                 n = len(self.found(row, column, protocol, latents).runs[0])
             except Unmeasured:
                 n = score.n
-            self._noise[name] = ColumnNoise.read(runs, latents, mean, 1 / n)
+            self._noise[name] = ColumnNoise.read(runs, latents, mean, 1 / n if self._share else 0.0)
         return self._noise[name]
 
     def seed_spread(self, column: str, protocol: Protocol = "paper") -> dict[str, float]:

@@ -14,6 +14,7 @@ from harness.report.sections.claims import claim_table
 from harness.report.sections.conclusion import answers, conclusion
 from harness.report.sections.formats import kind_tables, readable_table
 from harness.report.sections.headline import headline
+from harness.report.sections.likelihood import likelihood_pairs, likelihood_table
 from harness.report.sections.mechanism import latent_table, probe_details, probe_table
 from harness.report.sections.pairs import declared_table, exploratory_table
 from harness.report.sections.provenance import assumed, job_table, overridden, provenance, same_runs, scale_table
@@ -55,6 +56,14 @@ def build(study: Study, store: Store, out_dir: Path, tracking: Tracking | None =
             tables=present(latent_table(results), probe_table(results), answer_table(results)),
             folded=True,
             name="mechanism",
+        ),
+        Section(
+            "Log-likelihood of the right letter",
+            tables=present(
+                likelihood_table(results, study.experiment.protocol), likelihood_pairs(results, study.experiment.protocol)
+            ),
+            folded=True,
+            name="likelihood",
         ),
         Section(
             "Format and kinds of question",

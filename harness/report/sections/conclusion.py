@@ -6,6 +6,7 @@ from harness.report.numbers.families import base_row, declared, reach
 from harness.report.numbers.results import Results
 from harness.report.sections.claims import claims
 from harness.report.sections.headline import audit_line, collapse_line, latent_summary, size
+from harness.report.sections.likelihood import likelihood_answer
 from harness.report.sections.types import Cell, Column, Row, Table
 from harness.report.sections.words import MINUS, count, difference, listed, percent, share
 from harness.verdict import Holds
@@ -73,6 +74,7 @@ def answers(results: Results) -> Table | None:
         **claim_answers(results),
         "Did training teach?": taught(results),
         "Ability or format?": form(results),
+        "What do likelihoods add?": likelihood_answer(results),
         "Are latents used?": latent_summary(results),
         "Do latents differ between inputs?": collapse(results),
         "Room?": room(results),

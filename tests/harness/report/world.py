@@ -95,6 +95,9 @@ def samples(job: Job, n: int) -> list[dict]:
                 "new_tokens": 9,
             }
         )
+        if job.payload.get("system") is None:
+            rows[-1] |= {"loglik": -0.4 - 1.2 * (not right) - 0.01 * (i * 7 % 10), "letter_written": not unparsed}
+            rows[-1]["loglik_vocabulary"] = rows[-1]["loglik"] - 0.05
         if not stock:
             rows[-1] |= {"prediction_release": "A" if right else "B", "correct_release": right}
     return rows

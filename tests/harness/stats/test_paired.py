@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import stats
 
-from harness.stats import Answers, Family, UnmatchedIds, compare, contrast, holm, mcnemar_exact, sign_flip
+from harness.stats import Answers, Family, UnmatchedIds, compare, contrast, estimate, holm, mcnemar_exact, sign_flip
 from tests.harness.stats.simulate import study
 
 
@@ -146,3 +147,16 @@ def test_a_family_of_true_null_hypotheses_is_rejected_together_one_time_in_twent
         pairs = [compare(rows[i], rows[j]).p for i in range(4) for j in range(i)]
         wrong += min(holm(pairs)) <= 0.05
     assert wrong / 1500 <= 0.065
+
+
+def test_numbers_that_are_no_shares_have_the_paired_t_interval_and_no_bound_at_one():
+    random = np.random.default_rng(0)
+    first, second = (Answers(tuple(range(60)), tuple(range(60)), random.normal(mean, 1, 60)) for mean in (3.0, -3.0))
+    found = compare(first, second, share=False)
+    difference = first.values - second.values
+    half = stats.t.ppf(0.975, 59) * difference.std(ddof=1) / 60**0.5
+    assert found.difference == pytest.approx(difference.mean()) and found.difference > 1
+    assert (found.interval.low, found.interval.high) == pytest.approx((difference.mean() - half, difference.mean() + half))
+    assert found.p_mcnemar is None and found.p < 0.001
+    alone = estimate(first, share=False)
+    assert alone.interval.half_width == pytest.approx(stats.t.ppf(0.975, 59) * first.values.std(ddof=1) / 60**0.5)
