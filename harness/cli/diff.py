@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from harness.cli.words import columns
@@ -12,6 +13,8 @@ from harness.spec.files import load_experiment, load_profile, load_recipe
 from harness.spec.recipe import OPTIONS, STAGES
 from harness.spec.resolve import Value, base, resolve
 
+ABSENT = "–"
+_LOSS_OR_LENGTH = re.compile(r"\.(lambda\w*|steps|lr|teacher|slot_fill)$")
 Side = tuple[str, Mapping[str, Value]]
 """A name and the options."""
 
@@ -20,6 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     text = "a recipe (name or file), or a row as FILE:ROW, as in experiments/table3c.yaml:Joint"
     parser.add_argument("a", metavar="A", help=text)
     parser.add_argument("b", metavar="B", help="the same; a row of A's file may be written as :ROW")
+    parser.add_argument("--all", action="store_true", help="every option of stages that only one side has, not its losses and length alone")
     parser.add_argument("--profile", metavar="P", help="under this profile (default: the paper's own scale)")
 
 
@@ -27,7 +31,7 @@ def main(options: argparse.Namespace) -> int:
     file = options.a.partition(".yaml:")[0] + ".yaml" if ".yaml:" in options.a else ""
     second = file + options.b if options.b.startswith(":") else options.b
     left, right = side(options.a, options.profile), side(second, options.profile)
-    print(difference(left, right))
+    print(difference(left, right, everything=options.all))
     return 0
 
 
@@ -52,9 +56,9 @@ def side(text: str, profile: str | None) -> Side:
     return found[0], {"stages": Value(list(stages), "row", experiment.where("rows", index)), **kept}
 
 
-def difference(left: Side, right: Side) -> str:
-    """One line for each option that differs; one that differs alike in every stage is named once. Of rows with other
-    stages, only what both have is compared: `stages` says the rest."""
+def difference(left: Side, right: Side, *, everything: bool = False) -> str:
+    """One line for each option that differs; one that differs alike in every stage is named once. A stage that only one side
+    has is shown with its losses and its length against a dash. everything: with all that is set in it."""
     from harness.cli.explain import text
 
     (a, ours), (b, theirs) = left, right
@@ -75,14 +79,29 @@ def difference(left: Side, right: Side) -> str:
                 if n == everywhere[0] or n not in everywhere
             }
             pairs[option] = same
+    alone = {name: (_shown(value, text), ABSENT) for name, value in lone(ours, theirs)}
+    alone |= {name: (ABSENT, _shown(value, text)) for name, value in lone(theirs, ours)}
+    shown = {name: pair for name, pair in alone.items() if everything or _LOSS_OR_LENGTH.search(name)}
+    pairs |= shown
     if not pairs:
         return f"{a} and {b} do not differ"
     table = columns([("", a, b), *((name, *values) for name, values in pairs.items())])
     marked = any(cell.endswith("*") for values in pairs.values() for cell in values)
-    return table + ("\n  * assumed: the source is silent, the value is ours" if marked else "")
+    rest = len(alone) - len(shown)
+    more = f"\n  and {rest} more options of stages that only one side has: --all" if rest else ""
+    return table + more + ("\n  * assumed: the source is silent, the value is ours" if marked else "")
+
+
+def lone(ours: Mapping[str, Value], theirs: Mapping[str, Value]) -> Iterator[tuple[str, Value]]:
+    """What is set in the stages that only our side has."""
+    sections = {name.partition(".")[0] for name in theirs}
+    for name, value in ours.items():
+        section = name.partition(".")[0]
+        if section in STAGES and section not in sections and value.value is not None:
+            yield name, value
 
 
 def _shown(value: Value | None, text: object) -> str:
     if value is None:
-        return "–"
+        return ABSENT
     return text(value.value) + ("*" if value.assumed and value.origin == "recipe" else "")  # type: ignore[operator]

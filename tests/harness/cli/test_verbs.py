@@ -207,10 +207,21 @@ def test_recipes_differ_in_a_few_lines(capsys):
 def test_rows_differ_in_what_they_say(capsys):
     table = EXPERIMENTS / "table3c.yaml"
     said = run(capsys, "diff", f"{table}:Stage 2 Only", ":Two-stage")
-    assert [line.split() for line in said.splitlines()[1:]] == [
+    assert [line.split() for line in said.splitlines()[1:]][:2] == [
         ["stages", "[stage2]", "[stage1,", "stage2]"],
         ["stage2.teacher", "random", "stage1"],
     ]
+
+
+def test_a_stage_that_only_one_side_has_is_shown_with_its_losses_and_length(capsys):
+    rows = [f"{EXPERIMENTS / 'table3c.yaml'}:Joint", ":Two-stage"]
+    said = {line.split()[0]: line.split()[1:] for line in run(capsys, "diff", *rows).splitlines()[1:]}
+    assert said["joint.lambda_dac"] == ["0.1", "–"] and said["stage1.steps"] == ["–", "2500"]
+    assert "joint.p" not in said
+    assert "joint.p " in run(capsys, "diff", *rows, "--all")
+
+
+def test_a_recipe_does_not_differ_from_itself(capsys):
     assert "do not differ" in run(capsys, "diff", "vreflection", "vreflection")
 
 
