@@ -6,7 +6,7 @@ import argparse
 from collections import defaultdict
 
 from harness.cli.main import add_selection, plans
-from harness.cli.stored import open_store, rebuilt
+from harness.cli.stored import open_store
 from harness.cli.words import columns, duration, plural
 
 
@@ -19,13 +19,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(options: argparse.Namespace) -> int:
     from harness.jobs import Known
     from harness.plan import merged
+    from harness.store.jobs import stored_jobs
     from harness.store.unneeded import delete, unneeded
 
     made = []
     for profile in dict.fromkeys([options.profile, *options.also]):
         made += plans(argparse.Namespace(**{**vars(options), "profile": profile}))
     store = open_store(options.results)
-    found = unneeded(store, (job for job in rebuilt(store) if not isinstance(job, Known)), merged(made))
+    found = unneeded(store, (job for job in stored_jobs(store) if not isinstance(job, Known)), merged(made))
     if not found:
         print(f"{options.results}: everything in it is needed")
         return 0

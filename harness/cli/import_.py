@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from harness.cli.main import add_results
-from harness.cli.stored import open_store, rebuilt
+from harness.cli.stored import open_store
 from harness.cli.words import listed, plural
 
 
@@ -17,7 +17,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(options: argparse.Namespace) -> int:
-    from harness.store import Damaged, Store, bundle
+    from harness.jobs import Known
+    from harness.store import Damaged, Store, StoreError, bundle
+    from harness.store.jobs import stored_jobs
 
     store = open_store(options.results)
     store.ensure_writable()
@@ -27,8 +29,13 @@ def main(options: argparse.Namespace) -> int:
             if damage:
                 raise Damaged(f"{options.bundle}: {record.kind}/{record.name}: {damage}; nothing was imported")
             records.append(record)
-        jobs = zip(rebuilt(Store(folder / "store"), records), records, strict=True)
-        taken = bundle.take(folder, jobs, store, options.bundle.name)
+        jobs = stored_jobs(Store(folder / "store"), records)
+        for job in jobs:
+            if isinstance(job, Known):
+                raise StoreError(
+                    f"{options.bundle}: {job.kind} {job.name} is of another version of this program; nothing was imported"
+                )
+        taken = bundle.take(folder, zip(jobs, records, strict=True), store, options.bundle.name)
     print(f"{plural(len(taken.new), 'job')} imported, {len(taken.known)} known already")
     if taken.other:
         print(f"kept this store's own, which differ or are in hand: {listed(taken.other)}", file=sys.stderr)

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from harness.cli.main import add_results
-from harness.cli.stored import damage, open_store, rebuilt, selected
+from harness.cli.stored import damage, open_store, selected
 from harness.cli.words import plural
-from harness.jobs import Job
+from harness.jobs import Job, Known
 from harness.spec.errors import SpecError
 
 
@@ -28,14 +28,19 @@ def main(options: argparse.Namespace) -> int:
     from harness.cli.run import work
     from harness.jobs import Graph
     from harness.spec.files import load_profile
+    from harness.store.jobs import stored_jobs
 
     store, profile = open_store(options.results), load_profile(options.profile).value
-    jobs = selected(store, options.keys) if options.keys else rebuilt(store)
+    jobs = selected(store, options.keys) if options.keys else stored_jobs(store)
     if options.keys and (damaged := damage(store, jobs)):
         print("\n".join(damaged), file=sys.stderr)
         return 2
     statuses = store.statuses(jobs)
-    again = [job for job in jobs if options.keys or statuses[job.key].state == "failed"]
+    unknown = [job for job in jobs if isinstance(job, Known)]
+    again = [job for job in jobs if options.keys or (statuses[job.key].state == "failed" and job not in unknown)]
+    for job in again:
+        if job in unknown:
+            raise SpecError(f"{job.kind} {job.name}: of another version of this program; run.py FILE makes it anew")
     if not again:
         print("no job failed")
         return 0
@@ -47,8 +52,10 @@ def main(options: argparse.Namespace) -> int:
 
 def set_aside(results: Path, keys: Sequence[str]) -> int:
     """Move the folders of damaged jobs to .damaged/; nothing is deleted and nothing run."""
+    from harness.store.jobs import stored_jobs
+
     store = open_store(results)
-    damaged = [job for job in rebuilt(store) if store.damage(job)]
+    damaged = [job for job in stored_jobs(store) if store.damage(job)]
     chosen = [job for job in damaged if not keys or any(fits(job, key) for key in keys)]
     for key in keys:
         if not any(fits(job, key) for job in chosen):

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from harness.cli.main import add_selection, plans
-from harness.cli.stored import finished, open_store, rebuilt, standing
+from harness.cli.stored import finished, open_store, standing
 from harness.cli.words import columns, duration, plural
 from harness.jobs import Graph, Job
 from harness.spec.errors import SpecError
@@ -45,10 +45,11 @@ def main(options: argparse.Namespace) -> int:
 def show(options: argparse.Namespace) -> int:
     """One look."""
     from harness.plan import merged
+    from harness.store.jobs import stored_jobs
 
     store = open_store(options.results, one_look=True)
     made = plans(options) if options.files else []
-    jobs = merged(made) if made else Graph(rebuilt(store))
+    jobs = merged(made) if made else Graph(stored_jobs(store))
     statuses = standing(store, jobs)
     if not jobs:
         print("[]" if options.json else f"{options.results}: no jobs yet")

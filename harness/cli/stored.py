@@ -1,4 +1,4 @@
-"""What verbs ask the store: states of planned jobs, costs of finished ones, jobs rebuilt from their folders."""
+"""What verbs ask the store: states of planned jobs, costs of finished ones, jobs by their keys."""
 
 from __future__ import annotations
 
@@ -7,14 +7,13 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.jobs import Graph, Job, Known, Source
+from harness.jobs import Graph, Job
 from harness.kinds import KINDS
 
 if TYPE_CHECKING:
     from harness.dispatch.slurm.queue import SlurmQueue
     from harness.plan.cost import Finished
-    from harness.store import Owner, Record, Status, Store
-    from harness.store.records import Upstream
+    from harness.store import Owner, Status, Store
 
 
 
@@ -88,42 +87,8 @@ def damage(store: Store, jobs: Iterable[Job]) -> list[str]:
     return [f"damaged: {line}" for job in jobs if (line := store.damage(job))]
 
 
-def rebuilt(store: Store, records: Iterable[Record] | None = None) -> list[Job]:
-    """The store's jobs, with their parents, from what their spec.json says; a `Known` for one that cannot be read."""
-    from harness.store import StoreError
-
-    known = {record.key: record for record in (records or store.records())}
-    unreadable: dict[str, Job] = {
-        key12: Known(folder.parent.name, {}, {}, slug, key12)
-        for folder in store.damaged_specs()
-        for slug, _, key12 in [folder.name.rpartition("-")]
-    }
-    made: dict[str, Job] = {}
-
-    def job(record: Record) -> Job:
-        if record.key not in made:
-            inputs: dict[str, Job | Source] = {}
-            for role, upstream in record.inputs.items():
-                if upstream.kind:
-                    inputs[role] = parent(upstream)
-                else:
-                    inputs[role] = Source(upstream.location, upstream.key.removeprefix("source:"))
-            made[record.key] = Job(record.kind, record.payload, inputs, record.slug)
-        return made[record.key]
-
-    def parent(upstream: Upstream) -> Job:
-        if (found := unreadable.get(upstream.key[:12])) is not None:
-            whole = unreadable[upstream.key[:12]] = Known(found.kind, {}, {}, found.slug, upstream.key)
-            return whole
-        try:
-            return job(known.get(upstream.key) or store.record(upstream.key, upstream.kind))
-        except StoreError:  # its folder is gone
-            return Known(upstream.kind, {}, {}, "", upstream.key)
-
-    found = [job(record) for record in known.values()]
-    return found + ([] if records else list(unreadable.values()))
-
-
 def selected(store: Store, keys: Iterable[str]) -> list[Job]:
     """Jobs by key or beginning of a key. Raises StoreError when there is none or several."""
-    return rebuilt(store, [store.record(key) for key in keys])
+    from harness.store.jobs import stored_jobs
+
+    return stored_jobs(store, [store.record(key) for key in keys])

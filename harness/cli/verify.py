@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.cli.main import add_selection, plans
-from harness.cli.stored import open_store, rebuilt
+from harness.cli.stored import open_store
 from harness.cli.words import plural
 from harness.jobs import Graph
 from harness.spec.errors import SpecError
@@ -28,13 +28,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(options: argparse.Namespace) -> int:
     from harness.plan import merged
+    from harness.store.jobs import stored_jobs
 
     if bundles := [file for file in options.files if file.endswith(".zip")]:
         return verify_bundles(bundles, [file for file in options.files if file not in bundles])
     if not options.results.is_dir():
         raise SpecError(f"{options.results}: no such folder; name the one whose jobs are to be checked: --results DIR")
     store = open_store(options.results, one_look=True)
-    jobs = Graph(rebuilt(store)) if options.all or not options.files else merged(plans(options))
+    jobs = Graph(stored_jobs(store)) if options.all or not options.files else merged(plans(options))
     damaged, done, size, unsealed = [], 0, 0, 0
     for record, line in checked(store, jobs):
         if line:

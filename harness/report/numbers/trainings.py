@@ -15,7 +15,7 @@ from harness.identity import digest
 from harness.jobs import Job, Source
 from harness.plan.cost import chain
 from harness.store import Store
-from harness.store.jobs import stored_jobs
+from harness.store.jobs import is_whole, stored_jobs
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,9 @@ class Trainings:
 @lru_cache(maxsize=4)
 def _runs(root: Path, listed: int) -> tuple[Run, ...]:
     """listed: when the folder last got a job; several reports of one command look once."""
-    return tuple(run for job in stored_jobs(root, "evaluate") if (run := Run.of(job)))
+    store = Store(root)
+    evaluations = (job for job in stored_jobs(store, store.records()) if job.kind == "evaluate" and is_whole(job))
+    return tuple(run for job in evaluations if (run := Run.of(job)))
 
 
 def columns_of(jobs: Iterable[Job]) -> set[str]:
