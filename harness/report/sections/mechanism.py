@@ -11,7 +11,7 @@ from typing import Any
 from harness.report.numbers.measure import Unmeasured
 from harness.report.numbers.results import Results
 from harness.report.numbers.study import Arm
-from harness.report.sections.tables import scale_word
+from harness.report.sections.tables import difference_cell, scale_word
 from harness.report.sections.types import Cell, Column, Row, Table
 from harness.report.sections.words import (
     MINUS,
@@ -21,12 +21,9 @@ from harness.report.sections.words import (
     percent,
     scaled,
     share,
-    signed,
-    signed_interval,
 )
 from harness.spec.benchmark import Protocol
 from harness.stats import Comparison, holm
-from harness.verdict.claims import LEVEL
 
 PROBE = {
     "teacher_fed.z_t_std": ("instance std", "Z_T"),
@@ -143,17 +140,12 @@ def _mode_cell(
     comparison, adjusted = tested[row, column, mode]
     value = results.estimate(row, column, latents=mode)
     assert value is not None
-    return Cell(
-        signed(comparison.difference),
-        100 * comparison.difference,
-        f"{signed_interval(comparison.interval)} · flip {share(flipped(comparison))}",
-        scaled(comparison.interval),
-        n=comparison.n,
-        clusters=comparison.clusters,
-        seeds=comparison.seeds,
-        note=f"{mode}: {percent(value.mean)} {interval(value.interval)}; Holm p = {p_value(adjusted)}",
+    return difference_cell(
+        comparison,
+        f"{mode}: {percent(value.mean)} {interval(value.interval)}; Holm p = {p_value(adjusted)}",
+        beside=f" · flip {share(flipped(comparison))}",
+        adjusted=adjusted,
         jobs=results.jobs(row, column, "paper", mode),
-        tone="strong" if adjusted <= LEVEL else "plain",
     )
 
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from harness.report.numbers.families import Tested, declared, exploratory, reach
 from harness.report.numbers.results import Results
-from harness.report.sections.tables import scale_word
+from harness.report.sections.tables import difference_cell, scale_word
 from harness.report.sections.types import Cell, Column, Row, Table
 from harness.report.sections.words import MINUS, count, listed, p_value, scaled, signed, signed_interval
 from harness.spec.benchmark import Protocol
 from harness.stats import Comparison
-from harness.verdict.claims import LEVEL
 
 
 def declared_table(results: Results, protocol: Protocol = "paper") -> Table | None:
@@ -66,17 +65,8 @@ def reach_notes(results: Results, tested: Tested, protocol: Protocol = "paper") 
 
 def pair_cell(comparison: Comparison, adjusted: float) -> Cell:
     exact = f"McNemar exact p = {p_value(comparison.p_mcnemar)}; " if comparison.p_mcnemar is not None else ""
-    return Cell(
-        signed(comparison.difference),
-        100 * comparison.difference,
-        f"{signed_interval(comparison.interval)} p {p_value(adjusted).replace('<', '< ')}",
-        scaled(comparison.interval),
-        n=comparison.n,
-        clusters=comparison.clusters,
-        seeds=comparison.seeds,
-        note=f"{exact}{comparison.test} p = {p_value(comparison.p)} uncorrected; gained {comparison.gained}, lost {comparison.lost}",
-        tone="strong" if adjusted <= LEVEL else "plain",
-    )
+    note = f"{exact}{comparison.test} p = {p_value(comparison.p)} uncorrected; gained {comparison.gained}, lost {comparison.lost}"
+    return difference_cell(comparison, note, beside=f" p {p_value(adjusted).replace('<', '< ')}", adjusted=adjusted)
 
 
 def exploratory_table(results: Results, protocol: Protocol = "paper") -> Table | None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from harness.report.numbers.families import base_row
 from harness.report.numbers.measure import Unmeasured
 from harness.report.numbers.results import BASE, Results
+from harness.report.numbers.values import JobRef
 from harness.report.sections.provenance import adopted
 from harness.report.sections.types import Cell, Column, Row, Table, Tone
 from harness.report.sections.words import (
@@ -21,8 +22,9 @@ from harness.report.sections.words import (
     signed_interval,
 )
 from harness.spec.benchmark import Protocol
-from harness.stats import SeedNoise
+from harness.stats import Comparison, SeedNoise
 from harness.verdict import Outcome, judge
+from harness.verdict.claims import LEVEL
 from models.config import ProxyMirror
 
 ABSENT = {"failed": Outcome.FAILED, "not run": Outcome.NOT_RUN, "not defined": Outcome.NOT_DEFINED}
@@ -95,15 +97,24 @@ def delta_cell(results: Results, of: str, over: str, column: str, protocol: Prot
     comparison = results.pair(of, over, column, protocol)
     if comparison is None:
         return Cell("not run", note=f"not run: needs {of} and {over}", tone="warning")
+    return difference_cell(comparison, f"paired; p = {p_value(comparison.p)}")
+
+
+def difference_cell(
+    comparison: Comparison, note: str, *, beside: str = "", adjusted: float = 1.0, jobs: tuple[JobRef, ...] = ()
+) -> Cell:
+    """A paired difference in points with its interval. beside: text after the interval. adjusted: p after correction."""
     return Cell(
         signed(comparison.difference),
         100 * comparison.difference,
-        signed_interval(comparison.interval),
+        f"{signed_interval(comparison.interval)}{beside}",
         scaled(comparison.interval),
         n=comparison.n,
         clusters=comparison.clusters,
         seeds=comparison.seeds,
-        note=f"paired; p = {p_value(comparison.p)}",
+        note=note,
+        jobs=jobs,
+        tone="strong" if adjusted <= LEVEL else "plain",
     )
 
 
