@@ -17,7 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.jobs import Job
+from harness.jobs import Job, trainings
 from harness.spec.errors import SpecError, meant, unknown
 
 if TYPE_CHECKING:
@@ -137,15 +137,6 @@ class TableFrames:
 
     def __repr__(self) -> str:
         return f"<{self.plan.name}, profile {self.plan.profile.name}: {len(self._rows)} rows, {len(self.plan.columns)} columns>"
-
-
-def trainings(last: object) -> list[Job]:
-    """The chain of trainings that ends in a checkpoint, first stage first."""
-    chain: list[Job] = []
-    while isinstance(last, Job) and last.kind == "train":
-        chain.insert(0, last)
-        last = last.inputs["init"]
-    return chain
 
 
 def logged(store: Store, job: Job) -> Iterator[dict]:

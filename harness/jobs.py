@@ -85,6 +85,15 @@ class Known(Job):
         return self.known_key
 
 
+def trainings(last: Job | Source) -> list[Job]:
+    """The chain of trainings that ends in a checkpoint, the first stage first; none for a checkpoint that is given."""
+    chain: list[Job] = []
+    while isinstance(last, Job):
+        chain.insert(0, last)
+        last = last.inputs["init"]
+    return chain
+
+
 class Graph:
     """Jobs by key, each once, parents before children."""
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from harness.cli.main import add_results
 from harness.cli.stored import open_store
 from harness.cli.words import plural
-from harness.jobs import Job, Source
+from harness.jobs import Job, Source, trainings
 from harness.spec.errors import SpecError, unknown
 from models.hub import cached_snapshot
 
@@ -66,12 +66,10 @@ def training(plan: Plan, seed: int, stage: str | None) -> Job:
     if not isinstance(last, Job):
         reason = row.undefined or "it has no stages"
         raise SpecError(f'{plan.experiment.document.name}: row "{row.label}" trains nothing here ({reason}); name another')
-    chain = {last.payload["stage"]["kind"]: last}
-    while isinstance(last := last.inputs["init"], Job):
-        chain[last.payload["stage"]["kind"]] = last
+    chain = {job.payload["stage"]["kind"]: job for job in trainings(last)}
     if stage is not None and stage not in chain:
-        raise SpecError("--stage: " + unknown(f'row "{row.label}" has no stage "{stage}"', stage, list(chain)[::-1], "stages"))
-    return chain[stage] if stage else next(iter(chain.values()))
+        raise SpecError("--stage: " + unknown(f'row "{row.label}" has no stage "{stage}"', stage, list(chain), "stages"))
+    return chain[stage] if stage else last
 
 
 def local_base(job: Job) -> Path | None:

@@ -15,11 +15,11 @@ from __future__ import annotations
 from harness.store import Store
 from harness.tracking.fingerprint import up_to_date
 from harness.tracking.follow import Follower, start
-from harness.tracking.labels import Label, save_labels
+from harness.tracking.labels import Label, Use, save_labels
 from harness.tracking.query import Found, Tracker
 from harness.tracking.where import TrackingError
 
-__all__ = ["Follower", "Found", "Label", "Tracker", "TrackingError", "save_labels", "start", "sync", "up_to_date"]
+__all__ = ["Follower", "Found", "Label", "Tracker", "TrackingError", "Use", "save_labels", "start", "sync", "up_to_date"]
 
 
 def sync(store: Store) -> bool:

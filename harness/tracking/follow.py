@@ -12,14 +12,10 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from harness.store import Store, files
 from harness.tracking import where
 from harness.tracking.fingerprint import up_to_date
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
 
 COPY_EVERY_SECONDS = 5.0
 NICENESS = 5
@@ -53,18 +49,10 @@ class Follower:
         return (lines[-1] if lines else f"the mirror ended with code {code}") + f"  [log {self.log}]"
 
 
-def start(
-    store: Store, cells: Mapping[str, Mapping[str, Iterable[str]]] | None = None, *, running: bool = True
-) -> Follower:
-    """Begin to mirror in the background.
-
-    cells: table -> job key -> the cells that it serves. running: whether jobs will run meanwhile; if not, and nothing is
-    new, no process is started. Raises StoreError when notes cannot be written.
+def start(store: Store, *, running: bool = True) -> Follower:
+    """Begin to mirror in the background. running: whether jobs will run meanwhile; if not, and nothing is new, no process is
+    started. Raises StoreError when notes cannot be written.
     """
-    from harness.tracking.labels import save_labels
-
-    for table, served in (cells or {}).items():
-        save_labels(store, table, served)
     log = where.home(store) / "log"
     if not running and up_to_date(store):
         return Follower(store, None, log)

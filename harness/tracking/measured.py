@@ -19,7 +19,8 @@ def artifacts_of(kind: str) -> tuple[str, ...]:
 
 
 def measured(kind: str, out: Path) -> dict[str, float]:
-    """Name, as in final.accuracy, → number, from every artifact that can be read. Finite numbers only; lists are left out."""
+    """Name, as in final.accuracy, → number, from every artifact that can be read. Finite numbers only; lists are left out.
+    An evaluation's overall accuracy is also there as "accuracy", in percent, for MLflow's compare view."""
     found: dict[str, float] = {}
     for name in artifacts_of(kind):
         try:
@@ -29,6 +30,8 @@ def measured(kind: str, out: Path) -> dict[str, float]:
         for key, number in flat(value).items():
             if isinstance(number, (int, float)) and not isinstance(number, bool) and math.isfinite(number):
                 found[clean(f"final.{key}")] = float(number)
+    if (accuracy := found.get("final.aggregates.accuracy")) is not None:
+        found["accuracy"] = 100 * accuracy
     return found
 
 

@@ -10,6 +10,7 @@ import fcntl
 import json
 import logging
 import os
+import re
 import sqlite3
 import time
 import uuid
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from harness.kinds import KINDS
 from harness.outgoing import inert
 from harness.store import Record, files
 from harness.store.attempts import Attempt
@@ -36,6 +38,9 @@ PARAMS_A_BATCH = 100
 ARTIFACT_BYTES = 2**20
 """Nothing larger is copied: the store has it."""
 TAG_CHARACTERS = 4500
+KIND_TAG, TRAINING = "mlflow.experimentKind", "custom_model_development"
+"""Without it MLflow's pages ask what the experiment is, and may open it as a chat application's."""
+PARENT_TAG = "mlflow.parentRunId"
 
 
 @contextmanager
@@ -197,10 +202,12 @@ class Mirror:
     def _experiment(self) -> str:
         found = existing(self.client, self.store)
         if found is not None:
+            if KIND_TAG not in found.tags:
+                self.client.set_experiment_tag(found.experiment_id, KIND_TAG, TRAINING)
             return found.experiment_id
         path = where.local_file(self.store)  # a server knows where artifacts go; of a file MLflow would say: where we are
         place = (path.absolute().parent / "mlartifacts").as_uri() if path is not None else None
-        return self.client.create_experiment(where.EXPERIMENT, artifact_location=place)
+        return self.client.create_experiment(where.EXPERIMENT, artifact_location=place, tags={KIND_TAG: TRAINING})
 
     def _known(self) -> dict[str, Copied]:
         known: dict[str, Copied] = {}
@@ -220,7 +227,7 @@ class Mirror:
         """Copy what is new; how many jobs that were. Raises TrackingError."""
         seen, known_labels, changed = fingerprint(self.store), labels(self.store), 0
         with reaching(self.store):
-            for record in self.store.records():
+            for record in sorted(self.store.records(), key=_parents_first):
                 changed += self._job(record, known_labels.get(record.key, Label()))
         note(self.store, seen)
         return changed
@@ -228,7 +235,7 @@ class Mirror:
     def _job(self, record: Record, label: Label) -> bool:
         if self.store.damage(record):
             return False  # what was copied while it was whole stays
-        now, label_text = signature(record.folder), json.dumps([label.tables, label.cells])
+        now, label_text = signature(record.folder), json.dumps([label.tables, label.tags(), label.name])
         copied = self.copied.get(record.key)
         if not now or (copied and copied.signature == now and copied.label == label_text):
             return False
@@ -250,7 +257,9 @@ class Mirror:
         self._tag(
             copied,
             {
-                **_label_tags(label),
+                **label.tags(),
+                "mlflow.runName": label.name or record.name,
+                **self._parent(record),
                 "state": "done" if done else "failed" if newest.failure else "running" if not ended else "interrupted",
                 "attempts": str(attempts[-1].number),
                 "host": newest.owner.host if "owner" in newest.claim else "",
@@ -278,17 +287,20 @@ class Mirror:
                 "slug": record.slug,
                 "mirror.store": self.name,
                 "folder": str(record.folder),
+                "kind_version": str(record.version),
+                **{f"input.{role}": upstream.key[:19] for role, upstream in record.inputs.items()},
             },
         )
-        params = {
-            "kind_version": record.version,
-            **flat(record.payload),
-            **{f"input.{role}": upstream.key[:19] for role, upstream in record.inputs.items()},
-        }
-        listed = [Param(clean(name), str(value)[:6000]) for name, value in params.items()]
+        listed = [Param(clean(name), str(value)[:6000]) for name, value in parameters(record).items()]
         for first_of in range(0, len(listed), PARAMS_A_BATCH):
             self.client.log_batch(run.info.run_id, params=listed[first_of : first_of + PARAMS_A_BATCH])
         return Copied(run.info.run_id, status="RUNNING")
+
+    def _parent(self, record: Record) -> dict[str, str]:
+        """An evaluation stands under the training whose checkpoint it reads."""
+        checkpoint = record.inputs.get("checkpoint")
+        parent = self.copied.get(checkpoint.key) if checkpoint is not None else None
+        return {PARENT_TAG: parent.run_id} if parent is not None else {}
 
     def _curves(self, copied: Copied, attempt: Attempt) -> None:
         """The lines of metrics.jsonl since the last time, with their own times."""
@@ -360,7 +372,22 @@ def all_runs(client: Any, experiment_id: str) -> Iterator[Any]:
             return
 
 
-def _label_tags(label: Label) -> dict[str, str]:
-    return {"tables": ", ".join(label.tables), "cells": "; ".join(label.cells)}
+def _parents_first(record: Record) -> int:
+    order = list(KINDS)
+    return order.index(record.kind) if record.kind in order else len(order)
 
 
+def parameters(record: Record) -> dict[str, Any]:
+    """Every option of the job, defaults too, by dotted name; digests are no parameters. Of a payload that this version cannot
+    read, what stands in it."""
+    whole: Mapping[str, Any] = record.payload
+    kind = KINDS.get(record.kind)
+    if kind is not None and kind.schema:
+        try:
+            whole = kind.spec(record.payload).model_dump(mode="json")
+        except ValueError:
+            pass
+    return {name: value for name, value in flat(whole).items() if value is not None and not _DIGEST.fullmatch(str(value))}
+
+
+_DIGEST = re.compile("[0-9a-f]{40}|[0-9a-f]{64}")

@@ -72,7 +72,7 @@ def mirrored(tmp_path_factory):
     root = tmp_path_factory.mktemp("mirrored")
     graph = Graph([*graphs.diamond(steps=5), Job("raise", {"arm": {"lr": 0.1}}, slug="bad")])
     graphs.run(graph, root)
-    tracking.save_labels(Store(root), "3c", {job.key: ["Stage 1 Only / mmvp"] for job in graph})
+    tracking.save_labels(Store(root), "3c", "proxy", {job.key: [tracking.Use("Stage 1 Only / mmvp")] for job in graph})
     assert not tracking.up_to_date(Store(root))
     result = mirror(root)
     assert result.returncode == 0, result.stdout + result.stderr
