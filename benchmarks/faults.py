@@ -68,7 +68,7 @@ def report(tallies: list[Tally], promise: Promise, seconds: float) -> str:
             *rows,
             "",
             f"The jobs are cheap ones ({len(promise.jobs)} jobs, {len(promise.steps)} steps at which the harness writes): the store, the",
-            "attempts, the drivers and the mirror are the real ones, the training is not. `pytest -m slow` kills real trainings.",
+            "attempts, the drivers and the copying to MLflow are the real ones, the training is not. `pytest -m slow` kills real trainings.",
             "Writes fail where the harness makes them (harness/store/files.py), not inside torch or safetensors. Who edits results and",
             "seals DONE.json anew knows what the program knows, and is not noticed.",
             "",

@@ -1,4 +1,4 @@
-"""`run.py FILE…`: plan, run what is missing, mirror into MLflow, write the reports."""
+"""`run.py FILE…`: plan, run what is missing, copy results to MLflow, write the reports."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the verbs tell the mirror in MLflow, and what reports ask of it."""
+"""What the verbs tell MLflow, and what reports ask of it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def begin(made: list[Plan], store: Store, running: bool) -> Follower:
-    """Mirror in the background; jobs are tagged with the cells that they serve."""
+    """Copy results to MLflow in the background; runs are tagged with what the plans need their jobs for."""
     from harness.tracking import save_labels, start
 
     for plan in made:

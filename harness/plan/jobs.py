@@ -13,7 +13,7 @@ from typing import Any
 
 from harness.jobs import Job, Source
 from harness.plan import sources
-from harness.plan.comparison import Comparison
+from harness.plan.external import ExternalSystem
 from harness.plan.payload import payload
 from harness.plan.training_data import training_set
 from harness.spec.benchmark import Benchmark, Inference, Protocol
@@ -175,7 +175,7 @@ class JobMaker:
             return None
         return loaded.value.inference.get(protocol)
 
-    def compare(self, asked: Comparison, row: ResolvedRow, benchmark: str, protocol: Protocol) -> Job:
+    def ask(self, asked: ExternalSystem, row: ResolvedRow, benchmark: str, protocol: Protocol) -> Job:
         """A system of others on one benchmark under one protocol."""
         assert asked.source is not None
         spec = EvaluateSpec(

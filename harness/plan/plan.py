@@ -9,7 +9,7 @@ from pathlib import Path
 
 from harness.identity import digest
 from harness.jobs import Graph, Job
-from harness.plan.comparison import Comparison, comparison
+from harness.plan.external import ExternalSystem, system_of
 from harness.plan.jobs import Checkpoint, JobMaker, TaskDigests
 from harness.plan.sources import backbone
 from harness.spec.benchmark import Benchmark, Protocol
@@ -177,13 +177,13 @@ def plan_experiment(
         if delta is not None:
             reason = f"{delta.of} minus {delta.over}"
         elif row.row.external is not None:
-            asked = comparison(row.row.external, profile, folder, digests)
+            asked = system_of(row.row.external, profile, folder, digests)
             reason = asked if isinstance(asked, str) else asked.absent
         elif not reason:
             checkpoints[row.label] = {seed: maker.checkpoint(row, seed) for seed in used_seeds}
         for column in selected:
             for protocol in (p for p in used_protocols if p in benchmarks[column.benchmark].value.protocols):
-                if isinstance(asked, Comparison):
+                if isinstance(asked, ExternalSystem):
                     jobs = _answers(maker, asked, row, column, protocol, used_seeds)
                 else:
                     jobs = {} if reason else _evaluations(maker, row, column, protocol, used_seeds, modes)
@@ -226,12 +226,12 @@ def _evaluations(
 
 
 def _answers(
-    maker: JobMaker, asked: Comparison, row: ResolvedRow, column: Column, protocol: Protocol, seeds: Sequence[int]
+    maker: JobMaker, asked: ExternalSystem, row: ResolvedRow, column: Column, protocol: Protocol, seeds: Sequence[int]
 ) -> dict[tuple[int, str], Job]:
     """A system of others has no seed: one evaluation stands for all."""
     if asked.source is None:
         return {}
-    job = maker.compare(asked, row, column.benchmark, protocol)
+    job = maker.ask(asked, row, column.benchmark, protocol)
     return {(seed, "own"): job for seed in seeds}
 
 

@@ -54,7 +54,7 @@ class Trend(Frozen):
         return self.trend
 
 
-Comparison = Against | Pair | Trend
+Declared = Against | Pair | Trend
 FORMS: dict[str, type[Against | Pair | Trend]] = {"against": Against, "pair": Pair, "trend": Trend}
 
 
@@ -82,7 +82,7 @@ def full_method(spec: Experiment) -> str | None:
     return None
 
 
-def comparisons_of(spec: Experiment) -> tuple[Comparison, ...]:
+def comparisons_of(spec: Experiment) -> tuple[Declared, ...]:
     """Those that the table declares; else a trend where its rows are points of an axis, else each row against the full method;
     and each against the base. A table without a full method declares all its pairs."""
     if spec.comparisons:

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field, ValidationInfo, field_validator, mod
 from harness.characters import shown
 from harness.spec.benchmark import Protocol
 from harness.spec.claims import Claim
-from harness.spec.comparisons import Comparison
+from harness.spec.comparisons import Declared
 from harness.spec.errors import show
 from harness.spec.recipe import StageName
 from harness.spec.reported import ReportedValue
@@ -234,7 +234,7 @@ class Experiment(Frozen):
     rows: tuple[Row, ...] = Field(min_length=1)
     cells: tuple[str, ...] = ()
     claims: tuple[Claim, ...] = ()
-    comparisons: tuple[Comparison, ...] = ()
+    comparisons: tuple[Declared, ...] = ()
     """What the table is about; left out, see `harness.spec.comparisons.comparisons_of`."""
     full: str | None = None
     """The row that is the table's own full method, where its claims do not say."""

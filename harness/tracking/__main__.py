@@ -1,4 +1,4 @@
-"""`python -m harness.tracking RESULTS [NICENESS]`: mirror a results folder until standard input ends."""
+"""`python -m harness.tracking RESULTS [NICENESS]`: copy a results folder to MLflow until standard input ends."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Whether the mirror shows what is in the store, told without MLflow."""
+"""Whether MLflow shows what is in the store, told without importing MLflow."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SQLITE = b"SQLite format 3\0"
 
 
 def signature(folder: Path) -> str:
-    """Of one job: changes whenever something about it could be mirrored. "" when there is nothing yet."""
+    """Of one job: changes whenever something about it could be copied to MLflow. "" when there is nothing yet."""
     try:
         return " ".join(["done", str(os.stat(folder / "DONE.json").st_mtime_ns), *artifacts_of(folder.parent.name)])
     except FileNotFoundError:
@@ -34,7 +34,7 @@ def signature(folder: Path) -> str:
 
 
 def fingerprint(store: Store) -> str:
-    """Of the whole store, the tables' labels, and the database that mirrors it."""
+    """Of the whole store, the tables' labels, and the database that it is copied into."""
     lines = [where.shown_address(store)]
     for spec in sorted(store.root.glob("[!.]*/*/spec.json")):
         lines.append(f"{spec.parent.name} {signature(spec.parent)}")
@@ -44,7 +44,7 @@ def fingerprint(store: Store) -> str:
 
 
 def up_to_date(store: Store) -> bool:
-    """Whether the last mirroring saw all that is there, and the database is as it left it."""
+    """Whether the last sync saw all that is there, and the database is as it left it."""
     noted, now = _noted(store), identity(store)
     same = bool(now) and noted.get("database") == now and noted.get("stamp") == stamp(store)
     return same and noted.get("fingerprint") == fingerprint(store)
@@ -75,7 +75,7 @@ def stamp(store: Store) -> list[int]:
 
 
 def note(store: Store, seen: str) -> None:
-    """Remember that what had fingerprint `seen` is mirrored."""
+    """Remember that what had fingerprint `seen` is in MLflow."""
     path = where.home(store) / "mirrored.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     files.write_json(

@@ -1,4 +1,4 @@
-"""A child process that mirrors while jobs run. It keeps out of their way: niced, and the only one that imports MLflow.
+"""A child process that copies results to MLflow while jobs run. It keeps out of their way: niced, and the only one that imports MLflow.
 
 It lives as long as its parent holds the other end of its standard input; then it copies once more and leaves.
 """
@@ -34,7 +34,7 @@ class Follower:
     log: Path
 
     def finish(self, seconds: float = LAST_WORDS_SECONDS) -> str:
-        """Wait until all is mirrored. "" or one line that says why it is not."""
+        """Wait until all is copied. "" or one line that says why it is not."""
         if self.process is None:
             return ""
         assert self.process.stdin is not None
@@ -46,11 +46,11 @@ class Follower:
         lines = [line for line in self.log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
         if code == 0:
             return ""
-        return (lines[-1] if lines else f"the mirror ended with code {code}") + f"  [log {self.log}]"
+        return (lines[-1] if lines else f"copying to MLflow ended with code {code}") + f"  [log {self.log}]"
 
 
 def start(store: Store, *, running: bool = True) -> Follower:
-    """Begin to mirror in the background. running: whether jobs will run meanwhile; if not, and nothing is new, no process is
+    """Begin to copy in the background. running: whether jobs will run meanwhile; if not, and nothing is new, no process is
     started. Raises StoreError when notes cannot be written.
     """
     log = where.home(store) / "log"
@@ -78,18 +78,18 @@ def follow(root: str, niceness: int = 0) -> int:
     """The child's life. Returns its exit code."""
     os.nice(niceness)
     store = Store(root)
-    from harness.tracking.mirror import Mirror, writer
+    from harness.tracking.sync import Syncer, writer
 
     last, give_up, failures = False, 0.0, 0
     while True:
         with writer(store) as alone:
             if alone:
                 try:
-                    mirror = Mirror(store)
+                    syncer = Syncer(store)
                     while not last:
-                        mirror.copy()
+                        syncer.copy()
                         last = _parent_left(COPY_EVERY_SECONDS)
-                    mirror.copy()
+                    syncer.copy()
                 except where.TrackingError as error:
                     print(error, flush=True)
                     failures += 1

@@ -1,4 +1,4 @@
-"""Which tables and cells a job serves, and what a person calls it. Not part of a job, so it is kept beside the mirror: one file
+"""Which tables and cells a job serves, and what a person calls it. Not part of a job, so it is kept apart: one file
 for each table under each profile. A run of a part of the table adds to what the file says."""
 
 from __future__ import annotations

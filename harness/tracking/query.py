@@ -39,7 +39,7 @@ class Tracker:
             path = where.local_file(self.store)
             if path is not None and not identity(self.store):
                 raise where.TrackingError(f"{path}: no database yet")
-            from harness.tracking.mirror import all_runs, client_of, existing, reaching
+            from harness.tracking.sync import all_runs, client_of, existing, reaching
 
             with reaching(self.store):
                 client = client_of(self.store)

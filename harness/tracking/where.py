@@ -30,7 +30,7 @@ class TrackingError(OSError):
 
 
 def home(store: Store) -> Path:
-    """Our own notes about the mirror."""
+    """Our own notes about what was copied to MLflow."""
     return store.root / ".tracking"
 
 
@@ -91,7 +91,7 @@ def check(store: Store) -> None:
 
 
 def is_own(store: Store) -> bool:
-    """Whether the mirror is the database inside the results folder."""
+    """Whether results are copied into the database inside the results folder."""
     return address(store) == f"sqlite:///{database(store)}"
 
 
@@ -118,7 +118,7 @@ def identity(store: Store, *, make: bool = False) -> str:
 
 
 def is_ours(store: Store, tags: Mapping[str, str]) -> bool:
-    """Whether a run mirrors a job of this store. A shared server may hold the runs of several; those from before stores had
+    """Whether a run is the copy of a job of this store. A shared server may hold the runs of several; those from before stores had
     names are known by their path."""
     return "job_key" in tags and (is_own(store) or tags.get("mirror.store") in {identity(store), str(store.root)} - {""})
 

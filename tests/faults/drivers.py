@@ -65,8 +65,8 @@ def many_drivers(folder: Path, numbers: Sequence[int] = (2, 4, 8)) -> Tally:
     return tally.done()
 
 
-def mirrored(root: Path, seconds: float = 0.0, **environment: str) -> tuple[int, str]:
-    """A mirroring process that is told to end after so many seconds; its exit code and last line."""
+def synced(root: Path, seconds: float = 0.0, **environment: str) -> tuple[int, str]:
+    """A process that copies to MLflow and is told to end after so many seconds; its exit code and last line."""
     process = subprocess.Popen(
         [sys.executable, "-m", "harness.tracking", str(root)],
         cwd=graphs.REPOSITORY,
@@ -93,8 +93,8 @@ def databases(folder: Path) -> Tally:
     """Two stores that make one database at once; a database that is locked for 20 s; then each job has one run in each."""
     tally, stores = Tally("MLflow's database: made by two stores at once, shared, locked"), []
     for name in "ab":
-        graphs.run(part(0), folder / f"mirror-{name}")
-        stores.append(Store(folder / f"mirror-{name}"))
+        graphs.run(part(0), folder / f"store-{name}")
+        stores.append(Store(folder / f"store-{name}"))
     shared = folder / "shared.db"
     environment = {**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{shared}"}
     command = [sys.executable, "-m", "harness.tracking"]
@@ -106,14 +106,14 @@ def databases(folder: Path) -> Tally:
         ends = [process.wait(300) for process in both]
         tally.count(what)
         if ends != [0, 0]:
-            tally.broken.append(f"{what}: the mirrors ended with {ends}")
+            tally.broken.append(f"{what}: the syncing processes ended with {ends}")
         for done in (path for store in stores for path in store.root.glob("[!.]*/*/DONE.json")):
             os.utime(done)
     expected = Counter({(where.identity(store), job.key): 1 for store in stores for job in part(0)})
     if runs_of(shared) != expected:
         tally.broken.append(f"{sum(runs_of(shared).values())} runs for {len(expected)} jobs in two stores")
     own, job = stores[0], next(iter(part(0)))
-    mirrored(own.root)
+    synced(own.root)
     os.utime(own.folder(job) / "DONE.json")
     with closing(sqlite3.connect(own.root / "mlflow.db", isolation_level=None)) as holder:
         holder.execute("begin exclusive")
@@ -124,7 +124,7 @@ def databases(folder: Path) -> Tally:
     tally.count("locked for 20 s")
     runs = Counter(key for _, key in runs_of(own.root / "mlflow.db").elements())
     if process.returncode or runs != Counter(job.key for job in part(0)):
-        tally.broken.append(f"locked: the mirror ended with {process.returncode}, {runs}")
+        tally.broken.append(f"locked: syncing ended with {process.returncode}, {runs}")
     return tally.done()
 
 

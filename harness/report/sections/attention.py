@@ -24,7 +24,7 @@ from harness.jobs import Job
 from harness.outgoing import inert, inert_values
 from harness.report.numbers.results import Results
 from harness.report.sections.provenance import seen_by
-from harness.report.sections.types import Cell, Chart, Column, Drawing, Mark, Panel, Row, Section, Table
+from harness.report.sections.types import Cell, Chart, Column, Drawing, Mark, Panel, Section, Table, TableRow
 from harness.report.sections.words import count, listed, signed, signed_interval
 from harness.stats import Interval
 from harness.store import Store
@@ -172,13 +172,13 @@ def mass_table(results: Results, label: str, maps: Maps) -> Table:
             mass = sample["in_box"].get(who)
             note = sample["question"] + (f" answered {sample['prediction']}, target {sample['answer']}" if maps.benchmark else "")
             cells.append(Cell("–") if mass is None else Cell(f"{100 * mass:.1f}", 100 * mass, jobs=ref, note=note))
-        rows.append(Row(sample["sample"], tuple(cells)))
+        rows.append(TableRow(sample["sample"], tuple(cells)))
     means = [Cell(f"{100 * v:.1f}", 100 * v, tone="strong") for v in _means(maps)]
     return Table(
         f"masses-{maps.benchmark or 'training'}",
         f"{label}, {maps.place}: attention in the evidence box in percent, mean over the latent steps.",
         (Column("box, share of picture"), *(Column(WORDS[who]) for who in maps.who)),
-        (*rows, Row("mean", tuple(means))),
+        (*rows, TableRow("mean", tuple(means))),
         stub="Sample",
     )
 

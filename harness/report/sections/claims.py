@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from harness.report.numbers.families import declared, one_seed
 from harness.report.numbers.results import Results
-from harness.report.sections.types import Cell, Column, Row, Table, Tone
+from harness.report.sections.types import Cell, Column, Table, TableRow, Tone
 from harness.report.sections.words import MINUS, listed
 from harness.spec.claims import MeanDelta
 from harness.verdict import ClaimResult, Holds, judge_measured, judge_reported
@@ -94,7 +94,7 @@ def claim_table(results: Results) -> Table | None:
             suffix += ", one seed"
         again = str(regenerated.outcome) + (suffix if regenerated.outcome is not Holds.NOT_JUDGED else "")
         rows.append(
-            Row(
+            TableRow(
                 f"{describe(claim).replace(' - ', f' {MINUS} ')} ({where})",
                 (
                     Cell(f"“{claim.quote}”" if claim.quote else "", note=claim.source),

@@ -7,7 +7,7 @@ from harness.report.numbers.results import Results
 from harness.report.sections.claims import claims
 from harness.report.sections.headline import audit_line, collapse_line, latent_summary, size
 from harness.report.sections.likelihood import likelihood_answer
-from harness.report.sections.types import Cell, Column, Row, Table
+from harness.report.sections.types import Cell, Column, Table, TableRow
 from harness.report.sections.words import MINUS, count, difference, listed, percent, share
 from harness.verdict import Holds
 from harness.verdict.claims import LEVEL, describe
@@ -80,7 +80,7 @@ def answers(results: Results) -> Table | None:
         "Room?": room(results),
         "The paper's own numbers?": audit_line(results).partition(": ")[2],
     }
-    rows = [Row(question, (Cell(answer),)) for question, answer in found.items() if answer]
+    rows = [TableRow(question, (Cell(answer),)) for question, answer in found.items() if answer]
     return Table("answers-short", "What the results say.", (Column("Answer", numeric=False),), tuple(rows), stub="Question")
 
 

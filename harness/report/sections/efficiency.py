@@ -13,7 +13,7 @@ from scipy import stats
 
 from harness.report.numbers.results import Results
 from harness.report.numbers.values import JobRef
-from harness.report.sections.types import Cell, Chart, Column, Mark, Panel, Row, Section, Table
+from harness.report.sections.types import Cell, Chart, Column, Mark, Panel, Section, Table, TableRow
 from harness.report.sections.words import count, listed
 from harness.stats import Interval
 
@@ -64,7 +64,7 @@ def efficiency_sections(results: Results) -> tuple[list[str], list[Section], Cha
         if job is None or not results.store.is_done(job):
             why = arm.absent or arm.undefined or (str(results.store.status(job)) if job else "no job is planned")
             rows = tuple(
-                Row(q.title, (Cell(q.baseline), Cell(q.ours), Cell("not run", note=f"not run: {why}", tone="warning")))
+                TableRow(q.title, (Cell(q.baseline), Cell(q.ours), Cell("not run", note=f"not run: {why}", tone="warning")))
                 for q in wanted.reported
             )
             headline.append(f"{label}: not measured yet ({why}).")
@@ -73,7 +73,7 @@ def efficiency_sections(results: Results) -> tuple[list[str], list[Section], Cha
         found = json.loads((results.store.outputs(job) / "measure.json").read_text())
         ref = (results.job_ref(job, None),)
         rows = tuple(
-            Row(q.title, (Cell(q.baseline), Cell(q.ours), counted(q.of, found, ref))) for q in wanted.reported
+            TableRow(q.title, (Cell(q.baseline), Cell(q.ours), counted(q.of, found, ref))) for q in wanted.reported
         )
         headline += sentences(found, results.study.profile.proxy)
         drawn = drawn or latency_chart(results, found)
@@ -108,7 +108,7 @@ def latency_chart(results: Results, found: Mapping[str, Any]) -> Chart:
     )
 
 
-def _table(results: Results, label: str, rows: tuple[Row, ...]) -> Table:
+def _table(results: Results, label: str, rows: tuple[TableRow, ...]) -> Table:
     columns = (Column("baseline", "paper", False), Column(label, "paper", False), Column(label, "here", False))
     small = " (proxy scale: a tiny model)" if results.study.profile.proxy else ""
     return Table(
@@ -166,7 +166,7 @@ def latency_table(found: Mapping[str, Any], ref: tuple[JobRef, ...]) -> Table:
         whole, decoding = ratios(timing)
         answer = timing["answer"]
         rows.append(
-            Row(
+            TableRow(
                 f"{answer} tokens after a prompt of {timing['prompt']}",
                 (
                     Cell(f"{1000 * median(timing['baseline']):.1f}", 1000 * median(timing["baseline"])),

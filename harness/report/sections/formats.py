@@ -7,7 +7,7 @@ import pandas as pd
 from harness.report.numbers.measure import Unmeasured, select
 from harness.report.numbers.results import BASE, Results
 from harness.report.sections.tables import own_base
-from harness.report.sections.types import Cell, Column, Row, Table
+from harness.report.sections.types import Cell, Column, Table, TableRow
 from harness.report.sections.words import count, percent, share
 from harness.spec.benchmark import Protocol
 
@@ -62,7 +62,7 @@ def readable_table(results: Results, protocol: Protocol = "paper") -> Table | No
                 Cell("–", tone="muted") if among is None else Cell(percent(among), 100 * among, note=note),
                 Cell(percent(most), 100 * most, note=note),
             ]
-        rows.append(Row(row, tuple(cells)))
+        rows.append(TableRow(row, tuple(cells)))
     if not any(cell.value is not None for row in rows for cell in row.cells):
         return None
     return Table(
@@ -91,7 +91,7 @@ def kind_tables(results: Results, protocol: Protocol = "paper") -> tuple[Table, 
             found = kinds[row]
             by_kind = frame["correct"].groupby(found).mean() if found is not None else pd.Series(dtype=float)
             cells = [Cell(percent(by_kind[kind]), 100 * float(by_kind[kind])) if kind in by_kind else Cell("–", tone="muted") for kind in order]
-            rows.append(Row(row, tuple(cells)))
+            rows.append(TableRow(row, tuple(cells)))
         asked = next(frame for row, frame in frames.items() if kinds[row] is not None).drop_duplicates("id")
         sizes = kind_of(asked)
         assert sizes is not None

@@ -10,7 +10,7 @@ from harness.report.numbers.families import declared
 from harness.report.numbers.measure import Unmeasured, select
 from harness.report.numbers.results import Results
 from harness.report.sections.formats import shown_rows
-from harness.report.sections.types import Cell, Column, Row, Table
+from harness.report.sections.types import Cell, Column, Table, TableRow
 from harness.report.sections.words import MINUS, count, p_value, share
 from harness.spec.benchmark import Protocol
 from harness.stats import Comparison, Interval
@@ -58,7 +58,7 @@ def likelihood_table(results: Results, protocol: Protocol = "paper") -> Table | 
                 Cell(nats(whole), whole),
                 Cell(share(written), 100 * written),
             ]
-        rows.append(Row(row, tuple(cells)))
+        rows.append(TableRow(row, tuple(cells)))
     if not known:
         return None
     return Table(
@@ -103,7 +103,7 @@ def likelihood_pairs(results: Results, protocol: Protocol = "paper") -> Table | 
     adjusted = tested.family.adjusted
     found = {(f"{a} {MINUS} {b}", name): (c, adjusted[a, b, name]) for (a, b, name), c in tested.pairs.items()}
     rows = [
-        Row(label, tuple(_cell(*found[label, name]) if (label, name) in found else Cell("–", tone="muted") for name in results.columns))
+        TableRow(label, tuple(_cell(*found[label, name]) if (label, name) in found else Cell("–", tone="muted") for name in results.columns))
         for label in dict.fromkeys(label for label, _ in found)
     ]
     return Table(

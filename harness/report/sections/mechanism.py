@@ -12,7 +12,7 @@ from harness.report.numbers.measure import Unmeasured
 from harness.report.numbers.results import Results
 from harness.report.numbers.study import Arm
 from harness.report.sections.tables import difference_cell, scale_word
-from harness.report.sections.types import Cell, Column, Row, Table
+from harness.report.sections.types import Cell, Column, Table, TableRow
 from harness.report.sections.words import (
     MINUS,
     interval,
@@ -114,7 +114,7 @@ def latent_table(results: Results) -> Table | None:
             else:
                 cells = [Cell(percent(own.mean), 100 * own.mean, interval(own.interval), scaled(own.interval), n=own.n)]
                 cells += [_mode_cell(results, label, name, mode, tested) for mode in modes]
-            rows.append(Row(label, tuple(cells), group=results.title(name)))
+            rows.append(TableRow(label, tuple(cells), group=results.title(name)))
     return Table(
         "latents",
         "Accuracy with the arm's own latents, and the paired change in points (95 % interval) when the S latent inputs "
@@ -219,7 +219,7 @@ def probe_details(results: Results) -> Table | None:
     if not names:
         return None
     turned = tuple(
-        Row(name, tuple(_probe_cell(found, name) for found in by_arm.values())) for name in names
+        TableRow(name, tuple(_probe_cell(found, name) for found in by_arm.values())) for name in names
     )
     return Table(
         "probe-details", "Other numbers of the probe.", tuple(Column(label) for label in by_arm), turned, stub="Number"
@@ -241,8 +241,8 @@ def numbers(diagnostics: Mapping[str, Any]) -> dict[str, float]:
     return flat(diagnostics.get("probe", {})) | flat(rest)
 
 
-def _probe_rows(by_arm: Mapping[str, list[dict[str, float]]], names: list[str]) -> tuple[Row, ...]:
-    return tuple(Row(label, tuple(_probe_cell(found, name) for name in names)) for label, found in by_arm.items())
+def _probe_rows(by_arm: Mapping[str, list[dict[str, float]]], names: list[str]) -> tuple[TableRow, ...]:
+    return tuple(TableRow(label, tuple(_probe_cell(found, name) for name in names)) for label, found in by_arm.items())
 
 
 def _probe_cell(found: list[dict[str, float]], name: str) -> Cell:

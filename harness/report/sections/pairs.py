@@ -5,7 +5,7 @@ from __future__ import annotations
 from harness.report.numbers.families import Tested, declared, exploratory, reach
 from harness.report.numbers.results import Results
 from harness.report.sections.tables import difference_cell, scale_word
-from harness.report.sections.types import Cell, Column, Row, Table
+from harness.report.sections.types import Cell, Column, Table, TableRow
 from harness.report.sections.words import MINUS, count, listed, p_value, scaled, signed, signed_interval
 from harness.spec.benchmark import Protocol
 from harness.stats import Comparison
@@ -23,7 +23,7 @@ def declared_table(results: Results, protocol: Protocol = "paper") -> Table | No
         label = f"trend from {ends}" if trend.shape == "line" else f"bend from {ends} (middle {MINUS} ends)"
         found[label, column] = comparison, adjusted[trend, column]
     rows = [
-        Row(label, tuple(pair_cell(*found[label, name]) if (label, name) in found else Cell("–", tone="muted") for name in results.columns))
+        TableRow(label, tuple(pair_cell(*found[label, name]) if (label, name) in found else Cell("–", tone="muted") for name in results.columns))
         for label in dict.fromkeys(label for label, _ in found)
     ]
     example = next(iter(tested.pairs), None)
@@ -75,7 +75,7 @@ def exploratory_table(results: Results, protocol: Protocol = "paper") -> Table |
     if not tested:
         return None
     rows = [
-        Row(
+        TableRow(
             f"{first} {MINUS} {second}",
             (
                 Cell(signed(c.difference), 100 * c.difference, signed_interval(c.interval), scaled(c.interval), n=c.n, seeds=c.seeds),

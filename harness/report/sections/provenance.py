@@ -11,7 +11,7 @@ from harness.jobs import Job
 from harness.kinds import place_of
 from harness.report.numbers.results import Results
 from harness.report.numbers.study import Arm, Study
-from harness.report.sections.types import Cell, Column, Row, Table
+from harness.report.sections.types import Cell, Column, Table, TableRow
 from harness.report.sections.words import count, listed, seconds
 from harness.spec.recipe import SECTIONS, STAGES
 from models.config import ExternalMirror, ProxyMirror, ProxyTraining
@@ -59,7 +59,7 @@ def scale_table(results: Results) -> Table | None:
         where = "" if sections == ["all"] else f" ({', '.join(sections)})"
         paper = " / ".join(dict.fromkeys(before for before, _ in values))
         here = " / ".join(dict.fromkeys(after for _, after in values))
-        lines.append(Row(f"{option}{where}", (Cell(paper), Cell(here))))
+        lines.append(TableRow(f"{option}{where}", (Cell(paper), Cell(here))))
     if study.profile.proxy:
         lines = [*proxy_rows(study), *lines]
     return Table(
@@ -82,7 +82,7 @@ def seen_by(study: Study) -> str:
     return f"trained on {trained} and asked " + ("about procedural scenes" if about_scenes else "the benchmarks' own questions")
 
 
-def proxy_rows(study: Study) -> list[Row]:
+def proxy_rows(study: Study) -> list[TableRow]:
     """What stands in for the paper's model, training data and benchmarks."""
     backbone, data, benchmarks = study.profile.backbone, study.profile.data, study.profile.benchmarks
     model = getattr(backbone, "path", None) or getattr(backbone, "repo", "")
@@ -93,9 +93,9 @@ def proxy_rows(study: Study) -> list[Row]:
     given = [f"{one.path} ({one.revision})" for name, one in benchmarks.items() if isinstance(one, ExternalMirror) and name in study.benchmarks]
     questions = [f"procedural scenes in the same format: {', '.join(asked)}"] if asked else []
     return [
-        Row("model", (Cell("Qwen2.5-VL-7B-Instruct"), Cell(f"a tiny Qwen2.5-VL ({model})"))),
-        Row("training data", (Cell("Visual CoT"), Cell(scenes))),
-        Row("questions of a benchmark", (Cell(", ".join(printed)), Cell("; ".join([*questions, *given])))),
+        TableRow("model", (Cell("Qwen2.5-VL-7B-Instruct"), Cell(f"a tiny Qwen2.5-VL ({model})"))),
+        TableRow("training data", (Cell("Visual CoT"), Cell(scenes))),
+        TableRow("questions of a benchmark", (Cell(", ".join(printed)), Cell("; ".join([*questions, *given])))),
     ]
 
 
@@ -234,7 +234,7 @@ def job_table(results: Results) -> Table:
     rows = []
     for job in sorted(results.study.jobs().values(), key=lambda job: (place_of(job.kind), job.name)):
         status = "done" if results.store.is_done(job) else str(results.store.status(job).state)
-        rows.append(Row(job.name, (Cell(job.kind), Cell(job.key12, note=job.key), Cell(status))))
+        rows.append(TableRow(job.name, (Cell(job.kind), Cell(job.key12, note=job.key), Cell(status))))
     return Table(
         "jobs",
         "Jobs behind this report. A key is the sha256 of everything that affects the job's result.",

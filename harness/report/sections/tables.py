@@ -9,7 +9,7 @@ from harness.report.numbers.measure import Unmeasured
 from harness.report.numbers.results import BASE, Results
 from harness.report.numbers.values import JobRef
 from harness.report.sections.provenance import adopted
-from harness.report.sections.types import Cell, Column, Row, Table, Tone
+from harness.report.sections.types import Cell, Column, Table, TableRow, Tone
 from harness.report.sections.words import (
     count,
     interval,
@@ -143,7 +143,7 @@ def main_table(results: Results, protocol: Protocol, marks: dict[str, str]) -> T
             cells.append(measured_cell(results, BASE, name, protocol))
             cells += [Cell("–", tone="muted")] * (len(columns[-1:]) and with_reported)
             cells += [Cell("")] * (with_reported and not proxy)
-        rows.append(Row(f"{BASE} (not a row of the paper)", tuple(cells)))
+        rows.append(TableRow(f"{BASE} (not a row of the paper)", tuple(cells)))
     for label, arm in results.arms.items():
         cells = [Cell(arm.row.cells.get(heading, "")) for heading in study.experiment.cells]
         for name in names:
@@ -159,7 +159,7 @@ def main_table(results: Results, protocol: Protocol, marks: dict[str, str]) -> T
             if with_reported and not proxy:
                 verdict = own.verdict
                 cells.append(Cell(verdict.label if verdict else "", note=verdict.text if verdict else ""))
-        rows.append(Row(label, tuple(cells), marks.get(label, ""), arm.row.group))
+        rows.append(TableRow(label, tuple(cells), marks.get(label, ""), arm.row.group))
     label = f"{study.experiment.kind.capitalize()} {study.experiment.name}"
     scale = "; columns marked proxy were measured at proxy scale" if proxy else ""
     rows, reasons = with_reasons(rows)
@@ -173,7 +173,7 @@ def main_table(results: Results, protocol: Protocol, marks: dict[str, str]) -> T
     )
 
 
-def with_reasons(rows: list[Row]) -> tuple[list[Row], list[str]]:
+def with_reasons(rows: list[TableRow]) -> tuple[list[TableRow], list[str]]:
     """Why cells have no value: in the cell where it is said once, as a numbered note where several cells share it."""
     absent = [cell.note for row in rows for cell in row.cells if cell.value is None and cell.tone == "warning"]
     shared = [note for note in dict.fromkeys(absent) if absent.count(note) > 1]
@@ -299,7 +299,7 @@ def answer_table(results: Results, protocol: Protocol = "paper") -> Table:
                 (rates.unparsed, "warning" if (rates.unparsed or 0) > 0.01 else "plain"),
             ]
             cells += [Cell(share(value), None if value is None else 100 * value, tone=tone) for value, tone in shown]
-        rows.append(Row(label, tuple(cells)))
+        rows.append(TableRow(label, tuple(cells)))
     return Table(
         f"answers-{protocol}",
         "Share of answers that opened a latent segment (<|lvr_start|> emitted), that were cut off at the limit of tokens or of "

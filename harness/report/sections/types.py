@@ -52,7 +52,7 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Row:
+class TableRow:
     """marks: footnote signs. group: the heading under which the row stands."""
 
     label: str
@@ -68,7 +68,7 @@ class Table:
     name: str
     caption: str
     columns: tuple[Column, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[TableRow, ...]
     stub: str = ""
     notes: tuple[str, ...] = ()
     command: str = ""

@@ -11,7 +11,7 @@ from dataclasses import replace
 from itertools import groupby
 
 from harness.report.numbers.fingerprint import STAMP
-from harness.report.sections.types import Cell, Column, Report, Row, Table
+from harness.report.sections.types import Cell, Column, Report, Table, TableRow
 from harness.report.writers.signs import with_signs
 
 _ESCAPES = {
@@ -186,7 +186,7 @@ def document(body: str) -> str:
 def pieces(table: Table) -> list[Table]:
     """The table as floats that fit a page: broken between groups of rows, notes under the last."""
     groups = [tuple(rows) for _, rows in groupby(table.rows, key=lambda row: row.group)]
-    parts: list[tuple[Row, ...]] = [()]
+    parts: list[tuple[TableRow, ...]] = [()]
     for rows in groups:
         if parts[-1] and len(parts[-1]) + len(rows) > TALL:
             parts.append(())

@@ -6,7 +6,7 @@ import re
 from itertools import groupby
 
 from harness.report.numbers.fingerprint import STAMP
-from harness.report.sections.types import Cell, Report, Row, Section, Table
+from harness.report.sections.types import Cell, Report, Section, Table, TableRow
 from harness.report.sections.words import LINKS, share
 from harness.report.writers.signs import with_signs
 
@@ -81,7 +81,7 @@ def pipe(cells: list[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def row_line(row: Row) -> str:
+def row_line(row: TableRow) -> str:
     label = escape(row.label) + (f" <sup>{escape(row.marks)}</sup>" if row.marks else "")
     return pipe([label] + [cell_text(cell) for cell in row.cells])
 

@@ -59,7 +59,7 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class SideBySide:
     """One benchmark. Counts are of questions; shown: those on the page, of all that differ."""
 
     title: str
@@ -136,7 +136,7 @@ def _cells(plan: Plan) -> set[tuple[str, str, str]]:
 def compare(
     plan: Plan, store: Store, column: Column, rows: tuple[str, str], protocol: Protocol, out_dir: Path, most: int,
     seed: int | None = None,
-) -> Comparison:
+) -> SideBySide:
     """Both rows' answers to one column's questions. Raises SpecError when an evaluation is missing or they do not match."""
     benchmark = plan.benchmarks[column.benchmark].value
     score = benchmark.scores[column.score]
@@ -158,7 +158,7 @@ def compare(
     assert isinstance(mirror, Job)
     asked = _questions(store.outputs(mirror), column.benchmark, chosen)
     title = benchmark.title if column.score == "overall" else f"{benchmark.title} {score.title or column.score}"
-    return Comparison(
+    return SideBySide(
         title, len(first), sum(first[k]["correct"] and second[k]["correct"] for k in first), len(gained), len(lost),
         len(wrong) - apart, apart, jobs[0].name, jobs[1].name, os.path.relpath(files[0], out_dir), os.path.relpath(files[1], out_dir),
         tuple(_difference(key, asked[key], first[key], second[key]) for key in chosen),
@@ -221,7 +221,7 @@ def embedded(picture: Any) -> tuple[str, int]:
     return f"data:image/png;base64,{base64.b64encode(content.getvalue()).decode()}", width
 
 
-def page(plan: Plan, rows: tuple[str, str], protocol: Protocol, parts: Sequence[Comparison]) -> str:
+def page(plan: Plan, rows: tuple[str, str], protocol: Protocol, parts: Sequence[SideBySide]) -> str:
     """The HTML page."""
     from harness.report.writers.html import environment
 

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from harness.store import Store
-from harness.tracking.mirror import all_runs, client_of
+from harness.tracking.sync import all_runs, client_of
 
 
 def measured(results: Path) -> dict[str, object]:

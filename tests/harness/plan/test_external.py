@@ -3,7 +3,7 @@
 import pytest
 
 from harness.plan import Plan, plan_experiment
-from harness.plan.comparison import comparison
+from harness.plan.external import system_of
 from harness.spec.errors import SpecError
 from harness.spec.experiment import External
 from harness.spec.files import EXPERIMENTS, load_profile
@@ -125,7 +125,7 @@ def test_what_is_missing_is_named(row, reason, desk: Desk):
 def test_a_system_that_cannot_be_asked_at_all_says_what_the_spec_says(desk: Desk):
     profile = load_profile("smoke", desk.folder)
     external = External(not_run="no weights are public")
-    assert comparison(external, profile, desk.folder) == "no weights are public"
+    assert system_of(external, profile, desk.folder) == "no weights are public"
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from harness.store import Store
 from harness.tracking import Use, save_labels
 from harness.tracking.labels import labels
 from tests.harness.conftest import Desk
-from tests.harness.tracking.test_mirror import mirror
+from tests.harness.tracking.test_sync import sync
 
 USE = Use("Joint / mmvp", "Joint", "mmvp", "paper", "own", "", "0", "Joint · MMVP · seed 0")
 
@@ -73,7 +73,7 @@ def test_an_evaluation_stands_under_its_training_with_all_options_and_one_accura
             (attempt.out / name).write_text(json.dumps(content))
         store.publish(attempt, seconds=1.0)
     save_labels(store, "3c", "proxy", {evaluation.key: [USE]})
-    result = mirror(store.root)
+    result = sync(store.root)
     assert result.returncode == 0, result.stdout + result.stderr
     with closing(sqlite3.connect(store.root / "mlflow.db")) as database:
         runs = dict(database.execute("select name, run_uuid from runs"))

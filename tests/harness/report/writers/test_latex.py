@@ -8,14 +8,14 @@ from dataclasses import replace
 
 import pytest
 
-from harness.report.sections.types import Cell, Column, Report, Row, Section, Table
+from harness.report.sections.types import Cell, Column, Report, Section, Table, TableRow
 from harness.report.writers.latex import column_letters, comment, document, escape, latex, typewriter
 from harness.report.writers.markdown import markdown
 from harness.report.writers.signs import with_signs
 
 
 def report(*labels: str, display: str = "1.0") -> Report:
-    rows = tuple(Row(label, (Cell(display, detail="[0.1, 2.0]"), Cell("72.3")), marks="a", group=label[:1]) for label in labels)
+    rows = tuple(TableRow(label, (Cell(display, detail="[0.1, 2.0]"), Cell("72.3")), marks="a", group=label[:1]) for label in labels)
     table = Table("t", labels[0], (Column("proxy", labels[0]), Column("paper", labels[0])), rows, stub="Row", notes=labels)
     return Report("table9", "Table 9", labels[0], "", (), (Section("", tables=(table,)),), None, "0" * 64)
 
@@ -51,7 +51,7 @@ def test_a_row_that_begins_with_a_bracket_is_no_argument_of_the_line_break():
 
 
 def test_a_tall_table_is_broken_between_groups_and_a_wide_one_scaled_with_intervals_below():
-    rows = tuple(Row(f"r{i}", (Cell("1.0", detail="[0.1, 2.0]"),) * 16, group=f"g{i // 20}") for i in range(60))
+    rows = tuple(TableRow(f"r{i}", (Cell("1.0", detail="[0.1, 2.0]"),) * 16, group=f"g{i // 20}") for i in range(60))
     table = Table("t", "Caption.", (Column("a"),) * 16, rows, stub="Row", notes=("the note",), command="run.py samples")
     text = latex(Report("table9", "Table 9", "x", "", (), (Section("", tables=(table,)),), None, "0" * 64))
     assert text.count(r"\begin{table}") == 3 and "Part 2 of 3." in text and text.count("the note") == 1
@@ -106,7 +106,7 @@ def test_a_command_is_printed_as_it_is_typed():
 def claims_table() -> Table:
     columns = tuple(Column(title, numeric=False) for title in ("words", "reported", "here", "rests on"))
     rows = (
-        Row("A is best", (Cell("said so " * 5), Cell("holds", tone="strong"), Cell("fails at proxy scale", tone="warning"), Cell("why " * 30))),
+        TableRow("A is best", (Cell("said so " * 5), Cell("holds", tone="strong"), Cell("fails at proxy scale", tone="warning"), Cell("why " * 30))),
     )
     return Table("claims", "Claims.", columns, rows, stub="Claim")
 
@@ -128,7 +128,7 @@ def test_claims_are_marked_and_not_bold():
 def test_a_warning_is_a_sign_with_a_legend_and_a_columns_note_is_printed():
     columns = (Column("cut off", "MMVP", note="of 300"), Column("own", "BLINK", note="said below"))
     cells = (Cell("3.2 %", 3.2, tone="warning"), Cell("51.0", 51.0, tone="warning", note="seed 1 failed"))
-    rows = (Row("A", cells), Row("B", (Cell("not run", tone="warning"), Cell("50.0", 50.0))))
+    rows = (TableRow("A", cells), TableRow("B", (Cell("not run", tone="warning"), Cell("50.0", 50.0))))
     shown = with_signs(Table("t", "Caption.", columns, rows, notes=("BLINK: said below; more",)))
     assert [cell.display for row in shown.rows for cell in row.cells] == ["▲ 3.2 %", "▲ 51.0", "not run", "50.0"]
     assert shown.notes == ("▲ above 1 %.", "▲ A, BLINK: seed 1 failed.", "MMVP, cut off: of 300.", "BLINK: said below; more")
@@ -139,7 +139,7 @@ def test_a_warning_is_a_sign_with_a_legend_and_a_columns_note_is_printed():
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
 def test_no_table_is_wider_than_a_narrow_page(tmp_path):
     many = tuple(Cell("84.7", detail="[82.3, 86.8]") for _ in range(8))
-    wide = Table("wide", "Wide.", (Column("measured"),) * 8, (Row("Base model (not a row of the paper)", many),), stub="Row")
+    wide = Table("wide", "Wide.", (Column("measured"),) * 8, (TableRow("Base model (not a row of the paper)", many),), stub="Row")
     tables = (claims_table(), wide)
     body = latex(Report("table9", "Table 9", "x", "", ("it's λ",), (Section("", tables=tables),), None, "0" * 64))
     source = tmp_path / "paper.tex"

@@ -59,16 +59,8 @@ def writer(store: Store) -> Iterator[bool]:
         yield True
 
 
-def sync(store: Store) -> bool:
-    """Copy once. False when another process does it at this moment. Raises TrackingError."""
-    with writer(store) as alone:
-        if alone:
-            Mirror(store).copy()
-        return alone
-
-
 def client_of(store: Store) -> Any:
-    """An MLflow client for the store's mirror."""
+    """An MLflow client for the database that this store is copied into."""
     where.quiet_environment()
     logging.getLogger("alembic").setLevel(logging.WARNING)
     from mlflow import MlflowClient
@@ -187,7 +179,7 @@ class Copied:
     status: str = ""
 
 
-class Mirror:
+class Syncer:
     """Opens (or makes) the experiment and reads what was copied before. Use it as the one writer."""
 
     def __init__(self, store: Store) -> None:

@@ -1,4 +1,4 @@
-"""The mirror in MLflow, with a real database."""
+"""Copying a store to MLflow, with a real database."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from harness.tracking.fingerprint import signature
 from tests.harness.dispatch import graphs
 
 
-def mirror(root, **environment):
+def sync(root, **environment):
     """What a driver's child does, to its end."""
     return subprocess.run(
         [sys.executable, "-m", "harness.tracking", str(root)],
@@ -45,7 +45,7 @@ tracker = Tracker(Store(sys.argv[1]))
 found = tracker.find_runs(json.loads(sys.argv[2]))
 curves = {}
 if found and next(iter(found.values())).run_id:
-    from harness.tracking.mirror import client_of
+    from harness.tracking.sync import client_of
     client = client_of(Store(sys.argv[1]))
     for key, run in found.items():
         curves[key] = [[p.timestamp, p.step, p.value] for p in client.get_metric_history(run.run_id, "loss")]
@@ -68,19 +68,19 @@ def ask(root, keys, **environment):
 
 
 @pytest.fixture(scope="module")
-def mirrored(tmp_path_factory):
-    root = tmp_path_factory.mktemp("mirrored")
+def synced(tmp_path_factory):
+    root = tmp_path_factory.mktemp("synced")
     graph = Graph([*graphs.diamond(steps=5), Job("raise", {"arm": {"lr": 0.1}}, slug="bad")])
     graphs.run(graph, root)
     tracking.save_labels(Store(root), "3c", "proxy", {job.key: [tracking.Use("Stage 1 Only / mmvp")] for job in graph})
     assert not tracking.up_to_date(Store(root))
-    result = mirror(root)
+    result = sync(root)
     assert result.returncode == 0, result.stdout + result.stderr
     return root, graph
 
 
-def test_each_job_has_one_run_with_its_tags_numbers_and_curve(mirrored):
-    root, graph = mirrored
+def test_each_job_has_one_run_with_its_tags_numbers_and_curve(synced):
+    root, graph = synced
     unreachable, runs, curves = ask(root, [job.key for job in graph])
     assert not unreachable and set(runs) == {job.key for job in graph}
     first = next(iter(graph))
@@ -104,23 +104,23 @@ def test_what_maps_and_measure_jobs_found_reaches_mlflow(tmp_path):
         attempt = store.begin_attempt(job)
         (attempt.out / f"{kind}.json").write_text(json.dumps(content))
         store.publish(attempt, seconds=1.0)
-    result = mirror(tmp_path)
+    result = sync(tmp_path)
     assert result.returncode == 0, result.stdout + result.stderr
     _, runs, _ = ask(tmp_path, [job.key for job in store.records()])
     assert [metrics.get("final.full_size.step_flops") for metrics, _, _ in runs.values()].count(7.5) == 1
     assert {path.name for path in tmp_path.rglob("artifacts/m*.json")} == {"maps.json", "measure.json"}
 
 
-def test_a_finished_job_whose_kind_gains_an_artifact_is_copied_again(mirrored, monkeypatch):
-    root, graph = mirrored
+def test_a_finished_job_whose_kind_gains_an_artifact_is_copied_again(synced, monkeypatch):
+    root, graph = synced
     folder = Store(root).record(next(iter(graph)).key).folder
     before = signature(folder)
     monkeypatch.setitem(KINDS, "count", replace(KINDS["count"], artifacts=("result.json", "more.json")))
     assert signature(folder) != before
 
 
-def test_when_nothing_changed_nothing_is_copied_and_mlflow_is_not_imported(mirrored):
-    root, _ = mirrored
+def test_when_nothing_changed_nothing_is_copied_and_mlflow_is_not_imported(synced):
+    root, _ = synced
     script = (
         "import sys; from harness import tracking; from harness.store import Store; "
         "assert tracking.start(Store(sys.argv[1]), running=False).process is None; "
@@ -129,8 +129,8 @@ def test_when_nothing_changed_nothing_is_copied_and_mlflow_is_not_imported(mirro
     subprocess.run([sys.executable, "-c", script, str(root)], cwd=graphs.REPOSITORY, check=True)
 
 
-def test_deleting_the_database_loses_nothing(mirrored):
-    root, graph = mirrored
+def test_deleting_the_database_loses_nothing(synced):
+    root, graph = synced
     keys = [job.key for job in graph]
     before = ask(root, keys)
     (root / "mlflow.db").unlink()
@@ -138,7 +138,7 @@ def test_deleting_the_database_loses_nothing(mirrored):
     assert "no database yet; read from the results folder instead" in unreachable
     assert stored[keys[0]][0] == {"final.step": 5.0}
     assert not tracking.up_to_date(Store(root))
-    assert mirror(root).returncode == 0
+    assert sync(root).returncode == 0
     after = ask(root, keys)
     assert after[2] == before[2]
     for key in keys:
@@ -147,46 +147,46 @@ def test_deleting_the_database_loses_nothing(mirrored):
 
 
 @pytest.mark.parametrize("content", [b"", b"garbage" * 500, None], ids=["emptied", "garbage", "torn"])
-def test_a_database_that_is_none_any_more_is_kept_aside_and_made_again(mirrored, content, tmp_path):
-    root, graph = copied(mirrored, tmp_path)
+def test_a_database_that_is_none_any_more_is_kept_aside_and_made_again(synced, content, tmp_path):
+    root, graph = copied(synced, tmp_path)
     database = root / "mlflow.db"
-    assert mirror(root).returncode == 0
+    assert sync(root).returncode == 0
     broken = database.read_bytes()[:40_000] + b"x" * 5000 if content is None else content
     database.write_bytes(broken)
     assert not tracking.up_to_date(Store(root))
-    result = mirror(root)
+    result = sync(root)
     assert result.returncode == 0 and "made again from the store" in result.stdout
     unreachable, runs, _ = ask(root, [job.key for job in graph])
     assert not unreachable and all(run[2] for run in runs.values()) and len(runs) == len(graph)
     assert (root / "mlflow.db.damaged-1").read_bytes() == broken
 
 
-def test_a_pipe_in_the_database_s_place_is_set_aside_and_nobody_waits_for_it(mirrored, tmp_path):
-    root, _graph = copied(mirrored, tmp_path)
+def test_a_pipe_in_the_database_s_place_is_set_aside_and_nobody_waits_for_it(synced, tmp_path):
+    root, _graph = copied(synced, tmp_path)
     (root / "mlflow.db").unlink()
     os.mkfifo(root / "mlflow.db")
     assert not tracking.up_to_date(Store(root))
-    result = mirror(root)
+    result = sync(root)
     assert result.returncode == 0 and "mlflow.db is no regular file; kept as mlflow.db.damaged-1, and made again" in result.stdout
 
 
-def copied(mirrored, tmp_path):
-    root, graph = mirrored
+def copied(synced, tmp_path):
+    root, graph = synced
     shutil.copytree(root, tmp_path / "copy", symlinks=True)
     return tmp_path / "copy", graph
 
 
-def test_a_copied_store_writes_nothing_into_the_original(mirrored, tmp_path):
-    root, _graph = mirrored
-    mirror(root)
-    copy, _ = copied(mirrored, tmp_path)
+def test_a_copied_store_writes_nothing_into_the_original(synced, tmp_path):
+    root, _graph = synced
+    sync(root)
+    copy, _ = copied(synced, tmp_path)
     before = {path: path.stat().st_ctime_ns for path in root.rglob("*") if path.is_file()}
     for done in copy.glob("*/*/DONE.json"):
         os.utime(done)
-    assert mirror(copy).returncode == 0
+    assert sync(copy).returncode == 0
     assert {path: path.stat().st_ctime_ns for path in root.rglob("*") if path.is_file()} == before
     script = (
-        "import sys; from harness.store import Store; from harness.tracking.mirror import all_runs, client_of; "
+        "import sys; from harness.store import Store; from harness.tracking.sync import all_runs, client_of; "
         "print({run.info.artifact_uri.rpartition('/mlartifacts/')[0] for run in all_runs(client_of(Store(sys.argv[1])), '1')})"
     )
     answer = subprocess.run(
@@ -195,12 +195,12 @@ def test_a_copied_store_writes_nothing_into_the_original(mirrored, tmp_path):
     assert answer.stdout.splitlines()[-1] == str({copy.as_uri()})
 
 
-def test_an_experiment_deleted_in_mlflow_is_one_line_with_the_remedy(mirrored, tmp_path):
-    root, graph = copied(mirrored, tmp_path)
-    mirror(root)
+def test_an_experiment_deleted_in_mlflow_is_one_line_with_the_remedy(synced, tmp_path):
+    root, graph = copied(synced, tmp_path)
+    sync(root)
     with closing(sqlite3.connect(root / "mlflow.db")) as database, database:
         database.execute("update experiments set lifecycle_stage = 'deleted' where name = 'vreflection'")
-    result = mirror(root)
+    result = sync(root)
     assert result.returncode == 1 and "mlflow experiments restore --experiment-id 1" in result.stdout.splitlines()[-1]
     unreachable, runs, _ = ask(root, [job.key for job in graph])
     assert "was deleted there; restore it" in unreachable and "\n" not in unreachable and runs
@@ -213,22 +213,22 @@ def test_two_stores_share_one_database_that_both_make_at_once_and_keep_their_run
     shutil.copytree(tmp_path / "a", tmp_path / "b", symlinks=True)
     shared = {"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path / 'shared.db'}"}
     with ThreadPoolExecutor(2) as pool:
-        ended = list(pool.map(lambda name: mirror(tmp_path / name, **shared), "ab"))
+        ended = list(pool.map(lambda name: sync(tmp_path / name, **shared), "ab"))
     assert [result.returncode for result in ended] == [0, 0], [result.stdout + result.stderr for result in ended]
     runs = {name: ask(tmp_path / name, [job.key], **shared)[1][job.key] for name in "ab"}
     assert runs["a"][2] != runs["b"][2]
     assert (tmp_path / "mlartifacts").is_dir() and not (graphs.REPOSITORY / "mlruns").exists()
     (tmp_path / "a").rename(tmp_path / "moved")
-    assert mirror(tmp_path / "moved", **shared).returncode == 0
+    assert sync(tmp_path / "moved", **shared).returncode == 0
     assert ask(tmp_path / "moved", [job.key], **shared)[1][job.key][2] == runs["a"][2]
 
 
-def test_copying_again_makes_no_second_run(mirrored):
-    root, graph = mirrored
+def test_copying_again_makes_no_second_run(synced):
+    root, graph = synced
     (root / ".tracking" / "mirrored.json").unlink()
-    assert mirror(root).returncode == 0
+    assert sync(root).returncode == 0
     count = (
-        "import sys; from harness.store import Store; from harness.tracking.mirror import all_runs, client_of; "
+        "import sys; from harness.store import Store; from harness.tracking.sync import all_runs, client_of; "
         "print(len(list(all_runs(client_of(Store(sys.argv[1])), '1'))))"
     )
     answer = subprocess.run(
@@ -237,20 +237,20 @@ def test_copying_again_makes_no_second_run(mirrored):
     assert int(answer.stdout.split()[-1]) == len(graph)
 
 
-def test_an_unreachable_server_is_said_in_one_line_and_the_store_answers(mirrored):
-    root, graph = mirrored
+def test_an_unreachable_server_is_said_in_one_line_and_the_store_answers(synced):
+    root, graph = synced
     nowhere = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}
     unreachable, runs, _ = ask(root, [next(iter(graph)).key], **nowhere)
     assert unreachable.startswith("MLflow at http://127.0.0.1:9: ") and "\n" not in unreachable
     assert len(runs) == 1
-    result = mirror(root, **nowhere)
+    result = sync(root, **nowhere)
     assert result.returncode == 1 and "MLflow at http://127.0.0.1:9" in result.stdout.splitlines()[-1]
 
 
 @pytest.mark.slow
-def test_a_running_job_is_mirrored_while_it_runs(tmp_path):
+def test_a_running_job_is_copied_while_it_runs(tmp_path):
     job = Job("count", {"steps": 100_000, "pause": 0.05}, slug="long")
-    mirror(tmp_path)  # make the database before there is anything to show
+    sync(tmp_path)  # make the database before there is anything to show
     follower = tracking.start(Store(tmp_path))
     script = (
         "import sys; from pathlib import Path; from tests.harness.dispatch import graphs, kinds; "
@@ -271,10 +271,10 @@ def test_a_running_job_is_mirrored_while_it_runs(tmp_path):
 
 
 
-def test_a_folder_as_tracking_address_works(mirrored, tmp_path):
-    root, graph = mirrored[:2]
+def test_a_folder_as_tracking_address_works(synced, tmp_path):
+    root, graph = synced[:2]
     address = f"file:{tmp_path / 'mlruns'}"
-    result = mirror(root, MLFLOW_TRACKING_URI=address)
+    result = sync(root, MLFLOW_TRACKING_URI=address)
     assert result.returncode == 0, result.stdout + result.stderr
     unreachable, runs, _ = ask(root, [job.key for job in graph], MLFLOW_TRACKING_URI=address)
     assert not unreachable and len(runs) == len(graph)

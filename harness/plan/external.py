@@ -26,9 +26,9 @@ ENDPOINT = "openai"
 
 
 @dataclass(frozen=True)
-class Comparison:
+class ExternalSystem:
     """How a row's system answers. kind: of its evaluation jobs. absent: why it cannot be asked here and now, or "": a
-    result from when it could is shown all the same. source None: what it is cannot even be said, so there is no job."""
+    result from when it could is shown all the same. source: None if it cannot be identified; then there is no job."""
 
     kind: Literal["ask", "evaluate"]
     name: str
@@ -37,13 +37,13 @@ class Comparison:
     absent: str = ""
 
 
-def comparison(
+def system_of(
     external: External,
     profile: Loaded[Profile],
     folder: Path,
     cache: Path | None = None,
     environment: Mapping[str, str] | None = None,
-) -> Comparison | str:
+) -> ExternalSystem | str:
     """How the system is asked under a profile; a text says why it is not. folder: the experiment's. cache: of digests."""
     environment = os.environ if environment is None else environment
     if external.not_run:
@@ -55,7 +55,7 @@ def comparison(
     return _checkpoint(external, folder, cache, environment)
 
 
-def _endpoint(external: External, environment: Mapping[str, str]) -> Comparison:
+def _endpoint(external: External, environment: Mapping[str, str]) -> ExternalSystem:
     unset = [name for name in (external.endpoint, external.key) if name and not environment.get(name)]
     absent = ""
     if unset:
@@ -65,10 +65,10 @@ def _endpoint(external: External, environment: Mapping[str, str]) -> Comparison:
         absent = f"{external.model} answers at an endpoint, and the environment lacks {needed}"
     system = System(adapter=ENDPOINT, model=external.model, arguments=external.arguments)
     source = Source(f"endpoint:{external.endpoint}:{external.key}", f"endpoint:{external.model}")
-    return Comparison("ask", external.model or "", system, source, absent)
+    return ExternalSystem("ask", external.model or "", system, source, absent)
 
 
-def _checkpoint(external: External, folder: Path, cache: Path | None, environment: Mapping[str, str]) -> Comparison:
+def _checkpoint(external: External, folder: Path, cache: Path | None, environment: Mapping[str, str]) -> ExternalSystem:
     from models.evaluation.adapters import lacking
 
     if external.checkpoint:
@@ -79,7 +79,7 @@ def _checkpoint(external: External, folder: Path, cache: Path | None, environmen
         name = (external.repo or "").rpartition("/")[2]
     adapter = external.adapter or ""
     system = System(adapter=adapter, arguments=external.arguments)
-    return Comparison("evaluate", name, system, source, absent or lacking(adapter))
+    return ExternalSystem("evaluate", name, system, source, absent or lacking(adapter))
 
 
 def _from_folder(folder: Path, written: str, cache: Path | None) -> tuple[Source | None, str]:
