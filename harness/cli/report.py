@@ -60,7 +60,7 @@ def write(made: list[Plan], store: Store, reports: Path, tracking: Any = None, f
         others = ", ".join(path.name.removeprefix(plan.name) for name, path in files.items() if name != "html")
         print(f"\n{'unchanged' if current else 'written'}: {files['html']}\n  beside it: {others}\n")
     index, changed = write_index(reports, EXPERIMENTS)
-    print(f"{'written' if changed else 'unchanged'}: {index}, all tables on one page")
+    print(f"{'written' if changed else 'unchanged'}: {index}, what was found, table by table")
 
 
 def reachable_again(markdown: Path, tracking: Any) -> bool:

@@ -15,8 +15,11 @@ from harness.report.numbers.fingerprint import STAMP
 from harness.report.sections.types import Cell, Column, Report
 from harness.report.sections.words import LINKS, share
 from harness.report.writers.chart import draw
-from harness.report.writers.index import FRONT, front_matter
+from harness.report.writers.index import front_matter
 from harness.report.writers.signs import with_signs
+
+FRONT = ("main", "answers")
+"""The sections above the drawings."""
 
 
 def html(report: Report) -> str:

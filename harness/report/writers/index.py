@@ -1,7 +1,7 @@
-"""`index.html`: every rendered table on one page that needs nothing else, put together from the tables' own pages.
+"""`index.html`: what was found, table by table, with a link to each table's page.
 
-Reads the part of each page between two marks, so that a table is drawn once and the index costs no second look at any
-sample. Tables of `experiments/` that were not rendered here are named.
+Reads what each page says of itself in a comment, so that the index costs no second look at any sample and stays small.
+Tables of `experiments/` that were not rendered here are named.
 """
 
 from __future__ import annotations
@@ -21,15 +21,12 @@ from harness.report.writers.files import replace_file
 if TYPE_CHECKING:
     from harness.report.sections.types import Report
 
-FRONT = ("main", "answers")
-"""The sections of a page that the index shows; the others are one click away."""
-
-_ARTICLE = re.compile(r"<!-- article:begin (\{.*?\}) -->\n(.*?)<!-- article:end -->", re.DOTALL)
+_ARTICLE = re.compile(r"<!-- index: (\{.*?\}) -->")
 
 
 @dataclass(frozen=True)
 class Article:
-    """One table's part of the index. measured of cells. reported, regenerated: outcome -> claims, on the paper's numbers and on
+    """One table's part of the index. finding: the report's conclusion. measured of cells. reported, regenerated: outcome -> claims, on the paper's numbers and on
     those measured here. paper: neither overridden nor partial."""
 
     name: str
@@ -37,12 +34,12 @@ class Article:
     title: str
     subtitle: str
     profile: str
+    finding: str
     measured: int
     cells: int
     reported: dict[str, int]
     regenerated: dict[str, int]
     paper: bool
-    body: str = ""
 
     @property
     def file(self) -> str:
@@ -87,6 +84,7 @@ def front_matter(report: Report) -> str:
         "title": report.title,
         "subtitle": report.subtitle,
         "profile": report.profile,
+        "finding": report.conclusion or next(iter(report.headline), ""),
         "measured": sum(cell.value is not None or cell.tone != "warning" for cell in own),
         "cells": len(own),
         "reported": judged(1),
@@ -103,9 +101,9 @@ def read_article(page: Path) -> Article | None:
     if found is None:
         return None
     facts: dict[str, Any] = json.loads(found[1])
-    if facts.keys() != {field.name for field in fields(Article)} - {"body"}:
+    if facts.keys() != {field.name for field in fields(Article)}:
         return None  # a page that an earlier version left; drawing its table again replaces it
-    return Article(**facts, body=found[2])
+    return Article(**facts)
 
 
 def index_fingerprint(
