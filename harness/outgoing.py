@@ -27,7 +27,7 @@ _SHORTEST = 5
 """Characters. A shorter value would be found in every other word."""
 _ADDRESS = re.compile(r"(?<![A-Za-z0-9])([A-Za-z][A-Za-z0-9+.-]*://)([^\s/?#'\"<>]*)@")
 _FIELDS = re.compile(
-    r"(?i)([?&;](?:[\w-]*(?:token|secret|password|passwd|api[-_]?key|access[-_]?key|signature|sig|credential))=)[^&\s#'\"<>]+"
+    r"(?i)([?&;](?:[\w-]*(?:token|secret|password|passwd|passphrase|api[-_]?key|access[-_]?key|signature|sig|credential)|pw|pwd|pass|auth|key)=)[^&\s#'\"<>]+"
 )
 _HEADER = re.compile(r"(?i)\b((?:authorization['\"]?\s*[:=]\s*['\"]?)?(?:bearer|basic)\s+)[A-Za-z0-9._~+/=-]{8,}")
 _KEYS = re.compile(r"\b(?:(?:sk|hf|gh[pousr]|xox[abp]|glpat)[-_][A-Za-z0-9_-]{20,}|dapi[0-9a-f]{32}|AKIA[0-9A-Z]{16})\b")
@@ -91,7 +91,7 @@ def _suspects(environment: Mapping[str, str]) -> set[str]:
 def _userinfo(address: str) -> set[str]:
     """Password, or what stands alone there; up to the last `@`, as people write passwords that need quoting and are not."""
     parts = set()
-    for one in address.split():
+    for one in {*address.split(), address.strip()}:  # several addresses, or one whose password holds a space
         rest = one.partition("://")[2]
         held = rest.rpartition("@")[0]
         user, colon, password = held.partition(":")

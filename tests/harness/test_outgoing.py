@@ -21,6 +21,8 @@ SECRETS = {
     "BASE_URL": "https://u:p%40ss-word@api.example/v1",
     "LAB_TOKEN": "tok/en+12345",
     "ODD_URL": "postgresql://u:half@way/there@db/x",
+    "SPACED_URL": "http://u:two words@host",
+    "QUERY_URL": "http://host/?pw=queried",
 }
 
 
@@ -35,6 +37,8 @@ SECRETS = {
         "https://u:p%40ss-word@api.example/v1 and p@ss-word",
         "tok/en+12345 tok%2Fen%2B12345",
         "half@way/there",
+        "http://u:two words@host is not there",
+        "http://host/?pw=queried and http://host/?x=1&key=queried",
         "http://a:b-of-nobody@elsewhere/x",
         "Authorization: Bearer aaaa.bbbb.cccc",
         "https://host/x?token=pw-SECRET-2&y=1",
@@ -50,6 +54,8 @@ def test_no_secret_is_left(text):
         "ss-word",
         "12345",
         "half@way",
+        "two words",
+        "queried",
         "b-of-nobody",
         "aaaa.bbbb",
         "a1B2a1B2",
