@@ -72,6 +72,16 @@ class DecodeSpec(Frozen):
     max_new_tokens: Count = 512
     count_latents: bool = False
     """Whether latent steps count against max_new_tokens (the release counts them)."""
+    cut_latents: bool = True
+    """Whether max_new_tokens may end an answer among its latent steps. false: only at a token, as in the loops of LVR's and
+    VisReflect's releases. Read where latent steps count."""
+    leave: Literal["steps", "latent", "free"] = "steps"
+    """When a latent segment ends. steps: after S steps. latent: one step after the state has come within `leave_below` of the
+    checkpoint's learned end vector, or after S. free: when the model picks `<|lvr_end|>`, or after S (LVR's release has no
+    such limit and need not stop)."""
+    leave_distance: Literal["mse", "mae", "cosine"] = "mse"
+    """Between a state and the end vector: the mean over D of the square or absolute difference, or 1 - cos."""
+    leave_below: Positive = 0.02
     max_segments: Count | None = None
     """Latent segments an answer may hold: a further `<|lvr_start|>` cuts it off. None: as many as max_new_tokens allows,
     each of S + 1 forwards for one token counted."""
@@ -82,6 +92,12 @@ class DecodeSpec(Frozen):
     """Whether an id that the model would pick in a latent step counts as an id of the answer there (it does in the release)."""
     ends: Literal["all", "tokenizer"] = "all"
     """What ends an answer: the end tokens of generation_config.json and of the tokenizer, or the tokenizer's alone."""
+
+    @model_validator(mode="after")
+    def _given_latents(self) -> DecodeSpec:
+        if self.leave != "steps" and self.latents in ("shuffled", "oracle"):
+            raise ValueError(f"latents: {self.latents} feeds S given latents; use leave: steps instead of {self.leave}")
+        return self
 
 
 Fetched = Literal["as_is", "qwen_vl_utils"]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 from transformers import initialization as init
 from transformers.utils.generic import is_flash_attention_requested
 
-from models.latent import losses
+from models.latent import losses, slots
 from models.latent.batch import Batch
 from models.latent.boxes import Cells, Region, roi_region, token_region
 from models.latent.rollout import laid_out
@@ -35,6 +37,8 @@ class VReflection(Qwen2_5_VLForConditionalGeneration):
         """(region, roi_bins) that the BCM was trained with; `checkpoint.load` sets it for oracle latents."""
         self.fresh_heads: frozenset[str] = frozenset()
         """Heads that `checkpoint.load` did not find in the files."""
+        self.end_vector: Tensor | None = None
+        """[D]: what `leave: latent` of decoding compares states with, of a checkpoint that has learned it."""
         self.generation_text: str | None = None
         """generation_config.json of the checkpoint that `checkpoint.load` read; `checkpoint.save` writes it again."""
         self.post_init()
@@ -67,14 +71,15 @@ class VReflection(Qwen2_5_VLForConditionalGeneration):
         generator: Draws = None,
         num_items: float | Tensor | None = None,
         num_boxes: int | Tensor | None = None,
+        num_slots: int | Tensor | None = None,
     ) -> StageOutput:
         """One stage's losses on one micro-batch.
 
         indicator: the Bernoulli draw, bool: a scalar (granularity step) or [samples] (granularity microbatch, sample).
         generator: CPU generator of the self-fed draw and of random queries; or one for each sample, and then what is drawn
             for a sample does not depend on the others of its micro-batch.
-        num_items, num_boxes: supervised tokens and boxes over the whole optimiser step (all micro-batches and ranks),
-            so that micro-batch losses add up to the step's loss; None takes this micro-batch's own counts.
+        num_items, num_boxes, num_slots: supervised tokens, boxes and slots over the whole optimiser step (all micro-batches
+            and ranks), so that micro-batch losses add up to the step's loss; None takes this micro-batch's own counts.
         """
         terms = self.stage_terms(
             batch,
@@ -84,6 +89,7 @@ class VReflection(Qwen2_5_VLForConditionalGeneration):
             generator=generator,
             num_items=num_items,
             num_boxes=num_boxes,
+            num_slots=num_slots,
         )
         parts = {name: value.detach() for name, value in (terms.losses | terms.counts).items()}
         return StageOutput(terms.total(), parts, **{name: value.detach() for name, value in terms.latents.items()})
@@ -98,6 +104,7 @@ class VReflection(Qwen2_5_VLForConditionalGeneration):
         generator: Draws = None,
         num_items: float | Tensor | None = None,
         num_boxes: int | Tensor | None = None,
+        num_slots: int | Tensor | None = None,
     ) -> Terms:
         """As `stage_forward`, every term with its graph.
 
@@ -108,7 +115,7 @@ class VReflection(Qwen2_5_VLForConditionalGeneration):
         features = self.vision(batch)
         embeds = self.embed(batch.input_ids, features)
         if isinstance(stage, Reflect):
-            terms = self._reflect(batch, stage, embeds, num_boxes)
+            terms = self._reflect(batch, stage, embeds, num_boxes, num_slots)
         elif isinstance(stage, Sft) or latent_steps == 0:
             terms = Terms({}, {}, {}, self.run_language(embeds, batch), embeds, {})
         else:
@@ -116,6 +123,13 @@ class VReflection(Qwen2_5_VLForConditionalGeneration):
                 self, batch, stage, latent_steps, features, embeds, indicator, generator, num_boxes
             ).terms()
         masked = latent_steps if isinstance(stage, Slots) and not stage.ce_on_slots else 0
+        return self.with_cross_entropy(terms, batch, masked, num_items)
+
+    def with_cross_entropy(self, terms: Terms, batch: Batch, masked: int, num_items: float | Tensor | None) -> Terms:
+        """The same terms and the cross-entropy. masked: see `cross_entropy`."""
+        if terms.unsupervised is not None:
+            labels = batch.labels.index_put(terms.unsupervised, torch.tensor(losses.IGNORED, device=batch.labels.device))
+            batch = replace(batch, labels=labels)
         ce, count = self.cross_entropy(terms.hidden, batch, masked, num_items)
         terms.losses = {"ce": ce} | terms.losses
         terms.weights["ce"] = 1.0
@@ -149,21 +163,27 @@ class VReflection(Qwen2_5_VLForConditionalGeneration):
             return torch.zeros(0, self.config.text_config.hidden_size, dtype=like.dtype, device=like.device)
         return embeds.detach().to(like.dtype)
 
-    def _reflect(self, batch: Batch, stage: Reflect, embeds: Tensor, num_boxes: int | Tensor | None) -> Terms:
+    def _reflect(
+        self, batch: Batch, stage: Reflect, embeds: Tensor, num_boxes: int | Tensor | None, num_slots: int | Tensor | None
+    ) -> Terms:
         """VisReflect: the slots hold the crops' embeddings, and the state before each is drawn towards it."""
         if batch.segment_slots is None:
             raise Refused("reflect fills its slots with evidence crops; give the batch segment_slots and their embeddings")
         crops = self.crops(batch)
-        row, column, segment = reflection.slot_places(batch)
+        row, column, segment = slots.places(batch)
         fed = embeds.index_put((row, column), crops.to(embeds.dtype))
         hidden = self.run_language(fed, batch)
-        per_box, first = reflection.misalignment(hidden[row, column - 1], crops, segment, len(batch.boxes))
+        per_slot, per_box, first = reflection.misalignment(hidden[row, column - 1], crops, segment, len(batch.boxes))
+        by_slot = stage.average == "slot"
         latents = {
             "hidden": hidden[batch.segment_row, batch.segment_start - 1][:, None],
             "z_t": crops[batch.segment_slots.cumsum(0) - batch.segment_slots][:, None],
         }
         counts = {"vr_first": losses.mean(first.detach(), num_boxes)}
-        return Terms({"vr": losses.mean(per_box, num_boxes)}, {"vr": stage.lambda_vr}, counts, hidden, fed, latents)
+        if by_slot:
+            counts["slots"] = torch.tensor(len(per_slot), device=per_slot.device)
+        averaged = losses.mean(per_slot, num_slots) if by_slot else losses.mean(per_box, num_boxes)
+        return Terms({"vr": averaged}, {"vr": stage.lambda_vr}, counts, hidden, fed, latents)
 
     def embed(self, input_ids: Tensor, features: Tensor | None) -> Tensor:
         """Input embeddings [R, L, D] with the features [T, D] in the image tokens' places."""
@@ -207,7 +227,7 @@ class VReflection(Qwen2_5_VLForConditionalGeneration):
         """
         labels = batch.labels
         if (masked_slots or batch.segment_slots is not None) and len(batch.segment_row):
-            places = slot_places(batch, masked_slots) if batch.segment_slots is None else reflection.slot_places(batch)
+            places = slot_places(batch, masked_slots) if batch.segment_slots is None else slots.places(batch)
             row, column = places[:2]
             labels = labels.index_put((row, column), torch.tensor(losses.IGNORED, device=labels.device))
         ahead = losses.supervised(labels)

@@ -54,12 +54,12 @@ def user_text(value: str, grids: Sequence[Grid]) -> str:
     return text
 
 
-def latent_text(latent_steps: int) -> str:
-    """One latent segment: the markers and S slots."""
-    return "<|lvr_start|>" + "<|lvr|>" * latent_steps + "<|lvr_end|>"
+def latent_text(latent_steps: int, end_marker: bool = False) -> str:
+    """One latent segment: the markers and S slots. end_marker: with `<|lvr_latent_end|>` behind them, as LVR has it."""
+    return "<|lvr_start|>" + "<|lvr|>" * latent_steps + "<|lvr_latent_end|>" * end_marker + "<|lvr_end|>"
 
 
-def assistant_text(value: str, latent_steps: int | Sequence[int] | None) -> str:
+def assistant_text(value: str, latent_steps: int | Sequence[int] | None, end_marker: bool = False) -> str:
     """An answer's content: every `<lvr>` becomes a segment; text before the first is dropped, as in the release.
 
     latent_steps: slots of every segment, or of each. None: the template without latent segments (vanilla SFT); the newline or blank after a placeholder goes too.
@@ -70,7 +70,7 @@ def assistant_text(value: str, latent_steps: int | Sequence[int] | None) -> str:
     if latent_steps is None:
         return "".join(part.removeprefix("\n") if part.startswith("\n") else part.removeprefix(" ") for part in rest)
     counts = [latent_steps] * len(rest) if isinstance(latent_steps, int) else latent_steps
-    return "".join(latent_text(count) + part for count, part in zip(counts, rest, strict=True))
+    return "".join(latent_text(count, end_marker) + part for count, part in zip(counts, rest, strict=True))
 
 
 def turn(role: str, content: str) -> str:
@@ -100,6 +100,7 @@ def build(
     *,
     latent_steps: int | Sequence[int] | None,
     box_images: Sequence[int] | None = None,
+    end_marker: bool = False,
     name: str = "sample",
 ) -> Sample:
     """A LLaVA-style conversation ([{"from": "human" | "gpt", "value": …}, …]) as one training sequence.
@@ -126,7 +127,7 @@ def build(
                 raise ValueError(f"{name}: more {LATENT} placeholders than its {len(boxes)} boxes")
             steps = latent_steps if listed is None else listed[begun : begun + segments]
             begun += segments
-            new = encode(tokenizer, assistant_text(value, steps) + "<|im_end|>\n")
+            new = encode(tokenizer, assistant_text(value, steps, end_marker) + "<|im_end|>\n")
             starts += [len(ids) + at + 1 for at, token in enumerate(new) if token == tokens.lvr_start]
             labels += new
         else:

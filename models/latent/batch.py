@@ -67,7 +67,7 @@ class Batch:
     image_grid_thw: LongTensor | None = None
     """[I, 3]: (1, height, width) in patches; with `pixel_values` only."""
     segment_slots: LongTensor | None = None
-    """[B]: slots of each segment, N in all, where crops fill them; None: every segment has the stage's S."""
+    """[B]: slots of each segment, N in all, where crops or box tokens fill them; None: every segment has the stage's S."""
     crop_embeds: FloatTensor | None = None
     """[N, D]: cached features of the segments' crops, in their order."""
     crop_values: FloatTensor | None = None
@@ -97,8 +97,8 @@ class Batch:
             raise ValueError("give image_embeds or pixel_values, not both or neither")
         if self.segment_slots is not None:
             _expect("segment_slots", self.segment_slots, (segments,))
-            if (self.crop_embeds is None) == (self.crop_values is None) and segments:
-                raise ValueError("segments with slots of their own take crop_embeds or crop_values, not both or neither")
+            if self.crop_embeds is not None and self.crop_values is not None:
+                raise ValueError("crops come as crop_embeds or crop_values, not both")
 
     def __len__(self) -> int:
         """Samples in the batch."""

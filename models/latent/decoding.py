@@ -1,4 +1,5 @@
-"""Batched latent decoding (Coconut-style): after `<|lvr_start|>`, exactly S forwards are fed a state instead of a token.
+"""Batched latent decoding (Coconut-style): after `<|lvr_start|>`, S forwards (or fewer, see `DecodeSpec.leave`) are fed a
+state instead of a token.
 
 Greedy, with a KV cache and explicit positions. Rows are left-padded, enter latent steps at different times and leave the
 batch when they end; the answers are those of one prompt at a time. Knows nothing of texts or benchmarks.
@@ -20,6 +21,7 @@ from models.latent import oracle
 from models.latent.feed import Asked, Feed, Given, donors_of, feed_of, own_state
 from models.latent.prefill import Prefill, last_states, read
 from models.latent.prompt import Prompt
+from models.latent.slots import distances
 
 COMPACT_BELOW = 0.75
 """Rows still running, as a share of the batch, at which dropping the others is worth copying the cache."""
@@ -100,6 +102,7 @@ def decode(
     own: Sequence[Decoded] | None = None,
     leave_late: bool = False,
     keep_logits: Callable[[Tensor], Tensor] | None = None,
+    end_vector: Tensor | None = None,
 ) -> list[Decoded | None]:
     """Greedy answers to `prompts`, in order.
 
@@ -118,13 +121,14 @@ def decode(
     leave_late: give up rows that go on long after the others have ended (None in their places), so that the late ones of
     several batches can be decoded together: a loop up to max_new_tokens costs as much for one row as for many. Not with
     `shuffled`.
+    end_vector [D]: for `leave: latent`, in place of the model's learned one.
     generator (CPU): of the noise and the derangement. on_step sees every forward of the last pass. prefill: of these
     prompts, from `read`, where they are decoded more than once. keep_logits: [k, V] -> [k, W], called with the model's logits
     of every token it is asked for, before penalties and forbidden tokens; `Decoded.kept` holds what it returns.
     """
     if not prompts:
         return []
-    _check(model, prompts, spec)
+    _check(model, prompts, spec, end_vector)
     options = {"tokens": tokens, "eos": eos, "on_step": on_step, "keep_logits": keep_logits}
     with torch.inference_mode():
         if prefill is None:
@@ -136,16 +140,19 @@ def decode(
             donors = donors_of(groups or [len(prompts)], generator)
             return _shuffled(model, prompts, spec, donors, keep_latents, options, own)
         feed = feed_of(model, prompts, spec, generator)
+        options["end_vector"] = model.end_vector if end_vector is None else end_vector
         return _Decoder(model, prompts, spec, feed, keep_latents, leave_late=leave_late, **options).run()
 
 
-def _check(model: VReflection, prompts: list[Prompt], spec: DecodeSpec) -> None:
+def _check(model: VReflection, prompts: list[Prompt], spec: DecodeSpec, end_vector: Tensor | None) -> None:
     if model.training:
         raise ValueError("decode needs model.eval()")
     if spec.repetition_penalty == "checkpoint":
         raise ValueError("repetition_penalty: checkpoint is for who knows the checkpoint's generation_config; give a number")
     if spec.latents == "oracle" and spec.latent_steps:
         oracle.check(model, prompts, spec)
+    if spec.leave == "latent" and end_vector is None and model.end_vector is None:
+        raise ValueError("leave: latent compares states with a learned end vector, which this checkpoint lacks; use leave: steps")
 
 
 def _shuffled(
@@ -197,6 +204,7 @@ class _Decoder:
     on_step: Callable[[Step], None] | None = None
     leave_late: bool = False
     keep_logits: Callable[[Tensor], Tensor] | None = None
+    end_vector: Tensor | None = None
     rows: list[_Row] = field(default_factory=list)
     seen: Tensor | None = None
     """[r, V] bool: ids of prompt and answer, where they are penalised."""
@@ -244,8 +252,13 @@ class _Decoder:
         """Take the states [r, D] of the last inputs; returns the next inputs [r, D], or None when every row has ended."""
         latent = [at for at, row in enumerate(self.rows) if not row.done and row.left]
         speaking = [at for at, row in enumerate(self.rows) if not row.done and not row.left]
-        if latent and self.seen is not None and self.spec.penalise_picked:
-            self._see(latent, self._pick(self.model.lm_head(hidden[latent]), latent))
+        penalised = self.seen is not None and self.spec.penalise_picked
+        if latent and (penalised or self.spec.leave == "free"):
+            picked = self._pick(self.model.lm_head(hidden[latent]), latent)
+            if penalised:
+                self._see(latent, picked)
+            if self.spec.leave == "free":
+                latent, speaking = self._freed(latent, picked.tolist(), speaking)
         if speaking:
             logits = self.model.lm_head(hidden[speaking])
             if self.keep_logits is not None:
@@ -266,9 +279,25 @@ class _Decoder:
             asked = [Asked(row.prompt, row.segment, self.spec.latent_steps - row.left) for row in rows]
             fed = self.feed(asked, states)
             inputs[latent] = fed.to(inputs.dtype)
+            ends = self._near_end(states)
             for at, row in enumerate(rows):
                 self._take(row, fed[at], states[at])
+                row.left = 0 if ends[at] else row.left
         return None if all(row.done for row in self.rows) else inputs
+
+    def _freed(self, latent: list[int], picked: list[int], speaking: list[int]) -> tuple[list[int], list[int]]:
+        """(rows still latent, rows that speak), once those that picked `<|lvr_end|>` have left their segment."""
+        left = {at for at, token in zip(latent, picked) if token == self.tokens.lvr_end}
+        for at in left:
+            self.rows[at].left = 0
+        return [at for at in latent if at not in left], sorted([*speaking, *left])
+
+    def _near_end(self, states: Tensor) -> list[bool]:
+        """Whether each of these latent rows leaves its segment with the step that its state [k, D] is fed in."""
+        if self.spec.leave != "latent":
+            return [False] * len(states)
+        end = self.end_vector.to(states).expand_as(states)
+        return (distances(states, end, self.spec.leave_distance) < self.spec.leave_below).tolist()
 
     def _pick(self, logits: Tensor, rows: list[int]) -> Tensor:
         """The likeliest id [k] of each of these rows by its logits [k, V]; lvr_start is none where it may not come."""
@@ -311,7 +340,7 @@ class _Decoder:
             row.states.append(state)
         if self.spec.count_latents:
             row.counted += 1
-            if row.counted >= self.spec.max_new_tokens:
+            if row.counted >= self.spec.max_new_tokens and self.spec.cut_latents:
                 row.done = row.truncated = True
 
     def _compact(self, inputs: Tensor) -> tuple[Tensor]:

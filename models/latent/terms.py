@@ -58,6 +58,8 @@ class Terms:
     embeds: Tensor
     """[R, L, D]: what the language model was fed (a sequential rollout: before the slots were filled)."""
     latents: dict[str, Tensor]
+    unsupervised: tuple[Tensor, Tensor] | None = None
+    """(rows [n], columns [n]) that are no targets of the cross-entropy, whatever the labels say."""
 
     def total(self) -> Tensor:
         return sum((self.weights[name] * loss for name, loss in self.losses.items()), start=self.hidden.new_zeros(()))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from models.parity.lvr import LvrReference
 from models.parity.reference import Files, Reference, Unknown
+from models.parity.visreflect import VisReflectReference
 from models.parity.vreflection import VReflectionReference
 
-FORMATS: tuple[type[Reference], ...] = (VReflectionReference,)
+FORMATS: tuple[type[Reference], ...] = (VReflectionReference, LvrReference, VisReflectReference)
 
 
 def open_reference(folder: Path | str) -> Reference:

@@ -22,7 +22,7 @@ def reduce(reference: Reference, out: Path | str) -> int:
         for key, tensor in held.items():
             if reference.leaves_out(f"{file}: {key}"):
                 continue
-            short = ".grad." in key and tensor.dim() == 2 and not key.endswith(f"[::{STRIDE}]")
+            short = ".grad." in key and tensor.dim() == 2 and not key.endswith(f"[::{STRIDE}]") and "rows_" not in key
             kept[f"{key}[::{STRIDE}]" if short else key] = tensor[::STRIDE].contiguous() if short else tensor
         if kept:
             save_file(kept, out / f"{file}.safetensors")

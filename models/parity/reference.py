@@ -12,15 +12,18 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import Qwen2_5_VLConfig
 
 from models.backbone import checkpoint
+from models.backbone.images import load_image_processor, patches_of
 from models.backbone.model import VReflection
 from models.backbone.template import positions
 from models.backbone.tokens import SpecialTokens
+from models.config import Images
 from models.latent.prompt import Prompt
 
 OUTPUT, GRADIENT = 1e-5, 1e-4
@@ -265,31 +268,19 @@ def sized(weights: Mapping[str, Tensor]) -> Qwen2_5_VLConfig:
     return config
 
 
-def prompt(ids: Tensor, held: Mapping[str, Tensor], prefix: str = "in.") -> Prompt:
-    """Token ids as a prompt about the pictures `PREFIXpixel_values` of a file."""
-    return Prompt(ids, pixel_values=held[f"{prefix}pixel_values"], image_grid_thw=held[f"{prefix}image_grid_thw"])
+def prompt_about(picture: int, ids: Tensor, seen: Mapping[str, Tensor], grid_thw: Tensor) -> Prompt:
+    """Token ids as a prompt about one of a batch's pictures. seen: the batch's vision fields, pixels or features."""
+    if "pixel_values" in seen:
+        pixels = seen["pixel_values"].split(grid_thw.prod(1).tolist())[picture]
+        return Prompt(ids, pixel_values=pixels, image_grid_thw=grid_thw[picture : picture + 1])
+    features = seen["image_embeds"].split((grid_thw.prod(1) // 4).tolist())[picture]
+    return Prompt(ids, image_embeds=features, image_grids=grid_thw[picture : picture + 1, 1:] // 2)
 
 
-def gradient_checks(
-    model: VReflection, loss: Tensor, norms: Mapping[str, float | None], held: Mapping[str, Tensor], prefix: str, title: str
-) -> Iterator[Check]:
-    """Norms of the loss's gradients (None: no gradient at all), and the gradients where `held` has them under `prefix`."""
-    parameters = dict(model.named_parameters())
-    absent = sorted(set(norms) - set(parameters))
-    yield Check(f"{title}: parameters the model lacks{': ' * bool(absent)}{', '.join(absent)}", len(absent), 0)
-    wanted = {name: norms[name] for name in norms if name in parameters}
-    found = torch.autograd.grad(loss, [parameters[name] for name in wanted], retain_graph=True, allow_unused=True)
-    gradients = dict(zip(wanted, found, strict=True))
-    stray = [k for k, norm in wanted.items() if (norm is None) != (gradients[k] is None or not gradients[k].any())]
-    yield Check(f"{title}: parameters without gradient", len(stray), 0)
-    for name, norm in wanted.items():
-        ours, short = gradients[name], name.removeprefix("model.language_model.")
-        if norm is None or ours is None:
-            continue
-        yield Check(f"{title} grad norm {short}", difference(ours.norm(), torch.tensor(norm)), GRADIENT)
-        for theirs, part in (
-            (f"{prefix}{name}", slice(None)),
-            (f"{prefix}{name}[::{STRIDE}]", slice(None, None, STRIDE)),
-        ):
-            if theirs in held:
-                yield Check(f"{title} grad {short}", difference(ours[part], held[theirs]), GRADIENT)
+def pixels_of(pictures: list[Image.Image], least: int, most: int) -> Tensor:
+    """Patches [N, 1176] of pictures, resized to between so many pixels by this project's processor."""
+    with tempfile.TemporaryDirectory() as folder:
+        facts = {"image_processor_type": "Qwen2VLImageProcessor", "patch_size": 14, "merge_size": 2, "temporal_patch_size": 2}
+        (Path(folder) / "preprocessor_config.json").write_text(json.dumps(facts))
+        processor = load_image_processor(folder, Images(min_pixels=least, max_pixels=most, processor="pil"))
+        return torch.cat(patches_of(processor, pictures)[0])

@@ -23,7 +23,8 @@ from models.latent.prompt import Prompt
 from models.latent.terms import Terms
 from models.methods.vreflection.modules import BoxResampler, StudentResampler
 from models.methods.vreflection.spec import Stage1, Stage2
-from models.parity.reference import OUTPUT, Check, Files, Noted, Reference, difference, gradient_checks, unequal
+from models.parity.reference import OUTPUT, Check, Files, Noted, Reference, difference, unequal
+from models.parity.training import gradients
 
 RELEASE_STAGE1 = Stage1(
     region="tokens",
@@ -261,7 +262,7 @@ def _loss(model, loss: Tensor, scalars: Noted, name: str, held: Noted, prefix: s
     yield Check(f"{title} loss", difference(loss.detach(), torch.tensor(scalars[name])), OUTPUT)
     start = f"grad_l2.{name}."
     norms = {key.removeprefix(start): scalars[key] for key in scalars if key.startswith(start)}
-    yield from gradient_checks(model, loss, norms, held, f"{prefix}.grad.{name}.", title)
+    yield from gradients(model, loss, norms, held, f"{prefix}.grad.{name}.", title)
 
 
 def _decoding(reference: VReflectionReference, model: VReflection) -> Iterator[Check]:

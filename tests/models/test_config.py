@@ -21,6 +21,7 @@ from models.config import (
     TrainingSet,
     TrainSpec,
 )
+from models.methods.lvr.spec import Lvr
 from models.methods.sft.spec import Sft
 from models.methods.visreflect.spec import Crops, Reflect
 from models.methods.vreflection.spec import Joint, Stage1, Stage2
@@ -42,6 +43,7 @@ IMAGES = {"min_pixels": 100352, "max_pixels": 4014080, "processor": "torchvision
 DECODE = {
     "latent_steps": 8, "latents": "own", "start": "emitted", "end": "emitted", "max_new_tokens": 512, "count_latents": False,
     "max_segments": None, "repetition_penalty": 1.0, "penalise_picked": False, "ends": "all",
+    "cut_latents": True, "leave": "steps", "leave_distance": "mse", "leave_below": 0.02,
 }  # fmt: skip
 FROZEN = {
     Sft: OPTIMISATION | {"kind": "sft"},
@@ -49,8 +51,13 @@ FROZEN = {
     Stage2: OPTIMISATION | SLOTS | DISTILLATION | {"kind": "stage2", "slot_fill": "student"},
     Joint: OPTIMISATION | SLOTS | ALIGNMENT | DISTILLATION | {"kind": "joint", "teacher": "joint"},
     Reflect: OPTIMISATION
-    | {"kind": "reflect", "steps": 5000, "weight_decay": 0.0, "lambda_vr": 0.1, "crop_min_tokens": 16, "crop_max_tokens": 128},
+    | {"kind": "reflect", "steps": 5000, "weight_decay": 0.0, "lambda_vr": 0.1, "crop_min_tokens": 16, "crop_max_tokens": 128, "average": "crop"},
     Crops: {"min_tokens": 16, "max_tokens": 128},
+    Lvr: OPTIMISATION
+    | {
+        "kind": "lvr", "lambda_lvr": 0.1, "lvr_distance": "mse", "head": "none", "end_marker": True, "latent_end": False,
+        "lambda_end": 0.0,
+    },
     Images: IMAGES,
     TrainSpec: {"latent_steps": 8, "seed": 0, "images": Images(), "vision": "live", "max_tokens": 16384, "packing": "packed"},
     DecodeSpec: DECODE,
@@ -96,6 +103,9 @@ REFUSED = {
     "a first pass from nobody": (Stage2, {"teacher": "none", "rollout": "two_pass"}, "two_pass starts from teacher-filled slots"),
     "a fill from nobody": (Stage2, {"teacher": "none", "slot_fill": "teacher"}, "teacher: none cannot fill the slots"),
     "a frozen teacher in joint training": (Joint, {"teacher": "stage1"}, "Input should be 'joint'"),
+    "an end vector without its place": (Lvr, {"latent_end": True, "end_marker": False}, "set end_marker: true"),
+    "a distance from no end vector": (Lvr, {"lambda_end": 0.1}, "set latent_end: true, or lambda_end: 0"),
+    "a given latent for nobody knows how many steps": (DecodeSpec, {"latents": "oracle", "leave": "free"}, "use leave: steps"),
     "crops of no size": (Reflect, {"crop_min_tokens": 129}, "crop_min_tokens 129 is above crop_max_tokens 128"),
     "slots of a stage that has crops": (Reflect, {"slot_fill": "teacher"}, "Extra inputs are not permitted"),
     "packed rows filled one after another": (TrainSpec, {"stage": Stage2()}, "packing: packed cannot roll out its slots"),

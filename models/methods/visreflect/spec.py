@@ -26,6 +26,8 @@ class Reflection(Frozen):
     """Fewest merged tokens of a crop, and so fewest slots of a segment."""
     crop_max_tokens: Count = 128
     """Most merged tokens of a crop."""
+    average: Literal["crop", "slot"] = "crop"
+    """What L_VR is a mean over: a crop's slots, then crops; or all slots, so that a large crop weighs more (release)."""
 
 
 class Reflect(Optimisation, Reflection):

@@ -18,7 +18,7 @@ from models.parity.reference import Check
 
 DATA = Path(__file__).parents[2] / "data"
 VREFLECTION = DATA / "golden"
-CARRIED = {VREFLECTION: 85}
+CARRIED = {VREFLECTION: 75, DATA / "golden-lvr": 185, DATA / "golden-visreflect": 75}
 """Folder -> at least so many checks."""
 WHOLE = [Path(folder) for folder in os.environ.get("PARITY_REFERENCES", "").split(os.pathsep) if folder]
 
@@ -27,7 +27,7 @@ WHOLE = [Path(folder) for folder in os.environ.get("PARITY_REFERENCES", "").spli
 @pytest.mark.parametrize("folder", [*CARRIED, *WHOLE], ids=lambda folder: folder.name)
 def test_every_number_of_the_releases_is_reproduced(folder, attention):
     found = list(parity.open_reference(folder).checks(attention))
-    assert len(found) >= CARRIED.get(folder, 100)
+    assert len(found) >= CARRIED.get(folder, 75)
     assert [check for check in found if not check.passed] == []
 
 

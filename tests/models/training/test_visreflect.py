@@ -17,8 +17,8 @@ from models.backbone.images import load_image_processor
 from models.backbone.template import positions
 from models.config import DecodeSpec, TrainSpec
 from models.evaluation.engine import Engine
+from models.latent import slots
 from models.latent.terms import Refused
-from models.methods.visreflect import reflection
 from models.methods.visreflect.crops import crops_of, distinct_crops, load_crop_processor, rectangle
 from models.methods.visreflect.spec import Crops, Reflect
 from models.run import LocalRun
@@ -189,7 +189,7 @@ def test_live_crops_and_cached_ones_give_one_batch(world, tokenizer):
 def test_slots_stand_where_the_crops_go_and_are_no_targets(world, tokenizer):
     samples = read_samples(world["data"])
     batch = collator(world, tokenizer, packing="packed", max_tokens=200)([samples[k] for k in range(4)]).batch
-    row, column, segment = reflection.slot_places(batch)
+    row, column, segment = slots.places(batch)
     slot = tokenizer.convert_tokens_to_ids("<|lvr|>")
     assert (batch.input_ids[row, column] == slot).all() and len(row) == (batch.input_ids == slot).sum() == len(batch.crop_embeds)
     assert torch.equal(torch.bincount(segment), batch.segment_slots)
