@@ -7,6 +7,7 @@ names say so, and what libraries print as a key or token. Nothing here knows wha
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import re
 import sys
@@ -130,7 +131,8 @@ class Inert:
 def guarded() -> Iterator[None]:
     """Meanwhile nothing is printed that is not inert, a traceback included."""
     before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = Inert(sys.stdout), Inert(sys.stderr)  # type: ignore[assignment]
+    nowhere = io.StringIO()  # for a stream that was closed before we began
+    sys.stdout, sys.stderr = Inert(sys.stdout or nowhere), Inert(sys.stderr or nowhere)  # type: ignore[assignment]
     try:
         yield
     except Exception:  # noqa: BLE001 - whatever it is, its text may hold what must not be printed

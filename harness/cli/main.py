@@ -39,6 +39,7 @@ VERBS = {
 _DISK = {
     errno.ENOSPC: "free some space",
     errno.EDQUOT: "free some space",
+    errno.EFBIG: "allow larger files (ulimit -f)",
     errno.EMFILE: "allow more open files (ulimit -n)",
     errno.ENFILE: "close other programs, which have too many files open",
     errno.ENAMETOOLONG: "choose a shorter one",

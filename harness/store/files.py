@@ -47,7 +47,8 @@ def explain(error: OSError, where: Path) -> str:
     if error.errno in (errno.EMFILE, errno.ENFILE):
         return f"{where}: {error.strerror}; allow more (ulimit -n), then run the same command again"
     if error.errno in (errno.EEXIST, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG):
-        return f"{where}: {error.strerror}; choose another results folder"
+        place = error.filename if str(error.filename or "").startswith(f"{where}/") else where
+        return f"{place}: {error.strerror}; {'take it away, or ' if place != where else ''}choose another results folder"
     return f"{where}: {error.strerror or error}"
 
 

@@ -109,6 +109,14 @@ def test_a_guarded_stream_passes_only_inert_text(monkeypatch):
     assert stream.getvalue() == "at http://***@host\\x1b[2J\n"
 
 
+def test_a_closed_output_is_no_error():
+    code = "from harness.outgoing import guarded\nwith guarded():\n    print('said to nobody')\n"
+    started = [f"{sys.executable} -c \"{code}\" {closed}" for closed in (">&-", "2>&-", ">&- 2>&-")]
+    for command in started:
+        done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=ROOT, check=False)
+        assert done.returncode == 0 and "Traceback" not in done.stderr
+
+
 def test_a_traceback_of_the_command_line_holds_no_secret(tmp_path):
     code = (
         "from harness.outgoing import guarded\n"

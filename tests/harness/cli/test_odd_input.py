@@ -89,6 +89,19 @@ def test_what_yaml_1_2_calls_a_number_is_one(desk, capsys, value):
     assert main(["plan", str(desk.table()), "--set", f"stage1.lr={value}"]) == 0
 
 
+def test_a_report_that_the_system_does_not_let_grow_is_one_line_with_the_remedy(desk, capsys):
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, before[1]))
+    try:
+        code = main(["report", str(desk.table())])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    said = capsys.readouterr().err.splitlines()
+    assert code == 2 and "File too large; allow larger files (ulimit -f)" in said[-1] and "Traceback" not in "".join(said)
+
+
 @pytest.mark.parametrize("flag", ["--results", "--reports"])
 def test_an_empty_name_of_a_folder_is_refused_not_taken_for_the_one_at_hand(desk, capsys, flag):
     with pytest.raises(SystemExit) as ended:

@@ -293,3 +293,12 @@ def test_a_spoiled_note_of_the_last_check_is_made_again(store, content):
     note.write_text(content)
     assert again(store).is_done(job) and again(store).outputs(job, loading=True)
     assert json.loads(note.read_text())["stamps"] == json.loads(before)["stamps"]
+
+
+def test_a_file_where_a_folder_of_jobs_should_be_is_named(store):
+    finished(store, 1)
+    shutil.rmtree(store.root / "digest")
+    (store.root / "digest").write_text("")
+    with pytest.raises(StoreError, match=r"results/digest\S*: Not a directory; take it away, or choose") as caught:
+        again(store).ensure(Job("digest", {"n": 2}, {}, "job2"))
+    assert "\n" not in str(caught.value)
