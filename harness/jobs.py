@@ -76,7 +76,7 @@ class Job:
 
 @dataclass(frozen=True, eq=False)
 class Known(Job):
-    """A job of which only kind and key are known (or the key's first 12 digits): nothing readable says what it is."""
+    """A job of which only the kind and the key (or its first 12 digits) are known, because its spec cannot be read."""
 
     known_key: str = ""
 
@@ -125,7 +125,7 @@ class Graph:
     def needed(self, done: Callable[[Job], bool]) -> Graph:
         """What is still asked for: the jobs that no other waits for, and the parents of every job here that is not done.
 
-        A job whose children are all done is not among them: nobody trains again what was adopted or tidied away.
+        A job whose children are all done is not among them: adopted or deleted checkpoints are not retrained.
         """
         awaited = {parent.key for job in self for parent in job.parents}
         waiting = [job for job in self if job.key not in awaited]

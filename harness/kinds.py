@@ -17,13 +17,14 @@ class Kind:
 
     name: str
     function: str | Callable[[Any], Any]
-    """What does the job, given a `harness.worker.attempt.Context`; "module:name" is imported when a job runs."""
+    """The function that does the job, given a `harness.worker.attempt.Context`; "module:name" is imported when a job
+    runs."""
     schema: str = ""
     """What its payload is validated against, as "module:name". "" for a payload without a schema."""
     version: int = 1
     """Raised by hand when the meaning of the payload or the result changes; old results then no longer match."""
     seconds: float = 1.0
-    """Duration before anything is known. Only the ratios matter: they decide which job is begun first."""
+    """Assumed duration until one is known. Only the ratios matter: they decide which job starts first."""
     artifacts: tuple[str, ...] = ()
     """Files of out/ that are copied to MLflow; the numbers in them become metrics."""
     resumable: bool = False
@@ -31,7 +32,7 @@ class Kind:
     answers: bool = False
     """Whether it answers a benchmark's questions, `batch_size` at a time, and leaves samples.jsonl with a row for each."""
     shown: bool = False
-    """Whether reports read what it leaves, which is small; an exported file always holds it."""
+    """Whether reports read its output, which is small; an exported bundle always contains it."""
     shares: str = ""
     """The input that jobs of one process load only once."""
     processes: Literal["one", "ranks", "shards"] = "one"
@@ -111,5 +112,5 @@ def kind_of(name: str) -> Kind:
 
 
 def place_of(name: str) -> int:
-    """Of a kind in lists that people read: parents first, unknown kinds last."""
+    """Sort key for lists: parents first, unknown kinds last."""
     return NAMES.index(name) if name in NAMES else len(NAMES)

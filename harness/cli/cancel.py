@@ -1,4 +1,4 @@
-"""`run.py cancel`: stop what runs; what was reached is kept, the same command continues it."""
+"""`run.py cancel`: stop what is running; progress is kept, and the same command continues."""
 
 from __future__ import annotations
 

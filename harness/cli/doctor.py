@@ -112,7 +112,7 @@ def compiler() -> Finding:
 
 
 def torch_pair(version: Callable[[str], str] = metadata.version) -> Finding:
-    """A torch and a torchvision that were not built for each other fail at import of transformers, far from the cause."""
+    """A torch and a torchvision built for different versions fail when transformers is imported, far from the cause."""
     try:
         torch, vision = version("torch"), version("torchvision")
     except metadata.PackageNotFoundError as error:

@@ -48,7 +48,7 @@ _DISK = {
         "choose a folder you may write",
     ),
 }
-"""What the file system may refuse → what a person can do."""
+"""Errno of the file system → what the user can do."""
 _EXPECTED = (
     ("harness.spec.errors", "SpecError"),
     ("harness.store.files", "StoreError"),
@@ -65,7 +65,7 @@ _EXPECTED = (
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command line; returns the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv) or ["--help"]
-    gc.disable()  # a short-lived command allocates little and collects nothing; `run` turns it on again
+    gc.disable()  # garbage collection only slows short commands; `run` turns it on again
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # to look for any reads every installed package's metadata
     try:
         options = _parse(arguments)
@@ -140,7 +140,7 @@ def _verb(name: str):
 
 
 def _expected(error: Exception) -> str | None:
-    """The line for an error that a person can act on; None for a defect of ours."""
+    """One line for an error that the user can fix; None for a bug."""
     for module, name in _EXPECTED:
         kind = getattr(sys.modules.get(module), name, None)
         if kind is not None and isinstance(error, kind):

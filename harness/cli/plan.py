@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 WORTH_SAYING_BYTES = 10e9
-"""Less room than this for trainings is no news to anybody."""
+"""Trainings that need less space than this are not mentioned."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -151,7 +151,7 @@ def warnings(profile: Profile, todo: Sequence[Job], costs: Mapping[str, float | 
 
 
 def sharing(made: list[Plan], seconds: Callable[[Job], float | None]) -> str:
-    """What it saves that rows share trainings."""
+    """How much is saved because rows share trainings."""
     from harness.plan.cost import written_out
 
     rows = written_out(made)
@@ -172,7 +172,7 @@ def sharing(made: list[Plan], seconds: Callable[[Job], float | None]) -> str:
 
 
 def requests(profile: Profile, graph: Graph) -> list[str]:
-    """What is asked of SLURM for each kind of job; nothing under a profile that runs here."""
+    """The SLURM request for each kind of job; empty for a local profile."""
     if profile.dispatch.kind != "slurm":
         return []
     from harness.dispatch.slurm.request import sbatch_words
@@ -184,7 +184,7 @@ def requests(profile: Profile, graph: Graph) -> list[str]:
 
 
 def room(profile: Profile, todo: Sequence[Job]) -> str:
-    """What the trainings put on the disk, where it is worth a line; "" too where the base model is not here to count."""
+    """Disk space for the trainings, if it is worth a line; "" also if the base model is not here to measure."""
     from harness.dispatch.preflight import needed as disk_needed
 
     need = disk_needed(profile, todo)

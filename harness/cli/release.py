@@ -1,4 +1,4 @@
-"""`run.py release KEY`: take a job from an owner that is gone, after showing what is known of it."""
+"""`run.py release KEY`: take a job from an owner that is gone, after showing what is known about the owner."""
 
 from __future__ import annotations
 

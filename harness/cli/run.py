@@ -72,12 +72,12 @@ def main(options: argparse.Namespace) -> int:
 
 
 def needed(graph: Graph, store: Store) -> Graph:
-    """What is still asked for. A damaged job asks for nothing: it is not made anew unasked."""
+    """The jobs still needed. A damaged job is not recomputed unless asked for."""
     return graph.needed(lambda job: store.is_done(job) or bool(store.damage(job)))
 
 
 def register_all(made: list[Plan], store: Store) -> None:
-    """What each table is to be, before any result of it exists."""
+    """Registers what each table will be, before any result exists."""
     from harness.plan.registration import register
     from harness.worker.provenance import code
 
@@ -86,7 +86,8 @@ def register_all(made: list[Plan], store: Store) -> None:
 
 
 def work(graph: Graph, store: Store, profile: Profile, detach: bool = False) -> Outcome:
-    """Runs what is missing, and says what did not get done. detach: leave once a cluster has it all."""
+    """Runs what is missing, and reports what did not get done. detach: return once everything is submitted to a
+    cluster."""
     from harness.dispatch import run_profile
     from harness.plan.cost import seconds_of
 

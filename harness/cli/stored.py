@@ -26,7 +26,7 @@ def open_store(results: Path, *, one_look: bool = False) -> Store:
 
 @lru_cache(maxsize=2)
 def _slurm_queue(one_look: bool) -> SlurmQueue:
-    """Patience is for who looks again: at a first look every end is new, and nothing would ever count as ended.
+    """One-shot commands skip grace periods: at a first poll every end is new, and nothing would ever count as ended.
 
     Without it, a job that squeue does not list is gone: squeue knows a job as soon as sbatch has returned, and only then
     is its id in the store. NODE_FAIL and PREEMPTED still count as alive, since such a job may come back.
@@ -42,7 +42,7 @@ def _slurm_has(one_look: bool, owner: Owner) -> bool | None:
 
 
 def standing(store: Store, graph: Graph) -> dict[str, Status]:
-    """Where every job of the graph stands at one look, by key; what nothing waits for any more is "not needed"."""
+    """Status of every job of the graph, by key; jobs that nothing waits for are "not needed"."""
     from harness.store import State, Status
 
     statuses = store.statuses(graph)
@@ -66,8 +66,8 @@ def history(store: Store) -> dict[str, float]:
 
 
 def finished(store: Store) -> list[Finished]:
-    """Jobs that were done here and in one go. A later attempt of a kind that resumes may have done only the rest of the
-    work, which says nothing of the whole; its checkpoints, which would tell, are gone once the job is done."""
+    """Jobs that were done here and in one go. A later attempt of a resumable kind may have done only part of the work,
+    and which part is unknown: its checkpoints are gone once the job is done."""
     from harness.plan.cost import Finished
 
     found = []

@@ -1,7 +1,7 @@
-"""Gets a graph of jobs done: whatever is missing is run, here or on a cluster, and what runs already is joined.
+"""Gets a graph of jobs done: runs what is missing, here or on a cluster, and waits for what is already running.
 
-Several drivers may work on one store at a time, and each may be killed at any moment: what is done is in the store, what
-runs goes on, and the same command continues. Knows nothing about tables or tensors.
+Several drivers may work on one store at once, and each may be killed at any moment: results are in the store, running
+jobs keep running, and the same command continues. Knows nothing about tables or tensors.
 """
 
 from __future__ import annotations

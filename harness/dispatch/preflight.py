@@ -1,7 +1,7 @@
-"""Looked at before anything is queued: what would end a job minutes or hours later costs one line now.
+"""Checks before anything is queued: what would fail a job minutes or hours later costs one line now.
 
-An error stops the run; what only might matter is a warning. Nothing is asked of the hub beyond whether it answers, and no
-tensor library is imported.
+An error stops the run; a possible problem is a warning. The hub is asked only whether it answers, and no tensor library
+is imported.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ if TYPE_CHECKING:
 
 SLURM_COMMANDS = ("sbatch", "srun", "squeue", "scancel")
 TWICE = 2
-"""Checkpoints of a running training that a disk holds: the newest, and the one being written."""
+"""Checkpoints on disk while a training runs: the newest, and the one being written."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One line: what was looked at, how it stands, and the remedy."""
+    """One line: what was checked, the result, and the remedy."""
 
     name: str
     grade: Literal["ok", "warning", "error"]
@@ -42,9 +42,8 @@ class Finding:
 
 
 def look(profile: Profile, jobs: Iterable[Job], folder: Path) -> list[Finding]:
-    """Findings about the machine, the cluster and the base model, for jobs that are still to be done.
-
-    folder: the results', whose disk takes the checkpoints.
+    """Findings about the machine, the cluster and the base model, for jobs still to be run. folder: the results folder,
+    whose disk holds the checkpoints.
     """
     todo = list(jobs)
     kinds = list(dict.fromkeys(job.kind for job in todo))
@@ -76,7 +75,8 @@ def scheduler(profile: Profile, which: Callable[[str], str | None] = shutil.whic
 
 @dataclass(frozen=True)
 class Partition:
-    """What sinfo says of a partition's nodes. minutes: its time limit; gpus: the most of a node; None where unlimited or unsaid."""
+    """What sinfo says about a partition's nodes. minutes: the time limit; gpus: the largest number in one node; None if
+    unlimited or not stated."""
 
     name: str
     default: bool
@@ -171,7 +171,7 @@ def _gpus(count: int) -> str:
 
 
 def _torch_cuda() -> str | None:
-    """Read from torch's own file: to import it takes a second."""
+    """Read from torch's version file, because importing torch takes a second."""
     spec = importlib.util.find_spec("torch")
     if spec is None or not spec.origin:
         return None
@@ -181,7 +181,7 @@ def _torch_cuda() -> str | None:
 
 
 def attention(profile: Profile, kinds: Iterable[str], installed: Callable[[str], object] = importlib.util.find_spec) -> list[Finding]:
-    """flash-attn is looked for here: a cluster's nodes use the environment that starts the run."""
+    """Checked here, because cluster nodes use the environment that starts the run."""
     asking = [kind for kind in kinds if profile.resources_of(kind).attention.startswith("flash")]
     if not asking:
         return []
@@ -198,7 +198,7 @@ def attention(profile: Profile, kinds: Iterable[str], installed: Callable[[str],
 
 
 def bases(jobs: Iterable[Job]) -> list[Source]:
-    """Checkpoints that exist already, of which the jobs start."""
+    """Existing checkpoints that the jobs start from."""
     roles = ("init", "base", "checkpoint")
     found = {
         upstream.location: upstream
@@ -210,7 +210,7 @@ def bases(jobs: Iterable[Job]) -> list[Source]:
 
 
 def base_folder(source: Source) -> Path | None:
-    """Where a base model lies; None for a hub's that this machine has not."""
+    """Folder of a base model; None for a hub model that is not on this machine."""
     if not source.location.startswith("hub:"):
         return Path(source.location)
     repository, _, revision = source.location.removeprefix("hub:").partition("@")
@@ -218,7 +218,7 @@ def base_folder(source: Source) -> Path | None:
 
 
 def base(source: Source, reachable: Callable[[str, str], bool] | None = None) -> Finding:
-    """All files of the base model, whole, as far as names and sizes tell."""
+    """Checks by name and size that the base model's files are all there and complete."""
     folder = base_folder(source)
     if folder is None:
         repository, _, revision = source.location.removeprefix("hub:").partition("@")
@@ -261,7 +261,8 @@ def _incomplete(folder: Path) -> Iterator[str]:
 
 
 def _unlike_qwen(folder: Path) -> Iterator[str]:
-    """What the configuration and the tokenizer's files lack, that would otherwise show after a training."""
+    """What is missing from the configuration and tokenizer files, which would otherwise surface only after a
+    training."""
     if (file := folder / "config.json").is_file():
         try:
             kind = json.loads(file.read_bytes()).get("model_type")
@@ -350,7 +351,7 @@ class Disk:
 
 
 def needed(profile: Profile, jobs: Iterable[Job]) -> Disk | None:
-    """What the trainings among the jobs put on the disk; None where there are none, or the base model is not here to count."""
+    """Disk space that the trainings need; None if there are none, or if the base model is not here to measure."""
     todo = list(jobs)
     trainings = sum(job.kind == "train" for job in todo)
     folders = [folder for source in bases(todo) if (folder := base_folder(source))]

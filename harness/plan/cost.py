@@ -1,4 +1,4 @@
-"""What a job costs: learned from finished jobs of the same shape, said to be unknown where there is none.
+"""What a job costs: learned from finished jobs of the same shape, unknown if there are none.
 
 Knows payloads, not the store: finished jobs are handed in as (kind, payload, input keys, seconds).
 """
@@ -109,12 +109,12 @@ class Bound(NamedTuple):
 
 
 def bound(jobs: Iterable[Job], costs: Mapping[str, float | None], resources: Callable[[str], Resources]) -> Bound:
-    """The jobs' time one after another. resources: of a kind, a profile's `resources_of`."""
+    """The jobs' total time. resources: of a kind, a profile's `resources_of`."""
     return _bound(jobs, costs, resources, lambda kind: 1)
 
 
 def gpu_bound(jobs: Iterable[Job], costs: Mapping[str, float | None], resources: Callable[[str], Resources]) -> Bound:
-    """The same times the GPUs that each job holds; jobs without any count for nothing."""
+    """The same in GPU-seconds; jobs without GPUs count as zero."""
     return _bound(jobs, costs, resources, lambda kind: resources(kind).gpus)
 
 

@@ -176,7 +176,7 @@ class JobMaker:
         return loaded.value.inference.get(protocol)
 
     def ask(self, asked: ExternalSystem, row: ResolvedRow, benchmark: str, protocol: Protocol) -> Job:
-        """A system of others on one benchmark under one protocol."""
+        """An external system on one benchmark under one protocol."""
         assert asked.source is not None
         spec = EvaluateSpec(
             benchmark=benchmark,
@@ -217,7 +217,7 @@ class JobMaker:
         return self._once(Job("measure", payload(spec), {"checkpoint": checkpoint}, f"{of}-cost"))
 
     def modes(self, row: ResolvedRow, benchmark: str, asked: Sequence[Latents]) -> tuple[Latents, ...]:
-        """Those of the latents modes that mean something for the row: its own alone where it opens no latent segment;
+        """Latent modes applicable to this row: only its own if it opens no latent segment;
         oracle where its checkpoint holds the BCM and decodes as many steps as that has queries, or learned from crops that
         have as many tokens, and the boxes are there."""
         if not has_latents(row):

@@ -1,4 +1,4 @@
-"""What of a spec enters a job's identity: the fields that differ from the schema's own defaults, and the tags."""
+"""The part of a spec that enters a job's identity: the fields that differ from the schema's defaults, and the tags."""
 
 from __future__ import annotations
 

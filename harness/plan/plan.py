@@ -228,7 +228,7 @@ def _evaluations(
 def _answers(
     maker: JobMaker, asked: ExternalSystem, row: ResolvedRow, column: Column, protocol: Protocol, seeds: Sequence[int]
 ) -> dict[tuple[int, str], Job]:
-    """A system of others has no seed: one evaluation stands for all."""
+    """An external system has no seed: one evaluation serves all seeds."""
     if asked.source is None:
         return {}
     job = maker.ask(asked, row, column.benchmark, protocol)

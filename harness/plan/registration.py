@@ -1,4 +1,5 @@
-"""What a table was to be before its results were there, written down by the first `run`, and what was changed since.
+"""Preregistration: what a table was planned to be, recorded by the first `run` before results existed, and later
+changes.
 
 A registration is a file in the store that is created once and never changed: `.registered/NAME--PROFILE/0.json`. A later run
 of the same table under another plan adds 1.json and so on. Each says which results were there when it was written; the last
@@ -133,7 +134,7 @@ def register(plan: Plan, store: Store, commit: Callable[[], str]) -> Registratio
 
 
 def _is_done(store: Store, key: str) -> bool:
-    """Whether an evaluation is, which may be of a plan that is no more."""
+    """Whether an evaluation is done, which may belong to an old plan."""
     return any((folder / "DONE.json").exists() for kind in KINDS.values() if kind.answers and (folder := store.find(kind.name, key)))
 
 
@@ -148,7 +149,7 @@ def standing(store: Store, name: str, content: Mapping[str, Any]) -> Standing:
 
 
 def changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
-    """In words, in what two registrations differ."""
+    """The differences between two registrations, in words."""
     for name in ("seeds", "rows", "columns"):
         added = [str(one) for one in now[name] if one not in then[name]]
         gone = [str(one) for one in then[name] if one not in now[name]]

@@ -1,6 +1,6 @@
-"""Checkpoints and benchmarks that exist already, as a `Source`: where they lie, and the digest by which they are known.
+"""Existing checkpoints and benchmarks as a `Source`: their location, and the digest that identifies them.
 
-A folder is known by the content of its files, wherever it lies; what is on the hub by its commit.
+A folder is identified by its files' content, wherever it is; a hub repository by its commit.
 """
 
 from __future__ import annotations
@@ -84,12 +84,12 @@ def benchmark_folder(profile: Loaded[Profile], spec: ExternalMirror) -> Path | N
 
 
 def is_path(text: str) -> bool:
-    """Whether it can only be meant as a folder of this machine."""
+    """Whether it can only be a local folder."""
     return text.startswith(("/", ".", "~"))
 
 
 def model_files(folder: Path) -> list[Path]:
-    """The files that make the model, by name; cards, curves and logs are not among them."""
+    """The model's files by name, without cards, curves and logs."""
     return sorted({file for pattern in _MODEL_FILES for file in folder.glob(pattern) if file.is_file()})
 
 
@@ -110,7 +110,7 @@ def folder_digest(folder: Path, files: list[Path], cache: Path | None) -> str:
 
 
 def read_cache(cache: Path | None) -> dict:
-    """What was noted, but for what this program cannot have written: it is found out again."""
+    """The cached digests, without entries that this program cannot have written; those are computed again."""
     noted = read_note(cache) if cache else {}
     return {name: entry for name, entry in noted.items() if isinstance(entry, dict) and {"state", "digest"} <= entry.keys()}
 

@@ -136,7 +136,7 @@ class Profile(Frozen):
     """
 
     extends: str | None = None
-    """Another profile, of which this one says only what it changes; by now, nothing is left of it."""
+    """Parent profile; None once loaded."""
     title: str
     proxy: bool = False
     backbone: Backbone

@@ -98,16 +98,16 @@ class Attempt:
         return (self.path / "released.json").exists()
 
     def alive(self, schedulers: Mapping[str, Scheduler] | None = None) -> bool | None:
-        """Whether somebody is at work in it: False once it ended, was released, or its owner is gone; None unknown."""
+        """Whether it is being worked on: False once it ended, was released, or its owner is gone; None if unknown."""
         if self.released or os.path.lexists(self.path / "failure.json"):
             return False
         try:
             return self.owner.alive(schedulers, self.last_beat) if "owner" in self.claim else False
-        except FileNotFoundError:  # removed since we looked
+        except FileNotFoundError:  # removed in the meantime
             return False
 
     def beat(self) -> None:
-        """A sign of life: the claim file's time."""
+        """Heartbeat: sets the claim file's mtime."""
         os.utime(self.path / "claim.json")
 
     @property
@@ -136,7 +136,7 @@ class Attempt:
         )
 
     def complete_checkpoints(self) -> list[tuple[int, Path]]:
-        """(step, folder) of every checkpoint that was written to its end."""
+        """(step, folder) of every complete checkpoint."""
         found = []
         try:
             entries = list(os.scandir(self.checkpoints))

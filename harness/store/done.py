@@ -22,7 +22,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class Damaged(files.StoreError):
-    """What a finished job left is no longer what it left. The message says which file and what differs."""
+    """A finished job's outputs have changed. The message says which file and what differs."""
 
 
 def seal(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from typing import IO, Any, TypeVar
 T = TypeVar("T")
 
 PASSING_ERRORS = {errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.ENOLCK}
-"""What a file system may say for a while and then stop saying: full, read-only, a server that went away."""
+"""Transient errnos: disk full, read-only, a file server that went away."""
 
 
 class StoreError(RuntimeError):

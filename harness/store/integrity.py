@@ -1,4 +1,4 @@
-"""Whether what a finished job left is still what it left.
+"""Whether a finished job's outputs are unchanged.
 
 The cheap check compares size, times and inode of each file with those at the last check by digest, which are remembered
 under .checks/. Where they differ, or nothing is remembered, sha256 decides. A process that loads a job's outputs as its
@@ -21,7 +21,7 @@ from harness.store.done import Damaged
 from harness.store.records import Record
 
 FEW_MEMBERS = 512
-"""A folder of more files is watched through its directories alone, until a job loads it."""
+"""Of a folder with more files, only the directories are checked until a job loads it."""
 WORTH_SAYING_BYTES = 2**30
 ADDED = "was not there when the job was done"
 
@@ -79,7 +79,7 @@ def examine(home: Path, key: str, note_path: Path, *, reader: str = "", afresh: 
     if stamps[done.NAME] is None:
         if stamps["spec.json"] is None:
             return NOT_DONE
-        # A note is of a job that was done; `Store.ensure` takes it away where a folder begins afresh.
+        # A note belongs to a finished job; `Store.ensure` removes it when a folder starts afresh.
         return Finding(damage=f"{done.NAME} is missing" if note.stamps else unreadable_spec(home, key))
     known = {name: note.stamps.get(name) == stamps[name] for name in stamps}
     try:

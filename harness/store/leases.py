@@ -1,4 +1,4 @@
-"""Which worker process has which jobs in hand, and which places of a host it fills.
+"""Which worker process has which jobs, and which slots of a host it occupies.
 
 A lease saves duplicate work; it decides nothing about results: a job belongs to whoever owns its newest attempt. A lease
 whose owner is gone counts for nothing, so nobody has to clean up after a kill.
@@ -86,7 +86,7 @@ def path_of(store: Store, lease_id: str) -> Path:
 
 
 def leases(store: Store) -> list[Lease]:
-    """All that lie there, those of dead owners too."""
+    """All leases in the store, including those of dead owners."""
     found = map(Lease.read, sorted(home(store).glob("*.json")))
     return [lease for lease in found if lease is not None]
 
@@ -96,7 +96,7 @@ def read(store: Store, lease_id: str) -> Lease | None:
 
 
 def write(store: Store, lease: Lease) -> Lease:
-    """Put down a lease that nobody else knows yet."""
+    """Write a lease that nobody else knows yet."""
     with files.writing(home(store)):
         home(store).mkdir(parents=True, exist_ok=True)
         files.write_json(path_of(store, lease.id), lease.record(), durable=False)
@@ -111,7 +111,7 @@ def update(store: Store, lease_id: str, **changes: Any) -> Lease | None:
 
 
 def beat(store: Store, lease_id: str) -> None:
-    """A sign of life. Raises OSError when the lease is gone."""
+    """Heartbeat. Raises OSError if the lease is gone."""
     os.utime(path_of(store, lease_id))
 
 

@@ -1,4 +1,4 @@
-"""The words for where a job stands."""
+"""The states of a job."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ class State(StrEnum):
     """A parent failed, so it cannot run."""
     READY = "ready"
     SUBMITTED = "submitted"
-    """In the hands of a worker or a scheduler, not begun."""
+    """Handed to a worker or a scheduler, not started."""
     RUNNING = "running"
     INTERRUPTED = "interrupted"
     """Stopped or killed; another attempt resumes from the newest checkpoint."""
     FAILED = "failed"
     DONE = "done"
     DAMAGED = "damaged"
-    """It was done, and what it left is no longer what it left. Nothing is recomputed until a person asks for it."""
+    """It was done, but its outputs have changed. Nothing is recomputed until a person asks for it."""
     SPARED = "not needed"
-    """Not done, and nothing that is not done waits for it. Said by who asks for a graph, not by the store."""
+    """Not done, and no unfinished job waits for it. Set by callers that know the graph, not by the store."""
 
     @property
     def in_flight(self) -> bool:

@@ -1,4 +1,4 @@
-"""The store: finds jobs by key, tells where each stands, begins attempts, publishes results exactly once."""
+"""The store: finds jobs by key, tells their status, begins attempts, publishes results exactly once."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Store:
         return known
 
     def _list(self, kind: str, changed: bool = False) -> None:
-        """changed: only if the folder's time says that something was made in it."""
+        """changed: only if the folder's mtime says that something was created in it."""
         try:
             time_ns = os.stat(self.root / kind).st_mtime_ns
             if changed and self._listed.get(kind) == time_ns:
@@ -78,7 +78,7 @@ class Store:
                 self._folders[kind, entry.name.rpartition("-")[2]] = self.root / kind / entry.name
 
     def refresh(self, kinds: Iterable[str]) -> None:
-        """Look for folders that others made since the last look."""
+        """Look for folders that others created since the last call."""
         for kind in set(kinds):
             self._list(kind)
 
@@ -87,7 +87,7 @@ class Store:
         return self.ensure_all([job])[job.key]
 
     def ensure_all(self, jobs: Iterable[Job]) -> dict[str, Path]:
-        """The same for many jobs, by key, looking once for what others made."""
+        """The same for many jobs, by key, listing folders only once."""
         jobs = list(jobs)
         if any((job.kind, job.key12) not in self._folders for job in jobs):
             with files.writing(self.root):
@@ -103,14 +103,14 @@ class Store:
         missing = {found[job.key] / "spec.json": spec for job in jobs if (spec := self._unwritten(job, found[job.key]))}
         with files.writing(self.root):
             for path in missing:
-                if not os.path.lexists(path):  # a fresh start: what an earlier folder of this name held says nothing
+                if not os.path.lexists(path):  # a fresh start: notes on an earlier folder of this name do not apply
                     self._note(path.parent).unlink(missing_ok=True)
             files.write_many(missing)
         return found
 
     @staticmethod
     def _unwritten(job: Job, folder: Path) -> dict[str, Any] | None:
-        """What spec.json must say and does not; a damaged one is left as it is."""
+        """Write what is missing in spec.json; a damaged one is left as it is."""
         record = record_of(job)
         try:
             there = Record.read(folder)
@@ -121,7 +121,7 @@ class Store:
         if there.key == job.key and not os.path.lexists(folder / done_file.NAME):
             told = files.read_json(folder / "spec.json")
             if told["inputs"] != record["inputs"]:
-                return {**record, "slug": there.slug}  # the same content may lie elsewhere now
+                return {**record, "slug": there.slug}  # the same content may be at another path now
         return None
 
     def ensure_writable(self) -> None:
@@ -184,11 +184,11 @@ class Store:
         return found
 
     def _note(self, home: Path) -> Path:
-        """What was seen at the last check of the job in `home`."""
+        """What the last check of the job in `home` saw."""
         return self.root / ".checks" / f"{home.parent.name}-{home.name.rpartition('-')[2]}.json"
 
     def damage(self, job: Job | Record) -> str:
-        """What is wrong with what the job left, and the remedy, in one line; "" when nothing is."""
+        """What is wrong with the job's outputs, and the remedy, in one line; "" if nothing."""
         found = self.examined(job).damage
         return found and self.remedied(self._home(job), found)
 
@@ -375,7 +375,8 @@ class Store:
         return True
 
     def _tidy(self, winner: Attempt) -> None:
-        """After DONE: the link for people, and no more checkpoints, losers' outputs or leavings of killed processes."""
+        """After DONE: create the link for people; remove checkpoints, outputs of other attempts, and files of killed
+        processes."""
         home = winner.job_folder
         link = home / f".out-{os.getpid()}"
         try:

@@ -35,7 +35,8 @@ class Stop:
 
 @dataclass
 class AttemptRun:
-    """`models.run.Run` over an attempt's folder. rank, ranks: which of how many processes that share the attempt."""
+    """`models.run.Run` on an attempt's folder. rank, ranks: index and number of the processes that share the
+    attempt."""
 
     attempt: Attempt
     resume_from: Path | None
@@ -76,7 +77,7 @@ class AttemptRun:
 
 @dataclass
 class Context:
-    """What the function of a kind gets. inputs: role -> folder. kept: survives between jobs of this process."""
+    """What a kind's function receives. inputs: role -> folder. kept: survives between jobs of this process."""
 
     run: AttemptRun
     record: Record
@@ -147,8 +148,8 @@ def run_attempt(
             cause, text = cause_of(error), "".join(traceback.format_exception(error))
             print(text, file=sys.stderr, flush=True)
             if cause != "code" and not os.path.lexists(attempt.job_folder / "DONE.json"):
-                shutil.rmtree(attempt.out, ignore_errors=True)  # of no use to anybody, and the disk may need the room
-            if (first := attempt.failure) is not None:  # another rank's; ours only follows from it
+                shutil.rmtree(attempt.out, ignore_errors=True)  # useless now, and the disk may need the space
+            if (first := attempt.failure) is not None:  # another rank failed first; ours is a consequence
                 return Ending(first.cause, first.message)
             line = remedied(cause, one_line(error), record.kind)
             words = (cause, type(error).__name__, line, text, micro_batch)
@@ -189,7 +190,8 @@ def _clock() -> str:
 
 @contextmanager
 def _captured(log: Path) -> Iterator[None]:
-    """Everything that this process and its children print goes to `log` meanwhile. A log that cannot be is no reason to fail."""
+    """Redirects everything that this process and its children print to `log`. If the log cannot be opened, output stays
+    where it was."""
     sys.stdout.flush()
     sys.stderr.flush()
     kept = os.dup(1), os.dup(2)
@@ -215,13 +217,13 @@ def _captured(log: Path) -> Iterator[None]:
 
 
 def _scrub(log: Path) -> None:
-    """Takes secrets out of what a library printed past us, such as the address of an endpoint with its password."""
+    """Removes secrets that a library printed, such as an endpoint's address with its password."""
     try:
         text = log.read_text(encoding="utf-8", errors="surrogateescape")
         if (clean := redact(text)) != text:
             log.write_text(clean, encoding="utf-8", errors="surrogateescape")
     except OSError:
-        pass  # a log that cannot be written holds nothing new
+        pass  # a log that cannot be written has no new content
 
 
 @contextmanager
@@ -235,7 +237,7 @@ def _heartbeat(store: Store, attempt: Attempt) -> Iterator[None]:
                 if lease:
                     leases.beat(store, lease)
             except OSError:
-                pass  # a sign of life that could not be given; the process table still knows
+                pass  # a missed heartbeat; the process table still tells that we live
 
     thread = threading.Thread(target=beat, daemon=True)
     thread.start()

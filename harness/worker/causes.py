@@ -12,9 +12,9 @@ from models.run import Interrupted
 STORAGE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.EFBIG}
 INPUT = (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)
 OS_ERROR = re.compile(r"\(os error (\d+)\)|Os \{ code: (\d+)")
-"""How a library written in Rust, as safetensors is, passes an errno on: its errors are no OSErrors."""
+"""How a library written in Rust, such as safetensors, reports an errno: its errors are not OSErrors."""
 MODEL_WRITE = re.compile(r"PytorchStreamWriter|inline_container(?!.*PytorchStreamReader)", re.DOTALL)
-"""How torch.save says that the disk took no more; it names no errno. A file that cannot be read is another matter."""
+"""How torch.save reports a failed write; it gives no errno. Failed reads are excluded."""
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory")
 
 

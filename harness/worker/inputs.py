@@ -1,4 +1,4 @@
-"""Data that a person brought: looked through before the first job runs, so that a wrong path costs seconds, not hours."""
+"""Checks external data before the first job runs, so that a wrong path costs seconds, not hours."""
 
 from __future__ import annotations
 

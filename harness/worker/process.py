@@ -1,7 +1,7 @@
-"""The life of a worker process: take a job that is ready, run it, look again; leave when there is nothing to do.
+"""A worker process: take a ready job, run it, repeat; exit when there is nothing to do.
 
-Which job comes next is decided here, from the driver's orders and the store; that it is taken once is decided by the
-store alone. A worker whose driver died finishes the job in hand and leaves, unless another driver adopted it.
+The next job is chosen here, from the driver's orders and the store; the store alone ensures that it is taken once. A
+worker whose driver died finishes its current job and exits, unless another driver takes it over.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from harness.worker.attempt import Stop, run_attempt
 from harness.worker.orders import Order, Orders
 
 IDLE_SECONDS = 10.0
-"""How long a worker waits for a job to become ready before it frees its place: about what a new process costs."""
+"""How long a worker waits for a ready job before it exits: about as long as starting a new process takes."""
 LOOK_SECONDS = 0.2
 RECYCLE_BYTES = 9 * 2**28
-"""A process that holds more than this makes way for a fresh one (2.25 GiB) ..."""
+"""A process that uses more memory than this is replaced by a new one (2.25 GiB) ..."""
 LOADED_BYTES = 11 * 2**28
-"""... or than this, if the next job needs what it has loaded (2.75 GiB)."""
+"""... or more than this, if the next job needs what it has loaded (2.75 GiB)."""
 COLLECT_BYTES = 3 * 2**29
-"""A smaller process need not look for garbage between jobs (1.5 GiB)."""
+"""Below this, no garbage collection between jobs (1.5 GiB)."""
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
 
 
@@ -157,7 +157,7 @@ class Worker:
         return (newest.number if newest else 0) + 1 == order.grant
 
     def take(self, order: Order) -> bool:
-        """Run one job. False when this process should make way."""
+        """Run one job. False if this process should exit."""
         record = Record.read(self.store.root / order.folder)
         resources = dict(order.resources or {})
         try:
@@ -210,16 +210,16 @@ class Worker:
 
 
 def give_memory_back() -> None:
-    """What Python freed goes back to the system: glibc keeps a training's gigabytes, and a process that holds them is
-    replaced, with everything that it has loaded."""
+    """Return memory that Python freed to the system: glibc would keep a training's gigabytes, and the process would be
+    replaced, with everything it has loaded."""
     try:
         ctypes.CDLL(None).malloc_trim(0)
     except (OSError, AttributeError):
-        pass  # another C library: the process is replaced, no more
+        pass  # another C library: the process will be replaced instead
 
 
 def own_bytes() -> int:
-    """Memory that this process alone holds now: pages of mapped files do not count, the system can take them back."""
+    """Private memory of this process, without pages of mapped files, which the system can reclaim."""
     _, resident, shared, *_ = map(int, Path("/proc/self/statm").read_text().split())
     return (resident - shared) * os.sysconf("SC_PAGE_SIZE")
 

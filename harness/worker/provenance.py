@@ -47,7 +47,7 @@ def code(root: Path | None = None) -> dict[str, Any]:
         try:
             content = (root / os.fsdecode(name)).read_bytes()
         except OSError:
-            content = b""  # a link that leads nowhere; its name counts
+            content = b""  # a dangling link; its name is included
         difference.update(b"\0" + name + b"\0" + hashlib.sha256(content).digest())
     return {"commit": commit.decode().strip(), "dirty": difference.hexdigest()[:16] if changed or unknown else ""}
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from harness.spec.profile import Resources
 
 UNSEEN_SECONDS = 600.0
-"""Without a sign of life for this long, a claim that cannot be checked from here is no reason to wait for it."""
+"""A claim that cannot be checked from here is ignored after this long without a heartbeat."""
 
 
 class Backend(Protocol):
@@ -34,16 +34,16 @@ class Backend(Protocol):
         """Status by key: the store's, with what only this place knows."""
 
     def begin(self, statuses: Mapping[str, Status]) -> None:
-        """Begin whatever may be begun now. Raises StoreError; writes to the run's `problem` what no waiting mends."""
+        """Begin whatever may be begun now. Raises StoreError; sets the run's `problem` if waiting cannot help."""
 
     def stop(self, hard: bool) -> None:
         """Ctrl-C: have what this driver started write a checkpoint and end; hard: end at once."""
 
     def stopped(self) -> bool:
-        """Whether nothing is left for which the driver must wait after `stop`."""
+        """Whether the driver has nothing left to wait for after `stop`."""
 
     def leave(self) -> None:
-        """The driver ends: remove what nobody needs any more."""
+        """Called when the driver ends: remove what is no longer needed."""
 
 
 class GraphRun:
@@ -92,7 +92,7 @@ class GraphRun:
         }
 
     def unseen(self, status: Status) -> bool:
-        """Whether the job's attempt cannot be checked from here and has given no sign of life for long."""
+        """Whether the job's attempt cannot be checked from here and its heartbeat is old."""
         attempt = status.attempt
         if attempt is None or attempt.alive(self.store.schedulers) is not None:
             return False

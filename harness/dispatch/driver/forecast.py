@@ -1,4 +1,4 @@
-"""How long things will take: of one job from its own progress, of all from simulating the queue. Pure arithmetic."""
+"""Time estimates: for one job from its progress, for the whole graph by simulating the queue. Pure arithmetic."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def seconds_of(graph: Graph, forecast: Forecast | None) -> dict[str, float]:
 
 
 def ranks(graph: Graph, seconds: Mapping[str, float]) -> dict[str, float]:
-    """By key: seconds from a job's beginning to the end of the longest chain that hangs on it (the critical path)."""
+    """By key: seconds from a job's start to the end of the longest chain that depends on it (the critical path)."""
     longest: dict[str, float] = {job.key: 0.0 for job in graph}
     found: dict[str, float] = {}
     for job in reversed(list(graph)):
@@ -56,7 +56,8 @@ def priorities(graph: Graph, seconds: Mapping[str, float]) -> list[Job]:
 
 
 def left_of_running(progress: Mapping[str, float] | None, begun: float, forecast: float) -> float:
-    """Seconds that a running job still needs: by its own pace once it has one, else what remains of the forecast."""
+    """Seconds a running job still needs: extrapolated from its progress if it has reported any, else the rest of the
+    forecast."""
     now = time.time()
     if progress and progress["step"] and progress["total"]:
         pace = (progress["time"] - begun) / progress["step"]

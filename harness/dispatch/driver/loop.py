@@ -1,6 +1,6 @@
-"""The loop of one driver: look, have jobs begun, tell the person, until nothing is left to wait for.
+"""The loop of one driver: poll, start jobs, show progress, until there is nothing left to wait for.
 
-It knows nothing about where jobs run: that is the backend's, a host's or a cluster's.
+It does not know where jobs run: a backend does, for a host or a cluster.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from harness.spec.profile import Resources
 
 LOOK_SHARE, LONGEST_PAUSE_SECONDS = 0.04, 2.0
-"""At most this share of the time is spent polling, and at least so often: a large graph is polled less often."""
+"""At most 4 % of the time is spent polling, so large graphs are polled less often, but never less than every 2 s."""
 SHOW_SECONDS = 1.0
 PATIENCE_SECONDS = 60.0
 """How long a full or read-only store is waited for."""
@@ -39,7 +39,8 @@ def drive(
     plugins: Iterable[str] = (),
     display: Display | None = None,
 ) -> Outcome:
-    """Get every job of `graph` done, or say why not; returns at once when all are. backend: made only if it is needed."""
+    """Get every job of `graph` done, or say why not; returns at once if all are done. backend: called only if it is
+    needed."""
     started = time.monotonic()
     statuses = store.statuses(graph)
     if all(status.state is State.DONE for status in statuses.values()):
@@ -98,7 +99,7 @@ class Driver:
         )
 
     def _begin_patiently(self, statuses: Mapping[str, Status]) -> None:
-        """A store that refuses to be written is waited for a while: running jobs may be about to make room."""
+        """Waits a while for a store that cannot be written: running jobs may be about to free space."""
         try:
             self.backend.begin(statuses)
             self.refused_since = None
@@ -110,7 +111,7 @@ class Driver:
                 raise
 
     def _over(self, statuses: Mapping[str, Status]) -> bool:
-        """Nothing runs that could be waited for, and nothing may be begun."""
+        """Whether nothing is running that is worth waiting for, and nothing may be started."""
         for job in self.run.graph:
             status = statuses[job.key]
             if status.state in (State.READY, State.INTERRUPTED, State.FAILED) and not self.run.retries.given_up(job):
@@ -120,7 +121,7 @@ class Driver:
         return True
 
     def final(self, key: str, status: Status) -> Status:
-        """The status as the outcome says it: with the reason why a job is not begun again."""
+        """The status for the outcome, with the reason why a job is not started again."""
         reason = self.run.retries.given_up(self.run.graph[key])
         if status.state in (State.READY, State.INTERRUPTED) and reason:
             return Status(State.FAILED, reason, status.attempt)
@@ -165,7 +166,7 @@ class Driver:
 
 
 class _Listening:
-    """Ctrl-C goes to the driver meanwhile, if this is the main thread."""
+    """Routes Ctrl-C to the driver, if this is the main thread."""
 
     def __init__(self, driver: Driver) -> None:
         self.driver = driver

@@ -1,4 +1,4 @@
-"""What a person sees while a graph is worked on: a live table on a terminal, else one line for each change."""
+"""Progress display: a live table on a terminal, otherwise one line per change."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ class PlainDisplay:
 
 
 class LiveDisplay:
-    """A few lines that are redrawn: what runs, how far it is, where its log is; what ended scrolls by above."""
+    """A few redrawn lines with the running jobs, their progress and logs; finished jobs scroll by above."""
 
     def __init__(self, stream: TextIO) -> None:
         from rich.console import Console

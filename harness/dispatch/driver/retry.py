@@ -1,7 +1,8 @@
-"""What may be tried again, and how often. Pure bookkeeping over what the store says.
+"""Which jobs may be retried, and how often. Pure bookkeeping over what the store says.
 
-An interruption (killed, preempted, stopped) is free as long as it brought a job further; code that raised is never tried
-again in the same run; running out of memory is tried again with half the micro-batch; a disk that refused, a few times.
+An interruption (killed, preempted, stopped) costs no retry as long as the job made progress. A job whose code raised is
+never retried in the same run; one that ran out of memory is retried with half the micro-batch; one that the disk
+refused, a few times.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from harness.jobs import Job
 from harness.store import Attempt, State, Status, Store
 
 FRUITLESS_INTERRUPTIONS = 3
-"""In a row, without a new checkpoint, before a job counts as one that cannot be run here."""
+"""Interruptions in a row, without a new checkpoint, after which a job is given up."""
 TRIES = {"oom": 4, "storage": 5, "timeout": 1, "memory": 1, "code": 0, "input": 0}
 """How often a job is begun again in one run after a failure of each cause."""
 STORAGE_PAUSE_SECONDS = 5.0
@@ -32,7 +33,7 @@ class History:
 
 
 class Retries:
-    """Grants attempt numbers. What failed before this run began gets a fresh chance: a person asked for it."""
+    """Grants attempt numbers. Jobs that failed before this run are retried: the user asked for it."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
@@ -49,7 +50,7 @@ class Retries:
         if state.in_flight:
             return 0
         if newest > history.seen:
-            for attempt in self.store.attempts(job):  # other drivers may have begun some between two looks of ours
+            for attempt in self.store.attempts(job):  # other drivers may have begun some between two polls
                 if history.seen < attempt.number <= newest:
                     history.seen = attempt.number
                     self._account(job, attempt, status, history)
@@ -58,7 +59,7 @@ class Retries:
         return newest + 1
 
     def _begin(self, job: Job, state: State, newest: int) -> History:
-        """At the first look, attempts that have ended are of an earlier run."""
+        """At the first poll, ended attempts belong to an earlier run."""
         if not newest and state in (State.MISSING, State.SUBMITTED):  # their status need not name an attempt
             newest = max((attempt.number for attempt in self.store.attempts(job)), default=0)
         if state.in_flight:
@@ -70,7 +71,7 @@ class Retries:
         self._histories.setdefault(job.key, History()).given_up = reason
 
     def given_up(self, job: Job) -> str:
-        """Why the job is not begun again in this run; "" while it may be."""
+        """Why the job is not retried in this run; "" if it may be."""
         history = self._histories.get(job.key)
         return history.given_up if history else ""
 

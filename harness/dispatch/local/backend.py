@@ -1,7 +1,7 @@
-"""Jobs on this host: workers that take them by themselves (`harness.worker.process`), as many as there are slots.
+"""Jobs on this host, run by up to `slots` worker processes, which pick jobs by themselves (`harness.worker.process`).
 
-The backend decides which jobs may be begun and how many workers there are, and writes that down as orders. All of it is
-recomputed from files at every look, so a new driver continues where another was killed.
+The backend decides which jobs may be started and how many workers run, and writes that to an orders file. Everything is
+recomputed from files at every poll, so a new driver continues where a killed one stopped.
 """
 
 from __future__ import annotations
@@ -29,9 +29,10 @@ if TYPE_CHECKING:
 
 LOOK_SECONDS = 0.25
 BARREN_WORKERS = 3
-"""Workers in a row that died before they began any job; then something is wrong with starting them at all."""
+"""Workers in a row that died before starting any job, after which the run is given up: no worker can start."""
 LEAVING_SECONDS = 5.0
-"""How long the end waits for idle workers, to remove their files; otherwise the next driver removes them."""
+"""How long the driver waits at the end for idle workers to exit before removing their files; otherwise the next driver
+does."""
 SILENT_DRIVER_SECONDS = 86_400.0
 """A driver of another boot of this host counts as gone when it has not written orders for this long."""
 
@@ -102,7 +103,7 @@ class LocalBackend:
                     waiting += 1
 
     def _grant(self, job: Job, statuses: Mapping[str, Status]) -> int:
-        """The attempt that may be begun; 0 for none, as while an input is damaged."""
+        """The attempt that may be started; 0 for none, for instance while an input is damaged."""
         status = statuses[job.key]
         if status.state in (State.DONE, State.DAMAGED):
             return 0
@@ -116,10 +117,11 @@ class LocalBackend:
         return bool(grants[job.key]) and startable and all(statuses[p.key].state is State.DONE for p in job.parents)
 
     def _alone_last(self, statuses: Mapping[str, Status], grants: Mapping[str, int]) -> Mapping[str, int]:
-        """The grants without those of jobs that are to run alone, but for one of them once nothing else is left to do."""
+        """Grants, where a job that must run alone gets one only when nothing else is left to run, and only one at a
+        time."""
         alone = {job.key for job in self.run.graph if self.run.resources[job.kind].alone}
         if not alone:
-            return grants  # whether what runs is still alive is asked of the process table, at every look
+            return grants  # skips asking the process table at every poll
         working = (job for job in self.run.order if statuses[job.key].state.in_flight)
         pending = [job.key for job in working if not self.run.unseen(statuses[job.key])]
         pending += [job.key for job in self.run.order if self._able(job, statuses, grants)]
@@ -152,7 +154,7 @@ class LocalBackend:
             self._written = orders
 
     def _here(self) -> list[leases.Lease]:
-        """Live leases of this host, of any driver; those of the dead are cleared away."""
+        """Live leases of this host, from any driver; leases of dead workers are removed."""
         alive = []
         for lease in leases.leases(self.store):
             if lease.owner.host != self.me.host:
@@ -170,7 +172,7 @@ class LocalBackend:
         return [lease for lease in self._here() if self._own(lease)]
 
     def _adopt(self, lease: leases.Lease) -> leases.Lease:
-        """A worker whose driver is gone works for us from now on, if it runs the code that we would start."""
+        """Takes over a worker whose driver is gone, if it runs the same code."""
         orphan = lease.driver is None or lease.driver.alive() is False
         if not orphan or lease.code != self.run.code:
             return lease
@@ -210,7 +212,7 @@ class LocalBackend:
         return known or lease
 
     def _bury(self) -> None:
-        """Notice workers that ended; several in a row that never began a job mean that none can start."""
+        """Account for workers that ended; several in a row that never started a job mean that none can."""
         for lease_id, alive in self.processes.poll().items():
             if alive:
                 continue
@@ -244,17 +246,17 @@ class LocalBackend:
         return not self._mine()
 
     def leave(self) -> None:
-        """Nothing more will come: idle workers may go. What they still hold is in the store."""
+        """Tell idle workers that no more jobs will come. What they still run is recorded in the store."""
         try:
             self._command(self.look(), {}, finished=True)
             for other in self.home.parent.iterdir():
                 self._clear(other)
             self._clear_own()
         except (OSError, StoreError):
-            pass  # the store refuses; workers notice by themselves that their driver is gone
+            pass  # the store cannot be written; workers notice by themselves that their driver is gone
 
     def _clear_own(self) -> None:
-        """Remove our own folder once our workers have left, unless one of them ended badly: then its log is of use."""
+        """Remove our own folder once our workers have exited, unless one failed: then its log is kept."""
         give_up = time.monotonic() + LEAVING_SECONDS
         while self._mine() or any(self.processes.poll().values()):
             if time.monotonic() > give_up:
@@ -264,7 +266,7 @@ class LocalBackend:
             shutil.rmtree(self.home, ignore_errors=True)
 
     def _clear(self, other: Path) -> None:
-        """Remove what a driver of this host left, once neither it nor a worker of it is there."""
+        """Remove another driver's folder once that driver and its workers are gone."""
         record = Orders.read(other / "orders.json")
         driver = record.driver if record else None
         if driver is None or driver == self.me:

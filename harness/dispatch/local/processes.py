@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from submitit import Job as Submitted
 
 TIMEOUT_MINUTES = 60 * 24 * 30
-"""submitit's own limit on a worker process. A worker runs many jobs, so it says nothing about any of them."""
+"""submitit's time limit for a worker process. It runs many jobs, so this limits none of them."""
 
 
 def host_gpus() -> tuple[int, ...]:
@@ -37,7 +37,7 @@ def host_gpus() -> tuple[int, ...]:
 
 @contextmanager
 def _terminal_signals_blocked() -> Iterator[None]:
-    """A process started meanwhile does not hear the terminal's Ctrl-C or hang-up; ours are delivered afterwards."""
+    """Processes started inside do not receive the terminal's Ctrl-C or hang-up; ours are delivered afterwards."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT, signal.SIGHUP])
     try:
         yield
@@ -58,7 +58,8 @@ def _environment(changes: Mapping[str, str]) -> Iterator[None]:
 
 @dataclass
 class Processes:
-    """folder: for submitit's files, one fresh folder for each worker, below one that only we may write. plugins: modules that workers import."""
+    """folder: for submitit's files, a new subfolder per worker; only its owner may write it. plugins: modules that
+    workers import."""
 
     store: Store
     folder: Path
@@ -66,7 +67,7 @@ class Processes:
     _jobs: dict[str, Submitted[Any]] = field(default_factory=dict)
 
     def launch(self, lease: Lease, *, threads: int) -> tuple[Owner, Path]:
-        """Start the worker of `lease`; who watches it, and the file that its own output goes to."""
+        """Start the worker of `lease`; returns its owner record and its output file."""
         from submitit.local.local import LocalExecutor
 
         from harness.worker import work
@@ -85,11 +86,11 @@ class Processes:
         return job_owner(int(job.job_id)), job.paths.stdout
 
     def poll(self) -> dict[str, bool]:
-        """By lease, for the workers started here: whether the process is still there. Also buries the dead."""
+        """By lease, for the workers started here: whether the process still runs. Also reaps ended ones."""
         return {lease_id: job.state == "RUNNING" for lease_id, job in self._jobs.items()}
 
     def left_well(self, lease_id: str) -> bool:
-        """Whether an ended worker came to the end of its work, instead of being killed or failing to start."""
+        """Whether an ended worker finished normally, rather than being killed or failing to start."""
         try:
             with self._jobs[lease_id].paths.result_pickle.open("rb") as file:
                 return pickle.load(file)[0] == "success"
@@ -122,7 +123,7 @@ class Processes:
 
 
 def job_owner(pid: int) -> Owner:
-    """Of a process that we just started, even if it is gone already."""
+    """Owner record of a process we just started, even if it has already exited."""
     try:
         return Owner.here(pid)
     except ProcessLookupError:

@@ -1,8 +1,8 @@
-"""Jobs on a SLURM cluster: the whole graph is handed over at once, then only watched; the driver may leave at any time.
+"""Jobs on a SLURM cluster: the whole graph is submitted at once, then only watched; the driver may leave at any time.
 
 Every job that the scheduler has is a lease in the store, owned by its scheduler id, so that any other driver (or verb)
-finds it there and attaches instead of submitting it again. What is done is read from the store alone; the scheduler is
-asked only whether a job is still in its hands, once for all jobs a poll.
+finds it there and attaches instead of submitting it again. Status is read from disk; the scheduler is asked only
+whether it still has a job, once per poll for all jobs.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ if TYPE_CHECKING:
 ARRAY_LARGEST = 1000
 """Elements of one array; SLURM's own default limit (MaxArraySize) is 1001."""
 SILENCE_SECONDS = 10.0
-"""A scheduler that is only slow is not worth a line."""
+"""A scheduler that is silent for less than this is not reported."""
 LEAVING_SECONDS = 5.0
-"""How long a driver waits for its last jobs to have left the queue, before it removes their code."""
+"""How long a driver waits for its last jobs to leave the queue before it removes their code."""
 
 
 def run(
@@ -81,14 +81,14 @@ def run(
 
 
 Bundle = tuple[Job, ...]
-"""What one job of the scheduler does in turn."""
+"""Jobs that one scheduler job runs in turn."""
 
 
 class SlurmBackend:
     """`harness.dispatch.driver.backend.Backend` over a cluster's scheduler."""
 
     free_seconds = 20.0
-    """How long after its parents' results a job may go on waiting for their scheduler jobs."""
+    """How long a job may wait for its parents' scheduler jobs once their results are there."""
     parent_seconds = 30.0
     """How long a job waits for its parents' results to become visible on its node."""
 
@@ -131,7 +131,7 @@ class SlurmBackend:
         return statuses
 
     def begin(self, statuses: Mapping[str, Status]) -> None:
-        """Submit whatever nobody has yet, with dependencies on what is in the queue already."""
+        """Submit all jobs that nobody has submitted yet, depending on those already in the queue."""
         if not self._lacking(statuses):
             self.unsubmitted = 0
             return
@@ -166,7 +166,7 @@ class SlurmBackend:
         return True
 
     def leave(self) -> None:
-        """Remove the code that nobody runs any more: of earlier submissions, and of ours when all of it is done."""
+        """Remove copied code that no job runs any more: of earlier submissions, and of ours once it is done."""
         clear(self.store, leases.leases(self.store))
         give_up = time.monotonic() + LEAVING_SECONDS
         while self.submission and all(self.store.is_done(self.jobs[key]) for key in self._held()):
@@ -185,7 +185,7 @@ class SlurmBackend:
     # Choosing
 
     def _lacking(self, statuses: Mapping[str, Status]) -> list[Job]:
-        """Jobs that nobody has and that may be begun, now or after parents that are in the queue or in this list."""
+        """Jobs that nobody has submitted and that may run, now or after parents that are queued or in this list."""
         grants = {job.key: self.run.retries.grant(job, statuses[job.key]) for job in self.run.graph}
         found: dict[str, Job] = {}
         for job in self.run.graph:
@@ -242,7 +242,7 @@ class SlurmBackend:
         return scale_of(self.store.attempts(job))
 
     def _can_grow(self, job: Job) -> bool:
-        """Gives up a job that ran out of as much as its partition allows."""
+        """Gives up a job that already used as much as its partition allows."""
         attempts = self.store.attempts(job)
         scale = scale_of(attempts)
         if scale != Scale() and (reason := no_more(attempts, self.run.resources[job.kind], self._limits(scale))):
@@ -250,7 +250,7 @@ class SlurmBackend:
         return not self.run.retries.given_up(job)
 
     def _limits(self, scale: Scale) -> Limits:
-        """What the partition allows; asked once, and only for a request that is larger than the profile's."""
+        """The partition's limits; queried once, and only for a request larger than the profile's."""
         if scale == Scale():
             return Limits()
         if self.limits is None:
@@ -266,8 +266,8 @@ class SlurmBackend:
     def _submit(
         self, bundles: list[Bundle], statuses: Mapping[str, Status], in_queue: Mapping[str, str]
     ) -> dict[str, str] | None:
-        """Hand one array to the scheduler: key → scheduler id; none of jobs that were given up instead. None when it
-        refused; `problem` says so if for good."""
+        """Submit one array: key → scheduler id, without jobs that were given up instead. None if it was refused;
+        `problem` is set if it always will be."""
         from submitit.core.utils import FailedJobError
         from submitit.slurm.slurm import SlurmExecutor
 
@@ -363,6 +363,6 @@ class SlurmBackend:
     def _tell_silence(self) -> None:
         if self.queue.silent_since is not None:
             if time.time() - self.queue.silent_since > SILENCE_SECONDS:
-                self._say_once("the scheduler does not answer; jobs go on without it, and files say what is done")
+                self._say_once("the scheduler does not answer; jobs keep running, and their status is read from disk")
         elif self.complained.startswith("the scheduler does not"):
             self._say_once("the scheduler answers again")

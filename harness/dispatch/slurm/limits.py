@@ -1,4 +1,4 @@
-"""What a cluster does not take: how its refusals are read, and what one of its partitions allows a job."""
+"""A cluster's limits: how refusals of sbatch are read, and what a partition allows a job."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ LATER = re.compile(
     r"|zero bytes were transmitted",
     re.IGNORECASE,
 )
-"""What sbatch says when the same request may be accepted later: too many jobs in the queue, or no controller."""
+"""sbatch's messages when the same request may be accepted later: too many queued jobs, or no controller."""
 NEVER = re.compile(r"\b(?:Assoc|QOS)(?!\w*SubmitJob)[A-Z]\w+|[Ii]nvalid|not available|not permitted")
-"""What it says when it will not. Its general text, "(job submit limit, user's size and/or time limits)", is in both."""
+"""Its messages when it will not. The general text "(job submit limit, user's size and/or time limits)" is in both."""
 SHORTEST_SECONDS, LONGEST_SECONDS = 2.0, 60.0
 
 
@@ -33,7 +33,7 @@ def later(text: str) -> bool:
 
 @dataclass
 class Backoff:
-    """Waits longer from refusal to refusal: a busy controller is not helped by being asked every two seconds."""
+    """Waits longer after each refusal: asking a busy controller every two seconds does not help."""
 
     seconds: float = 0.0
     until: float = 0.0
@@ -51,13 +51,13 @@ class Backoff:
 
 
 def scale_of(attempts: Iterable[Attempt]) -> Scale:
-    """Twice what the last request was for each time the job ran out of it."""
+    """Doubled for each time the job ran out of memory or time."""
     causes = [failure.cause for attempt in attempts if (failure := attempt.failure)]
     return Scale(2.0 ** min(2, causes.count("memory")), 2.0 ** min(2, causes.count("timeout")))
 
 
 def limits_of(text: str, dispatch: SlurmDispatch) -> Limits:
-    """What the partition allows by `scontrol show partition --oneliner`; of several, the most generous."""
+    """The partition's limits from `scontrol show partition --oneliner`; of several partitions, the most generous."""
     partitions = [dict(word.split("=", 1) for word in line.split() if "=" in word) for line in text.splitlines()]
     names = str(dispatch.sbatch.get("partition") or dispatch.partition or "").split(",")
     chosen = [

@@ -19,21 +19,21 @@ from pathlib import Path
 from harness.store import Owner
 
 Command = Callable[[list[str]], str]
-"""Runs a scheduler's command and returns its output. Raises SchedulerSilent when the scheduler gives no answer."""
+"""Runs a scheduler command and returns its output. Raises SchedulerSilent if the scheduler does not answer."""
 
 POLL_SECONDS = 2.0
-"""How long an answer of squeue is good for."""
+"""How long an answer from squeue stays valid."""
 PROVISIONAL_SECONDS = 30.0
-"""NODE_FAIL and PREEMPTED are believed after this: a job that is queued again shows them on its way."""
+"""Grace period for NODE_FAIL and PREEMPTED: a job shows these states briefly while it is requeued."""
 LOST_SECONDS = 30.0
-"""A job that the scheduler does not know is given up after this."""
+"""A job unknown to the scheduler counts as lost after this."""
 SETTLE_SECONDS = 2.0
-"""From the scheduler's end of a job until its last files are taken to be visible here."""
+"""Time after a job's end by which its last files are assumed to be visible here."""
 
 PROVISIONAL = frozenset({"NODE_FAIL", "PREEMPTED", "BOOT_FAIL", "REVOKED"})
 ENDED = frozenset({"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "OUT_OF_MEMORY", "DEADLINE"})
 WAITING = frozenset({"PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "RESV_DEL_HOLD"})
-"""Everything else that squeue may say (RUNNING, COMPLETING, SUSPENDED, ...) means that the job holds resources."""
+"""Every other state in squeue (RUNNING, COMPLETING, SUSPENDED, ...) means that the job holds resources."""
 
 STUCK = {
     "DependencyNeverSatisfied": "a job it needs failed",
@@ -54,16 +54,16 @@ STUCK = {
     "QOSMaxMemoryPerJob": "asks for more memory than the QOS allows",
     "AssocMaxMemPerJob": "asks for more memory than the account allows",
 }
-"""Reasons of a waiting job that will not go away by waiting, in words."""
+"""Pending reasons that waiting will not resolve, in words."""
 TOO_MUCH = frozenset(name for name, words in STUCK.items() if re.match("asks for more (time|memory)", words))
-"""Those of them that a smaller request would not have."""
+"""Those that a smaller request would avoid."""
 OUT_OF_MEMORY = re.compile(r"oom.kill|out of memory", re.IGNORECASE)
 STOPPED = re.compile(r"\b(User defined signal 2|Terminated)(?: \(core dumped\))?\s*(?:srun .*)?$", re.MULTILINE)
-"""How a log ends when a signal came before Python could catch it: a time limit, a preemption or a person."""
+"""How a log ends if a signal arrived before Python could catch it: time limit, preemption or a person."""
 FAILED_BY_ITSELF = "with exit code"
-"""Said of a rank that failed: the others, which are ended because of it, read "Terminated" beside it."""
+"""Printed for the rank that failed; the others, ended because of it, print "Terminated"."""
 LAUNCH_FAILED = "launch failed requeued held"
-"""The reason of a job that its node did not start (it was slow, or lost its daemon): held until somebody releases it."""
+"""Reason of a job that its node failed to start (slow, or its daemon died): held until somebody releases it."""
 
 
 class SchedulerSilent(RuntimeError):
@@ -88,9 +88,9 @@ class Phase(StrEnum):
     RUNNING = "running"
     ENDED = "ended"
     LOST = "lost"
-    """The scheduler answers, and has not known the job for a while."""
+    """The scheduler answers, but has not known the job for a while."""
     UNKNOWN = "unknown"
-    """Nobody can tell now."""
+    """Cannot be told now."""
 
     @property
     def over(self) -> bool:
@@ -127,12 +127,12 @@ class Standing:
 
 @dataclass
 class SlurmQueue:
-    """The newest picture of the queue. Every question is answered from it; `look` renews it, at most every
-    `poll_seconds`, with one squeue and, for jobs that squeue has forgotten, one sacct."""
+    """A snapshot of the queue, from which all questions are answered. `look` renews it, at most every `poll_seconds`,
+    with one squeue and, for jobs that squeue has forgotten, one sacct."""
 
     command: Command = run_command
     patience_seconds: float = 3.0
-    """How long `look` waits for squeue. An answer that comes later counts at a later look."""
+    """How long `look` waits for squeue. A later answer is used at the next call."""
     clock: Callable[[], float] = time.time
     poll_seconds: float = POLL_SECONDS
     provisional_seconds: float = PROVISIONAL_SECONDS
@@ -153,7 +153,7 @@ class SlurmQueue:
     _sacct_again: float = 0.0
 
     def look(self, force: bool = False) -> None:
-        """Renew the picture when it is older than `poll_seconds`."""
+        """Renew the snapshot if it is older than `poll_seconds`."""
         now = self.clock()
         if not force and now - self._looked < self.poll_seconds:
             return
@@ -174,7 +174,8 @@ class SlurmQueue:
         self._ask_accounting(now)
 
     def standing(self, scheduler_id: str, name: str, submitted: float = 0.0) -> Standing:
-        """Where the job stands by the newest picture. submitted: Unix seconds; a job is not lost when it is this new."""
+        """Where the job stands by the newest snapshot. submitted: Unix seconds; a job is not lost when it is this
+        new."""
         self._asked.setdefault((scheduler_id, name), True)
         if self.silent_since is not None or not self._answered:
             return Standing(Phase.UNKNOWN, "", "the scheduler does not answer")
@@ -251,7 +252,7 @@ class SlurmQueue:
         try:
             text = self._run(["sacct", "-X", "-n", "-P", "-o", "JobID,State,JobName", "-j", ",".join(ids)])
         except SchedulerSilent:
-            self._sacct_again = now + 300  # no accounting here, or it is down: files and squeue are enough
+            self._sacct_again = now + 300  # no accounting, or it is down: files and squeue suffice
             return
         self._sacct_again = now + 5
         for entry in parse_sacct(text):
@@ -290,7 +291,7 @@ SQUEUE_FORMAT = "--Format=JobArrayID:|,State:|,RestartCnt:|,Reason:|,Name:|"
 
 
 def parse_squeue(text: str) -> Iterator[Entry]:
-    """Lines "id|state|restarts|reason|name|". Lines of another form are passed over."""
+    """Lines "id|state|restarts|reason|name|". Other lines are ignored."""
     for line in text.splitlines():
         words = [word.strip() for word in line.split("|")]
         if len(words) >= 5 and words[0]:

@@ -1,4 +1,4 @@
-"""What is asked of SLURM for a job of a kind: a profile's resources and dispatch block as sbatch options.
+"""The SLURM request for a kind of job: a profile's resources and dispatch block as sbatch options.
 
 Pure: nothing is submitted here, so that `plan` can show the requests of a cluster that this machine does not have.
 """
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from harness.spec.profile import Resources, SlurmDispatch
 
 SRUN_OPTIONS = ("--kill-on-bad-exit=1",)
-"""One rank that fails ends the others, which would wait for it until the time limit."""
+"""A failing rank ends the others, which would otherwise wait for it until the time limit."""
 
 
 @dataclass(frozen=True)
 class Scale:
-    """Factors on what a profile asks for, after a job ran out of it."""
+    """Factors on a profile's request, after a job ran out of memory or time."""
 
     memory: float = 1.0
     minutes: float = 1.0
@@ -31,14 +31,14 @@ class Scale:
 
 @dataclass(frozen=True)
 class Limits:
-    """The most that a partition allows one job; None where it says nothing."""
+    """The most a partition allows one job; None if unlimited."""
 
     memory_gb: float | None = None
     minutes: int | None = None
 
 
 def signal_seconds(minutes: float) -> int:
-    """How long before the time limit a job is told to write its checkpoint: 5 % of it, within 30 s and 10 min."""
+    """How long before the time limit a job is told to write its checkpoint: 5 % of it, between 30 s and 10 min."""
     return int(min(600, max(30, 0.05 * minutes * 60)))
 
 
@@ -49,7 +49,7 @@ def stop_lead(dispatch: SlurmDispatch, minutes: float) -> int:
 
 
 def scaled_minutes(resources: Resources, scale: Scale, bundle: int = 1, limits: Limits = Limits()) -> int:
-    """The time limit of a scheduler job that does so many jobs in turn."""
+    """Time limit of a scheduler job that runs this many jobs in turn."""
     own = resources.minutes * bundle
     return max(1, round(_within(limits.minutes, own * scale.minutes, own)))
 
@@ -60,7 +60,7 @@ def scaled_memory(resources: Resources, scale: Scale, limits: Limits = Limits())
 
 
 def _within(limit: float | None, wanted: float, own: float) -> float:
-    """own: what the profile asks for; it is never made less, so that a person is told when it is refused."""
+    """own: the profile's request. It is never reduced, so that the user learns when it is refused."""
     return wanted if limit is None else max(own, min(wanted, limit))
 
 
@@ -148,6 +148,6 @@ def setup_lines(
     paths = [str(code), *[path for path in inherited.get("PYTHONPATH", "").split(os.pathsep) if path], str(own)]
     wanted = worker_environment(cpus) | {
         "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)),
-        "PYTHONSAFEPATH": "1",  # else the folder in which sbatch was called comes first
+        "PYTHONSAFEPATH": "1",  # otherwise the folder in which sbatch was called comes first
     }
     return [*dispatch.setup, *(f"export {name}={shlex.quote(value)}" for name, value in wanted.items())]

@@ -1,7 +1,7 @@
-"""A submission: the folder of what was handed to the scheduler in one go, with the code that its jobs run.
+"""A submission: a folder with what one driver submitted, including the code that its jobs run.
 
 A job may wait for days. It runs the code it was submitted with, even when the working tree has moved on, because the
-packages are copied here and its Python path begins here. The folder goes when no job of it is left.
+packages are copied here and its Python path begins here. The folder is removed when none of its jobs is left.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from harness.store.leases import Lease
 
 PACKAGES = ("harness", "models")
 LARGEST_BYTES = 2**20
-"""Larger files are data (weights), not code: jobs find them where they always lie, by the path in their spec.json."""
+"""Larger files are data (weights), not code: jobs read them from their usual path, which is in their spec.json."""
 KEPT = ("SLURM_CONF", "SBATCH_ACCOUNT", "SBATCH_PARTITION", "SBATCH_QOS", "SBATCH_CONSTRAINT", "SBATCH_RESERVATION")
-"""What a user or a site says about every request, inside a job too."""
+"""Settings of a user or a site that apply to every request, also inside a job."""
 YOUNG_SECONDS = 60.0
 """A submission this new may not have written its leases yet."""
 
@@ -63,7 +63,8 @@ class Submission:
 
 
 def copy_code(target: Path, source: Path | None = None) -> None:
-    """Copy the packages: Python, and the texts that it reads beside itself. source: the folder that holds them (default: of the running program)."""
+    """Copy the packages: Python files, and the text files they read. source: the folder that holds them (default: of
+    the running program)."""
     source = source or Path(__file__).resolve().parents[3]
     for package in PACKAGES:
         for path in sorted((source / package).rglob("*")):
@@ -102,10 +103,10 @@ def clear(store: Store, leases: Iterable[Lease]) -> list[str]:
 
 @contextmanager
 def own_environment() -> Iterator[None]:
-    """Without what SLURM tells the job that this driver itself may run in: sbatch would hand it on."""
+    """Hides the SLURM variables of the job that this driver may itself run in: sbatch would pass them on."""
     from submitit.helpers import clean_env
 
-    if "SLURM_JOB_ID" not in os.environ:  # there is nothing of that kind, and a user's SBATCH_ACCOUNT is meant
+    if "SLURM_JOB_ID" not in os.environ:  # not inside a job: a user's SBATCH_ACCOUNT is intended
         yield
         return
     kept = {name: os.environ[name] for name in KEPT if name in os.environ}

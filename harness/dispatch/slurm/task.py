@@ -1,7 +1,7 @@
 """What runs inside a SLURM job: jobs of the graph, from claim to DONE.json, and what to do when it is told to stop.
 
-Every rank of a multi-process job comes through `perform`. Rank 0 owns the attempt; the others wait for its word and
-only compute. A scheduler may start the same job twice, so nothing here relies on being alone: the store decides.
+Every rank of a multi-process job runs `perform`. Rank 0 owns the attempt; the others wait for its message and only
+compute. A scheduler may start the same job twice, so nothing here relies on being alone: the store decides.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from models.run import Interrupted
 
 HELD_LOOK_SECONDS = 1.0
 DISK_SECONDS = 60.0
-"""How long a job waits for a store that refuses its claim."""
+"""How long a job retries its claim when the store cannot be written."""
 
 
 class NotDone(RuntimeError):
-    """Ends the scheduler's job with an error, so that nothing that needs its result starts."""
+    """Ends the scheduler's job with an error, so that jobs that need its result do not start."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def others(owner: Owner, me: Owner, queue: SlurmQueue) -> bool | None:
 
 
 def report(store: Store, task: Assignment, me: Owner) -> None:
-    """The lease belongs to this scheduler job, even when the driver died before it could write that down."""
+    """Record that the lease belongs to this scheduler job, in case the driver died before it could."""
     lease = leases.read(store, task.lease)
     mine = replace(me, host="", boot="", pid=0, start_time=0, restart=0)
     if lease is not None and lease.owner != mine:
@@ -128,7 +128,7 @@ def report(store: Store, task: Assignment, me: Owner) -> None:
 
 
 def noted(note: Callable[[], object]) -> None:
-    """A lease saves work and decides nothing: a disk that refuses it is no reason to fail."""
+    """A lease only saves duplicate work, so failing to write it is no reason to fail the job."""
     try:
         note()
     except (OSError, StoreError) as error:
@@ -136,7 +136,7 @@ def noted(note: Callable[[], object]) -> None:
 
 
 def wait_for_parents(store: Store, record: Record, task: Assignment) -> None:
-    """The scheduler's word that the parents ended well is not enough: it starts the children of jobs it has forgotten."""
+    """The scheduler's dependency is not enough: it also starts children of jobs that it has forgotten."""
     give_up = time.monotonic() + task.parent_seconds
     for upstream in record.inputs.values():
         while upstream.kind and not store.is_done(store.record(upstream.key, upstream.kind)):
@@ -148,7 +148,7 @@ def wait_for_parents(store: Store, record: Record, task: Assignment) -> None:
 
 
 def begin(store: Store, record: Record, task: Assignment, stop: Stop) -> Attempt | None:
-    """The claim, as soon as nobody else has it and the disk takes it; None when the result is there."""
+    """The claim, once nobody else has it and it can be written; None if the result is there."""
     folder = str(record.folder.relative_to(store.root))
     order = Order(record.key, record.kind, folder, 0, resources=task.settings)
     give_up = time.monotonic() + DISK_SECONDS
@@ -179,7 +179,7 @@ def begin(store: Store, record: Record, task: Assignment, stop: Stop) -> Attempt
 def after_stop(
     store: Store, record: Record, task: Assignment, attempt: Attempt, stop: Stop, *, progressed: bool
 ) -> None:
-    """Back into the queue, or leave it to whoever stopped the job. Raises NotDone in any case."""
+    """Requeue the job, or leave that to whoever stopped it. Always raises NotDone."""
     job = os.environ.get("SLURM_JOB_ID", "")
     what = what_next(stop.signal, own_facts(job), progressed, float(task.settings.get("stop_lead") or 0))
     if what == "timeout":
@@ -215,7 +215,7 @@ def what_next(signal: str, facts: Mapping[str, str], progressed: bool, stop_lead
 
 
 def _near_end(facts: Mapping[str, str], seconds: float) -> bool:
-    """Whether no more than `seconds` are left: then the signal was the time limit's, else somebody sent it by hand."""
+    """Whether at most `seconds` are left: then the signal came from the time limit, otherwise from a person."""
     ran, allowed = seconds_of(facts.get("RunTime")), seconds_of(facts.get("TimeLimit"))
     return ran is not None and allowed is not None and allowed - ran <= seconds
 
@@ -230,7 +230,7 @@ def seconds_of(text: str | None) -> float | None:
 
 
 def own_facts(job: str) -> dict[str, str]:
-    """scontrol's words on a job, {} when it gives none."""
+    """What scontrol says about a job; {} if nothing."""
     try:
         text = run_command(["scontrol", "show", "job", "--oneliner", job])
     except SchedulerSilent:
@@ -248,7 +248,7 @@ def ranks_of(task: Assignment) -> int:
 def join_processes() -> None:
     """MASTER_ADDR, RANK, WORLD_SIZE and so on, from SLURM's task layout. Every process sees all GPUs of its node.
 
-    Whatever these were where the job was submitted, perhaps in another job, is not meant."""
+    Values from where the job was submitted, perhaps inside another job, are overwritten."""
     from submitit.helpers import TorchDistributedEnvironment
 
     TorchDistributedEnvironment().export(set_cuda_visible_devices=False, overwrite=True)
@@ -268,7 +268,7 @@ def announce(store: Store, task: Assignment, attempt: Attempt, resume: Path | No
 
 
 def follow(store: Store, task: Assignment, stop: Stop, rank: int) -> str:
-    """A rank that only computes. Whatever it raises ends the whole job (srun --kill-on-bad-exit)."""
+    """A rank other than 0. Any exception ends the whole job (srun --kill-on-bad-exit)."""
     record = Record.read(store.root / task.folders[0])
     while (word := files.read_json(_announcement(store, task))) is None:
         if store.is_done(record):
@@ -284,12 +284,12 @@ def follow(store: Store, task: Assignment, stop: Stop, rank: int) -> str:
     try:
         inputs = resolve_inputs(store, record)
         kind_of(record.kind).run(Context(run, record, inputs, task.settings, {}, micro_batch))
-    except Interrupted:  # no error: it would end rank 0 before that one has asked to be queued again
+    except Interrupted:  # not raised: that would end rank 0 before it has asked to be requeued
         return f"rank {rank} was interrupted"
     except Exception as error:
-        if store.is_done(record):  # rank 0 needed nothing more of us, and tidied up
+        if store.is_done(record):  # rank 0 is done and has removed the files
             return "done already"
-        if attempt.failure is None:  # the first word says why; rank 0 only sees that somebody is missing
+        if attempt.failure is None:  # record the cause here; rank 0 would only see that a rank is missing
             text = "".join(traceback.format_exception(error))
             attempt.fail(cause_of(error), type(error).__name__, f"rank {rank}: {one_line(error)}", text, micro_batch)
         raise

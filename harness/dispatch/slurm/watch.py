@@ -1,7 +1,7 @@
-"""What becomes of jobs that the scheduler has, for one driver: ended, killed, stuck, held, or known to nobody.
+"""Watches one driver's jobs in the scheduler: ended, killed, stuck, held, or never submitted.
 
-The store cannot know by itself that a job was killed for its memory or its time, or never began: that is written down
-here, in the job's own folder, before its lease is dropped.
+The store cannot know that a job was killed for its memory or its time, or never started: that is recorded here, in the
+job's folder, before its lease is dropped.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ from harness.store import (
 from harness.store.leases import Lease
 
 RELEASES = 3
-"""How often a job that its node did not start is released: a node that is slow once is not broken."""
+"""How often a job is released again after its node failed to start it: a node that is slow once is not broken."""
 UNSUBMITTED_SECONDS = 600.0
-"""A lease this old whose driver cannot be seen from here was never submitted: no request takes so long."""
+"""A lease this old whose driver cannot be checked from here was never submitted: no request takes this long."""
 STUCK_SECONDS = 10.0
-"""A job that is stuck for a moment, until the scheduler has looked again, is not worth a line."""
+"""A job stuck for less than this, as between two passes of the scheduler, is not reported."""
 
 
 def submitted(lease: Lease) -> bool:
@@ -135,13 +135,14 @@ class Watch:
     # Written down, but not known to the scheduler
 
     def _abandoned(self, lease: Lease) -> bool:
-        """Whether nobody will submit it any more."""
+        """Whether no driver will submit it any more."""
         alive = lease.owner.alive(self.store.schedulers)
         old = time.time() - lease.started > UNSUBMITTED_SECONDS
         return lease.owner == self.me or alive is False or (alive is None and not lease.owner.scheduler and old)
 
     def _drop_unsubmitted(self, found: Iterable[Lease]) -> None:
-        """Their driver may have died just after sbatch took the request: then it waits in the queue for nobody."""
+        """Their driver may have died just after sbatch accepted the request; then the job waits in the queue
+        unclaimed."""
         known = {lease.id: lease for lease in leases.leases(self.store)}
         dead = [known[lease.id] for lease in found if lease.id in known and not submitted(known[lease.id])]
         theirs = {lease.owner.scheduler_id for lease in known.values() if submitted(lease)}
@@ -162,8 +163,8 @@ class Watch:
     # Waiting for nothing
 
     def _free(self, lease: Lease, standing: Standing) -> None:
-        """A job that waits for parents whose results are there waits for nothing: a controller that crashed may have
-        restored a parent that had ended, and hold it."""
+        """Frees a job that waits for parents whose results exist: a crashed controller may have restored a parent that
+        had ended, and hold it."""
         known = [self.jobs[key] for key in lease.remaining if key in self.jobs]
         parents = [parent for job in known for parent in job.parents]
         if not (standing.for_parents and parents and all(self.store.is_done(parent) for parent in parents)):
@@ -178,7 +179,7 @@ class Watch:
                 self.say(f"job {lease.owner.scheduler_id} waits for jobs that are done: {error}")
 
     def _release(self, lease: Lease, standing: Standing) -> None:
-        """Give a job that its node did not start another chance; SLURM itself holds it for ever."""
+        """Release a job that its node failed to start; SLURM would hold it for ever."""
         before = self._released.get(lease.id, 0)
         if before > min(RELEASES - 1, standing.restarts):
             return  # still the hold that was released already, or once too often
@@ -189,7 +190,7 @@ class Watch:
             self.say(f"job {lease.owner.scheduler_id} is held because its node did not start it: {error}")
 
     def _withdraw(self, lease: Lease, standing: Standing) -> None:
-        """A request that we made larger than the profile's and that is not allowed would wait for ever."""
+        """Cancel a request that we made larger than the profile's and that is not allowed: it would wait for ever."""
         mine = [self.jobs[key] for key in lease.remaining if key in self.jobs]
         larger = [job for job in mine if scale_of(self.store.attempts(job)) != Scale()]
         if not larger or len(larger) < len(lease.remaining):
@@ -232,7 +233,7 @@ class Watch:
         try:
             begun = attempt or self.store.begin_attempt(record, lease=lease.id)
         except (Held, AlreadyDone, Damaged):
-            return  # somebody else has it by now, or had
+            return  # somebody else has it by now, or finished it
         begun.fail(failure.cause, failure.type, failure.message)
         if attempt is None:
             with suppress(OSError):  # the reason is written down all the same

@@ -247,7 +247,7 @@ def spreads(results: Results, protocol: Protocol) -> list[str]:
 
 
 def answered_by(results: Results, protocol: Protocol) -> list[str]:
-    """Of each system of others that was evaluated: who answered, as its evaluations noted it."""
+    """For each evaluated external system: who answered, as its evaluations recorded it."""
     notes = []
     for label, arm in results.arms.items():
         said: dict[str, None] = {}
