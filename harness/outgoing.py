@@ -25,7 +25,7 @@ T = TypeVar("T")
 HIDDEN = "***"
 _NAMES = re.compile(r"TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIAL|API_?KEY|ACCESS_?KEY|(?:^|_)KEY$", re.IGNORECASE)
 _SHORTEST = 5
-"""Characters. A shorter value would be found in every other word."""
+"""Characters. A shorter value would match ordinary words."""
 _ADDRESS = re.compile(r"(?<![A-Za-z0-9])([A-Za-z][A-Za-z0-9+.-]*://)([^\s/?#'\"<>]*)@")
 _FIELDS = re.compile(
     r"(?i)([?&;](?:[\w-]*(?:token|secret|password|passwd|passphrase|api[-_]?key|access[-_]?key|signature|sig|credential)|pw|pwd|pass|auth|key)=)[^&\s#'\"<>]+"

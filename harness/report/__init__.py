@@ -1,7 +1,7 @@
 """A study as pages: markdown, LaTeX, HTML and a chart, each cell with what is known about it.
 
-Sits at the end of the arrow: reads a plan and the store (and addresses from the tracker), judges nothing itself and runs
-nothing. Writers take a frozen `Report` and know nothing else. pandas, matplotlib and jinja2 are imported only here, and
+The last step: reads a plan and the store (and run addresses from the tracker); it makes no judgements and runs nothing.
+Writers take a frozen `Report` and know nothing else. pandas, matplotlib and jinja2 are imported only here, and
 only when something is drawn: `up_to_date` imports none of them.
 """
 

@@ -110,7 +110,7 @@ class Store:
 
     @staticmethod
     def _unwritten(job: Job, folder: Path) -> dict[str, Any] | None:
-        """Write what is missing in spec.json; a damaged one is left as it is."""
+        """What spec.json should hold but does not; None if it is right, or damaged."""
         record = record_of(job)
         try:
             there = Record.read(folder)

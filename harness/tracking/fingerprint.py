@@ -44,7 +44,7 @@ def fingerprint(store: Store) -> str:
 
 
 def up_to_date(store: Store) -> bool:
-    """Whether the last sync saw all that is there, and the database is as it left it."""
+    """Whether the last sync copied everything, and the database has not changed since."""
     noted, now = _noted(store), identity(store)
     same = bool(now) and noted.get("database") == now and noted.get("stamp") == stamp(store)
     return same and noted.get("fingerprint") == fingerprint(store)
@@ -55,7 +55,8 @@ def _noted(store: Store) -> dict[str, Any]:
 
 
 def identity(store: Store) -> str:
-    """Of the database file: another file under the same name is another database, and what is no database is none."""
+    """Identifies the database file: another file under the same name is another database; "" if it is not a
+    database."""
     path = where.local_file(store)
     if path is None:
         return where.shown_address(store)
@@ -75,7 +76,7 @@ def stamp(store: Store) -> list[int]:
 
 
 def note(store: Store, seen: str) -> None:
-    """Remember that what had fingerprint `seen` is in MLflow."""
+    """Record that the state with fingerprint `seen` is in MLflow."""
     path = where.home(store) / "mirrored.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     files.write_json(

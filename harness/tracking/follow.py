@@ -19,9 +19,9 @@ from harness.tracking.fingerprint import up_to_date
 
 COPY_EVERY_SECONDS = 5.0
 NICENESS = 5
-"""While jobs run. Against two busy cores that leaves MLflow's first start a quarter of one."""
+"""While jobs run. With two busy cores, MLflow's start still gets a quarter of a core."""
 TRIES = 20
-"""A server that is restarted, or a database that somebody holds, is asked again, ever more rarely."""
+"""Retries, with growing pauses, for a server that is restarted or a database that is locked."""
 LAST_WORDS_SECONDS = 120.0
 
 
@@ -75,7 +75,7 @@ def start(store: Store, *, running: bool = True) -> Follower:
 
 
 def follow(root: str, niceness: int = 0) -> int:
-    """The child's life. Returns its exit code."""
+    """The child's main loop. Returns its exit code."""
     os.nice(niceness)
     store = Store(root)
     from harness.tracking.sync import Syncer, writer
@@ -99,7 +99,7 @@ def follow(root: str, niceness: int = 0) -> int:
                     continue
                 return 0
         if last and up_to_date(store):
-            return 0  # somebody else copied it all
+            return 0  # another process copied everything
         if last and time.monotonic() > give_up:
             print("another process has been writing to MLflow for long; it will copy the rest", flush=True)
             return 0

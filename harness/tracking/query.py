@@ -1,4 +1,4 @@
-"""What reports ask: which run is a job's, where can a person look at it, which numbers does it hold."""
+"""Queries for reports: a job's run, its address, and its numbers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Found:
 
 
 class Tracker:
-    """Asks MLflow once, at the first question. unreachable: the line to show when the store had to answer."""
+    """Asks MLflow once, at the first query. unreachable: the line to show if the store had to answer instead."""
 
     def __init__(self, store: Store) -> None:
         self.store = store

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 METRICS_A_BATCH = 1000
 PARAMS_A_BATCH = 100
 ARTIFACT_BYTES = 2**20
-"""Nothing larger is copied: the store has it."""
+"""Larger files are not copied; they stay in the store."""
 TAG_CHARACTERS = 4500
 KIND_TAG, TRAINING = "mlflow.experimentKind", "custom_model_development"
 """Without it MLflow's pages ask what the experiment is, and may open it as a chat application's."""
@@ -170,7 +170,8 @@ def reaching(store: Store) -> Iterator[None]:
 
 @dataclass
 class Copied:
-    """How far one run is. offsets: bytes of metrics.jsonl that are copied, by attempt. signature: of the job, then."""
+    """How far one run is copied. offsets: bytes of metrics.jsonl that are copied, by attempt. signature: of the job,
+    then."""
 
     run_id: str
     signature: str = ""
@@ -216,7 +217,7 @@ class Syncer:
         return known
 
     def copy(self) -> int:
-        """Copy what is new; how many jobs that were. Raises TrackingError."""
+        """Copy what is new; returns the number of jobs. Raises TrackingError."""
         seen, known_labels, changed = fingerprint(self.store), labels(self.store), 0
         with reaching(self.store):
             for record in sorted(self.store.records(), key=_parents_first):
@@ -226,7 +227,7 @@ class Syncer:
 
     def _job(self, record: Record, label: Label) -> bool:
         if self.store.damage(record):
-            return False  # what was copied while it was whole stays
+            return False  # what was copied before the damage stays
         now, label_text = signature(record.folder), json.dumps([label.tables, label.tags(), label.name])
         copied = self.copied.get(record.key)
         if not now or (copied and copied.signature == now and copied.label == label_text):

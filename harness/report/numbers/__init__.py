@@ -1,1 +1,1 @@
-"""The numbers of a study: read from the store and computed once, in no format and without words."""
+"""The numbers of a study: read from the store and computed once, independent of any format or wording."""

@@ -63,7 +63,7 @@ def declared_pairs(results: Results) -> list[tuple[str, str]]:
 
 
 def declared(results: Results, protocol: Protocol = "paper") -> Tested:
-    """What the table is about, so far as there are results. Rows that are the same run are no pair."""
+    """The declared comparisons for which there are results. Rows that are the same run form no pair."""
     pairs: dict[PairName, Comparison] = {}
     trends: dict[tuple[Trend, str], Comparison] = {}
     for column in results.columns:
@@ -89,7 +89,7 @@ def trend_of(results: Results, trend: Trend, column: str, protocol: Protocol = "
 
 
 def exploratory(results: Results, protocol: Protocol = "paper") -> dict[PairName, Comparison]:
-    """Every other two rows on the same questions."""
+    """All other pairs of rows on the same questions."""
     known = {frozenset(pair) for pair in declared_pairs(results)}
     return {
         (second, first, column): comparison
@@ -102,7 +102,7 @@ def exploratory(results: Results, protocol: Protocol = "paper") -> dict[PairName
 
 
 def one_seed(results: Results) -> bool:
-    """Whether everything that is compared was trained once."""
+    """Whether every compared row was trained with one seed only."""
     tested = declared(results)
     found = [*tested.pairs.values(), *tested.trends.values()] or list(exploratory(results).values())
     return {comparison.seeds for comparison in found} == {1}
@@ -118,7 +118,7 @@ class Reach:
 
 
 def reach(results: Results, column: str, tested: Tested, protocol: Protocol = "paper") -> Reach | None:
-    """Of the middle one of the column's declared pairs."""
+    """Of the column's median declared pair."""
     found: list[float] = []
     recipes: list[float] = []
     for (first, second, name), comparison in tested.pairs.items():

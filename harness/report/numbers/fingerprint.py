@@ -1,4 +1,5 @@
-"""What a report was drawn from, as one digest, stamped into every file, so that nothing is drawn when nothing changed.
+"""One digest of everything a report was drawn from, stamped into every file, so that an unchanged report is not drawn
+again.
 
 Specs, the digests of every job's outputs, the state of those that are not done, and the renderer's own source. Times,
 attempts and MLflow are not part of it: the same numbers are the same report.

@@ -18,7 +18,7 @@ from harness.stats import Answers
 from harness.store import State, Store
 
 TOLERANCE = 0.01
-"""Points by which a recomputed score may miss the task's own aggregate (floating point and printing)."""
+"""Tolerance in points between a recomputed score and the task's own aggregate (floating point and printing)."""
 
 
 class Unmeasured(Exception):
@@ -121,7 +121,7 @@ class Reader:
         name = (str(self.store.root), evaluation.job.key, repr(benchmark.scores[score]), extract, metric)
         if name not in _MEANS:
             try:
-                one = self._read(evaluation)  # kept by its mean alone: a store holds more runs than a report shows
+                one = self._read(evaluation)  # only the mean is kept: a store holds more runs than a report shows
                 check_aggregate(one, benchmark, score)
                 asked = benchmark.scores[score]
                 found = one.answers(asked, extract) if metric == "accuracy" else one.likelihoods(asked)
@@ -154,7 +154,8 @@ class Reader:
         return "not run", f"{job.name} is {status.state}"
 
     def _shown(self, reason: str) -> str:
-        """Without the folder that the store or the working directory lies in: a report says nothing of where it was made."""
+        """Strips the parent folder of the store or the working directory: a report does not reveal where it was
+        made."""
         for folder in (self.store.root.parent, Path.cwd(), Path.home()):
             reason = reason.replace(f"{folder}/", "") if folder != Path("/") else reason
         return reason

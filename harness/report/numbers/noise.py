@@ -1,4 +1,4 @@
-"""How far apart the seeds of a column lie: each row's own noise, moderated by all trainings of the column in the store."""
+"""Seed noise of a column: each row's own variance, moderated by all trainings of the column in the store."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class ColumnNoise:
 
     @classmethod
     def read(cls, runs: Sequence[Run], latents: str, mean: Callable[[Run], float | None], step: float) -> ColumnNoise:
-        """mean: of a run's answers; None for one that cannot be read."""
+        """mean: of a run's answers; None if they cannot be read."""
         means: dict[str, Means] = {}
         for run in runs:
             if run.latents == latents and (value := mean(run)) is not None:
@@ -69,7 +69,7 @@ class ColumnNoise:
         return prior.moderated(own) if prior else own
 
     def _kind(self, first: str, second: str) -> tuple[bool, bool] | None:
-        """How two rows that share a training part: whether each trains on. None where they share none."""
+        """How two rows that share a training diverge: whether each continues training. None if they share none."""
         one, other = self.trainings[first], self.trainings[second]
         shared = one & other
         return (bool(one - shared or other - shared), bool(one - shared and other - shared)) if shared else None
@@ -81,7 +81,7 @@ class ColumnNoise:
 
     @cached_property
     def _related(self) -> dict[tuple[bool, bool], Prior | None]:
-        """How rows part -> what their differences have in common."""
+        """How rows diverge -> what is known about the variance of their differences."""
         pairs: dict[tuple[bool, bool], list[SeedNoise]] = {}
         members: dict[tuple[bool, bool], set[str]] = {}
         for first, second in combinations(sorted(self.means), 2):

@@ -38,7 +38,8 @@ class Found:
 
     @property
     def by_job(self) -> dict[str, Measured]:
-        """Job key -> what it measured. A model that is not trained here has one evaluation for all seeds, and no seed noise."""
+        """Job key -> its answers. A model that is not trained here has one evaluation for all seeds, and no seed
+        noise."""
         return {m.evaluation.job.key: m for m in self.measured}
 
     @property
@@ -65,11 +66,11 @@ class Found:
 
 
 def common_seeds(cells: Sequence[Found]) -> list[list[Answers]]:
-    """The answers of each cell, over the seeds that all of them have. Where none was trained here, there is one of each."""
+    """The answers of each cell, over their common seeds. Models that were not trained here have one evaluation each."""
     if all(cell.seedless for cell in cells):
         return [cell.runs for cell in cells]
     seeds = set.intersection(*(set(cell.by_seed) for cell in cells))
-    if not seeds:  # nothing to pair by: as many of each as there are of the fewest
+    if not seeds:  # seeds do not match: take as many of each as the shortest list has
         fewest = min(len(cell.by_seed) for cell in cells)
         return [list(cell.by_seed.values())[:fewest] for cell in cells]
     return [[cell.by_seed[seed] for seed in sorted(seeds)] for cell in cells]
@@ -111,7 +112,7 @@ class Results:
 
     @cached_property
     def trainings(self) -> Trainings:
-        """All of the store's, whichever table asked for them."""
+        """All trainings in the store, from any table."""
         return Trainings.stored(self.store)
 
     @property
@@ -235,7 +236,7 @@ class Results:
         return contrast([(weight, runs[row]) for row, weight in weights.items()], noise=noise, share=self._share)
 
     def run(self, row: str, column: str, protocol: Protocol, latents: str) -> Run | None:
-        """What the row's evaluation is, but for its seed. None for a model that is not trained here."""
+        """The row's evaluation without its seed. None for a model that is not trained here."""
         found = self.evaluations(row, column, protocol, latents)
         return Run.of(found[0].job) if found else None
 
@@ -298,7 +299,7 @@ class Results:
         return bool(a) and {e.job.key for e in a} == {e.job.key for e in b}
 
     def reported(self, row: str, column: str) -> Reported | None:
-        """What the paper prints; None where it prints nothing."""
+        """The paper's value; None if it prints none."""
         arm = self.arms.get(row)
         names = [c.name for c in self.study.experiment.columns]
         if arm is None or not arm.row.reported:

@@ -49,9 +49,9 @@ class Arm:
     undefined: str = ""
     extract: str = "strict"
     latent: bool = False
-    """Whether its model is to open a latent segment at all."""
+    """Whether its model opens a latent segment at all."""
     impossible: tuple[str, ...] = ()
-    """What of it cannot be run here, each with the reason."""
+    """The parts that cannot be run here, each with the reason."""
 
     @property
     def label(self) -> str:
@@ -64,7 +64,7 @@ class Arm:
 
     @property
     def silent(self) -> bool:
-        """Whether nothing of the row can be shown."""
+        """Whether the row has nothing to show."""
         return bool(self.absent) and not self.evaluations
 
     def trainings(self) -> dict[int, Job]:
@@ -192,7 +192,7 @@ def registered(study: Study, store: Store) -> str:
 
 
 class Tracking(typing.Protocol):
-    """What reports ask of the tracker."""
+    """What reports need from the tracker."""
 
     def links(self, keys: list[str]) -> Mapping[str, str]:
         """Job key -> address of its run, for those that have one. Raises OSError when the tracker is unreachable."""

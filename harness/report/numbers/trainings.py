@@ -1,4 +1,4 @@
-"""Which stored evaluations tell how far apart the seeds of a column lie. Light: no numbers, no pandas.
+"""Which stored evaluations estimate the seed noise of a column. Light: no numbers, no pandas.
 
 A *recipe* is a job without its seed: evaluations of one recipe differ in nothing but the seed of their trainings. All
 recipes of a column count, whichever table asked for them, so that two runs compare alike wherever they stand.
@@ -64,7 +64,7 @@ class Trainings:
 
     @classmethod
     def stored(cls, store: Store) -> Trainings:
-        """Of all that is done in the store."""
+        """From all finished evaluations in the store."""
         try:
             listed = (store.root / "evaluate").stat().st_mtime_ns
         except OSError:
@@ -90,7 +90,7 @@ class Trainings:
 
 @lru_cache(maxsize=4)
 def _runs(root: Path, listed: int) -> tuple[Run, ...]:
-    """listed: when the folder last got a job; several reports of one command look once."""
+    """listed: mtime of the folder, so that several reports of one command read it once."""
     store = Store(root)
     evaluations = (job for job in stored_jobs(store, store.records()) if job.kind == "evaluate" and is_whole(job))
     return tuple(run for job in evaluations if (run := Run.of(job)))

@@ -115,7 +115,8 @@ def claim_table(results: Results) -> Table | None:
 
 
 def titled(results: Results, result: ClaimResult) -> str:
-    """Column by column what decides; where a claim is open or fails, the columns on which it holds are named after that."""
+    """The deciding numbers column by column; if a claim fails or is undetermined, then the columns on which it
+    holds."""
     parts = [part for part in result.parts if part.outcome is result.outcome] or result.parts
     text = "; ".join(f"{results.title(part.column)}: {part.text}" for part in parts)
     held = [results.title(part.column) for part in result.parts if part.outcome is Holds.HOLDS]

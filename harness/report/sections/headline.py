@@ -32,7 +32,7 @@ def headline(results: Results) -> list[str]:
 
 
 def scale_line(results: Results) -> str:
-    """What the numbers are numbers of."""
+    """Caveats that apply to every number: proxy scale, one seed."""
     parts = []
     if results.study.profile.proxy:
         parts.append(
@@ -226,7 +226,7 @@ def collapse_line(results: Results) -> str:
 
 
 def teachers(arm: Arm) -> tuple[str, ...]:
-    """Keys of the trainings that the row's Z_T come from, seed by seed."""
+    """Keys of the trainings that the row's Z_T comes from, by seed."""
     found = []
     for job in arm.trainings().values():
         teacher = job.inputs.get("teacher")

@@ -83,7 +83,7 @@ def seen_by(study: Study) -> str:
 
 
 def proxy_rows(study: Study) -> list[TableRow]:
-    """What stands in for the paper's model, training data and benchmarks."""
+    """What replaces the paper's model, training data and benchmarks."""
     backbone, data, benchmarks = study.profile.backbone, study.profile.data, study.profile.benchmarks
     model = getattr(backbone, "path", None) or getattr(backbone, "repo", "")
     scenes = f"{data.n:,} questions over procedural scenes" if isinstance(data, ProxyTraining) else f"{data.meta} ({data.revision})"

@@ -268,7 +268,7 @@ def answered_by(results: Results, protocol: Protocol) -> list[str]:
 
 
 def scale_word(results: Results) -> str:
-    """For captions, which stand alone where a table is taken out of its page."""
+    """For captions: a table may be copied out of its page."""
     return "; proxy scale" if results.study.profile.proxy else ""
 
 

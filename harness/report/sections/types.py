@@ -1,4 +1,4 @@
-"""What a report is: frozen values that writers print and nothing else. No numbers are computed after this point."""
+"""The frozen values that make up a report; writers print them. No numbers are computed after this point."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Numbers and lists as a reader wants them. Percentages everywhere."""
+"""Formatting of numbers and lists for readers. Percentages everywhere."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def listed(words: Sequence[str], last: str = "and") -> str:
 
 
 def sentence(text: str) -> str:
-    """With a mark at its end."""
+    """With a full stop, unless it ends in a mark already."""
     return text if text.endswith((".", "?", "!")) else f"{text}."
 
 

@@ -17,7 +17,8 @@ from harness.report.numbers.fingerprint import STAMP
 from harness.report.sections.types import Chart, Mark, Panel, Report
 
 MEASURED, REPORTED, GUESS, INK = "#0072B2", "#8A5A00", "#6B6B6B", "#16191d"
-"""Blue and brown of the Okabe-Ito palette: told apart in every common colour blindness, and by shape in grey print."""
+"""Blue and brown of the Okabe-Ito palette: distinguishable with every common colour blindness, and by shape in grey
+print."""
 
 PAPER = {"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.85}
 """Behind numbers, so that a line below them does not strike them out."""
@@ -72,7 +73,7 @@ def draw(chart: Chart, fingerprint: str, kind: str = "png") -> bytes:
 
 
 def _rows(chart: Chart, measured: bool) -> tuple[str, ...]:
-    """Rows that have a mark in some panel; all of them where none has, and on an axis."""
+    """Rows with a mark in some panel; all rows if none has one, or on an axis."""
     marked = {mark.row for panel in chart.panels for mark in (panel.measured if measured else panel.reported)}
     return tuple(row for row in chart.rows if row in marked or chart.x or not marked)
 
@@ -195,13 +196,14 @@ def _label(axis: Axes, at: float, mark: Mark, before: float, after: float) -> No
 
 
 def _span(axes: list[Axes], along: str) -> None:
-    """One span for all panels, so that equal lengths are equal points; at least six, or noise looks like structure."""
+    """One span for all panels, so that equal lengths mean equal points; at least six points, so that noise does not
+    look like structure."""
     limits = [getattr(axis, f"get_{along}lim")() if axis.has_data() else (40.0, 60.0) for axis in axes]
     half = max(3.0, *((high - low) / 2 for low, high in limits))
     shares = all(0 <= getattr(axis.dataLim, f"{along}{end}") <= 100 for axis in axes if axis.has_data() for end in (0, 1))
     for axis, (low, high) in zip(axes, limits):
         middle = (low + high) / 2
-        if shares and half < 51:  # no room for what cannot be
+        if shares and half < 51:  # no space for impossible values
             middle = min(max(middle, half - 1), 101 - half)
         getattr(axis, f"set_{along}lim")(middle - half, middle + half)
 

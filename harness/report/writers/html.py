@@ -38,7 +38,8 @@ def html(report: Report) -> str:
 
 
 def reduced(png: bytes) -> bytes:
-    """As JPEG: pictures with noise are a fifth of their size so, and a page holds several. The PNG stands beside the page."""
+    """As JPEG, which for noisy pictures is a fifth of the size; a page holds several. The PNG is saved beside the
+    page."""
     from PIL import Image
 
     content = io.BytesIO()
@@ -76,7 +77,7 @@ def grouped(rows):
 
 
 def facts(cell: Cell) -> list[tuple[str, str]]:
-    """What opens with a cell, as (name, text)."""
+    """What a click on a cell opens, as (name, text)."""
     found: list[tuple[str, str]] = []
     if cell.interval is not None:
         found.append((f"{100 * cell.interval.level:.0f} % interval", f"{cell.interval.low:.2f} to {cell.interval.high:.2f}"))

@@ -61,7 +61,7 @@ class Waiting:
 
 def front_matter(report: Report) -> str:
     """What the index must know of a page, as JSON that may stand in a comment of HTML."""
-    from harness.verdict import Holds  # brings numpy, which asking for what is current does without
+    from harness.verdict import Holds  # imports numpy, which checking for current pages does not need
 
     tables = {section.name: section.tables for section in report.sections}
     main = tables["main"][0]
