@@ -227,6 +227,8 @@ class LinkedMirror(Frozen):
 
     source: Literal["external"] = "external"
     benchmark: str
+    tasks: tuple[str, ...] = ()
+    """Of lmms-eval's, where the benchmark is none of the project's own."""
 
 
 class FeaturesSpec(Frozen):

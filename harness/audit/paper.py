@@ -60,11 +60,11 @@ class Printed:
     @property
     def is_count(self) -> bool:
         """Whether it should be a count over its questions: exact, and no plain mean by its own definition."""
-        return not self.value.approximate and self.score.aggregate != "mean"
+        return not self.value.approximate and self.score.counted
 
     @property
     def share(self) -> Share:
-        return Share(self.number, self.score.n, counted=self.score.aggregate != "mean", composed=bool(self.sizes))
+        return Share(self.number, self.score.n, counted=self.score.counted, composed=bool(self.sizes))
 
     def finding(self, rule: str, severity: Severity, text: str, hint: str = "", condition: str = "") -> Finding:
         where = (self.table, self.row.label, self.title)
@@ -110,7 +110,7 @@ class PrintedTable:
             for column, value in zip(self.spec.columns, row.reported):
                 score = self.benchmarks[column.benchmark].scores[column.score]
                 single = column.score != "overall" or not any(True for _ in partitions(dict(self.benchmarks[column.benchmark].scores)))
-                if row.delta is None and value.value is not None and not value.approximate and single and score.aggregate != "mean":
+                if row.delta is None and value.value is not None and not value.approximate and single and score.counted:
                     ways = [way for way in (Way.ROUNDED, Way.CUT) if behind(value.value, way).counts(score.n)]
                     found |= set(ways) if len(ways) == 1 else set()
         return found.pop() if len(found) == 1 else None

@@ -17,8 +17,9 @@ from harness.plan.external import ExternalSystem
 from harness.plan.payload import payload
 from harness.plan.training_data import training_set
 from harness.spec.benchmark import Benchmark, Inference, Protocol
+from harness.spec.errors import unknown
 from harness.spec.experiment import Measurement
-from harness.spec.files import Loaded
+from harness.spec.files import Loaded, data_set_of
 from harness.spec.profile import Profile
 from harness.spec.resolve import ResolvedRow
 from models.config import (
@@ -80,18 +81,27 @@ class JobMaker:
     def mirror(self, benchmark: str) -> Job:
         """The questions of one benchmark. Raises SpecError when the profile has none."""
         if benchmark not in self._mirrors:
-            specs = self.profile.value.benchmarks
+            specs, tasks = self.profile.value.benchmarks, self.foreign(benchmark)
             if benchmark not in specs:
-                has = ", ".join(specs)
-                raise self.profile.error(f"has no entry for {benchmark}; add one (it has {has})", "benchmarks")
+                entry = f"{benchmark}: {{source: external, path: {data_set_of(self.benchmarks[benchmark].value)}}}" if tasks else "one"
+                raise self.profile.error(unknown(f"has no entry for {benchmark}; add {entry}", benchmark, list(specs), "entries"), "benchmarks")
             spec = specs[benchmark]
             if isinstance(spec, ProxyMirror):
+                if tasks:
+                    entry = f"{{source: external, path: {data_set_of(self.benchmarks[benchmark].value)}}}"
+                    raise self.profile.error(f"nothing here draws the questions of lmms-eval's {tasks[0]}; write {entry}", "benchmarks", benchmark)
                 job = Job("mirror", payload(spec), {}, f"{benchmark}-{spec.split}")
             else:
                 files = sources.benchmark(self.profile, spec, self.digests)
-                job = Job("mirror", payload(LinkedMirror(benchmark=benchmark)), {"files": files}, benchmark)
+                asked = LinkedMirror(benchmark=benchmark, tasks=tuple(tasks))
+                job = Job("mirror", payload(asked), {"files": files}, benchmark)
             self._mirrors[benchmark] = job
         return self._mirrors[benchmark]
+
+    def foreign(self, benchmark: str) -> list[str]:
+        """Tasks of lmms-eval that a benchmark's own file names; none where the project knows the benchmark."""
+        loaded = self.benchmarks.get(benchmark)
+        return list(dict.fromkeys(task for names in loaded.value.tasks.values() for task in names)) if loaded else []
 
     def features(self, row: ResolvedRow) -> Job:
         """The frozen tower's features of every training image."""

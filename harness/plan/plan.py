@@ -163,7 +163,7 @@ def plan_experiment(
     chosen_columns = _select([c.name for c in spec.columns], columns, "--columns", "columns")
     chosen_rows = _select([r.label for r in spec.rows], rows, "--rows", "rows")
     benchmarks = _benchmarks(experiment, folder)
-    maker = JobMaker(profile, backbone(profile, digests), tasks or _task_digests(), digests, benchmarks=benchmarks)
+    maker = JobMaker(profile, backbone(profile, digests), _task_digests(benchmarks, tasks), digests, benchmarks=benchmarks)
     used_seeds = tuple(range(seeds or profile.value.seeds))
     used_protocols = tuple(dict.fromkeys((spec.protocol, *(protocols or profile.value.protocols))))
     modes = tuple(dict.fromkeys(("own", *(latents or (*profile.value.latents, *spec.latents)))))
@@ -182,11 +182,14 @@ def plan_experiment(
         elif not reason:
             checkpoints[row.label] = {seed: maker.checkpoint(row, seed) for seed in used_seeds}
         for column in selected:
-            for protocol in (p for p in used_protocols if p in benchmarks[column.benchmark].value.protocols):
+            benchmark = benchmarks[column.benchmark].value
+            for protocol in (p for p in used_protocols if p in benchmark.protocols or p == spec.protocol):
+                under = benchmark.under(protocol)
                 if isinstance(asked, ExternalSystem):
-                    jobs = _answers(maker, asked, row, column, protocol, used_seeds)
+                    jobs = _answers(maker, asked, row, column, under, used_seeds)
                 else:
-                    jobs = {} if reason else _evaluations(maker, row, column, protocol, used_seeds, modes)
+                    wanted = modes if protocol == "paper" else ("own",)
+                    jobs = {} if reason else _evaluations(maker, row, column, under, used_seeds, wanted)
                 cells.append(Cell(row.label, column, protocol, jobs, reason))
         if row.label in checkpoints:
             cells += _shown_instead(maker, row, spec, used_seeds[0])
@@ -194,7 +197,8 @@ def plan_experiment(
     if profile.value.proxy and checkpoints:
         untrained = resolve_base(start)
         for name, protocol in dict.fromkeys((c.column.benchmark, c.protocol) for c in cells if c.column in selected):
-            own.setdefault(name, {})[protocol] = maker.evaluate(untrained, 0, name, protocol, "own")
+            under = benchmarks[name].value.under(protocol)
+            own.setdefault(name, {})[protocol] = maker.evaluate(untrained, 0, name, under, "own")
     graph = Graph(
         [job for cell in cells if not cell.not_run for job in cell.jobs.values()]
         + [job for jobs in own.values() for job in jobs.values()]
@@ -205,10 +209,14 @@ def plan_experiment(
     )  # fmt: skip
 
 
-def _task_digests() -> TaskDigests:
-    from models.evaluation.tasks import digest
+def _task_digests(benchmarks: Mapping[str, Loaded[Benchmark]], given: TaskDigests | None) -> TaskDigests:
+    from models.evaluation.tasks import digest, digests_of
 
-    return digest
+    def of(benchmark: str, protocol: Protocol) -> dict[str, str]:
+        named = benchmarks[benchmark].value.tasks.get(protocol) if benchmark in benchmarks else None
+        return digests_of(named) if named else (given or digest)(benchmark, protocol)
+
+    return of
 
 
 def merged(plans: Iterable[Plan]) -> Graph:
@@ -219,7 +227,7 @@ def merged(plans: Iterable[Plan]) -> Graph:
 def _evaluations(
     maker: JobMaker, row: ResolvedRow, column: Column, protocol: Protocol, seeds: Sequence[int], modes: Sequence[Latents]
 ) -> dict[tuple[int, str], Job]:
-    wanted: Sequence[Latents] = maker.modes(row, column.benchmark, modes) if protocol == "paper" else ("own",)
+    wanted = maker.modes(row, column.benchmark, modes)
     return {
         (seed, mode): maker.evaluate(row, seed, column.benchmark, protocol, mode) for seed in seeds for mode in wanted
     }
@@ -240,11 +248,11 @@ def _shown_instead(maker: JobMaker, row: ResolvedRow, spec: Experiment, seed: in
     jobs: dict[str, Job | str] = {}
     if spec.maps:
         for benchmark in (None, *spec.maps.benchmarks):
-            jobs[benchmark or "training samples"] = (
-                f"not possible here: {benchmark} comes without evidence boxes (boxes.jsonl beside the data set)"
-                if benchmark and not maker.boxed(benchmark)
-                else maker.maps(row, seed, benchmark, spec.maps.samples)
-            )
+            why = "its questions are read by lmms-eval's code alone" if benchmark and maker.foreign(benchmark) else ""
+            if benchmark and not why and not maker.boxed(benchmark):
+                why = f"{benchmark} comes without evidence boxes (boxes.jsonl beside the data set)"
+            found = f"not possible here: {why}" if why else maker.maps(row, seed, benchmark, spec.maps.samples)
+            jobs[benchmark or "training samples"] = found
     if spec.measure:
         jobs["cost"] = maker.measure(row, seed, spec.measure)
     return [

@@ -114,7 +114,42 @@ def load_benchmark(name: str, beside: Path | None = None) -> Loaded[Benchmark]:
     loaded = Loaded(validate(Benchmark, document.data, document.place), document)
     if "overall" not in loaded.value.scores:
         raise loaded.error("needs a score named overall: what a column shows when it names none", "scores")
+    _check_tasks(loaded)
     return loaded
+
+
+def _check_tasks(loaded: Loaded[Benchmark]) -> None:
+    """Tasks of lmms-eval that a benchmark names exist, can be answered, read one data set, and have its scores' metrics."""
+    if not loaded.value.tasks:
+        return
+    from models.evaluation.tasks import index
+
+    sets: dict[str, str] = {}
+    for protocol, names in loaded.value.tasks.items():
+        for i, task in enumerate(names):
+            try:
+                index.check(task)
+                sets.setdefault(index.data_set(task)[0], task)
+            except index.BadTask as error:
+                raise loaded.error(str(error), "tasks", protocol, i) from None
+            if len(sets) > 1:
+                listed = " and ".join(f"{name} ({one})" for name, one in sets.items())
+                raise loaded.error(f"read different data sets, {listed}; make them two benchmarks", "tasks", protocol, i)
+        known = list(dict.fromkeys(metric for task in names for metric in index.metrics_named(task)))
+        for name, score in loaded.value.scores.items():
+            metric = score.metric.get(protocol)
+            if metric is None and name == "overall":
+                raise loaded.error(f"needs metric: one of the task's, {', '.join(known)}", "scores", name)
+            if metric is not None and loaded.value.reads(name, protocol)[0] not in known:
+                what = f'{" and ".join(names)} has no metric "{metric}"'
+                raise loaded.error(unknown(what, metric, known, "metrics"), "scores", name, "metric")
+
+
+def data_set_of(benchmark: Benchmark) -> str:
+    """The hub's name of the data set that a benchmark's tasks read."""
+    from models.evaluation.tasks import index
+
+    return index.data_set(next(iter(benchmark.tasks.values()))[0])[0]
 
 
 def load_experiment(path: Path) -> LoadedExperiment:

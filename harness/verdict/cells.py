@@ -67,10 +67,12 @@ def judge(
     source: str = "",
     absent: tuple[Outcome, str] = (Outcome.NOT_RUN, ""),
     part: str = "",
+    counted: bool = True,
 ) -> Verdict:
     """measured: None when there is none, and then `absent` says why. reported_n: questions behind the reported value.
     noise: between seeds of one training, for a row that has a single one; source: whose it is. trained: False for a model that
     is not trained here, which has no seeds. part: "14 of 300 questions", where the data set is not the whole benchmark.
+    counted: whether the value is a count of right answers over its questions.
 
     consistent: the 90 % interval of measured - reported lies within delta (two one-sided tests at 5 %). differs: the
     interval excludes 0. The reported value is one more run of the recipe, with the same noise. Where both sides answered
@@ -85,7 +87,7 @@ def judge(
         return Verdict(Outcome.PART, f"{Outcome.PART}: {part}; not comparable with the reported value")
     if reported is None or reported.value is None:
         return Verdict(Outcome.NOT_REPORTED, "the paper reports no number here")
-    if reported_n and not reported.approximate:
+    if counted and reported_n and not reported.approximate:
         exact = granularity(reported.value, reported_n)
         if not exact.possible:
             return Verdict(Outcome.NOT_ONE_RUN, _not_one_run(exact))

@@ -44,7 +44,7 @@ def mirror(context: Context) -> Any:
     if spec.source == "external":
         from models.evaluation.external import link_mirror
 
-        return link_mirror(context.run.out, spec.benchmark, context.record.inputs["files"].location)
+        return link_mirror(context.run.out, spec.benchmark, context.record.inputs["files"].location, spec.tasks)
     from models.proxy.mirrors import write_mirror
 
     return write_mirror(

@@ -58,12 +58,12 @@ def check_benchmark(job: Job) -> list[str]:
 
     from models.evaluation.external import BadBenchmark, look_through, place
 
-    name, files = job.payload["benchmark"], job.inputs["files"]
+    name, tasks, files = job.payload["benchmark"], job.payload.get("tasks", ()), job.inputs["files"]
     assert isinstance(files, Source)
     with tempfile.TemporaryDirectory() as folder:
-        place(Path(folder), name, files.location)
-        counts = look_through(Path(folder), name)
-    expected = whole(name)
+        place(Path(folder), name, files.location, tasks)
+        counts = look_through(Path(folder), name, tasks)
+    expected = {} if tasks else whole(name)
     for task, n in counts.items():
         if (wanted := expected.get(task)) and n > wanted:
             raise BadBenchmark(

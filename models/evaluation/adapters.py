@@ -9,7 +9,7 @@ import re
 from functools import cache
 from pathlib import Path
 
-from models.evaluation.tasks import _package_root
+from models.evaluation.tasks.index import package_root
 
 _ENTRY = re.compile(r'^    "(\w+)": "\w+",', re.MULTILINE)
 
@@ -17,7 +17,7 @@ _ENTRY = re.compile(r'^    "(\w+)": "\w+",', re.MULTILINE)
 @cache
 def lacking(name: str) -> str:
     """Why lmms-eval's model `name` cannot be used with what is installed; "" when nothing speaks against it."""
-    models = _package_root("lmms_eval") / "models"
+    models = package_root("lmms_eval") / "models"
     files = [file for kind in ("chat", "simple") if (file := models / kind / f"{name}.py").is_file()]
     if not files:
         known = _ENTRY.findall((models / "__init__.py").read_text(encoding="utf-8"))
@@ -34,7 +34,7 @@ def _packages(file: Path, seen: set[Path]) -> set[str]:
     seen.add(file)
     found: set[str] = set()
     for module in _imports(file):
-        own = _package_root("lmms_eval").joinpath(*module.split(".")[1:]).with_suffix(".py")
+        own = package_root("lmms_eval").joinpath(*module.split(".")[1:]).with_suffix(".py")
         if not module.startswith("lmms_eval.models."):
             found.add(module.partition(".")[0])
         elif own.is_file() and own not in seen:

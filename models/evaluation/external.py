@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import yaml
 
 from models import hub
 from models.evaluation.tasks import TASKS, dataset_of, tasks_for
+from models.evaluation.tasks.index import columns_read
 
 ANSWER_SECONDS = 10.0
 """How long the hub may take to say that it has a data set."""
@@ -23,22 +25,23 @@ class BadBenchmark(ValueError):
     """A benchmark's data are not there, or are not what its tasks read. One line: what, where, the remedy."""
 
 
-def link_mirror(out: Path, benchmark: str, location: str) -> dict[str, Any]:
+def link_mirror(out: Path, benchmark: str, location: str, tasks: Sequence[str] = ()) -> dict[str, Any]:
     """Fill `out` with links to the data set's files after looking through them; returns what summary.json holds.
 
-    location: a folder, or "datasets:REPOSITORY@COMMIT" in the caches of this machine. Raises BadBenchmark.
+    location: a folder, or "datasets:REPOSITORY@COMMIT" in the caches of this machine. tasks: lmms-eval's, where the benchmark
+    is none of the project's own. Raises BadBenchmark.
     """
-    place(out, benchmark, location)
-    counts = look_through(out, benchmark, every=True)
+    place(out, benchmark, location, tasks)
+    counts = look_through(out, benchmark, tasks, every=True)
     summary = {"from": location.removeprefix(hub.DATA_SET) if location.startswith(hub.DATA_SET) else "a folder", "questions": counts}
     (out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
     return summary
 
 
-def place(out: Path, benchmark: str, location: str) -> None:
+def place(out: Path, benchmark: str, location: str, tasks: Sequence[str] = ()) -> None:
     """Links to every file of the data set, in the folders that they lie in. Raises BadBenchmark when it is not here."""
     if location.startswith(hub.DATA_SET):
-        folder, arrows = _cached(benchmark, location)
+        folder, arrows = _cached(benchmark, location, tasks)
         if arrows:
             _place_prepared(out, arrows)
             return
@@ -55,11 +58,11 @@ def place(out: Path, benchmark: str, location: str) -> None:
         link.symlink_to(file.resolve())
 
 
-def _cached(benchmark: str, location: str) -> tuple[Path | None, dict[str, Path]]:
+def _cached(benchmark: str, location: str, tasks: Sequence[str]) -> tuple[Path | None, dict[str, Path]]:
     """(snapshot in the hub's cache, or configurations that `load_dataset` prepared where the snapshot lacks the files)."""
     repository, _, revision = location.removeprefix(hub.DATA_SET).rpartition("@")
     snapshot, commit = hub.cached_snapshot(repository, revision, "datasets")
-    if snapshot is not None and all(_held(snapshot, *dataset_of(task)) for task in tasks_for(benchmark)):
+    if snapshot is not None and all(_held(snapshot, *dataset_of(task)) for task in tasks or tasks_for(benchmark)):
         return snapshot, {}
     arrows, _ = hub.prepared(repository, commit)
     if arrows or snapshot is not None:
@@ -110,23 +113,31 @@ def fetch(benchmark: str, repository: str, revision: str) -> None:
         ) from None
 
 
-def look_through(mirror: Path, benchmark: str, *, every: bool = False) -> dict[str, int]:
+def look_through(mirror: Path, benchmark: str, tasks: Sequence[str] = (), *, every: bool = False) -> dict[str, int]:
     """Questions by paper task, after every task's split and columns were found and its first question read, picture and all.
 
+    tasks: of lmms-eval's, instead of the project's own; their code is needed to read a question, so that only `every` does.
     every: read all questions, which takes a second each where pictures are large.
 
     Raises BadBenchmark, one line that names task, configuration, split and remedy.
     """
-    from models.evaluation.questions import every_question, first_question
+    from models.evaluation.questions import every_question, first_question, number_of_questions
 
     counts = {}
-    for task in tasks_for(benchmark):
+    for task in tasks or tasks_for(benchmark):
         config, split = dataset_of(task)
         where = f"{benchmark}: split {split}" + (f" of configuration {config}" if config else "")
         try:
-            counts[task] = first_question(mirror, benchmark, task, COLUMNS.get(benchmark, ()))
-            if every:
-                every_question(mirror, benchmark, task)
+            if not tasks:
+                counts[task] = first_question(mirror, benchmark, task, COLUMNS.get(benchmark, ()))
+                if every:
+                    every_question(mirror, benchmark, task)
+            elif every:
+                from models.evaluation.stock import read_every_question
+
+                counts[task] = read_every_question(mirror, task)
+            else:
+                counts[task] = number_of_questions(mirror, task, columns_read(task))
         except FileNotFoundError:
             raise BadBenchmark(f"{where} is not there; {_remedy(benchmark)}") from None
         except (ValueError, LookupError, TypeError, AttributeError, OSError) as error:

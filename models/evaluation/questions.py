@@ -1,4 +1,7 @@
-"""A mirror's questions for people: pictures, text, options and evidence boxes by doc_id. Torch-free; reads the files itself."""
+"""A mirror's questions for people: pictures, text, options and evidence boxes by doc_id.
+
+Of the project's own benchmarks the files are read here, torch-free; of any other task of lmms-eval's, by that task's code.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ import yaml
 
 from models.evaluation.boxes import read_sidecar
 from models.evaluation.rows import reading_of
-from models.evaluation.tasks import dataset_of
+from models.evaluation.tasks import OWN_TASKS, dataset_of
 
 _ROWS_AT_ONCE = 16
 Box = tuple[int, float, float, float, float]
@@ -36,6 +39,10 @@ def read_questions(mirror: Path, benchmark: str, task: str, doc_ids: Iterable[in
 
     FileNotFoundError when the folder does not hold the task's split as parquet or Arrow; IndexError for a doc_id beyond it.
     """
+    if task not in OWN_TASKS:
+        from models.evaluation import stock
+
+        return stock.read_questions(mirror, task, doc_ids)
     config, split = dataset_of(task)
     wanted = sorted(set(doc_ids))
     reading, boxes = reading_of(benchmark), boxes_of(mirror, task)
@@ -59,15 +66,11 @@ def first_question(mirror: Path, benchmark: str, task: str, columns: Iterable[st
     FileNotFoundError as in `read_questions`; LookupError for a column that is not there; OSError or ValueError for a file,
     picture or text that cannot be read.
     """
-    total, reading = 0, reading_of(benchmark)
-    for file in split_files(mirror, *dataset_of(task)):
-        source = _Split(file)
-        if missing := [name for name in columns if name not in source.columns]:
-            raise LookupError(f"{file.name} has no column {', '.join(missing)} (it has {', '.join(source.columns)})")
-        if not total and source.rows:
-            for picture in _asked(reading, source.take([0])[0], ()).images:
-                picture.load()
-        total += source.rows
+    total = number_of_questions(mirror, task, columns)
+    source = next((source for source in map(_Split, split_files(mirror, *dataset_of(task))) if source.rows), None)
+    if source is not None:
+        for picture in _asked(reading_of(benchmark), source.take([0])[0], ()).images:
+            picture.load()
     return total
 
 
@@ -155,9 +158,15 @@ def boxes_of(mirror: Path, task: str) -> dict[int, tuple[Box, ...]]:
     return {doc_id: tuple((image, *box) for image, box in zip(images, boxes)) for doc_id, (boxes, images) in rows.items()}
 
 
-def number_of_questions(mirror: Path, task: str) -> int:
-    """Questions of the task's split. FileNotFoundError as in `read_questions`."""
-    return sum(_Split(file).rows for file in split_files(mirror, *dataset_of(task)))
+def number_of_questions(mirror: Path, task: str, columns: Iterable[str] = ()) -> int:
+    """Questions of the task's split. FileNotFoundError as in `read_questions`; LookupError for a column that is not there."""
+    total = 0
+    for file in split_files(mirror, *dataset_of(task)):
+        source = _Split(file)
+        if missing := [name for name in columns if name not in source.columns]:
+            raise LookupError(f"{file.name} has no column {', '.join(missing)} (it has {', '.join(source.columns)})")
+        total += source.rows
+    return total
 
 
 def _opened(value: Any) -> Any:

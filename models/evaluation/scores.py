@@ -5,7 +5,8 @@ lmms-eval computes the same numbers by itself while it runs; the two must agree 
 
 from __future__ import annotations
 
-from collections import defaultdict
+import itertools
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -96,15 +97,19 @@ def task_scores(task: str, rows: Iterable[Row]) -> dict[str, float]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def flatten(by_task: dict[str, dict[str, float]], sizes: dict[str, int]) -> dict[str, float]:
-    """The `aggregates` of a benchmark: "<metric>" of its one task, or "<task>.<metric>" and the mean by questions."""
+def flatten(by_task: dict[str, dict[str, float]], rows: Iterable[Row]) -> dict[str, float]:
+    """The `aggregates` of a benchmark: "<metric>" of its one task, or "<task>.<metric>" and the mean by questions.
+
+    A row that says which metrics count it (`scores`) counts in no other.
+    """
     if len(by_task) == 1:
         return dict(next(iter(by_task.values())))
     flat = {f"{task}.{name}": value for task, scores in by_task.items() for name, value in scores.items()}
-    total = sum(sizes[task] for task in by_task)
+    rows = list(rows)
     for name in next(iter(by_task.values())):
         if all(name in scores for scores in by_task.values()):
-            flat[name] = sum(sizes[task] * scores[name] for task, scores in by_task.items()) / total
+            sizes = Counter(row["task"] for row in rows if name in row.get("scores", (name,)))
+            flat[name] = sum(sizes[task] * scores[name] for task, scores in by_task.items()) / sizes.total()
     return flat
 
 
@@ -113,8 +118,7 @@ def recompute(rows: Iterable[Row]) -> dict[str, float]:
     by_task: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         by_task[row["task"]].append(row)
-    scores = {task: task_scores(task, part) for task, part in by_task.items()}
-    return flatten(scores, {task: len(part) for task, part in by_task.items()})
+    return flatten({task: task_scores(task, part) for task, part in by_task.items()}, itertools.chain(*by_task.values()))
 
 
 def compare(recomputed: dict[str, float], aggregates: dict[str, float], tolerance: float = 1e-9) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import tempfile
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -29,14 +30,15 @@ from lmms_eval.tasks import TaskManager
 
 from models.backbone.checkpoint import reading_files
 from models.config import EvaluateSpec
-from models.evaluation import extract, scores
+from models.evaluation import extract, scores, stock
 from models.evaluation.boxes import read_boxes
 from models.evaluation.engine import Answer, Engine
 from models.evaluation.lmms_model import VReflection
 from models.evaluation.mirror import Task, load_task
 from models.evaluation.rows import rows_of
 from models.evaluation.shards import Elsewhere, Key, Shard, answers_in, lines_of
-from models.evaluation.tasks import YAML_FOLDER, digest, tasks_for
+from models.evaluation.stock import Scored
+from models.evaluation.tasks import YAML_FOLDER, digest, digests_of, of_the_project, tasks_for
 from models.run import Interrupted, Run
 
 _CHECKPOINT_SECONDS = 300.0
@@ -78,7 +80,8 @@ class Evaluations(ABC):
         mirror = Path(mirror).resolve()
         self.check(spec)
         _check_tasks(spec)
-        names = tasks_for(spec.benchmark, spec.protocol)
+        own_tasks = of_the_project(spec.benchmark, spec.protocol, spec.tasks)
+        names = tasks_for(spec.benchmark, spec.protocol) if own_tasks else list(spec.tasks)
         tasks = {name: self._task(name, mirror) for name in names}
         model = self.answering(run, spec, mirror, tasks, batch_size)
         progress = _Progress(run, model, total=sum(len(task.eval_docs) for task in tasks.values()))
@@ -90,27 +93,32 @@ class Evaluations(ABC):
                     self._simple_evaluate(model, spec, name, mirror)
             return {}
         rows: list[scores.Row] = []
-        by_task: dict[str, dict[str, float]] = {}
+        by_task: dict[str, Scored] = {}
         run.out.mkdir(parents=True, exist_ok=True)
         with (run.out / "samples.jsonl").open("w") as samples:
             for name, task in tasks.items():
-                by_task[name], logged = self._simple_evaluate(model, spec, name, mirror)
+                found, logged = self._simple_evaluate(model, spec, name, mirror)
                 pictures = {doc: question.images for (_, doc), question in model.prepared.items()}
-                own = rows_of(name, spec.benchmark, task.eval_docs_no_media, logged, model.answers, pictures)
-                scores.compare(scores.task_scores(name, own), by_task[name])
-                samples.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in own)
+                if own_tasks:
+                    own = rows_of(name, spec.benchmark, task.eval_docs_no_media, logged, model.answers, pictures)
+                    named = [metric.name for metric in scores.metrics_of(name)]
+                    by_task[name] = Scored(own, {m: float(found[f"{m},none"]) for m in named if f"{m},none" in found})
+                    scores.compare(scores.task_scores(name, own), by_task[name].aggregates)
+                else:
+                    by_task[name] = stock.score(name, task, found, logged, model.answers, pictures)
+                samples.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in by_task[name].rows)
                 samples.flush()
-                rows += own
-        sizes = {name: sum(row["task"] == name for row in rows) for name in names}
+                rows += by_task[name].rows
         result = {
             "benchmark": spec.benchmark,
             "protocol": spec.protocol,
             "n": len(rows),
-            "aggregates": scores.flatten(by_task, sizes),
+            "aggregates": scores.flatten({name: one.aggregates for name, one in by_task.items()}, rows),
             "started": _share(row["latent_started"] for row in rows),
             "truncated": _share(row["truncated"] for row in rows),
             "unparsed": _share(row["prediction"] is None for row in rows),
             "versions": _versions(),
+            **stock.stated(by_task),
             **self.about(spec),
         }
         (run.out / "result.json").write_text(json.dumps(result, indent=2) + "\n")
@@ -123,20 +131,19 @@ class Evaluations(ABC):
 
     def _simple_evaluate(
         self, model: Any, spec: EvaluateSpec, name: str, mirror: Path
-    ) -> tuple[dict[str, float], list[Any]]:
-        """lmms-eval's own run of one task: (metric -> aggregate, its logged samples)."""
+    ) -> tuple[dict[str, Any], list[Any]]:
+        """lmms-eval's own run of one task: ("metric,filter" -> aggregate, its logged samples)."""
         model.prepared = self._prepared.setdefault((name, mirror, (spec.images, spec.fetched)), {})
-        results = lmms_eval.evaluator.simple_evaluate(
-            model,
-            tasks=[self._task(name, mirror)],
-            task_manager=self._manager,
-            bootstrap_iters=0,
-            process_docs_parallel=1,
-            cli_args=SimpleNamespace(process_with_media=False),
-        )
-        metrics = [metric.name for metric in scores.metrics_of(name)]
-        found = results["results"][name]
-        return {m: float(found[f"{m},none"]) for m in metrics if f"{m},none" in found}, results["samples"][name]
+        with tempfile.TemporaryDirectory() as submissions:  # files that some tasks write for a server of their own
+            results = lmms_eval.evaluator.simple_evaluate(
+                model,
+                tasks=[self._task(name, mirror)],
+                task_manager=self._manager,
+                bootstrap_iters=0,
+                process_docs_parallel=1,
+                cli_args=SimpleNamespace(process_with_media=False, output_path=submissions),
+            )
+        return results["results"][name], results["samples"][name]
 
 
 class Session(Evaluations):
@@ -204,7 +211,8 @@ class Session(Evaluations):
 
 
 def _check_tasks(spec: EvaluateSpec) -> None:
-    installed = digest(spec.benchmark, spec.protocol)
+    own = of_the_project(spec.benchmark, spec.protocol, spec.tasks)
+    installed = digest(spec.benchmark, spec.protocol) if own else digests_of(spec.tasks)
     if spec.tasks != installed:
         differing = sorted(
             task for task in spec.tasks.keys() | installed.keys() if spec.tasks.get(task) != installed.get(task)

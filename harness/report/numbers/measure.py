@@ -22,11 +22,12 @@ TOLERANCE = 0.01
 
 
 class Unmeasured(Exception):
-    """A run has no usable result. state: "failed", "not run", …; the text says why."""
+    """A run has no usable result. state: "failed", "not run", …; the text says why. value: a share that can be shown all the
+    same, and no more than shown."""
 
-    def __init__(self, state: str, reason: str) -> None:
+    def __init__(self, state: str, reason: str, value: float | None = None) -> None:
         super().__init__(reason)
-        self.state = state
+        self.state, self.value = state, value
 
 
 @dataclass(frozen=True)
@@ -37,11 +38,43 @@ class Measured:
     frame: pd.DataFrame
     result: Mapping[str, Any]
 
-    def answers(self, score: Score, extract: str = "strict") -> Answers:
-        """The questions that a score counts. With `mean` and `cluster` the mean of the values is the score."""
+    def scored(self, benchmark: Benchmark, name: str, extract: str = "strict") -> pd.DataFrame:
+        """The questions that a score counts, each with what it counts for in `correct`, 0 to 1."""
+        score = benchmark.scores[name]
         frame = select(self.frame, score, self.evaluation.job.key12)
-        name = "correct_release" if extract == "release" and "correct_release" in frame else "correct"
-        correct = frame[name].to_numpy(dtype=float)
+        if "scores" in frame:
+            return self._by_task(frame, benchmark, name)
+        release = extract == "release" and "correct_release" in frame
+        return frame.assign(correct=frame["correct_release"]) if release else frame
+
+    def _by_task(self, frame: pd.DataFrame, benchmark: Benchmark, name: str) -> pd.DataFrame:
+        """Of a task that the project has no rules for: its own numbers."""
+        metric, scale = benchmark.reads(name, benchmark.under(self.evaluation.protocol))
+        if why := self.result.get("whole", {}).get(metric):
+            value = scale / 100 * float(self.result["aggregates"][metric])
+            raise Unmeasured("failed", f"{metric} is no mean over questions, and {why}: no interval, nothing to compare", value)
+        if benchmark.scores[name].where and metric in self.result.get("not_means", ()):
+            raise Unmeasured("failed", f"{metric} is no mean over questions, so that a part of them (where) has no value of it; name a metric that is one")
+        values = frame["scores"].map(lambda scores: scores.get(metric)).astype(float)
+        frame = frame.assign(correct=values * scale / 100)[values.notna()]
+        if frame.empty:
+            given = ", ".join(sorted({name for scores in self.frame["scores"] for name in scores}))
+            raise Unmeasured("failed", f"no question has a score {metric}; the task gives {given}")
+        if not -1e-9 <= (mean := frame["correct"].mean()) <= 1 + 1e-9:
+            raise Unmeasured("failed", f"{metric} is {100 * mean / scale:g} and would be {100 * mean:.1f} percent; write scale: what brings it to percent")
+        return frame
+
+    def is_mean(self, benchmark: Benchmark, name: str) -> bool:
+        """Whether a score is a mean over its questions, so that one question has a score of its own."""
+        if "scores" not in self.frame:
+            return True
+        metric, _ = benchmark.reads(name, benchmark.under(self.evaluation.protocol))
+        return benchmark.scores[name].aggregate != "task" and metric not in self.result.get("not_means", ())
+
+    def answers(self, benchmark: Benchmark, name: str, extract: str = "strict") -> Answers:
+        """The questions that a score counts. With `mean` and `cluster` the mean of the values is the score."""
+        score, frame = benchmark.scores[name], self.scored(benchmark, name, extract)
+        correct = frame["correct"].to_numpy(dtype=float)
         ids, clusters = tuple(frame["id"]), tuple(frame["cluster"])
         if score.aggregate == "cluster":
             whole = pd.Series(correct).groupby(pd.Index(clusters), sort=False).min()
@@ -88,7 +121,12 @@ def select(frame: pd.DataFrame, score: Score, job: str) -> pd.DataFrame:
     samples = ({"task": name, "groups": groups} for (name, _), groups in zip(frame["id"], frame["groups"]))
     keep = np.fromiter(map(score.keeps, samples), dtype=bool, count=len(frame))
     if not keep.any():
-        raise Unmeasured("failed", f"no sample of {job} has {dict(score.where)}")
+        held: dict[str, dict[str, None]] = {}
+        for groups in frame["groups"]:
+            for name in score.where.keys() & groups.keys():
+                held.setdefault(name, {})[groups[name]] = None
+        known = "; ".join(f"{name} is one of {', '.join(values)}" for name, values in held.items())
+        raise Unmeasured("failed", f"no sample of {job} has {dict(score.where)}" + (f" ({known})" if known else ""))
     return frame[keep]
 
 
@@ -124,7 +162,7 @@ class Reader:
                 one = self._read(evaluation)  # only the mean is kept: a store holds more runs than a report shows
                 check_aggregate(one, benchmark, score)
                 asked = benchmark.scores[score]
-                found = one.answers(asked, extract) if metric == "accuracy" else one.likelihoods(asked)
+                found = one.answers(benchmark, score, extract) if metric == "accuracy" else one.likelihoods(asked)
                 _MEANS[name] = float(found.values.mean())
             except Unmeasured:
                 _MEANS[name] = None
@@ -175,7 +213,8 @@ NUMBERS = ("correct", "correct_release", "latent_started", "latent_steps", "trun
 
 
 def read_rows(path: Path) -> pd.DataFrame:
-    """samples.jsonl as id (task, doc_id), cluster, groups, `unparsed` and whichever of NUMBERS every row has, as floats.
+    """samples.jsonl as id (task, doc_id), cluster, groups, `unparsed`, `scores` by metric where the task has its own, and
+    whichever of NUMBERS every row has, as floats.
 
     Raises ValueError naming the line that is no sample.
     """
@@ -190,12 +229,14 @@ def read_rows(path: Path) -> pd.DataFrame:
         except (json.JSONDecodeError, KeyError, TypeError) as error:
             raise ValueError(f"{path.name}:{number}: is no sample: {error!r}") from None
         rows.append(row)
+    scores = {"scores": pd.Series([row["scores"] for row in rows], dtype=object)} if all("scores" in row for row in rows) else {}
     columns: dict[str, Any] = {
         "id": pd.Series([(row["task"], row["doc_id"]) for row in rows], dtype=object),
         "cluster": pd.Series([(row["task"], row["cluster"]) for row in rows], dtype=object),
         "groups": pd.Series([row.get("groups") or {} for row in rows], dtype=object),
         "unparsed": np.array([row.get("prediction") is None for row in rows], dtype=float),
         "loglik_bound": np.array([bool(row.get("loglik_bound")) for row in rows], dtype=float),
+        **scores,
     }
     for name in NUMBERS:
         if all(row.get(name) is not None for row in rows):
@@ -205,7 +246,7 @@ def read_rows(path: Path) -> pd.DataFrame:
 
 def check_aggregate(measured: Measured, benchmark: Benchmark, score_name: str) -> None:
     """Raises Unmeasured when the task's own aggregate is another number than the samples give."""
-    protocol = measured.evaluation.protocol
+    protocol = benchmark.under(measured.evaluation.protocol)
     score = benchmark.scores[score_name]
     name = score.metric.get(protocol)
     if name is None:
@@ -214,8 +255,8 @@ def check_aggregate(measured: Measured, benchmark: Benchmark, score_name: str) -
     if name not in aggregates:
         listed = ", ".join(sorted(aggregates)) or "none"
         raise Unmeasured("failed", f"the task reports no {name} (it reports: {listed})")
-    theirs = float(aggregates[name]) * benchmark.scale.get(protocol, 1.0)
-    ours = 100 * float(measured.answers(score).values.mean())
+    theirs = float(aggregates[name]) * (score.scale or benchmark.scale.get(protocol, 1.0))
+    ours = 100 * float(measured.answers(benchmark, score_name).values.mean())
     if abs(theirs - ours) > TOLERANCE:
         raise Unmeasured(
             "failed",

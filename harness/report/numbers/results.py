@@ -54,6 +54,11 @@ class Found:
         return list(dict(zip(jobs, self.by_seed.values(), strict=True)).values())
 
     @property
+    def counts(self) -> bool:
+        """Whether every answer is right or wrong and nothing between."""
+        return all(bool(((one.values == 0) | (one.values == 1)).all()) for one in self.by_seed.values())
+
+    @property
     def rates(self) -> Rates:
         """Mean over the seeds."""
         parts = [m.rates(self.score) for m in self.by_job.values()]
@@ -176,7 +181,7 @@ class Results:
                 one = self.reader.read(evaluation)
                 check_aggregate(one, benchmark, spec.score)
                 extract = arm.extract if arm else "strict"
-                by_seed[evaluation.seed] = one.answers(score, extract) if self._share else one.likelihoods(score)
+                by_seed[evaluation.seed] = one.answers(benchmark, spec.score, extract) if self._share else one.likelihoods(score)
                 measured.append(one)
             except Unmeasured as problem:
                 problems.append((evaluation.seed, problem))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from harness.report.numbers.measure import Unmeasured, select
+from harness.report.numbers.measure import Unmeasured
 from harness.report.numbers.results import BASE, Results
 from harness.report.sections.tables import own_base
 from harness.report.sections.types import Cell, Column, Table, TableRow
@@ -22,19 +22,18 @@ def shown_rows(results: Results) -> list[str]:
 
 
 def answered(results: Results, row: str, column: str, protocol: Protocol) -> pd.DataFrame | None:
-    """The rows of all seeds that a column's score counts, `correct` as the row's answers are read. None without a result."""
+    """The rows of all seeds that a column's score counts, `correct` as the row's answers are read. None without a result, or
+    where the score is no mean over questions."""
     try:
         found = results.found(row, column, protocol)
     except Unmeasured:
         return None
-    release = row in results.arms and results.arms[row].extract == "release"
-    frames = []
-    for one in found.by_job.values():
-        frame = select(one.frame, found.score, one.evaluation.job.key12)
-        if release and "correct_release" in frame:
-            frame = frame.assign(correct=frame["correct_release"])
-        frames.append(frame)
-    return pd.concat(frames, ignore_index=True)
+    column_spec, extract = results.columns[column], results.arms[row].extract if row in results.arms else "strict"
+    benchmark = results.study.benchmarks[column_spec.benchmark]
+    measured = list(found.by_job.values())
+    if not all(one.is_mean(benchmark, column_spec.score) for one in measured):
+        return None
+    return pd.concat([one.scored(benchmark, column_spec.score, extract) for one in measured], ignore_index=True)
 
 
 def readable_table(results: Results, protocol: Protocol = "paper") -> Table | None:
@@ -55,7 +54,7 @@ def readable_table(results: Results, protocol: Protocol = "paper") -> Table | No
             read = frame["unparsed"] == 0
             right = frame["correct"].mean()
             among = frame["correct"][read].mean() if read.any() else None
-            most = (frame["correct"].astype(bool) | ~read).mean()
+            most = frame["correct"].where(read, 1.0).mean()
             note = f"{share(float((~read).mean()))} unreadable"
             cells += [
                 Cell(percent(right), 100 * right),

@@ -40,8 +40,9 @@ def measured_cell(results: Results, row: str, column: str, protocol: Protocol = 
     except Unmeasured as problem:
         outcome = ABSENT[problem.state]
         verdict = judge(None, reported, None, proxy=study.profile.proxy, absent=(outcome, str(problem)))
-        note = f"{problem.state}: {problem}"
-        return Cell(problem.state, note=note, reported=text, verdict=verdict, jobs=jobs, tone="warning")
+        note = f"{problem.state}: {problem}" if problem.value is None else str(problem)
+        shown = problem.state if problem.value is None else percent(problem.value)
+        return Cell(shown, note=note, reported=text, verdict=verdict, jobs=jobs, tone="warning")
     value = results.estimate(row, column, protocol)
     assert value is not None
     score = results.score(column)
@@ -50,8 +51,9 @@ def measured_cell(results: Results, row: str, column: str, protocol: Protocol = 
     part = results.part(column, protocol)
     noise, source = borrowed_noise(results, row, column, protocol) if trained and value.seeds == 1 else (None, "")
     verdict = judge(
-        value, reported, score.n, proxy=study.profile.proxy, delta=delta, trained=trained, noise=noise, source=source, part=part
-    )
+        value, reported, score.n, proxy=study.profile.proxy, delta=delta, trained=trained, noise=noise, source=source, part=part,
+        counted=score.counted and found.counts,
+    )  # fmt: skip
     notes = list(found.lost)
     if part:
         notes.append(f"part of the benchmark: {part}")
@@ -209,11 +211,12 @@ def main_notes(results: Results, protocol: Protocol) -> tuple[str, ...]:
     study = results.study
     notes = []
     for name, column in results.columns.items():
-        words = study.benchmarks[column.benchmark].protocols.get(protocol, "") if column.score == "overall" else ""
+        benchmark = study.benchmarks[column.benchmark]
+        words = benchmark.protocols.get(benchmark.under(protocol), "") if column.score == "overall" else ""
         read = f"; {'asked and read as: ' if study.profile.proxy else ''}{words}" if words else ""
         generated = isinstance(study.profile.benchmarks.get(column.benchmark), ProxyMirror)
         title = f"{results.title(name)}{' (stand-in on procedural scenes)' if generated else ''}"
-        notes.append(f"{title}: {column_note(results, name, protocol)}{read}.")
+        notes.append(f"{title}: {column_note(results, name, protocol)}{read}{jackknifed(results, name, protocol)}.")
     if protocol != study.experiment.protocol:
         return tuple(notes)
     if study.profile.proxy:
@@ -235,6 +238,16 @@ def main_notes(results: Results, protocol: Protocol) -> tuple[str, ...]:
     notes += [f"{sign} {text}" for sign, text in study.experiment.footnotes.items()]
     notes += [f"{label}: {arm.row.note}" for label, arm in results.arms.items() if arm.row.note]
     return (*notes, *answered_by(results, protocol))
+
+
+def jackknifed(results: Results, column: str, protocol: Protocol) -> str:
+    """Of a column whose metric is no mean over questions, what its interval is."""
+    spec = results.columns[column]
+    benchmark = results.study.benchmarks[spec.benchmark]
+    for row in results.measured_rows(column, protocol):
+        if not all(one.is_mean(benchmark, spec.score) for one in results.found(row, column, protocol).measured):
+            return "; no mean over questions: its interval and differences are the jackknife's, one image left out at a time"
+    return ""
 
 
 def spreads(results: Results, protocol: Protocol) -> list[str]:

@@ -9,20 +9,19 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
-import importlib.util
 import json
+from collections.abc import Collection, Iterable
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
-
-import yaml
+from typing import Literal
 
 from models.evaluation import extract
+from models.evaluation.tasks import index
 
 Protocol = Literal["paper", "stock"]
 
 _HERE = Path(__file__).parent
-YAML_FOLDER = _HERE / "yaml"
+YAML_FOLDER = index.OWN
 _BLINK = ("counting", "iq_test", "jigsaw", "relative_reflectance", "spatial_relation")
 
 TASKS: dict[str, dict[str, tuple[str, ...]]] = {
@@ -36,6 +35,7 @@ TASKS: dict[str, dict[str, tuple[str, ...]]] = {
 """Benchmark -> protocol -> lmms-eval task names."""
 
 PAPER_TASKS = frozenset(task for protocols in TASKS.values() for task in protocols["paper"])
+OWN_TASKS = frozenset(task for protocols in TASKS.values() for tasks in protocols.values() for task in tasks)
 
 _STOCK_YAML = {
     "mmvp": "mmvp/mmvp.yaml",
@@ -56,16 +56,26 @@ def tasks_for(benchmark: str, protocol: Protocol = "paper") -> list[str]:
 
 
 def yaml_path(task: str) -> Path:
-    """The YAML file of one of the tasks above, ours or lmms-eval's."""
+    """The YAML file of a task, ours or any of lmms-eval's. Raises index.BadTask."""
     if task in _STOCK_YAML:
-        return _package_root("lmms_eval") / "tasks" / _STOCK_YAML[task]
-    return YAML_FOLDER / f"{task}.yaml"
+        return index.package_root("lmms_eval") / "tasks" / _STOCK_YAML[task]
+    return index.path_of(task)
 
 
 def dataset_of(task: str) -> tuple[str | None, str]:
     """(configuration or None, split) of the data set whose rows are the task's questions, in order."""
-    config = _expanded(yaml_path(task))
+    config = index.expanded(yaml_path(task))
     return config.get("dataset_name"), config.get("test_split") or config["validation_split"]
+
+
+def of_the_project(benchmark: str, protocol: Protocol, tasks: Collection[str]) -> bool:
+    """Whether these are the tasks above, which the project scores by its own rules; any other's are lmms-eval's alone."""
+    return set(tasks) == set(TASKS.get(benchmark, {}).get(protocol, ()))
+
+
+def digests_of(tasks: Iterable[str]) -> dict[str, str]:
+    """Task name -> digest as below, of any tasks of lmms-eval's. Raises index.BadTask."""
+    return {task: _digest(task) for task in tasks}
 
 
 def digest(benchmark: str, protocol: Protocol = "paper") -> dict[str, str]:
@@ -74,68 +84,30 @@ def digest(benchmark: str, protocol: Protocol = "paper") -> dict[str, str]:
     Milliseconds, and cached for the life of the process. FileNotFoundError or ModuleNotFoundError if lmms-eval is not
     installed or has moved a task.
     """
-    return {task: _digest(task) for task in tasks_for(benchmark, protocol)}
+    return digests_of(tasks_for(benchmark, protocol))
 
 
 @cache
 def _digest(task: str) -> str:
     path = yaml_path(task)
-    config = _expanded(path)
-    files = {_function_file(name, path.parent) for name in _functions(config)}
+    config = index.expanded(path)
+    files = index.function_files(path)
     if any(file.parent == _HERE for file in files):
         files.add(_HERE / "paper.py")  # every module of ours builds on it
     identity = {
         "config": config,
-        "functions": {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(files)},
+        "functions": {_name(file, files): hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(files)},
         "extractor": extract.VERSION,
         "lmms_eval": _lmms_eval_version(),
     }
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _name(file: Path, among: Collection[Path]) -> str:
+    """Its folder is named too where another file has the same name."""
+    return file.name if sum(other.name == file.name for other in among) == 1 else f"{file.parent.name}/{file.name}"
 
 
 @cache
 def _lmms_eval_version() -> str:
     return importlib.metadata.version("lmms-eval")
-
-
-@cache
-def _package_root(name: str) -> Path:
-    """The folder of an installed top-level package, which is not imported."""
-    found = importlib.util.find_spec(name)
-    if found is None or not found.submodule_search_locations:
-        raise ModuleNotFoundError(f"package {name!r} is not installed; the stock tasks come from it", name=name)
-    return Path(found.submodule_search_locations[0])
-
-
-class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
-    """YAML with `!function module.name` kept as the string "!function module.name"."""
-
-
-_Loader.add_constructor("!function", lambda loader, node: f"!function {loader.construct_scalar(node)}")
-
-
-def _expanded(path: Path) -> dict[str, Any]:
-    """A task's YAML with its `include:` merged in, shallowly, as lmms-eval does."""
-    config = yaml.load(path.read_text(), Loader=_Loader)
-    include = config.pop("include", None)
-    return {**_expanded(path.parent / include), **config} if include else config
-
-
-def _functions(value: Any) -> set[str]:
-    if isinstance(value, dict):
-        return set().union(*map(_functions, value.values()))
-    if isinstance(value, list):
-        return set().union(*map(_functions, value))
-    if isinstance(value, str) and value.startswith("!function "):
-        return {value.removeprefix("!function ")}
-    return set()
-
-
-def _function_file(name: str, folder: Path) -> Path:
-    """The file behind `!function a.b.name`: a.b.py beside the YAML, else module a.b."""
-    module = name.rpartition(".")[0]
-    beside = folder / f"{module}.py"
-    if beside.is_file():
-        return beside
-    top, *rest = module.split(".")
-    return _package_root(top).joinpath(*rest).with_suffix(".py")

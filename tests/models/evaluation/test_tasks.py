@@ -9,6 +9,7 @@ import pytest
 
 from models.evaluation import tasks
 from models.evaluation.scores import metrics_of
+from models.evaluation.tasks import index
 
 CELLS = [(benchmark, protocol) for benchmark, protocols in tasks.TASKS.items() for protocol in protocols]
 
@@ -51,17 +52,17 @@ def test_every_task_has_its_own_stable_digest():
 def test_a_digest_changes_with_the_yaml_the_functions_and_the_extractor(tmp_path, monkeypatch):
     here = tmp_path / "tasks"
     shutil.copytree(tasks._HERE, here)
-    monkeypatch.setattr(tasks, "YAML_FOLDER", here / "yaml")
-    root = tasks._package_root("models")
+    monkeypatch.setattr(index, "OWN", here / "yaml")
+    root = index.package_root("models")
     monkeypatch.setattr(tasks, "_HERE", here)
 
     def functions_in_the_copy(name, folder):
-        file = original(name, folder)
+        file, function = original(name, folder)
         inside = root / "evaluation" / "tasks"
-        return here / file.relative_to(inside) if file.is_relative_to(inside) else file
+        return here / file.relative_to(inside) if file.is_relative_to(inside) else file, function
 
-    original = tasks._function_file
-    monkeypatch.setattr(tasks, "_function_file", functions_in_the_copy)
+    original = index._file_of
+    monkeypatch.setattr(index, "_file_of", functions_in_the_copy)
 
     def now():
         tasks._digest.cache_clear()
@@ -90,7 +91,7 @@ def test_unknown_names_are_answered_with_the_choices():
 def test_every_task_has_a_file_and_metrics():
     for cell in CELLS:
         for task in tasks.tasks_for(*cell):
-            config = tasks._expanded(tasks.yaml_path(task))
+            config = index.expanded(tasks.yaml_path(task))
             assert config["task"] == task
             declared = {metric["metric"] for metric in config["metric_list"]}
             assert {metric.name for metric in metrics_of(task)} == declared
