@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import io
+import math
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -136,7 +137,7 @@ def _number(value: Any) -> float | None:
     """None for what is no number: text, a mapping, NaN."""
     if hasattr(value, "item") and getattr(value, "size", 1) == 1:
         value = value.item()
-    return float(value) if isinstance(value, Real) and value == value else None
+    return float(value) if isinstance(value, Real) and not math.isnan(value) else None
 
 
 @contextlib.contextmanager

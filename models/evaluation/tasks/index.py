@@ -164,7 +164,7 @@ def _judge(path: Path) -> str:
     """ "utils.py: NAME" of a function that scores an answer and asks a model; "" where none does."""
     config = _read(path)
     included = _included(config, path)
-    scoring = [config.get("process_results"), *(one.get("aggregation") for one in config.get("metric_list") or [])]
+    scoring = [config.get("process_results"), *(one.get("aggregation") for one in config.get("metric_list") or [] if one)]
     for name in sorted(set().union(*map(_functions, scoring))):
         file, function = _file_of(name, path.parent)
         if file.is_file() and _reaches_a_judge(file, function):
@@ -242,8 +242,8 @@ def _subscripts(file: Path, function: str) -> list[str]:
         if isinstance(node, ast.Return):
             waiting += [node.value] if node.value else []
             continue
-        if isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name) and node.value.id == document:
-            if isinstance(node.slice, ast.Constant) and isinstance(node.slice.value, str):
-                found.append(node.slice.value)
+        of_document = isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name) and node.value.id == document
+        if of_document and isinstance(node.slice, ast.Constant) and isinstance(node.slice.value, str):
+            found.append(node.slice.value)
         waiting += ast.iter_child_nodes(node)
     return found

@@ -68,7 +68,7 @@ def test_neither_torch_nor_lmms_eval_is_imported_to_plan_it():
         f"code = main(['plan', {str(EXPERIMENTS / 'examples' / 'any-task.yaml')!r}])\n"
         "assert code == 2 and not {'torch', 'lmms_eval', 'datasets'} & set(sys.modules), sorted(sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "proxy.yaml:8: benchmarks: has no entry for pope; add pope: {source: external, path: lmms-lab-encoder/POPE}" in done.stderr
     assert done.stderr.count("\n") == 1
