@@ -141,7 +141,7 @@ IN_THE_PROFILE = {
     "a factor of nought": (("  lr: 60", "  lr: 0"), "scale.lr: 0 is out of range: must be > 0"),
     "no such backbone": (("/base}", "/bose}"), "backbone.path: no such folder"),
     "an unknown source": (("source: local", "source: disk"), 'source: "disk" is no choice (choices: local, hub)'),
-    "a missing benchmark": (("  blink: {", "  blonk: {"), "benchmarks: has no entry for blink; add one (it has mmvp"),
+    "a missing benchmark": (("  blink: {", "  blonk: {"), 'benchmarks: has no entry for blink; add one; did you mean "blonk"? (entries: mmvp'),
     "a misspelt field of a benchmark": (("{source: proxy, n: 1046}", "{source: proxy, m: 1046}"), "benchmarks.blink.m: no such field"),
     "an unknown kind of job": (("  features: {memory", "  feature: {memory"), 'did you mean "features"?'),
     "several processes for what one does": (("  mirror: {", "  mirror: {processes: 2, "), "mirror.processes: only train and evaluate"),
