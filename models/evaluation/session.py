@@ -118,7 +118,7 @@ class Evaluations(ABC):
             "truncated": _share(row["truncated"] for row in rows),
             "unparsed": _share(row["prediction"] is None for row in rows),
             "versions": _versions(),
-            **stock.stated(by_task),
+            **({} if own_tasks else stock.stated(by_task)),
             **self.about(spec),
         }
         (run.out / "result.json").write_text(json.dumps(result, indent=2) + "\n")

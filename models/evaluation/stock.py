@@ -85,7 +85,7 @@ def score(
         for row, share in zip(held, shares or ()):
             row["scores"][metric] = share
     for row in rows:
-        row |= asdict(answers[name, row["doc_id"]])
+        row |= {key: value for key, value in asdict(answers[name, row["doc_id"]]).items() if key != "letters"}
     return scored
 
 
@@ -127,10 +127,11 @@ def groups_of(docs: Any) -> list[dict[str, str]]:
 
 
 def stated(by_task: Mapping[str, Scored]) -> dict[str, Any]:
-    """What result.json says of metrics that are no means; nothing where all are."""
+    """What result.json says beside the numbers: which metrics are no means, and that there are no option letters."""
     not_means = sorted({name for one in by_task.values() for name in one.not_means})
     whole = {name: why for one in by_task.values() for name, why in one.whole.items()}
-    return ({"not_means": not_means} if not_means else {}) | ({"whole": whole} if whole else {})
+    letters = {"likelihoods": "a task of lmms-eval's does not say which letters may answer"}
+    return letters | ({"not_means": not_means} if not_means else {}) | ({"whole": whole} if whole else {})
 
 
 def _number(value: Any) -> float | None:

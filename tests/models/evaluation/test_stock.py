@@ -35,7 +35,7 @@ def session(checkpoint):
 def answered(monkeypatch, session, images, folders, tmp_path):
     """Evaluates a task with given answers, which are asked for by question text; returns (result, rows)."""
     from models.evaluation import engine
-    from models.vreflection.decoding import Decoded
+    from models.latent.decoding import Decoded
 
     def evaluate(tasks, texts, benchmark="mine", folder=None):
         tasks = [tasks] if isinstance(tasks, str) else tasks
