@@ -13,6 +13,7 @@ from models.config import (
     ExternalTraining,
     FeaturesSpec,
     Images,
+    LinkedMirror,
     MapsSpec,
     MeasureSpec,
     ProxyMirror,
@@ -69,6 +70,7 @@ FROZEN = {
     },
     ProxyMirror: {"source": "proxy", "n": None, "seed": 0, "split": "test"},
     ExternalMirror: {"source": "external", "revision": "main"},
+    LinkedMirror: {"source": "external", "tasks": ()},
     System: {"model": None, "arguments": {}},
     FeaturesSpec: {"images": Images(), "crops": None},
     MapsSpec: {

@@ -177,5 +177,5 @@ def test_only_counts_are_held_against_the_multiples_of_one_question():
 
     value = estimate(Answers.of([(k, k, 0.5) for k in range(300)]))
     reported = parse("70.9")
-    assert judge(value, reported, 300, proxy=False).outcome is Outcome.IMPOSSIBLE, "70.9 is no k/300"
-    assert judge(value, reported, 300, proxy=False, counted=False).outcome is not Outcome.IMPOSSIBLE
+    assert judge(value, reported, 300, proxy=False).outcome is Outcome.NOT_ONE_RUN, "70.9 is no k/300"
+    assert judge(value, reported, 300, proxy=False, counted=False).outcome is not Outcome.NOT_ONE_RUN
