@@ -56,7 +56,7 @@ def main(options: argparse.Namespace) -> int:
             f"asked {plural(len(chosen), 'worker')} and {plural(len(drivers), 'driver')} to stop; run.py status shows when they have"
         )
     if queued:
-        print(f"took {plural(len(queued), 'job')} out of the cluster's queue")
+        print(f"removed {plural(len(queued), 'job')} from the cluster's queue")
     if not chosen and not queued:
-        print("nothing of this store runs on this host or waits in a queue")
+        print("no job of this store runs on this host or waits in a queue")
     return 0

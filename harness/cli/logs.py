@@ -28,7 +28,7 @@ def main(options: argparse.Namespace) -> int:
     record = store.record(options.key)
     attempts = {attempt.number: attempt for attempt in store.attempts(record)}
     if not attempts:
-        raise SpecError(f"{record.name}: was never begun, so there is no log")
+        raise SpecError(f"{record.name}: was never started, so there is no log")
     number = options.attempt or max(attempts)
     if number not in attempts:
         raise SpecError(f"{record.name}: no attempt {number} (attempts: {', '.join(map(str, attempts))})")

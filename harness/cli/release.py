@@ -13,7 +13,7 @@ from harness.spec.errors import SpecError
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("key", metavar="KEY", help="a job's key, its first digits, or its name")
-    parser.add_argument("--yes", action="store_true", help="release although the owner cannot be seen from here")
+    parser.add_argument("--yes", action="store_true", help="release although the owner cannot be checked from here")
     add_results(parser)
 
 
@@ -22,18 +22,18 @@ def main(options: argparse.Namespace) -> int:
     record = store.record(options.key)
     newest = next(reversed(store.attempts(record)), None)
     if newest is None or store.is_done(record):
-        print(f"{record.name}: {'is done' if store.is_done(record) else 'was never begun'}; nobody holds it")
+        print(f"{record.name}: {'is done' if store.is_done(record) else 'was never started'}; nobody holds it")
         return 0
     alive = newest.alive(store.schedulers)
     print(f"{record.kind} {record.name}, attempt {newest.number}")
     print(f"  owner      {newest.owner}")
     print(f"  last sign  {duration(time.time() - newest.last_beat)} ago")
-    print(f"  alive      {({True: 'yes', False: 'no', None: 'cannot be seen from here'})[alive]}")
+    print(f"  alive      {({True: 'yes', False: 'no', None: 'cannot be checked from here'})[alive]}")
     if alive is False:
         print("nobody holds it; the next run takes it over by itself")
         return 0
     if alive is None and not options.yes:
-        raise SpecError(f"look on {newest.owner.host} whether it is gone, then: run.py release {record.key[:12]} --yes")
+        raise SpecError(f"check on {newest.owner.host} that it is gone, then: run.py release {record.key[:12]} --yes")
     store.release(record)
     print("released")
     return 0

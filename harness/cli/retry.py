@@ -40,13 +40,13 @@ def main(options: argparse.Namespace) -> int:
     again = [job for job in jobs if options.keys or (statuses[job.key].state == "failed" and job not in unknown)]
     for job in again:
         if job in unknown:
-            raise SpecError(f"{job.kind} {job.name}: of another version of this program; run.py FILE makes it anew")
+            raise SpecError(f"{job.kind} {job.name}: of another version of this program; run.py FILE computes it again")
     if not again:
         print("no job failed")
         return 0
     gc.enable()
     outcome = work(Graph(again), store, profile)
-    print("run.py FILE goes on with what depends on them")
+    print("run.py FILE continues with the jobs that depend on them")
     return outcome.exit_code
 
 
@@ -62,7 +62,7 @@ def set_aside(results: Path, keys: Sequence[str]) -> int:
             raise SpecError(f"{key}: no damaged job begins with it; run.py status shows which are damaged")
     for job in chosen:
         print(f"{job.kind} {job.name}: set aside in {store.set_aside(store.folder(job))}")
-    print(f"{plural(len(chosen), 'damaged job')} set aside" + ("; run.py FILE makes them anew" if chosen else ""))
+    print(f"{plural(len(chosen), 'damaged job')} set aside" + ("; run.py FILE computes them again" if chosen else ""))
     return 0
 
 

@@ -44,7 +44,7 @@ def main(options: argparse.Namespace) -> int:
             done += 1
             size += sum(entry.get("bytes", 0) for entry in record["outputs"].values())
             unsealed += "checksum" not in record
-    print(f"{plural(done, 'finished job')} as they were left: {size / 1e6:.1f} MB compared by sha256")
+    print(f"{plural(done, 'finished job')} unchanged: {size / 1e6:.1f} MB compared by sha256")
     if unsealed:
         print(f"of these {unsealed} made before DONE.json had a checksum of its own; their outputs' digests were compared")
     print("\n".join(damaged), end="\n" * bool(damaged), file=sys.stderr)
@@ -56,7 +56,7 @@ def verify_bundles(bundles: Sequence[str], others: Sequence[str]) -> int:
     from harness.store import bundle
 
     if others:
-        raise SpecError(f"{others[0]}: is no bundle; verify bundles and tables in two commands")
+        raise SpecError(f"{others[0]}: is not a bundle; verify bundles and tables in two commands")
     damaged = []
     for path in bundles:
         with bundle.opened(Path(path)) as (folder, manifest):

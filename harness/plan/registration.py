@@ -99,7 +99,7 @@ def registrations(folder: Path) -> list[Registration]:
             if text["digest"] != digest(content):
                 raise StoreError(f"{folder}/{len(found) - 1}.json: its digest is not that of its content; it was changed by hand")
         except (KeyError, TypeError) as error:
-            raise StoreError(f"{folder}/{len(found)}.json: is no registration ({error!r})") from None
+            raise StoreError(f"{folder}/{len(found)}.json: is not a registration ({error!r})") from None
     return found
 
 

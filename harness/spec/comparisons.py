@@ -114,5 +114,5 @@ def trend_weights(x: tuple[float, ...], shape: Literal["line", "bend"]) -> tuple
         weights = [mean + slope * value - square for value, square in zip(line, squares)]
     scale = sum(weight for weight in weights if weight > 0)
     if scale <= 0:
-        raise ValueError("all rows lie at one place of the axis")
+        raise ValueError("all rows have the same value on the axis")
     return tuple(weight / scale for weight in weights)

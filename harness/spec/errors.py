@@ -154,11 +154,11 @@ def explain(model: type[BaseModel], item: Any) -> str:
         return unknown("no such name", str(value), [str(c) for key in keys for c in get_args(key)], "names")
     if kind == "literal_error":
         choices = [str(c) for c in choices_at(model, item["loc"])] or [context["expected"]]
-        return unknown(f"{show(value)} is no choice", str(value), choices, "choices")
+        return unknown(f"{show(value)} is not a valid choice", str(value), choices, "choices")
     if kind == "union_tag_invalid":
         choices = [c.strip(" '") for c in context["expected_tags"].split(",")]
         return unknown(
-            f"{context['discriminator'].strip(chr(39))}: {show(context['tag'])} is no choice",
+            f"{context['discriminator'].strip(chr(39))}: {show(context['tag'])} is not a valid choice",
             context["tag"],
             choices,
             "choices",

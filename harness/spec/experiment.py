@@ -159,7 +159,7 @@ class Row(Frozen):
     @classmethod
     def _once(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
         if value and len(frozenset(value)) != len(value):
-            raise ValueError(f"a stage stands there twice: {', '.join(value)}")
+            raise ValueError(f"a stage is listed twice: {', '.join(value)}")
         return value
 
     @model_validator(mode="after")

@@ -103,7 +103,7 @@ def _over_others(document: Document, heirs: tuple[Document, ...] = ()) -> Docume
         raise SpecError(f"{place}: {error}") from None
     if any(under.path.resolve() == heir.path.resolve() for heir in heirs):
         chain = " → ".join(each.name for each in (*heirs, under))
-        raise SpecError(f"{place}: goes round in a circle: {chain}; one of them must stand on its own")
+        raise SpecError(f"{place}: is circular: {chain}; one of them must have no parent")
     own = replace(document, data={key: value for key, value in document.data.items() if key != "extends"})
     return layered(own, _over_others(under, heirs))
 

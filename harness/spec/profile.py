@@ -86,11 +86,11 @@ REFUSED_OPTIONS = {
     **dict.fromkeys(
         ("export", "export-file"), "jobs find their code by their environment; set variables in dispatch.setup"
     ),
-    **dict.fromkeys(("ntasks", "ntasks-per-node"), "say resources.KIND.processes"),
+    **dict.fromkeys(("ntasks", "ntasks-per-node"), "set resources.KIND.processes"),
     "nodes": "a job runs on one node, with resources.KIND.processes tasks",
-    "cpus-per-task": "say resources.KIND.cpus",
-    "time": "say resources.KIND.minutes",
-    **dict.fromkeys(("mem", "mem-per-cpu", "mem-per-gpu"), "say resources.KIND.memory_gb"),
+    "cpus-per-task": "set resources.KIND.cpus",
+    "time": "set resources.KIND.minutes",
+    **dict.fromkeys(("mem", "mem-per-cpu", "mem-per-gpu"), "set resources.KIND.memory_gb"),
     "kill-on-invalid-dep": "jobs whose parents failed would stay in the queue; leave it out",
 }
 """sbatch options that would take from the driver what it relies on → what to do instead."""
@@ -119,7 +119,7 @@ class SlurmDispatch(Frozen):
             if option in REFUSED_OPTIONS:
                 raise ValueError(f"{given} cannot be set here: {REFUSED_OPTIONS[option]}")
             if option == "signal" and not re.fullmatch(r"(R:)?(SIG)?USR2@\d+", str(setting)):
-                raise ValueError(f"signal {setting}: jobs write their checkpoint at USR2@SECONDS; say that")
+                raise ValueError(f"signal {setting}: jobs write their checkpoint at USR2@SECONDS; use that form")
             if option == "dependency" and "?" in str(setting):
                 raise ValueError(f"dependency {setting}: jobs wait for all they need; separate with commas, not '?'")
         return value

@@ -196,7 +196,7 @@ def check_overrides(start: Base, rows: Iterable[ResolvedRow]) -> None:
         names = [name for name, value in start.overrides.items() if value.place == place]
         if not any(_reads(row, name) for row in seen for name in names):
             why = next((reason for row in seen for name in names if (reason := _unread_by(row, name))), "")
-            raise SpecError(f"{place}: no row reads it" + (f": {why}" if why else "; it is of stages that no row has"))
+            raise SpecError(f"{place}: no row uses it" + (f": {why}" if why else "; it belongs to stages that no row has"))
 
 
 def _reads(row: ResolvedRow, name: str) -> bool:

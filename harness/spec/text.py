@@ -125,7 +125,7 @@ def read(path: Path) -> Document:
 def _read(path: Path, mtime_ns: int, size: int) -> Document:
     """Once for each state of a file: several experiments share recipe, profile and benchmarks."""
     if not path.is_file():
-        raise SpecError(f"{shown(path)}: is no regular file; name a YAML file")
+        raise SpecError(f"{shown(path)}: is not a regular file; name a YAML file")
     if size > LARGEST_BYTES:
         raise SpecError(f"{shown(path)}: has {size} bytes; a file of this kind has at most {LARGEST_BYTES}")
     try:

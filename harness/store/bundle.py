@@ -143,7 +143,7 @@ def _linked(out: Path) -> bool:
 def opened(path: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
     """The bundle unpacked into a folder that lasts as long as the block, and its manifest. Every file was compared.
 
-    Raises StoreError for what is no bundle and Damaged for one that was changed: in one line, before anything is used.
+    Raises StoreError for what is not a bundle and Damaged for one that was changed: in one line, before anything is used.
     """
     try:
         with zipfile.ZipFile(path) as archive, tempfile.TemporaryDirectory(prefix="bundle-") as folder:
@@ -155,7 +155,7 @@ def opened(path: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
             raise
         raise StoreError(f"{path}: no such file") from None
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
-        raise StoreError(f"{path}: is no bundle, or was cut short ({error})") from None
+        raise StoreError(f"{path}: is not a bundle, or was cut short ({error})") from None
 
 
 def _manifest(path: Path, archive: zipfile.ZipFile) -> dict[str, Any]:
@@ -166,14 +166,14 @@ def _manifest(path: Path, archive: zipfile.ZipFile) -> dict[str, Any]:
         same = digest({name: value for name, value in text.items() if name != "checksum"}) == text["checksum"]
         version = text["format"]
     except (KeyError, TypeError, AttributeError, ValueError, RecursionError):
-        raise StoreError(f"{path}: is no bundle: {MANIFEST} is missing or unreadable") from None
+        raise StoreError(f"{path}: is not a bundle: {MANIFEST} is missing or unreadable") from None
     if version != FORMAT:
         raise StoreError(f"{path}: has format {version}; this program reads format {FORMAT}")
     if not same:
         raise Damaged(f"{path}: {MANIFEST} was edited: its checksum is another")
     names = [entry.filename for entry in archive.infolist()]
     if len(set(names)) != len(names) or set(names) != {MANIFEST, *listed}:
-        odd = sorted(set(names) ^ {MANIFEST, *listed}) or ["a name that stands there twice"]
+        odd = sorted(set(names) ^ {MANIFEST, *listed}) or ["a name that is listed twice"]
         raise Damaged(f"{path}: holds other files than {MANIFEST} lists: {odd[0]}")
     return text
 

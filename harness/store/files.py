@@ -163,7 +163,7 @@ def link_json(path: Path, value: Any) -> bool:
 
 
 def reading(path: Path) -> IO[bytes]:
-    """`path`, open for reading. Raises OSError; also for what is no regular file, such as a pipe, instead of waiting for a
+    """`path`, open for reading. Raises OSError; also for what is not a regular file, such as a pipe, instead of waiting for a
     writer."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):

@@ -303,7 +303,7 @@ class Store:
     @staticmethod
     def _unseen(attempt: Attempt, key12: str) -> str:
         minutes = (time.time() - attempt.last_beat) / 60
-        return f"{attempt.owner}, which cannot be seen from here; last sign of life {minutes:.0f} min ago" + (
+        return f"{attempt.owner}, which cannot be checked from here; last sign of life {minutes:.0f} min ago" + (
             f"; if it is gone: run.py release {key12}" if minutes > 2 else ""
         )
 

@@ -105,7 +105,7 @@ def set_aside_if_broken(path: Path) -> None:
         return
     problem = ""
     if path.exists() and not path.is_file():
-        problem = "is no regular file"  # sqlite would wait for whoever writes into a pipe
+        problem = "is not a regular file"  # sqlite would wait for whoever writes into a pipe
     elif path.exists() and not path.stat().st_size:
         problem = "is empty"
     if not problem:

@@ -43,7 +43,7 @@ def work(root: str | Path, lease_id: str, plugins: tuple[str, ...] = ()) -> dict
     try:
         worker.run()
     except (StoreError, OSError) as error:
-        print(f"worker leaves: {error}", file=sys.stderr, flush=True)
+        print(f"worker exits: {error}", file=sys.stderr, flush=True)
     finally:
         _quietly_drop(worker.store, lease_id)
     return worker.endings

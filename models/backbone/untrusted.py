@@ -41,7 +41,7 @@ def check_files(folder: Path) -> None:
         except OSError as error:
             raise Unfit(f"{file}: cannot be read ({error.strerror}); fetch it again") from None
         if not stat.S_ISREG(told.st_mode):
-            raise Unfit(f"{file}: is no regular file (a folder, a pipe or a device); remove it or put the file there")
+            raise Unfit(f"{file}: is not a regular file (a folder, a pipe or a device); remove it or put the file there")
         if file.suffix not in (".safetensors", ".bin", ".pt"):
             if told.st_size > LARGEST_TEXT:
                 raise Unfit(f"{file}: has {told.st_size} bytes; a file of this kind has at most {LARGEST_TEXT}")

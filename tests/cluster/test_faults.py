@@ -77,7 +77,7 @@ def test_requeued_failed_and_killed_jobs_resume_and_end_like_undisturbed_ones(cl
     store = Store(tmp_path)
     attempt, restart = store.done(by_hand)["fence"]
     assert attempt >= 2 and restart >= 1, "another attempt, in another start of the same scheduler job"
-    assert len(store.attempts(child)) == 1, "the child waited for the parent that was queued again"
+    assert len(store.attempts(child)) == 1, "the child waited for the parent that was requeued"
 
 
 def test_the_time_limit_leads_to_a_checkpoint_and_back_into_the_queue(cluster, tmp_path):

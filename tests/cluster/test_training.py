@@ -1,4 +1,4 @@
-"""Real training and evaluation by several tasks of a SLURM job: sharded, stopped, queued again, ended with the same bits."""
+"""Real training and evaluation by several tasks of a SLURM job: sharded, stopped, requeued, ended with the same bits."""
 
 from __future__ import annotations
 

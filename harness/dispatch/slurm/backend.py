@@ -121,7 +121,7 @@ class SlurmBackend:
         try:
             self.watch.look()
         except (OSError, StoreError) as error:
-            self._say_once(f"{error}; it is tried again")
+            self._say_once(f"{error}; trying again")
         statuses = self.store.statuses(self.run.graph)
         reasons = watch.stuck(self.store, self.queue)
         self.watch.tell_stuck(reasons)
@@ -345,7 +345,7 @@ class SlurmBackend:
         message = f"sbatch refuses a {kind} job: {lines[0]}"
         if later(text):
             self.backoff.refused()
-            self._say_once(f"{message}; it is tried again")
+            self._say_once(f"{message}; trying again")
             return None
         if scale == Scale():
             self.run.problem = f"{message}; see the profile's `dispatch` and `resources.{kind}`"

@@ -87,7 +87,7 @@ def one(store: Store, record: Record, task: Assignment, stop: Stop, kept: dict[s
     """One job. Raises NotDone when the whole task has to leave: it was told to stop, or a parent is missing."""
     newest = next(reversed(store.attempts(record)), None)
     if newest and newest.failure and newest.failure.cause != "interrupted" and newest.claim.get("lease") == task.lease:
-        return Ending(newest.failure.cause, newest.failure.message)  # before the task was queued again
+        return Ending(newest.failure.cause, newest.failure.message)  # before the task was requeued
     wait_for_parents(store, record, task)
     attempt = begin(store, record, task, stop)
     if attempt is None:
@@ -132,7 +132,7 @@ def noted(note: Callable[[], object]) -> None:
     try:
         note()
     except (OSError, StoreError) as error:
-        print(f"the lease stays as it was: {error}", file=sys.stderr, flush=True)
+        print(f"the lease was not updated: {error}", file=sys.stderr, flush=True)
 
 
 def wait_for_parents(store: Store, record: Record, task: Assignment) -> None:
@@ -191,8 +191,8 @@ def after_stop(
         try:
             run_command(["scontrol", "requeue", job])
         except SchedulerSilent as error:
-            raise NotDone(f"{record.name}: interrupted, and could not be queued again: {error}") from None
-        raise NotDone(f"{record.name}: interrupted by {stop.signal}, queued again")
+            raise NotDone(f"{record.name}: interrupted, and could not be requeued: {error}") from None
+        raise NotDone(f"{record.name}: interrupted by {stop.signal}, requeued")
     raise NotDone(f"{record.name}: interrupted by {stop.signal}")
 
 
@@ -202,7 +202,7 @@ def what_next(signal: str, facts: Mapping[str, str], progressed: bool, stop_lead
     facts: `scontrol show job` of the own job. stop_lead: seconds before the time limit at which SLURM signals; it may be
     a minute early. While the scheduler itself ends the job (cancelled, requeued by hand,
     preempted without grace) it also decides what becomes of it. In a grace period, and before the time limit, ending
-    by ourselves would count as the end: then we ask to be queued again.
+    by ourselves would count as the end: then we ask to be requeued.
     """
     state = facts.get("JobState", "RUNNING")
     if state not in ("RUNNING", "CONFIGURING", "SUSPENDED"):

@@ -47,7 +47,7 @@ def test_an_export_of_nothing_and_over_a_file_are_one_line(desk: Desk, capsys):
     Path("b.zip").write_text("mine")
     assert "exists already" in said(capsys, "export", table, "--to", "b.zip", code=2)
     assert Path("b.zip").read_text() == "mine"
-    assert "is no bundle" in said(capsys, "verify", "b.zip", code=2)
+    assert "is not a bundle" in said(capsys, "verify", "b.zip", code=2)
     assert "two commands" in said(capsys, "verify", "b.zip", table, code=2)
 
 

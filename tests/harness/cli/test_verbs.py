@@ -309,7 +309,7 @@ def test_a_damaged_job_is_said_by_every_verb_and_made_anew_only_when_asked(desk:
     finish(desk)
     table, store = desk.table(), Store("results")
     training = plan_experiment(table, "proxy").checkpoints["Stage 1 Only"][0]
-    assert "3 finished jobs as they were left" in run(capsys, "verify")
+    assert "3 finished jobs unchanged" in run(capsys, "verify")
     (store.outputs(training) / "result").write_text("DONE")
     asked = ["plan", table], ["status"], ["status", table], ["why", "Stage 1 Only/mmvp", table], ["verify"], ["retry", training.key]
     for words in asked:
@@ -350,7 +350,7 @@ def test_reports_of_another_profile_do_not_replace_those_of_proxy(words, folder)
 
 def test_nothing_to_cancel_or_retry_is_said(desk: Desk, capsys):
     finish(desk)
-    assert "nothing of this store runs" in run(capsys, "cancel")
+    assert "no job of this store runs" in run(capsys, "cancel")
     assert run(capsys, "retry") == "no job failed\n"
 
 

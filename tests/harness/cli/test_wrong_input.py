@@ -39,11 +39,11 @@ IN_THE_TABLE = {
     "a missing key": (("title: Training stage ablation\n", ""), "table.yaml:1: title: is missing; add it"),
     "a misspelt choice": (
         row("stages: [stage2], set: {stage2.teacher: randm}"),
-        'table.yaml:8: rows[1].set.stage2.teacher: "randm" is no choice; did you mean "random"? (choices: stage1, ',
+        'table.yaml:8: rows[1].set.stage2.teacher: "randm" is not a valid choice; did you mean "random"? (choices: stage1, ',
     ),
     "a misspelt stage": (
         row("stages: [stag2]"),
-        'table.yaml:8: rows[1].stages[0]: "stag2" is no choice; did you mean "stage2"? (choices: sft, stage1, stage2, joint, reflect)',
+        'table.yaml:8: rows[1].stages[0]: "stag2" is not a valid choice; did you mean "stage2"? (choices: sft, stage1, stage2, joint, reflect)',
     ),
     "a probability of 1.5": (
         row("stages: [stage1], set: {stage1.p: 1.5}"),
@@ -89,7 +89,7 @@ IN_THE_TABLE = {
         (ROW, FIRST),
         'table.yaml:8: rows[1]: a second row "Stage 1 Only" (the first is rows[0])',
     ),
-    "a stage twice": (row("stages: [stage1, stage1]"), "table.yaml:8: rows[1].stages: a stage stands there twice"),
+    "a stage twice": (row("stages: [stage1, stage1]"), "table.yaml:8: rows[1].stages: a stage is listed twice"),
     "a row that is nothing": (
         row("reported: [1, 2, 3]"),
         "table.yaml:8: rows[1]: needs one of stages, external, delta; it has none (stages: [] is the base model)",
@@ -140,14 +140,14 @@ IN_THE_PROFILE = {
     "a word to scale": (("  steps: 0.05", "  schedule: 2\n  steps: 0.05"), "scale.schedule: is no number to scale"),
     "a factor of nought": (("  lr: 60", "  lr: 0"), "scale.lr: 0 is out of range: must be > 0"),
     "no such backbone": (("/base}", "/bose}"), "backbone.path: no such folder"),
-    "an unknown source": (("source: local", "source: disk"), 'source: "disk" is no choice (choices: local, hub)'),
+    "an unknown source": (("source: local", "source: disk"), 'source: "disk" is not a valid choice (choices: local, hub)'),
     "a missing benchmark": (("  blink: {", "  blonk: {"), 'benchmarks: has no entry for blink; add one; did you mean "blonk"? (entries: mmvp'),
     "a misspelt field of a benchmark": (("{source: proxy, n: 1046}", "{source: proxy, m: 1046}"), "benchmarks.blink.m: no such field"),
     "an unknown kind of job": (("  features: {memory", "  feature: {memory"), 'did you mean "features"?'),
     "several processes for what one does": (("  mirror: {", "  mirror: {processes: 2, "), "mirror.processes: only train and evaluate"),
     "fewer GPUs than shards": (("  evaluate: {", "  evaluate: {processes: 4, gpus: 2, "), "4 processes need a GPU each, and gpus is 2"),
     "the paper's protocol left out": (("[paper, stock]", "[stock]"), 'must hold "paper"'),
-    "a misspelt latents mode": (("zeroed, ", "zerod, "), 'latents[1]: "zerod" is no choice; did you mean "zeroed"?'),
+    "a misspelt latents mode": (("zeroed, ", "zerod, "), 'latents[1]: "zerod" is not a valid choice; did you mean "zeroed"?'),
 }  # fmt: skip
 
 
@@ -171,8 +171,8 @@ IN_THE_COMMAND = {
     "an override out of range": (("--set", "stage1.p=1.5"), "--set stage1.p=1.5: 1.5 is out of range: must be at most 1"),
     "an override of nothing": (("--set", "stage1.q=1"), "--set stage1.q=1: no such field"),
     "an override without a value": (("--set", "stage1.p"), "--set stage1.p: is written NAME=VALUE, as in --set stage1.p=0.3"),
-    "an override that no row reads": (("--set", "stage1.align=joint", "--set", "stage1.p=0.3"), "--set stage1.p=0.3: no row reads it: stage1.align is joint"),
-    "an override of a stage that no row has": (("--set", "sft.lr=1"), "--set sft.lr=1: no row reads it; it is of stages that no row has"),
+    "an override that no row reads": (("--set", "stage1.align=joint", "--set", "stage1.p=0.3"), "--set stage1.p=0.3: no row uses it: stage1.align is joint"),
+    "an override of a stage that no row has": (("--set", "sft.lr=1"), "--set sft.lr=1: no row uses it; it belongs to stages that no row has"),
     "S = 0 by override": (("--set", "latent_steps=0"), "--set latent_steps=0: 0 leaves no latent state to align"),
 }  # fmt: skip
 

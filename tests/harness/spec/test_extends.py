@@ -57,7 +57,7 @@ def test_a_folder_is_looked_for_beside_the_file_that_names_it(desk: Desk):
     ("text", "said"),
     [
         ("extends: proxi\n", 'profiles/mine.yaml:1: extends: no such profile "proxi"; did you mean "proxy"? (profiles: '),
-        ("extends: mine\n", "profiles/mine.yaml:1: extends: goes round in a circle: profiles/mine.yaml → profiles/mine.yaml"),
+        ("extends: mine\n", "profiles/mine.yaml:1: extends: is circular: profiles/mine.yaml → profiles/mine.yaml"),
         ("extends: [proxy]\n", "profiles/mine.yaml:1: extends: must be the name of a profile, not"),
         ("extends: ./gone.yaml\n", "profiles/mine.yaml:1: extends: no such file ./gone.yaml"),
         ("extend: proxy\n", 'profiles/mine.yaml:1: extend: no such field; did you mean "extends"?'),
@@ -71,5 +71,5 @@ def test_a_wrong_parent_is_one_line(text, said, desk: Desk):
 
 def test_a_circle_of_two_is_refused(desk: Desk):
     desk.write("profiles/other.yaml", "extends: mine\n")
-    with pytest.raises(SpecError, match="goes round in a circle: .*mine.yaml → .*other.yaml → .*mine.yaml"):
+    with pytest.raises(SpecError, match="is circular: .*mine.yaml → .*other.yaml → .*mine.yaml"):
         mine(desk, "extends: other\n")

@@ -131,7 +131,7 @@ def test_a_file_that_is_no_utf_8_or_no_file_says_so(tmp_path):
     with pytest.raises(SpecError, match="at most 1048576"):
         read_file(file)
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(SpecError, match="no regular file"):
+    with pytest.raises(SpecError, match="not a regular file"):
         read_file(tmp_path / "pipe")
 
 

@@ -157,7 +157,7 @@ def test_a_link_inside_is_refused(exported):
 def test_what_is_no_bundle_is_one_line(tmp_path, content):
     path = tmp_path / "odd.zip"
     path.write_bytes(content)
-    with pytest.raises(StoreError, match="is no bundle"):
+    with pytest.raises(StoreError, match="is not a bundle"):
         checked(path)
     with pytest.raises(StoreError, match="no such file"):
         checked(tmp_path / "none.zip")

@@ -167,7 +167,7 @@ def test_a_pipe_in_the_database_s_place_is_set_aside_and_nobody_waits_for_it(syn
     os.mkfifo(root / "mlflow.db")
     assert not tracking.up_to_date(Store(root))
     result = sync(root)
-    assert result.returncode == 0 and "mlflow.db is no regular file; kept as mlflow.db.damaged-1, and made again" in result.stdout
+    assert result.returncode == 0 and "mlflow.db is not a regular file; kept as mlflow.db.damaged-1, and made again" in result.stdout
 
 
 def copied(synced, tmp_path):
