@@ -49,12 +49,13 @@ def main(options: argparse.Namespace) -> int:
 def specs(made: list[Plan]) -> dict[str, Path]:
     """Name in the bundle -> file: what was asked for, and the versions of the packages that answer to it."""
     from harness.spec.files import REPOSITORY
+    from harness.spec.text import layers
 
     found: dict[str, Path] = {}
     for plan in made:
         found[plan.experiment.document.path.name] = plan.experiment.document.path
-        found[f"recipes/{plan.recipe.path.name}"] = plan.recipe.path
-        found[f"profiles/{plan.profile.document.path.name}"] = plan.profile.document.path
+        for shelf, document in (("recipes", plan.recipe), ("profiles", plan.profile.document)):
+            found |= {f"{shelf}/{layer.path.name}": layer.path for layer, _ in layers(document)}
         for benchmark in plan.benchmarks.values():
             found[f"benchmarks/{benchmark.document.path.name}"] = benchmark.document.path
     locked = REPOSITORY / "uv.lock"

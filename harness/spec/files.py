@@ -15,6 +15,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel
 
+from harness.spec import sweep
 from harness.spec.benchmark import Benchmark
 from harness.spec.claims import form_of
 from harness.spec.comparisons import BASE, Against, Trend, comparison_form
@@ -52,10 +53,13 @@ class Loaded(Generic[Model]):
 
 @dataclass(frozen=True)
 class LoadedExperiment(Loaded[Experiment]):
-    """An experiment; row paths skip the label under which a row's body is written."""
+    """An experiment; row paths skip the label under which a row's body is written. written: of each row the number of the one
+    that it is written as (`sweep:` makes several of one)."""
+
+    written: tuple[int, ...] = ()
 
     def where(self, *path: str | int) -> str:
-        return self.document.where(*_through_label(self.document.data, path))
+        return self.document.where(*_as_written(self.document, self.written, path))
 
 
 def find(name: str, shelf: Shelf, beside: Path | None = None, here: Path | None = None) -> Path:
@@ -80,32 +84,33 @@ def find(name: str, shelf: Shelf, beside: Path | None = None, here: Path | None 
 
 
 def load_recipe(name: str, beside: Path | None = None) -> Document:
-    """A recipe's text; its options are validated together with the rows that change them (`harness.spec.resolve`)."""
-    return read(find(name, "recipes", beside))
+    """A recipe's text over the one that it extends; its options are validated together with the rows that change them
+    (`harness.spec.resolve`)."""
+    return _over_others(read(find(name, "recipes", beside)), "recipes")
 
 
 def load_profile(name: str, beside: Path | None = None) -> Loaded[Profile]:
     """A profile by name or path, over the one that it extends."""
-    document = _over_others(read(find(name, "profiles", beside)))
+    document = _over_others(read(find(name, "profiles", beside)), "profiles")
     return Loaded(validate(Profile, document.data, document.place), document)
 
 
-def _over_others(document: Document, heirs: tuple[Document, ...] = ()) -> Document:
+def _over_others(document: Document, shelf: Shelf, heirs: tuple[Document, ...] = ()) -> Document:
     """The document over the one named by its `extends:`, and so on. Raises SpecError for an unknown name or a circle."""
     if not isinstance(document.data, dict) or "extends" not in document.data:
         return document
     heirs, name, place = (*heirs, document), document.data["extends"], document.place(("extends",))
     if not isinstance(name, str) or not name:
-        raise SpecError(f"{place}: must be the name of a profile, not {show(name)}")
+        raise SpecError(f"{place}: must be the name of a {shelf[:-1]}, not {show(name)}")
     try:
-        under = read(find(name, "profiles", here=document.path.parent))
+        under = read(find(name, shelf, here=document.path.parent))
     except SpecError as error:
         raise SpecError(f"{place}: {error}") from None
     if any(under.path.resolve() == heir.path.resolve() for heir in heirs):
         chain = " → ".join(each.name for each in (*heirs, under))
         raise SpecError(f"{place}: is circular: {chain}; one of them must have no parent")
     own = replace(document, data={key: value for key, value in document.data.items() if key != "extends"})
-    return layered(own, _over_others(under, heirs))
+    return layered(own, _over_others(under, shelf, heirs))
 
 
 def load_benchmark(name: str, beside: Path | None = None) -> Loaded[Benchmark]:
@@ -163,30 +168,36 @@ def load_experiment(path: Path) -> LoadedExperiment:
     if not isinstance(document.data, dict):
         raise SpecError(f"{document.where()}: an experiment is a mapping (table:, title:, columns:, rows:)")
     data = {**document.data}
-    data["rows"] = _rows(document, data.get("rows"))
+    data["rows"], written = _rows(document, data.get("rows"))
     data["claims"] = _typed(document, data.get("claims"), "claims", form_of)
     data["comparisons"] = _typed(document, data.get("comparisons"), "comparisons", comparison_form)
 
     def place(at: tuple[str | int, ...], message: str) -> str:
-        return f"{document.where(*_through_label(document.data, at))}: {dotted(at)}"
+        return f"{document.where(*_as_written(document, written, at))}: {dotted(at)}"
 
-    loaded = LoadedExperiment(validate(Experiment, data, place), document)
+    loaded = LoadedExperiment(validate(Experiment, data, place), document, written)
     _check_names(loaded)
     return loaded
 
 
-def _rows(document: Document, written: Any) -> Any:
+def _rows(document: Document, written: Any) -> tuple[list[dict[str, Any]], tuple[int, ...]]:
+    """(rows, sweeps written out; of each the number under which it is written)"""
     if not isinstance(written, list):
         raise SpecError(f"{document.where('rows')}: rows: must be a list of `- Label: {{stages: […], reported: […]}}`")
-    rows = []
+    rows, numbers = [], []
     for i, row in enumerate(written):
         if not isinstance(row, dict) or len(row) != 1 or not isinstance(next(iter(row.values())), dict):
             raise SpecError(
                 f"{document.where('rows', i)}: rows[{i}]: a row is written `- Label: {{stages: […], reported: […]}}`"
             )
         label, body = next(iter(row.items()))
-        rows.append({"label": label, **body})
-    return rows
+        try:
+            for name, one in sweep.expand(label, body):
+                rows.append({"label": name, **one})
+                numbers.append(i)
+        except ValueError as error:
+            raise SpecError(f"{document.where('rows', i, label, str(error).partition(':')[0])}: rows[{i}].{error}") from None
+    return rows, tuple(numbers)
 
 
 def _typed(document: Document, written: Any, name: str, form: Callable[[Any], type[BaseModel]]) -> Any:
@@ -251,8 +262,13 @@ def _check_names(loaded: LoadedExperiment) -> None:
             raise loaded.error(unknown(f'no such column "{name}"', name, columns, "columns"), "spread", name)
 
 
-def _through_label(data: Any, path: tuple[str | int, ...]) -> tuple[str | int, ...]:
-    """("rows", 1, "set") → ("rows", 1, "Stage 2 Only", "set")."""
-    if len(path) > 2 and path[0] == "rows" and isinstance(path[1], int):
-        return (*path[:2], next(iter(data["rows"][path[1]])), *path[2:])
-    return path
+def _as_written(document: Document, written: tuple[int, ...], path: tuple[str | int, ...]) -> tuple[str | int, ...]:
+    """("rows", 1, "set") → ("rows", 1, "Stage 2 Only", "set"): by the row's written number, through its label, to its sweep."""
+    if len(path) < 2 or path[0] != "rows" or not isinstance(path[1], int):
+        return path
+    number = written[path[1]]
+    if len(path) == 2:
+        return ("rows", number)
+    inside = ("rows", number, next(iter(document.data["rows"][number])))
+    swept = (*inside, "sweep", *path[3:])
+    return swept if path[2] == "set" and len(path) > 3 and swept in document.lines else (*inside, *path[2:])

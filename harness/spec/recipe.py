@@ -61,9 +61,9 @@ class Recipe(Frozen):
 
 SECTIONS: dict[str, type[Frozen]] = {**STAGES, "decode": Decoding, "images": Images}
 GLOBAL = tuple(name for name in Recipe.model_fields if name not in SECTIONS)
-HEADER = ("title", "source", "shared", "assumed")
-"""Keys of a recipe file that are no options. `shared` holds options of several stages; `assumed` lists options on which
-the paper is silent, so that the value is ours."""
+HEADER = ("extends", "title", "source", "shared", "assumed")
+"""Keys of a recipe file that are no options. `extends` names another recipe, of which this one lists what it changes; `shared`
+holds options of several stages; `assumed` lists options on which the paper is silent, so that the value is ours."""
 
 
 def options(section: str) -> tuple[str, ...]:

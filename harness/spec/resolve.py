@@ -17,7 +17,7 @@ from harness.spec.experiment import Row
 from harness.spec.files import Loaded, LoadedExperiment
 from harness.spec.profile import Profile
 from harness.spec.recipe import GLOBAL, HEADER, OPTIONS, SECTIONS, STAGES, Recipe, expand, leaves
-from harness.spec.text import Document, parse
+from harness.spec.text import Document, layers, parse
 
 Origin = Literal["schema", "recipe", "profile", "row", "--set"]
 
@@ -88,12 +88,22 @@ COUNTED = frozenset(
 
 
 def read_recipe(document: Document) -> dict[str, Value]:
-    """Every option's value by dotted name, from schema and recipe. Raises SpecError for names that are no options."""
-    if not isinstance(document.data, dict):
-        raise SpecError(f"{document.where()}: a recipe is a mapping of options")
+    """Every option's value by dotted name, from schema, the recipes that it extends, and itself. A bare name of a recipe stands
+    for every stage, whatever the one below says of a single stage; what is assumed below stays so until it is stated anew.
+
+    Raises SpecError for names that are no options.
+    """
     values = _schema()
-    sections = {k: v for k, v in document.data.items() if k not in HEADER}
-    for path, value in _written(document, document.data.get("shared"), ("shared",)):
+    for layer, own in layers(document):
+        _read_layer(layer, own, values)
+    return values
+
+
+def _read_layer(document: Document, own: Any, values: dict[str, Value]) -> None:
+    if not isinstance(own, dict):
+        raise SpecError(f"{document.where()}: a recipe is a mapping of options")
+    sections = {k: v for k, v in own.items() if k not in HEADER}
+    for path, value in _written(document, own.get("shared"), ("shared",)):
         for name in _names(document, path, ".".join(map(str, path[1:]))):
             values[name] = Value(value, "recipe", document.place(path))
     for key, block in sections.items():
@@ -104,10 +114,9 @@ def read_recipe(document: Document) -> dict[str, Value]:
         for path, value in _written(document, block, (key,)) if key in SECTIONS else [((key,), block)]:
             for name in _names(document, path, ".".join(map(str, path))):
                 values[name] = Value(value, "recipe", document.place(path))
-    for i, assumed in enumerate(document.data.get("assumed") or []):
+    for i, assumed in enumerate(own.get("assumed") or []):
         for name in _names(document, ("assumed", i), str(assumed)):
             values[name] = replace(values[name], assumed=True)
-    return values
 
 
 def base(

@@ -79,9 +79,10 @@ TAGS = ("kind", "source")
 
 @dataclass(frozen=True)
 class Layered(Document):
-    """A file that states only what it changes in another: its data over the other's, key by key."""
+    """A file that states only what it changes in another: its data over the other's, key by key. own: what it states itself."""
 
     under: Document = field(kw_only=True)
+    own: Any = field(kw_only=True)
 
     def owner(self, *path: str | int) -> Document:
         below = self.under.owner(*path)
@@ -91,7 +92,14 @@ class Layered(Document):
 def layered(over: Document, under: Document) -> Layered:
     """`over` on top of `under`. Mappings are merged by key; a list or scalar replaces what it covers, and so does a mapping
     of another kind or source, whose fields would mean nothing beside the old ones."""
-    return Layered(over.path, _merged(over.data, under.data), over.lines, under=under)
+    return Layered(over.path, _merged(over.data, under.data), over.lines, under=under, own=over.data)
+
+
+def layers(document: Document) -> list[tuple[Document, Any]]:
+    """(document, what it states itself), the one under all others first."""
+    if isinstance(document, Layered):
+        return [*layers(document.under), (document, document.own)]
+    return [(document, document.data)]
 
 
 def _merged(over: Any, under: Any) -> Any:

@@ -1,10 +1,12 @@
-"""A profile that states only what it changes in another."""
+"""A profile or a recipe that states only what it changes in another."""
 
 import pytest
 
+from harness.cli import main
 from harness.plan.sources import backbone
 from harness.spec.errors import SpecError
-from harness.spec.files import load_profile
+from harness.spec.files import load_profile, load_recipe
+from harness.spec.resolve import read_recipe
 from tests.harness.conftest import Desk
 
 
@@ -73,3 +75,60 @@ def test_a_circle_of_two_is_refused(desk: Desk):
     desk.write("profiles/other.yaml", "extends: mine\n")
     with pytest.raises(SpecError, match="is circular: .*mine.yaml → .*other.yaml → .*mine.yaml"):
         mine(desk, "extends: other\n")
+
+
+# Recipes
+
+
+def recipe(desk: Desk, text: str, name: str = "mine"):
+    desk.write(f"recipes/{name}.yaml", text)
+    return read_recipe(load_recipe(name, desk.folder))
+
+
+def test_a_recipe_states_what_it_changes_and_every_value_knows_its_file(desk: Desk):
+    paper = read_recipe(load_recipe("vreflection"))
+    mine_ = recipe(desk, "extends: vreflection\ntitle: mine\nshared: {lambda_bcm: 0.2}\nstage2: {lr: 1.0e-6}\nassumed: [stage2.lr]\n")
+    changed = {name: value.value for name, value in mine_.items() if value.value != paper[name].value}
+    assert changed == {"stage1.lambda_bcm": 0.2, "joint.lambda_bcm": 0.2, "stage2.lr": 1e-6}
+    assert mine_["stage1.lambda_bcm"].where == "recipes/mine.yaml:3" and mine_["stage1.p"].where.endswith("recipes/vreflection.yaml:32")
+    assert mine_["stage2.lr"].assumed and mine_["stage1.roi_bins"].assumed
+
+
+def test_what_is_stated_anew_is_no_longer_assumed_and_a_bare_name_reaches_every_stage(desk: Desk):
+    recipe(desk, "extends: vreflection\nstage1: {roi_bins: 4}\n", "between")
+    last = recipe(desk, "extends: between\nshared: {roi_bins: 6}\n")
+    assert {last[f"{stage}.roi_bins"].value for stage in ("stage1", "stage2", "joint")} == {6}
+    assert not last["stage1.roi_bins"].assumed
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("extends: vreflektion\n", 'recipes/mine.yaml:1: extends: no such recipe "vreflektion"; did you mean "vreflection"? (recipes: '),
+        ("extends: mine\n", "recipes/mine.yaml:1: extends: goes round in a circle: recipes/mine.yaml → recipes/mine.yaml"),
+        ("extends: vreflection\nstage1: {pp: 1}\n", "recipes/mine.yaml:2: stage1.pp: no such field"),
+    ],
+)
+def test_a_recipes_mistake_is_one_line_of_its_own_file(text, said, desk: Desk):
+    with pytest.raises(SpecError) as error:
+        recipe(desk, text)
+    assert said in str(error.value) and "\n" not in str(error.value)
+
+
+def test_the_recipes_that_ship_differ_only_where_the_release_says_something(desk: Desk):
+    release = read_recipe(load_recipe("vreflection-release"))
+    paper = read_recipe(load_recipe("vreflection"))
+    apart = {name for name in release if release[name].value != paper[name].value}
+    assert apart and all("vreflection-release.yaml" in release[name].where for name in apart)
+    assert any("vreflection.yaml" in value.where for value in release.values())
+
+
+def test_diff_and_explain_show_where_an_inherited_value_comes_from(desk: Desk, capsys):
+    desk.write("recipes/mine.yaml", "extends: vreflection\ntitle: mine\nstage1: {p: 0.4}\n")
+    assert main(["plan", str(desk.table()), "--profile", "smoke", "--recipe", "recipes/mine.yaml", "--explain", "Stage 1 Only"]) == 0
+    shown = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line.startswith("  ")}
+    assert "0.4" in shown["stage1.p"] and "recipes/mine.yaml:3" in shown["stage1.p"]
+    assert "vreflection.yaml" in shown["stage1.align"]
+    assert main(["diff", "vreflection", "recipes/mine.yaml"]) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "stage1" in line or line.strip().startswith("p ")]
+    assert line.split()[1:] == ["0.5", "0.4"]
