@@ -36,17 +36,14 @@ def main(options: argparse.Namespace) -> int:
         raise SpecError(f"{options.results}: no such folder; name the one whose jobs are to be checked: --results DIR")
     store = open_store(options.results, one_look=True)
     jobs = Graph(stored_jobs(store)) if options.all or not options.files else merged(plans(options))
-    damaged, done, size, unsealed = [], 0, 0, 0
+    damaged, done, size = [], 0, 0
     for record, line in checked(store, jobs):
         if line:
             damaged.append(line)
         elif record is not None:
             done += 1
             size += sum(entry.get("bytes", 0) for entry in record["outputs"].values())
-            unsealed += "checksum" not in record
     print(f"{plural(done, 'finished job')} unchanged: {size / 1e6:.1f} MB compared by sha256")
-    if unsealed:
-        print(f"of these {unsealed} made before DONE.json had a checksum of its own; their outputs' digests were compared")
     print("\n".join(damaged), end="\n" * bool(damaged), file=sys.stderr)
     return 2 if damaged else 0
 

@@ -34,8 +34,7 @@ def seal(record: Mapping[str, Any]) -> dict[str, Any]:
 def read(home: Path, key: str, *, trusted: bool = False) -> dict[str, Any] | None:
     """The record of the job `key` in its folder `home`; None when the job is not done.
 
-    trusted: the checksum was compared before and the file has not changed since. Records from before checksums have
-    neither "key" nor "checksum". Raises Damaged.
+    trusted: the checksum was compared before and the file has not changed since. Raises Damaged.
     """
     path = home / NAME
     try:
@@ -71,9 +70,9 @@ def _problem(record: Any, key: str, trusted: bool) -> str:
         return "lists outputs without digests"
     if not str(record.get("key", key)).startswith(key):  # a `Known` may know the first digits alone
         return f"is that of another job ({str(record['key'])[:12]})"
-    if ("key" in record) != ("checksum" in record):
-        return "lacks its checksum"
-    if "checksum" in record and not trusted:
+    if not record.keys() >= {"key", "checksum"}:
+        return "lacks its key or its checksum"
+    if not trusted:
         try:
             found = digest({name: value for name, value in record.items() if name != "checksum"})
         except (TypeError, ValueError):

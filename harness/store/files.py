@@ -49,6 +49,8 @@ def explain(error: OSError, where: Path) -> str:
     if error.errno in (errno.EEXIST, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG):
         place = error.filename if str(error.filename or "").startswith(f"{where}/") else where
         return f"{place}: {error.strerror}; {'take it away, or ' if place != where else ''}choose another results folder"
+    if error.errno == errno.ENXIO:
+        return f"{error.filename or where}: is a pipe or a socket, not a file; remove it, then run the same command again"
     return f"{where}: {error.strerror or error}"
 
 
@@ -70,8 +72,12 @@ def dumps(value: Any) -> str:
 
 
 def opened(path: Path, mode: str) -> IO[Any]:
-    """`path`, open for writing. mode: "w", "a" or "wb"; text is UTF-8."""
-    return path.open(mode, encoding=None if "b" in mode else "utf-8")
+    """`path`, open for writing. mode: "w", "a" or "wb"; text is UTF-8. A pipe without a reader is refused instead of waited for."""
+    return open(path, mode, encoding=None if "b" in mode else "utf-8", opener=_at_once)
+
+
+def _at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
 
 
 def synced(descriptor: int) -> None:

@@ -420,7 +420,7 @@ class Store:
         home = self.root / ".locks"
         with files.writing(home):
             home.mkdir(parents=True, exist_ok=True)
-            file = (home / name).open("a")
+            file = files.opened(home / name, "a")
         with file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield

@@ -49,7 +49,7 @@ def writer(store: Store) -> Iterator[bool]:
     home = where.home(store)
     with files.writing(home):
         home.mkdir(parents=True, exist_ok=True)
-        file = (home / "writer.lock").open("a")
+        file = files.opened(home / "writer.lock", "a")
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -224,24 +224,20 @@ def test_a_damaged_job_that_is_set_aside_can_run_again_and_nothing_is_deleted(st
     assert finished(again(store), 1) == job and again(store).state(job) is State.DONE
 
 
-def test_a_record_from_before_checksums_is_held_to_its_digests(store):
+@pytest.mark.parametrize("taken", [("checksum",), ("key",), ("key", "checksum"), ("key", "checksum", "curves")])
+def test_a_seal_that_was_taken_off_is_damage(store, taken):
     job = finished(store, 1)
     done = store.folder(job) / "DONE.json"
-    old = {name: value for name, value in json.loads(done.read_text()).items() if name not in ("key", "checksum", "curves")}
-    done.write_text(json.dumps(old))
-    shutil.rmtree(store.root / ".checks")
-    assert again(store).state(job) is State.DONE
-    flipped(store.outputs(job) / "images" / "1.bin")
-    assert again(store).state(job) is State.DAMAGED
+    done.write_text(json.dumps({name: value for name, value in json.loads(done.read_text()).items() if name not in taken}))
+    assert "lacks its key or its checksum" in again(store).damage(job)
 
 
-def test_a_checksum_that_was_taken_out_is_damage(store):
-    job = finished(store, 1)
-    done = store.folder(job) / "DONE.json"
-    record = json.loads(done.read_text())
-    del record["checksum"]
-    done.write_text(json.dumps(record))
-    assert "lacks its checksum" in again(store).damage(job)
+def test_a_pipe_in_place_of_a_lock_is_one_line_and_nobody_waits(store):
+    finished(store, 1)
+    (store.root / ".locks" / "folders").unlink()
+    os.mkfifo(store.root / ".locks" / "folders")
+    with pytest.raises(StoreError, match="is a pipe or a socket"):
+        finished(again(store), 2)
 
 
 def test_the_seal_does_not_depend_on_the_order_of_fields_nor_on_how_numbers_are_written():
