@@ -167,6 +167,7 @@ class JobMaker:
                 latents=latents,
                 max_new_tokens=options.decode.max_new_tokens,
                 count_latents=options.decode.count_latents,
+                cut_latents=options.decode.cut_latents,
                 max_segments=options.decode.max_segments,
                 **({name: getattr(inference, name) for name in _OF_DECODING} if inference else {}),
             ),
@@ -229,12 +230,12 @@ class JobMaker:
     def modes(self, row: ResolvedRow, benchmark: str, asked: Sequence[Latents]) -> tuple[Latents, ...]:
         """Latent modes applicable to this row: only its own if it opens no latent segment;
         oracle where its checkpoint holds the BCM and decodes as many steps as that has queries, or learned from crops that
-        have as many tokens, and the boxes are there."""
+        have as many tokens, one for every box, and the boxes are there."""
         if not has_latents(row):
             return ("own",)
         last = getattr(row.options, next(stage for stage in reversed(row.row.stages or ()) if stage != "sft"))
         if isinstance(last, Reflect):
-            oracle = row.options.decoded_steps <= last.crop_min_tokens
+            oracle = row.options.decoded_steps <= last.crop_min_tokens and last.crop_rule == "outward"
         else:
             oracle = has_teacher(last) and row.options.decoded_steps == row.options.latent_steps
         oracle = oracle and self.boxed(benchmark)

@@ -31,6 +31,8 @@ class Decoding(Frozen):
     end: Literal["emitted", "forced"] = "emitted"
     max_new_tokens: Count = 512
     count_latents: bool = False
+    cut_latents: bool = True
+    """Whether max_new_tokens may end an answer among its latent steps; read where they count."""
     max_segments: Count | None = None
     """Latent segments an answer may hold; null = no limit but max_new_tokens."""
     precision: Literal["bf16", "fp32"] = "bf16"

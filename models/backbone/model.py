@@ -159,7 +159,7 @@ class VReflection(Qwen2_5_VLForConditionalGeneration):
             with torch.no_grad():
                 found = visual(pixels.to(visual.dtype), grid_thw).pooler_output.to(like.dtype)
             return found[:0] if none else found
-        if embeds is None:
+        if embeds is None or not len(embeds):
             return torch.zeros(0, self.config.text_config.hidden_size, dtype=like.dtype, device=like.device)
         return embeds.detach().to(like.dtype)
 

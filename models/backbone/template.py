@@ -7,7 +7,7 @@ image from its merged grid; never sees pixels.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -91,6 +91,10 @@ def prompt(tokenizer, question: str, grids: Sequence[Grid]) -> list[int]:
     return encode(tokenizer, prompt_text(question, grids))
 
 
+Writer = Callable[[str, Sequence[int]], str]
+"""(an answer's text, slots of its segments) -> the assistant's turn."""
+
+
 def build(
     tokenizer,
     tokens: SpecialTokens,
@@ -101,11 +105,14 @@ def build(
     latent_steps: int | Sequence[int] | None,
     box_images: Sequence[int] | None = None,
     end_marker: bool = False,
+    write: Writer | None = None,
     name: str = "sample",
 ) -> Sample:
     """A LLaVA-style conversation ([{"from": "human" | "gpt", "value": …}, …]) as one training sequence.
 
     latent_steps: slots of every segment, or of each box's; None drops the latent segments (SFT). box_images: image of every box, None = the first.
+    write: writes answers instead of `assistant_text`. The first answer is given the slots of all boxes, later ones none; a box
+    without slots has no segment, and placeholders need not match the boxes.
     `name` stands in every error.
     """
     ids, labels, starts, used, begun = encode(tokenizer, SYSTEM), [], [], 0, 0
@@ -122,12 +129,13 @@ def build(
             new = encode(tokenizer, text)
             labels += [IGNORED] * len(new)
         elif role == "gpt":
-            segments = value.count(LATENT)
+            segments = value.count(LATENT) if write is None else len(listed) - begun
             if listed is not None and begun + segments > len(listed):
                 raise ValueError(f"{name}: more {LATENT} placeholders than its {len(boxes)} boxes")
             steps = latent_steps if listed is None else listed[begun : begun + segments]
             begun += segments
-            new = encode(tokenizer, assistant_text(value, steps, end_marker) + "<|im_end|>\n")
+            text = assistant_text(value, steps, end_marker) if write is None else write(value, steps)
+            new = encode(tokenizer, text + "<|im_end|>\n")
             starts += [len(ids) + at + 1 for at, token in enumerate(new) if token == tokens.lvr_start]
             labels += new
         else:
@@ -138,6 +146,9 @@ def build(
     images = [0] * len(boxes) if box_images is None else list(box_images)
     if latent_steps is None:
         boxes, images = [], []
+    if write is not None:
+        kept = [at for at, slots in enumerate(listed) if slots]
+        boxes, images, listed = [boxes[at] for at in kept], [images[at] for at in kept], [listed[at] for at in kept]
     if len(starts) != len(boxes) or len(images) != len(boxes):
         raise ValueError(f"{name}: {len(starts)} {LATENT} placeholders, {len(boxes)} boxes, {len(images)} box images")
     for at, (box, image) in enumerate(zip(boxes, images)):

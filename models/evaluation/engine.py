@@ -237,9 +237,11 @@ class Engine:
         for question, (own, where) in zip(questions, boxes, strict=True):
             pictures = [rgb(picture) for picture in question.reload()]
             pieces += [
-                cut(pictures[image], box, cell_px(processor)) for box, image in zip(own.tolist(), where.tolist(), strict=True)
+                cut(pictures[image], box, cell_px(processor), self.crops.rule) for box, image in zip(own.tolist(), where.tolist(), strict=True)
             ]
             counts.append(len(own))
+        if None in pieces:
+            raise ValueError("latents: oracle needs a crop of every true box; `crop_rule: nearest` gives one of them none")
         found = encode(self.model, processor, pieces)
         if (least := min(map(len, found))) < steps:
             raise ValueError(f"latents: oracle has {least} embeddings of a crop, but latent_steps is {steps}")

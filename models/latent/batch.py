@@ -105,6 +105,11 @@ class Batch:
         return self.samples
 
     @property
+    def ragged_slots(self) -> int:
+        """Slots of all segments, where each has its own number; else 0."""
+        return 0 if self.segment_slots is None else int(self.segment_slots.sum())
+
+    @property
     def packed(self) -> bool:
         return self.attention_mask is None
 

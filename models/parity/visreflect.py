@@ -12,12 +12,13 @@ from torch import Tensor
 from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
 
 from models.backbone.model import VReflection
-from models.backbone.template import ASSISTANT, SYSTEM, encode, turn, user_text
+from models.backbone.template import ASSISTANT, build, encode, user_text
 from models.backbone.tokens import SpecialTokens
 from models.config import DecodeSpec
 from models.evaluation.releases import read_visreflect
 from models.latent.batch import Batch
 from models.latent.losses import IGNORED
+from models.methods.visreflect.crops import cut
 from models.methods.visreflect.release import answer_text, rectangle, too_long
 from models.methods.visreflect.spec import Reflect
 from models.parity import decoding, training
@@ -35,7 +36,7 @@ from models.parity.reference import (
 )
 from models.parity.texts import ByteTokenizer
 
-RELEASE = Reflect(average="slot")
+RELEASE = Reflect(average="slot", crop_rule="nearest", template="front")
 MARKERS = {"<BOR>": "<|lvr_start|>", "<VR>": "<|lvr|>", "<EOR>": "<|lvr_end|>"}
 """The release's tokens -> those that have the same roles here."""
 CELL_PX = 28
@@ -67,7 +68,6 @@ class VisReflectReference(Reference):
         "manifest: *.new_text": "the text of the ids, which are compared",
         "manifest: *.lm_passes": "one in the image stage",
         "manifest: image_batch.settings_pixels*": "pixel limits of the tiny batch; its pixels are compared",
-        "manifest: image_batch.pad_token_id": "what stands under the padding",
         "manifest: ids.<|im_start|>": "part of the rows' ids, which are compared",
     }
 
@@ -207,19 +207,25 @@ def _template(cases: list[dict[str, Any]]) -> Iterator[Check]:
 
 def _rows(reference: VisReflectReference, held: Noted) -> Iterator[Check]:
     """Ids, labels and mask of the training rows, from the records."""
-    stated, texts = reference.manifest["image_batch"], []
+    stated, wrong = reference.manifest["image_batch"], {"input_ids": 0, "labels": 0, "attention_mask": 0}
+    tokenizer, pad = ByteTokenizer(reference.ids), stated["pad_token_id"]
     slots = iter((held["in.vtk_grid"].prod(1) // 4).tolist())
-    for record, grid in zip(stated["records"], held["in.image_grid_thw"].tolist(), strict=True):
-        human, gpt = (message["value"] for message in record["conversations"])
-        answer = answer_text(gpt, [next(slots) for _ in record["bboxes"]])
-        asked = turn("user", user_text(human, [(grid[1] // 2, grid[2] // 2)]))
-        texts.append(f"{SYSTEM}{asked}{ASSISTANT}{answer}<|im_end|>\n")
-    yield Check("image: texts of the rows", sum(a != _written(b) for a, b in zip(texts, stated["text"], strict=True)), 0)
-    made = padded_rows(texts, ByteTokenizer(reference.ids), reference.manifest["ids"]["<|endoftext|>"])
-    for name, ours in made.items():
-        yield Check(f"image: {name.removeprefix('in.')} of the rows", unequal(ours, held[name]), 0)
-    wrong = stated["image_grid_thw"] != held["in.image_grid_thw"].tolist() or stated["vtk_grid"] != held["in.vtk_grid"].tolist()
-    yield Check("image: grids are the manifest's", int(wrong), 0)
+    longest = held["in.input_ids"].shape[1]
+    for row, (record, grid) in enumerate(zip(stated["records"], held["in.image_grid_thw"].tolist(), strict=True)):
+        made = build(
+            tokenizer, reference.tokens, record["conversations"], [(grid[1] // 2, grid[2] // 2)], record["bboxes"],
+            latent_steps=[next(slots) for _ in record["bboxes"]], write=answer_text,
+        )  # fmt: skip
+        short = longest - len(made)
+        for name, ours, rest in (
+            ("input_ids", made.input_ids, pad), ("labels", made.labels, IGNORED), ("attention_mask", [1] * len(made), 0)
+        ):  # fmt: skip
+            wrong[name] += unequal(torch.tensor(ours + short * [rest]), held[f"in.{name}"][row])
+        wrong["input_ids"] += encode(tokenizer, _written(stated["text"][row])) != made.input_ids
+    for name, count in wrong.items():
+        yield Check(f"image: {name} of the rows", count, 0)
+    differ = stated["image_grid_thw"] != held["in.image_grid_thw"].tolist() or stated["vtk_grid"] != held["in.vtk_grid"].tolist()
+    yield Check("image: grids are the manifest's", int(differ), 0)
 
 
 def _pictures(reference: VisReflectReference, held: Noted) -> Iterator[Check]:
@@ -232,14 +238,14 @@ def _pictures(reference: VisReflectReference, held: Noted) -> Iterator[Check]:
     if "in.pixel_values" in held:
         ours = pixels_of(pictures, *stated["settings_pixels"]["image"])
         yield Check("image: pixels of the pictures", difference(ours, held["in.pixel_values"]), OUTPUT)
-    cut = [
-        picture.crop(rectangle(box, *picture.size))
+    shown = [
+        cut(picture, box, CELL_PX, "nearest")
         for picture, record in zip(pictures, stated["records"], strict=True)
         for box in record["bboxes"]
     ]
     grids = held["in.vtk_grid"]
-    parts = [made.split(grids.prod(1).tolist()) for made in (pixels_of(cut, *stated["settings_pixels"]["crop"]), held["in.vtk_tokens"])]
-    for at, (crop, (_, height, width), ours, theirs) in enumerate(zip(cut, grids.tolist(), *parts, strict=True)):
+    parts = [made.split(grids.prod(1).tolist()) for made in (pixels_of(shown, *stated["settings_pixels"]["crop"]), held["in.vtk_tokens"])]
+    for at, (crop, (_, height, width), ours, theirs) in enumerate(zip(shown, grids.tolist(), *parts, strict=True)):
         # One way larger and the other way smaller: which Pillow does first, and so rounds, depends on its version.
         mixed = (width * CELL_PX // 2 - crop.width) * (height * CELL_PX // 2 - crop.height) < 0
         bound = GREY_LEVEL if mixed else OUTPUT

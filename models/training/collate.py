@@ -22,6 +22,7 @@ from models.backbone.tokens import SpecialTokens
 from models.latent.batch import Batch
 from models.latent.losses import IGNORED
 from models.methods.visreflect.crops import Crop, cell_px, crops_of
+from models.methods.visreflect.spec import CropRule
 from models.training.data import ImageFile, Sample
 from models.training.features import FeatureStore
 from models.training.packing import first_fit
@@ -66,7 +67,7 @@ class Live:
 
 
 class CropPixels(Protocol):
-    """Where the embeddings of evidence crops come from; as `Pixels`."""
+    """Where the embeddings of evidence crops come from; as `Pixels`. A box without a crop has the grid (0, 0)."""
 
     def __call__(self, crops: Sequence[Crop]) -> tuple[list[Tensor], list[Grid], Tensor | None]: ...
 
@@ -91,12 +92,17 @@ class LiveCrops:
 
     processor: Any
     """As from `load_crop_processor`."""
+    rule: CropRule = "outward"
 
     def __call__(self, crops: Sequence[Crop]) -> tuple[list[Tensor], list[Grid], Tensor | None]:
-        if not crops:
-            return [], [], torch.zeros(0, 3, dtype=torch.long)
         least, merge = cell_px(self.processor), self.processor.merge_size
-        patches, grids = patches_of(self.processor, [crop.open(least) for crop in crops])
+        opened = [crop.open(least, self.rule) for crop in crops]
+        shown = {at: picture for at, picture in enumerate(opened) if picture is not None}
+        patches, grids = [torch.zeros(0, 0)] * len(crops), torch.zeros(len(crops), 3, dtype=torch.long)
+        if shown:
+            made, grids[list(shown)] = patches_of(self.processor, list(shown.values()))
+            for at, own in zip(shown, made, strict=True):
+                patches[at] = own
         return patches, [(h // merge, w // merge) for _, h, w in grids.tolist()], grids
 
 
@@ -119,7 +125,7 @@ class Collator:
     """Turns samples into a `Collated` batch.
 
     latent_steps: S, or None for the template without latent segments. crops: instead of S, every segment has a slot for each
-    merged token of its box's crop. slot_targets: whether slots are supervised, for
+    merged token of its box's crop. write: of answers, see `template.build`. slot_targets: whether slots are supervised, for
     counting only. packing "packed": the samples share one row, end to end; "padded": one a row. max_tokens: the longest
     sample allowed. short_rows: pack into rows as long as the longest sample, first-fit. The numbers are the same; for
     attention without a varlen kernel, where a row costs the square of its length.
@@ -136,6 +142,7 @@ class Collator:
         slot_targets: bool = False,
         short_rows: bool = False,
         crops: CropPixels | None = None,
+        write: template.Writer | None = None,
     ) -> None:
         self.tokens = SpecialTokens.of(tokenizer)
         self.pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
@@ -143,7 +150,7 @@ class Collator:
         self.positions = Positions(self.tokens.image)
         self.pixels, self.latent_steps = pixels, latent_steps
         self.packing, self.max_tokens = packing, max_tokens
-        self.slot_targets, self.short_rows, self.crops = slot_targets, short_rows, crops
+        self.slot_targets, self.short_rows, self.crops, self.write = slot_targets, short_rows, crops, write
 
     def __call__(self, samples: Sequence[Sample]) -> Collated:
         vision, grids, grid_thw = self.pixels([image for sample in samples for image in sample.images])
@@ -159,6 +166,7 @@ class Collator:
                 sample.boxes,
                 latent_steps=slots[first_box[k] : first_box[k + 1]] if self.crops else self.latent_steps,
                 box_images=sample.box_image,
+                write=self.write,
                 name=f"sample {sample.id}",
             )
             for k, sample in enumerate(samples)
@@ -179,7 +187,7 @@ class Collator:
         none = None if grid_thw is None else torch.zeros(0)
         pictures = torch.cat([vision[i] for i in order]) if order else none
         if self.crops:
-            boxes = [b for row in rows for k in row for b in range(first_box[k], first_box[k + 1])]
+            boxes = [b for row in rows for k in row for b in range(first_box[k], first_box[k + 1]) if slots[b]]
             text |= {
                 "segment_slots": torch.tensor([slots[b] for b in boxes], dtype=torch.long),
                 "crop_values" if cut_thw is not None else "crop_embeds": torch.cat([cut[b] for b in boxes]) if boxes else torch.zeros(0),

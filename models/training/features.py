@@ -35,8 +35,8 @@ from models.training.data import ImageFile, Samples, read_samples
 from models.training.substitutes import allowed, too_many
 
 SHARD_BYTES = 1 << 28
-Picture = tuple[str, Path | str, Callable[[], Image.Image]]
-"""Key in the store, name in errors, and what opens it."""
+Picture = tuple[str, Path | str, Callable[[], Image.Image | None]]
+"""Key in the store, name in errors, and what opens it: None for a box without a crop, which has no tokens."""
 _CHUNK_IMAGES = 128
 _DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 _RAW = {torch.bfloat16: torch.uint16}
@@ -65,6 +65,8 @@ class FeatureStore:
             held = self.facts.get(what)
             if what == "images" and held:
                 held = Images.model_validate(held).model_dump()  # written before a field was added: at its default
+            if what == "crops" and held:
+                held = Crops.model_validate(held).model_dump()
             if held != wanted:
                 raise ValueError(f"{self.folder}: features are of {what} {held}, the spec says {wanted}; compute them anew")
 
@@ -110,7 +112,7 @@ def cache_features(
     else:
         processor = load_crop_processor(checkpoint, images, crops)
         cut = distinct_crops(samples[number] for number in range(len(samples)))
-        pictures = [(crop.key, crop.key, partial(crop.open, cell_px(processor))) for crop in cut]
+        pictures = [(crop.key, crop.key, partial(crop.open, cell_px(processor), crops.rule)) for crop in cut]
     dtype = stored_dtype(checkpoint)
     model = checkpoints.load(checkpoint, heads=frozenset(), latent_steps=0, dtype=dtype).to(run.device)
     merge = model.model.visual.spatial_merge_size
@@ -125,7 +127,9 @@ def cache_features(
             absent |= {picture[0]: str(why) for picture, why in zip(chunk, opened) if isinstance(why, Exception)}
             if len(absent) > allowed(len(pictures)):
                 raise too_many(len(absent), len(pictures), list(absent.values())[-1])
-            pairs = [(own, shown) for own, shown in zip(chunk, opened) if not isinstance(shown, Exception)]
+            for picture in (own for own, shown in zip(chunk, opened) if shown is None):
+                writer.add(picture[0], torch.zeros(0, model.config.text_config.hidden_size), (0, 0))
+            pairs = [(own, shown) for own, shown in zip(chunk, opened) if isinstance(shown, Image.Image)]
             if not pairs:
                 continue
             patches, grids = patches_of(processor, [shown for _, shown in pairs])
@@ -151,7 +155,7 @@ def cache_features(
     return facts | {"seconds": round(time.perf_counter() - began, 3), "rejected": samples.summary.rejected}
 
 
-def _opened(picture: Picture) -> Image.Image | Exception:
+def _opened(picture: Picture) -> Image.Image | Exception | None:
     """What cannot be read has no features; its samples are replaced in training."""
     try:
         return picture[2]()

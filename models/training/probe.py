@@ -87,8 +87,9 @@ def _merge(outs: list[StageOutput]) -> StageOutput:
     """One output over all batches: losses weighted by their counts, latents stacked, maps padded to the longest."""
     boxes = torch.stack([o.parts["boxes"].float() for o in outs])
     tokens = torch.stack([o.parts["ce_tokens"].float() for o in outs])
+    slots = torch.stack([o.parts.get("slots", o.parts["boxes"]).float() for o in outs])  # there where L_VR is a mean over them
     parts = {
-        name: (torch.stack([o.parts[name].float() for o in outs]) * (w := tokens if name == "ce" else boxes)).sum()
+        name: (torch.stack([o.parts[name].float() for o in outs]) * (w := tokens if name == "ce" else slots if name == "vr" else boxes)).sum()
         / w.sum().clamp(min=1)
         for name in ("ce", "bcm", "dac_feat", "dac_attn", "vr", "vr_first")
         if name in outs[0].parts

@@ -24,6 +24,7 @@ from models.latent.batch import Batch
 from models.methods.registry import Stage
 from models.methods.sft.spec import Sft
 from models.methods.visreflect.crops import load_crop_processor
+from models.methods.visreflect.release import answer_text
 from models.methods.visreflect.spec import Reflect
 from models.methods.vreflection.method import heads_of, refuse_stage
 from models.methods.vreflection.spec import Slots, Stage2
@@ -100,6 +101,7 @@ def train(
         "max_tokens": spec.max_tokens,
         "slot_targets": getattr(stage, "ce_on_slots", False),
         "crops": cut,
+        "write": answer_text if getattr(stage, "template", "placeholders") == "front" else None,
     }
     varlen = attention.startswith("flash")
     workers = 0 if spec.vision == "cached" else max(0, min(8, run.threads - 1))
@@ -302,7 +304,7 @@ def _crops(spec: TrainSpec, init: Path, crops: Path | None) -> CropPixels | None
     if not isinstance(spec.stage, Reflect):
         return None
     if spec.vision == "live":
-        return LiveCrops(load_crop_processor(init, spec.images, spec.stage.crops))
+        return LiveCrops(load_crop_processor(init, spec.images, spec.stage.crops), spec.stage.crop_rule)
     if crops is None:
         raise ValueError(
             "vision: cached needs a folder of the crops' features; compute them first (cache_features with crops), "

@@ -95,10 +95,10 @@ class StageTrainer(Trainer):
         return self.loader
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> tuple[list, Tensor]:
-        """One step's micro-batches, and [supervised tokens, boxes] of the step over all ranks."""
+        """One step's micro-batches, and [supervised tokens, boxes, ragged slots] of the step over all ranks."""
         batches: list[Collated] = [next(epoch_iterator) for _ in range(num_batches)]
         totals = torch.tensor(
-            [[b.supervised, len(b.batch.boxes), len(b.replaced)] for b in batches], device=device
+            [[b.supervised, len(b.batch.boxes), b.batch.ragged_slots, len(b.replaced)] for b in batches], device=device
         ).sum(0)
         if self.order.world > 1:
             dist.all_reduce(totals)
@@ -108,10 +108,10 @@ class StageTrainer(Trainer):
             raise ValueError(
                 f"step {self.state.global_step}: no supervised token in samples {', '.join(self.seen_ids)}"
             )
-        if totals[2]:
+        if totals[3]:
             self._note([name for b in batches for name in b.replaced])
         self.tokens += sum(b.tokens for b in batches)
-        return batches, totals[:2]
+        return batches, totals[:3]
 
     def _note(self, replaced: list[dict[str, str]]) -> None:
         """Keep, on every rank, what any rank replaced in this step. Raises DataError when it is too much."""
@@ -145,6 +145,7 @@ class StageTrainer(Trainer):
             generator=noise(self.order, step, self.micro),
             num_items=num_items_in_batch[0],
             num_boxes=num_items_in_batch[1].clamp(min=1),
+            num_slots=num_items_in_batch[2].clamp(min=1),
         )
         self.micro += 1
         if not torch.isfinite(out.loss):
@@ -156,6 +157,7 @@ class StageTrainer(Trainer):
         if self.want_numbers and self.micro == 1:
             self.mechanism = mechanism(out)
         loss = out.loss * self.order.world  # ranks' gradients are averaged, their losses add up
+        loss = loss * getattr(self.stage, "gradient_scale", 1.0)
         return (loss, out) if return_outputs else loss
 
     def _get_grad_norm(self, model: nn.Module, grad_norm=None):

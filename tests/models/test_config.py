@@ -52,8 +52,9 @@ FROZEN = {
     Stage2: OPTIMISATION | SLOTS | DISTILLATION | {"kind": "stage2", "slot_fill": "student"},
     Joint: OPTIMISATION | SLOTS | ALIGNMENT | DISTILLATION | {"kind": "joint", "teacher": "joint"},
     Reflect: OPTIMISATION
-    | {"kind": "reflect", "steps": 5000, "weight_decay": 0.0, "lambda_vr": 0.1, "crop_min_tokens": 16, "crop_max_tokens": 128, "average": "crop"},
-    Crops: {"min_tokens": 16, "max_tokens": 128},
+    | {"kind": "reflect", "steps": 5000, "weight_decay": 0.0, "lambda_vr": 0.1, "crop_min_tokens": 16, "crop_max_tokens": 128,
+       "average": "crop", "crop_rule": "outward", "template": "placeholders", "gradient_scale": 1.0},
+    Crops: {"min_tokens": 16, "max_tokens": 128, "rule": "outward"},
     Lvr: OPTIMISATION
     | {
         "kind": "lvr", "lambda_lvr": 0.1, "lvr_distance": "mse", "head": "none", "end_marker": True, "latent_end": False,

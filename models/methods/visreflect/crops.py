@@ -15,7 +15,8 @@ from PIL import Image
 
 from models.backbone.images import load_image_processor
 from models.config import Images
-from models.methods.visreflect.spec import Crops
+from models.methods.visreflect import release
+from models.methods.visreflect.spec import CropRule, Crops
 from models.training.data import ImageFile, Sample
 
 _SLACK_PX = 0.01
@@ -35,14 +36,17 @@ class Crop:
         """The same on every machine."""
         return f"{self.file.key}#{','.join(map(repr, self.box))}"
 
-    def open(self, least: int) -> Image.Image:
-        """The crop in the picture's own resolution, as RGB; `least` pixels a side where the picture has them."""
-        return cut(self.file.open(), self.box, least)
+    def open(self, least: int, rule: CropRule = "outward") -> Image.Image | None:
+        """The crop in the picture's own resolution, as RGB. least: see `rectangle`. None: the rule gives this box no crop."""
+        return cut(self.file.open(), self.box, least, rule)
 
 
-def cut(picture: Image.Image, box: Sequence[float], least: int) -> Image.Image:
-    """A picture's pixels under a box, see `rectangle`."""
-    return picture.crop(rectangle(box, picture.width, picture.height, least))
+def cut(picture: Image.Image, box: Sequence[float], least: int, rule: CropRule = "outward") -> Image.Image | None:
+    """A picture's pixels under a box, see `rectangle` and `release.rectangle`; None where the rule gives the box no crop."""
+    if rule == "outward":
+        return picture.crop(rectangle(box, picture.width, picture.height, least))
+    found = release.rectangle(box, picture.width, picture.height)
+    return None if found is None or release.too_long(found) else picture.crop(found)
 
 
 def rectangle(box: Sequence[float], width: int, height: int, least: int) -> tuple[int, int, int, int]:

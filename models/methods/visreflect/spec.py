@@ -6,7 +6,11 @@ from typing import Literal
 
 from pydantic import model_validator
 
-from models.schema import Count, Frozen, NonNegative, Optimisation
+from models.schema import Count, Frozen, NonNegative, Optimisation, Positive
+
+CropRule = Literal["outward", "nearest"]
+"""Which pixels a box stands for. outward: the box rounded outwards, a sliver grown to a token's side. nearest: edges rounded to
+the nearest pixel; a box of the whole picture, and a crop 200 times as long as wide, has no crop (release)."""
 
 
 class Crops(Frozen):
@@ -15,6 +19,7 @@ class Crops(Frozen):
 
     min_tokens: Count = 16
     max_tokens: Count = 128
+    rule: CropRule = "outward"
 
 
 class Reflection(Frozen):
@@ -26,6 +31,13 @@ class Reflection(Frozen):
     """Fewest merged tokens of a crop, and so fewest slots of a segment."""
     crop_max_tokens: Count = 128
     """Most merged tokens of a crop."""
+    crop_rule: CropRule = "outward"
+    """Which pixels a box stands for, and which boxes have no crop and so no segment."""
+    template: Literal["placeholders", "front"] = "placeholders"
+    """placeholders: a segment where `<lvr>` stands, the answer in its tags as in the data; front: all segments at the head of
+    the first answer, and "The answer is: A" in place of `<answer> A </answer>` (release)."""
+    gradient_scale: Positive = 1.0
+    """Multiplies the gradient before it is clipped (the release adds up its four accumulation steps instead of averaging)."""
     average: Literal["crop", "slot"] = "crop"
     """What L_VR is a mean over: a crop's slots, then crops; or all slots, so that a large crop weighs more (release)."""
 
@@ -48,4 +60,4 @@ class Reflect(Optimisation, Reflection):
 
     @property
     def crops(self) -> Crops:
-        return Crops(min_tokens=self.crop_min_tokens, max_tokens=self.crop_max_tokens)
+        return Crops(min_tokens=self.crop_min_tokens, max_tokens=self.crop_max_tokens, rule=self.crop_rule)

@@ -11,7 +11,9 @@ from harness.spec.text import Document
 RECIPES = sorted(path.stem for path in (EXPERIMENTS / "recipes").glob("vreflection*.yaml"))
 
 
-OTHERS = {"vreflection": {"reflect"}, "vreflection-release": {"reflect"}, "visreflect": {"stage1", "stage2", "joint"}}
+OTHERS = {"vreflection": {"reflect"}, "vreflection-release": {"reflect"}, "visreflect": {"stage1", "stage2", "joint"}} | {
+    "visreflect-release": {"stage1", "stage2", "joint"}
+}
 """Stages of the other method: a recipe does not speak of them."""
 
 
@@ -19,7 +21,7 @@ OTHERS = {"vreflection": {"reflect"}, "vreflection-release": {"reflect"}, "visre
 def test_a_recipe_leaves_no_option_of_its_method_to_the_schema(name):
     values = read_recipe(load_recipe(name))
     silent = [option for option, value in values.items() if value.origin == "schema" and option.split(".")[0] not in OTHERS[name]]
-    assert silent == [] and RECIPES == [other for other in sorted(OTHERS) if other != "visreflect"]
+    assert silent == [] and RECIPES == [other for other in sorted(OTHERS) if other.startswith("vreflection")]
 
 
 def options(name: str) -> dict:
@@ -60,6 +62,16 @@ def test_visreflects_recipe_holds_what_its_summary_says():
     assert [method[f"reflect.crop_{n}_tokens"] for n in ("min", "max")] == [16, 128]
     assert [method[f"decode.{n}"] for n in ("latent_steps", "start", "end")] == [1, "forced", "forced"]
     assert [method[f"images.{n}_pixels"] / 28**2 for n in ("min", "max")] == [128, 4096]
+
+
+def test_the_two_visreflect_recipes_differ_where_the_release_is_known_to():
+    paper, release = options("visreflect"), options("visreflect-release")
+    differing = {name for name in paper if paper[name] != release[name] and not name.startswith(("stage", "joint", "sft"))}
+    assert differing == {
+        "packing", "reflect.global_batch", "reflect.average", "reflect.crop_rule", "reflect.template", "reflect.gradient_scale",
+        "decode.start", "decode.max_new_tokens", "decode.count_latents", "decode.cut_latents", "images.processor", "images.orientation",
+    }  # fmt: skip
+    assert (release["reflect.global_batch"], release["decode.max_new_tokens"], release["decode.start"]) == (128, 32, "emitted")
 
 
 def test_joint_training_has_stage_ones_budget_and_fill_in_both_recipes():

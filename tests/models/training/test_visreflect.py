@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -17,9 +19,10 @@ from models.backbone.images import load_image_processor
 from models.backbone.template import positions
 from models.config import DecodeSpec, TrainSpec
 from models.evaluation.engine import Engine
-from models.latent import slots
+from models.latent.slots import places
 from models.latent.terms import Refused
-from models.methods.visreflect.crops import crops_of, distinct_crops, load_crop_processor, rectangle
+from models.methods.visreflect.crops import crops_of, cut, distinct_crops, load_crop_processor, rectangle
+from models.methods.visreflect.release import answer_text
 from models.methods.visreflect.spec import Crops, Reflect
 from models.run import LocalRun
 from models.training import cache_features, train
@@ -189,7 +192,7 @@ def test_live_crops_and_cached_ones_give_one_batch(world, tokenizer):
 def test_slots_stand_where_the_crops_go_and_are_no_targets(world, tokenizer):
     samples = read_samples(world["data"])
     batch = collator(world, tokenizer, packing="packed", max_tokens=200)([samples[k] for k in range(4)]).batch
-    row, column, segment = slots.places(batch)
+    row, column, segment = places(batch)
     slot = tokenizer.convert_tokens_to_ids("<|lvr|>")
     assert (batch.input_ids[row, column] == slot).all() and len(row) == (batch.input_ids == slot).sum() == len(batch.crop_embeds)
     assert torch.equal(torch.bincount(segment), batch.segment_slots)
@@ -260,3 +263,88 @@ def test_cached_training_asks_for_the_crops_by_name(world, tmp_path):
     spec = TrainSpec(stage=STAGE, images=SMALL, vision="cached")
     with pytest.raises(ValueError, match="needs a folder of the crops' features"):
         train(LocalRun(tmp_path / "out"), spec, teacher=None, micro_batch=2, **world | {"crops": None})
+
+
+RELEASE = STAGE.model_copy(update={"crop_rule": "nearest", "template": "front", "average": "slot"})
+SIZES = Crops(min_tokens=4, max_tokens=9, rule="nearest")
+
+
+@pytest.fixture(scope="module")
+def nearest(world, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("nearest")
+    cache_features(LocalRun(folder), checkpoint=world["init"], data=world["data"], images=SMALL, crops=SIZES)
+    return folder
+
+
+def test_the_releases_crops_are_rounded_to_the_nearest_pixel_and_some_boxes_have_none():
+    picture = Image.new("RGB", (640, 480))
+    assert cut(picture, (0.3, 0.2, 0.62, 0.71), 28, "nearest").size == (397 - 192, 341 - 96)
+    assert cut(picture, (0.499, 0.499, 0.501, 0.501), 28, "nearest").size == (2, 1)
+    assert cut(picture, (0.0, 0.0, 1.0, 1.0), 28, "nearest") is None, "the whole picture"
+    assert cut(picture, (0.1, 0.5, 0.9, 0.5005), 28, "nearest") is None, "512 times as long as wide"
+    assert cut(picture, (0.1, 0.5, 0.9, 0.5005), 28).size == (512, 28)
+
+
+def dropped(sample):
+    """The sample, its first box the whole picture."""
+    return replace(sample, boxes=((0.0, 0.0, 1.0, 1.0), *sample.boxes[1:]))
+
+
+def test_a_box_without_a_crop_has_no_segment_and_answers_are_written_as_in_the_release(world, tokenizer):
+    samples = read_samples(world["data"])
+    one, two = (next(samples[k] for k in range(8) if len(samples[k].boxes) == count) for count in (1, 2))
+    live = Collator(
+        tokenizer, Live(load_image_processor(world["init"], SMALL)), latent_steps=None, packing="padded", write=answer_text,
+        crops=LiveCrops(load_crop_processor(world["init"], SMALL, SIZES), "nearest"),
+    )  # fmt: skip
+    made = live([dropped(one), two, dropped(two), one]).batch
+    assert made.segment_sample.tolist() == [1, 1, 2, 3] and torch.equal(made.segment_slots, made.crop_grid_thw.prod(1) // 4)
+    row, column, _ = places(made)
+    assert (made.input_ids[row, column] == tokenizer.convert_tokens_to_ids("<|lvr|>")).all()
+    texts = [tokenizer.decode([t for t in ids.tolist() if t >= 0]) for ids in made.labels.where(made.labels >= 0, -1)]
+    answers = [re.search(r"<answer>\s*(.*?)\s*</answer>", s.conversations[-1]["value"])[1] for s in (one, two)]
+    assert texts[0].startswith(f"The answer is: {answers[0]}<|im_end|>"), "every crop dropped: the text is stripped"
+    assert re.fullmatch(rf"(<\|lvr_start\|>(<\|lvr\|>)+<\|lvr_end\|>){{2}}\nThe answer is: {answers[1]}<\|im_end\|>\s*", texts[1])
+    model = model_of(world)
+    assert model.stage_terms(live([dropped(one)]).batch, RELEASE, 8).losses["vr"] == 0
+    terms, alone = (model.stage_terms(live(group).batch, RELEASE, 8) for group in ([dropped(one), one], [one]))
+    torch.testing.assert_close(terms.losses["vr"], alone.losses["vr"])
+
+
+def test_cached_crops_of_the_releases_rule_are_the_live_ones(world, nearest, tokenizer):
+    samples = [read_samples(world["data"])[k] for k in range(4)]
+    store = FeatureStore(nearest)
+    store.check(SMALL, SIZES)
+    with pytest.raises(ValueError, match="features are of crops"):
+        store.check(SMALL, CROPS)
+    cached = Collator(tokenizer, Cached(FeatureStore(world["features"])), crops=CachedCrops(store), latent_steps=None, write=answer_text)(samples)
+    live = Collator(
+        tokenizer, Live(load_image_processor(world["init"], SMALL)), latent_steps=None, write=answer_text,
+        crops=LiveCrops(load_crop_processor(world["init"], SMALL, SIZES), "nearest"),
+    )(samples)  # fmt: skip
+    assert torch.equal(live.batch.input_ids, cached.batch.input_ids)
+    torch.testing.assert_close(model_of(world).crops(live.batch), cached.batch.crop_embeds, rtol=1e-4, atol=1e-5)
+
+
+def test_a_mean_over_slots_adds_up_over_micro_batches_and_weighs_large_crops_more(world, tokenizer):
+    samples, model = read_samples(world["data"]), model_of(world)
+    whole = collator(world, tokenizer)([samples[k] for k in range(4)])
+    parts = [collator(world, tokenizer)([samples[k] for k in pair]) for pair in ((0, 1), (2, 3))]
+    counts = {"num_items": whole.supervised, "num_boxes": len(whole.batch.boxes), "num_slots": whole.batch.ragged_slots}
+    by_slot = STAGE.model_copy(update={"average": "slot"})
+    losses = [model.stage_forward(part.batch, by_slot, 8, **counts).loss for part in parts]
+    terms = model.stage_terms(whole.batch, by_slot, 8)
+    torch.testing.assert_close(sum(losses), terms.total())
+    assert abs(terms.losses["vr"] - model.stage_terms(whole.batch, STAGE, 8).losses["vr"]) > 1e-4
+
+
+def test_training_as_in_the_release_scales_the_gradient_before_it_is_clipped(world, nearest, tmp_path):
+    lines = {}
+    for scale in (1.0, 4.0):
+        stage = RELEASE.model_copy(update={"gradient_scale": scale, "steps": 1})
+        run = LocalRun(tmp_path / str(scale), tmp_path / f"{scale}-checkpoints", metrics=tmp_path / f"{scale}.jsonl")
+        spec = TrainSpec(stage=stage, images=SMALL, vision="cached", packing="padded")
+        train(run, spec, teacher=None, micro_batch=2, **world | {"crops": nearest})
+        lines[scale] = json.loads((tmp_path / f"{scale}.jsonl").read_text().splitlines()[-1])["values"]
+    assert lines[4.0]["loss"] == pytest.approx(lines[1.0]["loss"])
+    assert lines[4.0]["grad_norm"] == pytest.approx(4 * lines[1.0]["grad_norm"], rel=1e-4)
