@@ -24,7 +24,7 @@ from models.backbone.pictures import Unreadable
 from models.config import DecodeSpec, MapsSpec, TrainSpec
 from models.evaluation.engine import Engine
 from models.evaluation.extract import read_strict
-from models.evaluation.questions import Asked, boxes_of, number_of_questions, read_questions
+from models.evaluation.questions import MirrorQuestion, boxes_of, number_of_questions, read_questions
 from models.evaluation.tasks import tasks_for
 from models.evaluation.tasks.paper import paper_prompt
 from models.latent.boxes import Cells, box_cells
@@ -177,7 +177,7 @@ def _answering(
     return found
 
 
-def _questions(mirror: Path, benchmark: str, task: str, wanted: int) -> dict[int, Asked]:
+def _questions(mirror: Path, benchmark: str, task: str, wanted: int) -> dict[int, MirrorQuestion]:
     """Questions with a box in their first picture that is no larger than LARGEST_AREA, evenly spread."""
     boxes = boxes_of(mirror, task)
     chosen = [

@@ -128,16 +128,15 @@ def look_through(mirror: Path, benchmark: str, tasks: Sequence[str] = (), *, eve
         config, split = dataset_of(task)
         where = f"{benchmark}: split {split}" + (f" of configuration {config}" if config else "")
         try:
-            if not tasks:
-                counts[task] = first_question(mirror, benchmark, task, COLUMNS.get(benchmark, ()))
-                if every:
-                    every_question(mirror, benchmark, task)
-            elif every:
+            counts[task] = number_of_questions(mirror, task, columns_read(task) if tasks else COLUMNS.get(benchmark, ()))
+            if tasks and every:
                 from models.evaluation.stock import read_every_question
 
                 counts[task] = read_every_question(mirror, task)
-            else:
-                counts[task] = number_of_questions(mirror, task, columns_read(task))
+            elif every:
+                every_question(mirror, benchmark, task)
+            elif not tasks:
+                first_question(mirror, benchmark, task)
         except FileNotFoundError:
             raise BadBenchmark(f"{where} is not there; {_remedy(benchmark)}") from None
         except (ValueError, LookupError, TypeError, AttributeError, OSError) as error:

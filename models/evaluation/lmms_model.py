@@ -49,7 +49,7 @@ def stock_text(response: str) -> str:
     return _SPECIAL.sub("", response).strip() if block is None else block
 
 
-class VReflection(lmms):
+class LmmsModel(lmms):
     """One checkpoint under one decoding.
 
     checkpoint: a folder, or an Engine that is already loaded. The other arguments are the fields of DecodeSpec and Images;

@@ -12,4 +12,4 @@ def manifest() -> ModelManifest:
     """The registration lmms-eval asks for; it imports the class only when the model is used."""
     from lmms_eval.models.registry_v2 import ModelManifest
 
-    return ModelManifest(model_id="vreflection", chat_class_path="models.evaluation.lmms_model.VReflection")
+    return ModelManifest(model_id="vreflection", chat_class_path="models.evaluation.lmms_model.LmmsModel")

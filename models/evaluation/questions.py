@@ -24,7 +24,7 @@ Box = tuple[int, float, float, float, float]
 
 
 @dataclass(frozen=True)
-class Asked:
+class MirrorQuestion:
     """One question. images: RGB pictures in prompt order. boxes: none known is ()."""
 
     text: str
@@ -34,7 +34,7 @@ class Asked:
     boxes: tuple[Box, ...] = ()
 
 
-def read_questions(mirror: Path, benchmark: str, task: str, doc_ids: Iterable[int]) -> dict[int, Asked]:
+def read_questions(mirror: Path, benchmark: str, task: str, doc_ids: Iterable[int]) -> dict[int, MirrorQuestion]:
     """doc_id -> question, of one task (lmms-eval's name) over the data set folder `mirror`.
 
     FileNotFoundError when the folder does not hold the task's split as parquet or Arrow; IndexError for a doc_id beyond it.
@@ -46,7 +46,7 @@ def read_questions(mirror: Path, benchmark: str, task: str, doc_ids: Iterable[in
     config, split = dataset_of(task)
     wanted = sorted(set(doc_ids))
     reading, boxes = reading_of(benchmark), boxes_of(mirror, task)
-    found: dict[int, Asked] = {}
+    found: dict[int, MirrorQuestion] = {}
     first = 0
     for file in split_files(mirror, config, split):
         source = _Split(file)
@@ -60,18 +60,13 @@ def read_questions(mirror: Path, benchmark: str, task: str, doc_ids: Iterable[in
     return found
 
 
-def first_question(mirror: Path, benchmark: str, task: str, columns: Iterable[str]) -> int:
-    """Number of the task's questions, the first of which was read, its pictures decoded.
-
-    FileNotFoundError as in `read_questions`; LookupError for a column that is not there; OSError or ValueError for a file,
-    picture or text that cannot be read.
-    """
-    total = number_of_questions(mirror, task, columns)
+def first_question(mirror: Path, benchmark: str, task: str) -> None:
+    """Reads the task's first question, its pictures decoded. FileNotFoundError as in `read_questions`; OSError or ValueError
+    for a file, picture or text that cannot be read."""
     source = next((source for source in map(_Split, split_files(mirror, *dataset_of(task))) if source.rows), None)
     if source is not None:
         for picture in _asked(reading_of(benchmark), source.take([0])[0], ()).images:
             picture.load()
-    return total
 
 
 def every_question(mirror: Path, benchmark: str, task: str) -> None:
@@ -92,9 +87,9 @@ def every_question(mirror: Path, benchmark: str, task: str) -> None:
             doc_id += 1
 
 
-def _asked(reading: Any, document: Mapping[str, Any], boxes: tuple[Box, ...]) -> Asked:
+def _asked(reading: Any, document: Mapping[str, Any], boxes: tuple[Box, ...]) -> MirrorQuestion:
     opened = {name: _opened(value) for name, value in document.items()}
-    return Asked(
+    return MirrorQuestion(
         reading.question(opened).strip(),
         tuple(reading.options(opened)),
         reading.target(opened),

@@ -33,7 +33,7 @@ from models.config import EvaluateSpec
 from models.evaluation import extract, scores, stock
 from models.evaluation.boxes import read_boxes
 from models.evaluation.engine import Answer, Engine
-from models.evaluation.lmms_model import VReflection
+from models.evaluation.lmms_model import LmmsModel
 from models.evaluation.mirror import Task, load_task
 from models.evaluation.rows import rows_of
 from models.evaluation.shards import Elsewhere, Key, Shard, answers_in, lines_of
@@ -190,7 +190,7 @@ class Session(Evaluations):
 
     def answering(
         self, run: Run, spec: EvaluateSpec, mirror: Path, tasks: Mapping[str, Task], batch_size: int
-    ) -> VReflection:
+    ) -> LmmsModel:
         if self._asked != (asked := (list(tasks), mirror, spec.images, spec.fetched)):
             self.engine.forget_answers()
             self._asked = asked
@@ -198,7 +198,7 @@ class Session(Evaluations):
         if spec.decode.latents == "oracle":
             found = (read_boxes(mirror, name, task.DATASET_NAME) for name, task in tasks.items())
             boxes = {key: box for own in found for key, box in own.items()}
-        return VReflection(
+        return LmmsModel(
             self.engine,
             batch_size=batch_size,
             seed=spec.seed,

@@ -25,7 +25,7 @@ from lmms_eval.api.metrics import mean as lmms_eval_mean
 from loguru import logger
 
 from models.evaluation.mirror import Task, load_task
-from models.evaluation.questions import Asked
+from models.evaluation.questions import MirrorQuestion
 from models.evaluation.rows import clusters
 from models.evaluation.scores import Row
 
@@ -221,7 +221,7 @@ def _called(aggregate: Aggregate, records: list[Any]) -> float | None:
         return None
 
 
-def asked(task: Task, doc_id: int) -> Asked:
+def asked(task: Task, doc_id: int) -> MirrorQuestion:
     """One question as it is put. ValueError for one that is not put in text and pictures."""
     document = task.eval_docs[doc_id]
     parts = [part for message in task.doc_to_messages(document) for part in message["content"]]
@@ -232,10 +232,10 @@ def asked(task: Task, doc_id: int) -> Asked:
         raise ValueError(f"its picture is a file of its own ({named}), and what is evaluated are pictures in the data set")
     target = task.doc_to_target(document)
     listed = "; ".join(map(str, target)) if isinstance(target, (list, tuple)) else str(target)
-    return Asked("\n".join(part["text"] for part in parts if part["type"] == "text"), (), listed, pictures)
+    return MirrorQuestion("\n".join(part["text"] for part in parts if part["type"] == "text"), (), listed, pictures)
 
 
-def read_questions(mirror: Path, name: str, doc_ids: Iterable[int]) -> dict[int, Asked]:
+def read_questions(mirror: Path, name: str, doc_ids: Iterable[int]) -> dict[int, MirrorQuestion]:
     """doc_id → question, of a task over the data set folder `mirror`. IndexError for a doc_id beyond it."""
     task = load_task(name, mirror)
     return {doc_id: asked(task, doc_id) for doc_id in sorted(set(doc_ids))}

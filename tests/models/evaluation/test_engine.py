@@ -6,7 +6,7 @@ import torch
 from models.backbone.images import load_image_processor
 from models.config import DecodeSpec, Images
 from models.evaluation.engine import Engine
-from models.evaluation.lmms_model import VReflection, stock_text
+from models.evaluation.lmms_model import LmmsModel, stock_text
 from models.evaluation.vision import FeatureCache, merged_grid
 from tests.models.evaluation.conftest import byte_processor, picture
 
@@ -112,7 +112,7 @@ def test_bf16_answers_too(checkpoint):
 @pytest.mark.parametrize("latents", ["own", "zeroed", "noise", "shuffled"])
 def test_no_latents_mode_depends_on_the_batch_size(latents, engine):
     def responses(batch_size):
-        model = VReflection(
+        model = LmmsModel(
             engine, batch_size=batch_size, images=LIMITS, latents=latents, start="forced", max_new_tokens=5
         )
         chats = [conversation(f"Question {k} {'x' * k}", picture(10 + k, 48)) for k in range(20)]
@@ -126,7 +126,7 @@ def test_no_latents_mode_depends_on_the_batch_size(latents, engine):
 
 
 def test_shuffled_batches_hold_no_picture_twice_and_nobody_alone(engine):
-    model = VReflection(engine, images=LIMITS, latents="shuffled")
+    model = LmmsModel(engine, images=LIMITS, latents="shuffled")
     chats = [conversation(f"Rotation {k}", picture(30 + k // 4, 48)) for k in range(20)]
     model.prepared = {("vr_hrbench4k", k): q for k, q in enumerate(prepared(engine, *chats))}
     batches = model._batches(list(model.prepared), dict.fromkeys(model.prepared, 5))
@@ -141,7 +141,7 @@ def test_shuffled_batches_hold_no_picture_twice_and_nobody_alone(engine):
 
 
 def test_the_model_takes_lmms_eval_s_string_arguments(checkpoint):
-    model = VReflection.create_from_arg_string(
+    model = LmmsModel.create_from_arg_string(
         f"checkpoint={checkpoint},precision=fp32,latent_steps=4,latents=zeroed,max_pixels=9216",
         {"batch_size": 2, "max_batch_size": None, "device": "cpu"},
     )
@@ -152,7 +152,7 @@ def test_the_model_takes_lmms_eval_s_string_arguments(checkpoint):
         2,
     )
     with pytest.raises(ValueError, match="unknown model argument latent; choose from latent_steps"):
-        VReflection(model.engine, latent=3)
+        LmmsModel(model.engine, latent=3)
 
 
 def test_a_stock_task_gets_the_last_block_or_the_text_without_special_tokens():

@@ -7,12 +7,12 @@ import sys
 def test_lmms_eval_s_registry_resolves_vreflection_to_the_chat_model():
     from lmms_eval import models
 
-    from models.evaluation.lmms_model import VReflection
+    from models.evaluation.lmms_model import LmmsModel
 
     resolved = models.MODEL_REGISTRY_V2.resolve("vreflection")
-    assert (resolved.model_type, resolved.class_name) == ("chat", "VReflection")
-    assert models.get_model("vreflection") is VReflection
-    assert VReflection.is_simple is False
+    assert (resolved.model_type, resolved.class_name) == ("chat", "LmmsModel")
+    assert models.get_model("vreflection") is LmmsModel
+    assert LmmsModel.is_simple is False
 
 
 def test_the_manifest_module_imports_neither_torch_nor_lmms_eval():

@@ -116,6 +116,16 @@ def test_the_mirror_job_reads_every_question_before_anything_is_trained(mirrors,
         link_mirror(tmp_path / "out", "mmvp", str(folder))
 
 
+def test_the_mirror_job_decodes_each_question_once(mirrors, tmp_path, monkeypatch):
+    from models.evaluation import questions
+
+    read, original = [], questions._asked
+    monkeypatch.setattr(questions, "_asked", lambda *words: read.append(1) or original(*words))
+    (tmp_path / "out").mkdir()
+    summary = link_mirror(tmp_path / "out", "mmvp", str(mirrors["mmvp"]))
+    assert len(read) == sum(summary["questions"].values())
+
+
 def test_a_missing_column_a_missing_split_and_a_broken_picture_are_said_by_name(mirrors, tmp_path):
     import datasets
 
