@@ -105,7 +105,7 @@ def test_what_is_stated_anew_is_no_longer_assumed_and_a_bare_name_reaches_every_
     ("text", "said"),
     [
         ("extends: vreflektion\n", 'recipes/mine.yaml:1: extends: no such recipe "vreflektion"; did you mean "vreflection"? (recipes: '),
-        ("extends: mine\n", "recipes/mine.yaml:1: extends: goes round in a circle: recipes/mine.yaml → recipes/mine.yaml"),
+        ("extends: mine\n", "recipes/mine.yaml:1: extends: is circular: recipes/mine.yaml → recipes/mine.yaml"),
         ("extends: vreflection\nstage1: {pp: 1}\n", "recipes/mine.yaml:2: stage1.pp: no such field"),
     ],
 )
