@@ -27,7 +27,7 @@ Grid = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class Sample:
+class TokenSequence:
     """One training sequence. Segment k is box k: `slots[k]` slots from `starts[k]` on, looking at image `images[k]`."""
 
     input_ids: list[int]
@@ -107,7 +107,7 @@ def build(
     end_marker: bool = False,
     write: Writer | None = None,
     name: str = "sample",
-) -> Sample:
+) -> TokenSequence:
     """A LLaVA-style conversation ([{"from": "human" | "gpt", "value": …}, …]) as one training sequence.
 
     latent_steps: slots of every segment, or of each box's; None drops the latent segments (SFT). box_images: image of every box, None = the first.
@@ -156,7 +156,7 @@ def build(
         if not 0 <= image < len(grids):
             raise ValueError(f"{name}, box {at}: image {image} of {len(grids)}")
     slots = [latent_steps] * len(starts) if isinstance(latent_steps, int) else listed or []
-    return Sample(ids, labels, [tuple(g) for g in grids], [tuple(b) for b in boxes], starts, images, slots)
+    return TokenSequence(ids, labels, [tuple(g) for g in grids], [tuple(b) for b in boxes], starts, images, slots)
 
 
 def positions(input_ids: Tensor, grids: Sequence[Grid] | Tensor, image_token: int) -> Tensor:

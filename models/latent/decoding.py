@@ -18,7 +18,7 @@ from models.backbone.model import VReflection
 from models.backbone.tokens import SpecialTokens
 from models.config import DecodeSpec
 from models.latent import oracle
-from models.latent.feed import Asked, Feed, Given, donors_of, feed_of, own_state
+from models.latent.feed import Feed, Given, LatentStep, donors_of, feed_of, own_state
 from models.latent.prefill import Prefill, last_states, read
 from models.latent.prompt import Prompt
 from models.latent.slots import distances
@@ -276,7 +276,7 @@ class _Decoder:
         inputs = self.model.get_input_embeddings()(last)
         if latent:
             rows, states = [self.rows[at] for at in latent], hidden[latent]
-            asked = [Asked(row.prompt, row.segment, self.spec.latent_steps - row.left) for row in rows]
+            asked = [LatentStep(row.prompt, row.segment, self.spec.latent_steps - row.left) for row in rows]
             fed = self.feed(asked, states)
             inputs[latent] = fed.to(inputs.dtype)
             ends = self._near_end(states)

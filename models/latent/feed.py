@@ -15,7 +15,7 @@ from models.latent.prompt import Prompt, grids_of, vision
 
 
 @dataclass(frozen=True)
-class Asked:
+class LatentStep:
     """A latent step about to be taken."""
 
     prompt: int
@@ -23,15 +23,15 @@ class Asked:
     step: int
 
 
-Feed = Callable[[list[Asked], Tensor], Tensor]
+Feed = Callable[[list[LatentStep], Tensor], Tensor]
 """(latent steps of k rows, their own latents [k, D]) -> what is fed [k, D]."""
 
 
-def own_state(asked: list[Asked], states: Tensor) -> Tensor:
+def own_state(asked: list[LatentStep], states: Tensor) -> Tensor:
     return states
 
 
-def _zeroed(asked: list[Asked], states: Tensor) -> Tensor:
+def _zeroed(asked: list[LatentStep], states: Tensor) -> Tensor:
     return torch.zeros_like(states)
 
 
@@ -53,7 +53,7 @@ class _Noise:
         seeds = [seed if prompt.seed is None else prompt.seed for prompt, seed in zip(prompts, drawn)]
         self.streams = [torch.Generator().manual_seed(seed) for seed in seeds]
 
-    def __call__(self, asked: list[Asked], states: Tensor) -> Tensor:
+    def __call__(self, asked: list[LatentStep], states: Tensor) -> Tensor:
         width = states.shape[-1]
         noise = torch.stack([torch.randn(width, generator=self.streams[a.prompt]) for a in asked]).to(states.device)
         scale = states.float().norm(dim=-1, keepdim=True) / noise.norm(dim=-1, keepdim=True)
@@ -66,7 +66,7 @@ class Given:
     def __init__(self, latents: list[Tensor]) -> None:
         self.latents = latents
 
-    def __call__(self, asked: list[Asked], states: Tensor) -> Tensor:
+    def __call__(self, asked: list[LatentStep], states: Tensor) -> Tensor:
         given = [self.latents[a.prompt] for a in asked]
         return torch.stack([g[min(a.segment, len(g) - 1), a.step] for g, a in zip(given, asked)]).to(states.dtype)
 

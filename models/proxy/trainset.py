@@ -55,7 +55,7 @@ KINDS = {
 
 
 @dataclass(frozen=True)
-class Sample:
+class Scenes:
     """Questions about one set of pictures."""
 
     kind: str
@@ -64,7 +64,7 @@ class Sample:
     contents: tuple[bytes, ...]
 
 
-def _samples(kind: str, count: int, seed: int, number: int) -> Iterator[Sample]:
+def _samples(kind: str, count: int, seed: int, number: int) -> Iterator[Scenes]:
     """Samples of one kind until `count` questions are asked."""
     spec, asked, index = KINDS[kind], 0, 0
     while asked < count:
@@ -72,7 +72,7 @@ def _samples(kind: str, count: int, seed: int, number: int) -> Iterator[Sample]:
         index += 1
         if spec.style is None:
             puzzle = benchmarks.ask_puzzle("train", rng, kind)
-            yield Sample(kind, puzzle.pictures, (puzzle.question,), tuple(s.content() for s in puzzle.scenes))
+            yield Scenes(kind, puzzle.pictures, (puzzle.question,), tuple(s.content() for s in puzzle.scenes))
             asked += 1
             continue
         style = spec.style
@@ -84,7 +84,7 @@ def _samples(kind: str, count: int, seed: int, number: int) -> Iterator[Sample]:
             if question is not None and len(found) < wanted:
                 found.setdefault(question.text, question)
         if found:
-            yield Sample(kind, (render(scene),), tuple(found.values()), (scene.content(),))
+            yield Scenes(kind, (render(scene),), tuple(found.values()), (scene.content(),))
             asked += len(found)
 
 

@@ -203,7 +203,7 @@ class Collator:
         )
         return Collated(batch, [s.id for s in samples], self._supervised(built), sum(map(len, built)))
 
-    def _rows(self, built: Sequence[template.Sample], rows: list[list[int]], packed: bool) -> dict[str, Any]:
+    def _rows(self, built: Sequence[template.TokenSequence], rows: list[list[int]], packed: bool) -> dict[str, Any]:
         """Everything of the batch but the vision side."""
         length = max(sum(len(built[k]) for k in row) for row in rows)
         ids = torch.full((len(rows), length), self.pad)
@@ -238,7 +238,7 @@ class Collator:
             "boxes": torch.tensor(boxes, dtype=torch.float64).reshape(-1, 4),
         }
 
-    def _supervised(self, built: Sequence[template.Sample]) -> int:
+    def _supervised(self, built: Sequence[template.TokenSequence]) -> int:
         masked = [0 if self.slot_targets else sum(one.slots) for one in built]
         return sum(sum(label != IGNORED for label in one.labels[1:]) - slots for one, slots in zip(built, masked))
 
