@@ -27,7 +27,8 @@ def uses(plan: Plan) -> dict[str, list[Use]]:
 
     found: dict[str, list[Use]] = {}
     for cell in plan.cells:
-        title = plan.benchmarks[cell.column.benchmark].value.title
+        asked = plan.benchmarks.get(cell.column.benchmark)
+        title = asked.value.title if asked else cell.column.benchmark  # "cost", "training samples", a card's questions
         own = cell.protocol == plan.experiment.value.protocol
         for (seed, latents), job in cell.jobs.items():
             parts = [cell.row, title, f"seed {seed}", *([] if latents == "own" else [f"latents {latents}"]), *([] if own else [cell.protocol])]
