@@ -40,8 +40,13 @@ class Endpoint:
 
 
 @contextmanager
-def endpoint(answer: Callable[[Request], str | tuple[int, str]], served_by: str = "tiny-2024-08-06") -> Iterator[Endpoint]:
-    """answer: the response's text, or (status, message) of an error. served_by: the model that the responses name."""
+def endpoint(
+    answer: Callable[[Request], str | tuple[int, str]],
+    served_by: str = "tiny-2024-08-06",
+    likeliest: Callable[[Request, str], list[tuple[str, dict[str, float]]]] | None = None,
+) -> Iterator[Endpoint]:
+    """answer: the response's text, or (status, message) of an error. served_by: the model that the responses name. likeliest: of
+    each token of a text its own text and {token: log-probability}, for requests with `logprobs`."""
     lock = threading.Lock()
 
     class Handler(BaseHTTPRequestHandler):
@@ -55,6 +60,8 @@ def endpoint(answer: Callable[[Request], str | tuple[int, str]], served_by: str 
                 self.reply(given[0], {"error": {"message": given[1], "type": "test"}})
                 return
             choice = {"index": 0, "message": {"role": "assistant", "content": given}, "finish_reason": "stop"}
+            if payload.get("logprobs") and likeliest is not None:
+                choice["logprobs"] = {"content": [listed(token, found) for token, found in likeliest(request, given)]}
             usage = {"prompt_tokens": 7, "completion_tokens": len(given.split()), "total_tokens": 7 + len(given.split())}
             whole = {"id": "1", "object": "chat.completion", "created": 0, "model": served_by, "choices": [choice]}
             self.reply(200, whole | {"usage": usage})
@@ -80,6 +87,12 @@ def endpoint(answer: Callable[[Request], str | tuple[int, str]], served_by: str 
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def listed(token: str, likeliest: dict[str, float]) -> dict[str, Any]:
+    """As the protocol writes it."""
+    tops = [{"token": other, "logprob": log, "bytes": None} for other, log in likeliest.items()]
+    return {"token": token, "logprob": likeliest[token], "bytes": None, "top_logprobs": tops}
 
 
 def read(payload: dict[str, Any], authorization: str) -> Request:

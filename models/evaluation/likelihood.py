@@ -102,6 +102,22 @@ def answer_position(pieces: Sequence[str], special: Sequence[bool]) -> tuple[int
     return next((index for index in inside if pieces[index].strip()), len(pieces) - 1), False
 
 
+def listed_letters(tokens: Sequence[tuple[str, Mapping[str, float]]]) -> AnswerLetters | None:
+    """From what an endpoint returns with `logprobs`: each token's text and the log-probabilities of the likeliest tokens there.
+    None where it listed nothing."""
+    if not tokens or not all(likeliest for _, likeliest in tokens):
+        return None
+    pieces = [text for text, _ in tokens]
+    index, written = answer_position(pieces, [piece.startswith("<|") and piece.endswith("|>") for piece in pieces])
+    small = 26 * (written and lone_letter(pieces[index]).islower())
+    shares = dict.fromkeys(LETTERS[small : small + 26], 0.0)
+    for text, log in tokens[index][1].items():
+        if (letter := lone_letter(text)) in shares:
+            shares[letter] += math.exp(log)
+    logs = tuple(round(math.log(share), DIGITS) if share else None for share in shares.values())
+    return AnswerLetters(logs, written, least=round(min(tokens[index][1].values()), DIGITS))
+
+
 class LetterTokens:
     """Which tokens of a vocabulary write which letter. Called with logits, it keeps what `at` needs later."""
 

@@ -23,6 +23,7 @@ from PIL import Image
 
 from models.config import EvaluateSpec, System
 from models.evaluation.engine import Answer
+from models.evaluation.likelihood import AnswerLetters, listed_letters
 from models.evaluation.lmms_model import key_of, pictures_of
 from models.evaluation.mirror import Task, load_task
 from models.evaluation.session import Evaluations
@@ -34,6 +35,8 @@ from models.run import Run
 _FAILED = ("[LMMS_EVAL_REQUEST_FAILED", "[LMMS_EVAL_BUDGET_EXCEEDED")
 """How lmms-eval marks a question that got no answer, in the place of the answer."""
 _TRIES, _PAUSE_SECONDS = 5, 2.0
+LISTED = 20
+"""Likeliest tokens asked for at each place: the most that the protocol allows."""
 _PARTS = 4
 """So many batches are asked for between two signs of life."""
 
@@ -56,8 +59,8 @@ class Others(Evaluations):
         model = get_model(system.adapter)(
             model_version=system.model, base_url=address, api_key=key, num_concurrent=requests, **given
         )
-        facts = {"asked_for": system.model, "host": urlsplit(address).hostname, "answered_by": []}
-        model.client = _Client(model.client, key, facts["answered_by"])
+        facts: dict[str, Any] = {"asked_for": system.model, "host": urlsplit(address).hostname, "answered_by": []}
+        model.client = _Client(model.client, key, facts)
         return cls(model, system, facts)
 
     @classmethod
@@ -68,10 +71,13 @@ class Others(Evaluations):
         taken = inspect.signature(kind.__init__).parameters
         given = {"pretrained": str(checkpoint), "device": device, "device_map": device, "batch_size": 1}
         given = {name: value for name, value in given.items() if name in taken} | system.arguments
-        return cls(kind(**given), system, {"adapter": f"{kind.__module__}.{kind.__name__}"})
+        reason = "lmms-eval's own models return texts without the probabilities behind them"
+        return cls(kind(**given), system, {"adapter": f"{kind.__module__}.{kind.__name__}", "likelihoods": reason})
 
     def about(self, spec: EvaluateSpec) -> dict[str, Any]:
-        return {"system": self.facts}
+        reason = self.facts.get("likelihoods")
+        facts = {name: value for name, value in self.facts.items() if name != "likelihoods"}
+        return {"system": facts} | ({"likelihoods": reason} if reason else {})
 
     def check(self, spec: EvaluateSpec) -> None:
         if spec.system != self.system:
@@ -155,7 +161,8 @@ class Questioner(lmms):
             tokens = None if counts is None else counts.output_tokens
             limit = self._options(request).get("max_new_tokens")
             cut_off = None if tokens is None or limit is None else tokens >= limit
-            self.answers[key_of(request)] = Answer(response, None, 0, cut_off, tokens)
+            letters = getattr(response, "letters", None)
+            self.answers[key_of(request)] = Answer(str(response), None, 0, cut_off, tokens, letters)
         return failed
 
     def _options(self, request: Instance) -> dict[str, Any]:
@@ -169,18 +176,39 @@ class Questioner(lmms):
         return pictures_of(self.task_dict, request)
 
 
-class _Client:
-    """The OpenAI client that lmms-eval made, but for two things: no error shows the key, and it is noted who answered."""
+class _Said(str):
+    """A response that carries the option letters' probabilities through lmms-eval, which hands texts on as they are."""
 
-    def __init__(self, client: Any, key: str, answered_by: list[str]) -> None:
-        self._client, self._key, self._answered_by = client, key, answered_by
+    letters: AnswerLetters | None = None
+
+
+class _Client:
+    """The OpenAI client that lmms-eval made, but for three things: no error shows the key, it is noted who answered, and the
+    likeliest tokens are asked for, until the endpoint refuses to give them."""
+
+    def __init__(self, client: Any, key: str, facts: dict[str, Any]) -> None:
+        self._client, self._key, self._facts = client, key, facts
+        self._answered_by: list[str] = facts["answered_by"]
         self.chat = SimpleNamespace(completions=SimpleNamespace(create=self._create))
 
     def _create(self, **payload: Any) -> Any:
+        asked = {} if "likelihoods" in self._facts else {"logprobs": True, "top_logprobs": LISTED}
         try:
-            response = self._client.chat.completions.create(**payload)
+            response = self._client.chat.completions.create(**payload, **asked)
         except Exception as error:  # noqa: BLE001 - lmms-eval catches all of them too, and writes them into the log
-            raise RuntimeError(str(error).replace(self._key, "<the key>")) from None
+            said = str(error).replace(self._key, "<the key>")
+            if asked and "logprobs" in said:
+                self._facts["likelihoods"] = "the endpoint refuses to give log-probabilities"
+                return self._create(**payload)
+            raise RuntimeError(said) from None
+        choice = response.choices[0]
+        if asked and choice.message.content:
+            given = getattr(choice.logprobs, "content", None) or []
+            text = _Said(choice.message.content)
+            text.letters = listed_letters([(one.token, {other.token: other.logprob for other in one.top_logprobs}) for one in given])
+            choice.message.content = text
+            if text.letters is None:
+                self._facts["likelihoods"] = "the endpoint gives no log-probabilities"
         if response.model and response.model not in self._answered_by:
             self._answered_by.append(response.model)
         return response

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import types
 from importlib.util import find_spec
@@ -140,3 +141,36 @@ def test_an_adapter_that_imports_a_package_that_is_not_installed_names_it(monkey
     adapters.lacking.cache_clear()
     assert adapters.lacking("internvl3") == "lmms-eval's internvl3 imports no_such_package, which is not installed"
     adapters.lacking.cache_clear()
+
+
+def likeliest(request: Request, text: str) -> list[tuple[str, dict[str, float]]]:
+    """" B" has 0.6, " A" and "A" 0.1 each; nothing else is listed but a token of 0.01."""
+    pieces = [text] if text.strip() in "ABCDE" else ["The answer is", f" {request.letters[1]}", "."]
+    sure = {"The answer is": -0.01, ".": -0.02}
+    b = f" {request.letters[1]}"
+    return [(p, {p: sure[p], "x": -5.0} if p in sure else {b: math.log(0.6), " A": math.log(0.1), "A": math.log(0.1), "z": math.log(0.01)}) for p in pieces]
+
+
+def test_an_endpoint_that_lists_likeliest_tokens_gives_log_likelihoods_with_their_bound(mirrors, tmp_path):
+    with endpoint(second_letter, likeliest=likeliest) as server:
+        result = asked(server.address).evaluate(LocalRun(tmp_path), spec("vstar"), mirror=mirrors["vstar"], batch_size=3)
+    assert all(request.payload["logprobs"] and request.payload["top_logprobs"] == 20 for request in server.requests)
+    assert "likelihoods" not in result
+    rows = {(row["groups"]["category"], row["target"]): row for row in rows_in(tmp_path)}
+    two = rows["relative_position", "A"]
+    assert two["loglik"] == pytest.approx(math.log(0.2 / 0.8), abs=1e-5) and two["loglik_vocabulary"] == pytest.approx(math.log(0.2), abs=1e-5)
+    assert two["letter_written"] and "loglik_bound" not in two
+    four = rows["direct_attributes", "B"]
+    assert four["loglik_bound"] and four["loglik"] == pytest.approx(math.log(0.6 / (0.6 + 0.2 + 0.01 + 0.01)), abs=1e-5)
+
+
+def test_an_endpoint_that_refuses_log_probabilities_is_asked_without_them_and_the_result_says_so(mirrors, tmp_path):
+    def refusing(request: Request):
+        return (400, "logprobs is not supported by this model") if "logprobs" in request.payload else second_letter(request)
+
+    with endpoint(refusing) as server:
+        others = asked(server.address, requests=1)
+        result = others.evaluate(LocalRun(tmp_path), spec("vstar"), mirror=mirrors["vstar"], batch_size=3)
+    assert sum("logprobs" in request.payload for request in server.requests) == 1, "once refused, never asked again"
+    assert result["likelihoods"] == "the endpoint refuses to give log-probabilities" and result["n"] == 5
+    assert not any("loglik" in row for row in rows_in(tmp_path))
