@@ -132,6 +132,23 @@ class EvaluateSpec(Frozen):
     fetched: Fetched = "as_is"
 
 
+class CardSpec(Frozen):
+    """The causal card of one checkpoint on one benchmark's questions, or on generated twins (which are read as MMVP is).
+
+    tasks: as in EvaluateSpec. decode: how the row answers; its segment is forced open. oracle: whether the true boxes' latents can
+    be fed. n: questions at most, evenly spread. seed: of the noise.
+    """
+
+    benchmark: str
+    tasks: dict[str, str]
+    decode: DecodeSpec
+    oracle: bool = False
+    n: Count = 400
+    images: Images = Images()
+    precision: Literal["bf16", "fp32"] = "bf16"
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
 class MapsSpec(Frozen):
     """Attention maps of one checkpoint: of training samples (no benchmark), or while it answers a benchmark's questions.
 
@@ -212,6 +229,17 @@ class ProxyMirror(Frozen):
     split: Literal["dev", "test"] = "test"
 
 
+class ProxyTwins(Frozen):
+    """Generated twin questions: the same question about two pictures that differ in the evidence alone, so in the answer."""
+
+    source: Literal["twins"] = "twins"
+    generator: Count = GENERATOR
+    n: Count = 400
+    """Questions; two to a pair."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    split: Literal["dev", "test"] = "test"
+
+
 class ExternalMirror(Frozen):
     """The stock data set: a folder, known by its content, or a name on the hub, known by the commit that `revision` (a branch
     or a commit) stands for."""
@@ -242,4 +270,4 @@ class FeaturesSpec(Frozen):
 TrainingData = Annotated[Union[ProxyTraining, ExternalTraining], Field(discriminator="source")]
 BenchmarkData = Annotated[Union[ProxyMirror, ExternalMirror], Field(discriminator="source")]
 DataSpec = Annotated[Union[ProxyTraining, TrainingSet], Field(discriminator="source")]
-MirrorSpec = Annotated[Union[ProxyMirror, LinkedMirror], Field(discriminator="source")]
+MirrorSpec = Annotated[Union[ProxyMirror, ProxyTwins, LinkedMirror], Field(discriminator="source")]

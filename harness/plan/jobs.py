@@ -23,6 +23,7 @@ from harness.spec.files import Loaded, data_set_of
 from harness.spec.profile import Profile
 from harness.spec.resolve import ResolvedRow
 from models.config import (
+    CardSpec,
     DecodeSpec,
     EvaluateSpec,
     ExternalMirror,
@@ -34,6 +35,7 @@ from models.config import (
     MapsSpec,
     MeasureSpec,
     ProxyMirror,
+    ProxyTwins,
     TrainingSet,
     TrainSpec,
 )
@@ -41,6 +43,8 @@ from models.methods.visreflect.spec import Crops, Reflect
 from models.methods.vreflection.spec import has_teacher, rolls_out
 
 Checkpoint = Job | Source
+TWINS, AS_READ = "twins", "mmvp"
+"""The generated twin questions, and the benchmark in whose schema they are."""
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 TaskDigests = Callable[[str, Protocol], dict[str, str]]
 
@@ -213,6 +217,44 @@ class JobMaker:
         source = {"data": self.data(row)} if benchmark is None else {"mirror": self.mirror(benchmark)}
         of = checkpoint.slug if isinstance(checkpoint, Job) else "base"
         return self._once(Job("maps", payload(spec), {"checkpoint": checkpoint, **source}, f"{of}-{benchmark or 'training'}"))
+
+    def card(self, row: ResolvedRow, seed: int, benchmark: str) -> Job | None:
+        """The causal card of the row's checkpoint. benchmark: TWINS for the generated twin questions. None for a benchmark whose
+        questions only its lmms-eval task can read."""
+        from models.evaluation.tasks import TASKS
+
+        options, checkpoint = row.options, self.checkpoint(row, seed)
+        asked = AS_READ if benchmark == TWINS else benchmark
+        if asked not in TASKS:
+            return None
+        spec = CardSpec(
+            benchmark=asked,
+            tasks=self.tasks(asked, "paper"),
+            decode=DecodeSpec(
+                **_segment(row) | {"start": "forced"},
+                max_new_tokens=options.decode.max_new_tokens,
+                count_latents=options.decode.count_latents,
+                max_segments=options.decode.max_segments,
+            ),
+            oracle="oracle" in self.modes(row, asked, ("oracle",)),
+            images=options.images,
+            precision=options.decode.precision,
+        )
+        of = checkpoint.slug if isinstance(checkpoint, Job) else "base"
+        inputs: dict[str, Job | Source] = {"checkpoint": checkpoint, "mirror": self.twins() if benchmark == TWINS else self.mirror(asked)}
+        return self._once(Job("card", payload(spec), inputs, f"{of}-card-{benchmark}"))
+
+    def twins(self) -> Job:
+        """Generated twin questions, of the world that the profile's generated benchmarks are of."""
+        first = next(spec for spec in self.profile.value.benchmarks.values() if isinstance(spec, ProxyMirror))
+        spec = ProxyTwins(generator=first.generator, seed=first.seed, split=first.split, **({"n": min(first.n - first.n % 2, 400)} if first.n else {}))
+        return self._once(Job("mirror", payload(spec), {}, f"twins-{spec.split}"))
+
+    def card_questions(self, benchmarks: Sequence[str]) -> tuple[str, ...]:
+        """What the cards ask: generated twins where the profile's benchmarks are generated, else the table's own benchmarks."""
+        specs = self.profile.value.benchmarks
+        generated = bool(specs) and all(isinstance(spec, ProxyMirror) for spec in specs.values())
+        return (TWINS,) if generated else tuple(dict.fromkeys(benchmarks))
 
     def measure(self, row: ResolvedRow, seed: int, wanted: Measurement) -> Job:
         """What latent steps cost on the row's checkpoint."""

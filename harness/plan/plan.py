@@ -10,7 +10,7 @@ from pathlib import Path
 from harness.identity import digest
 from harness.jobs import Graph, Job
 from harness.plan.external import ExternalSystem, system_of
-from harness.plan.jobs import Checkpoint, JobMaker, TaskDigests
+from harness.plan.jobs import Checkpoint, JobMaker, TaskDigests, has_latents
 from harness.plan.sources import backbone
 from harness.spec.benchmark import Benchmark, Protocol
 from harness.spec.errors import SpecError, meant, unknown
@@ -20,6 +20,9 @@ from harness.spec.profile import Profile
 from harness.spec.resolve import ResolvedRow, base, check_overrides, resolve, resolve_base
 from harness.spec.text import Document
 from models.config import Latents
+
+CARD = "card-"
+"""Begins the column of a cell that is a causal card, before what it asks."""
 
 
 @dataclass(frozen=True)
@@ -193,6 +196,8 @@ def plan_experiment(
                 cells.append(Cell(row.label, column, protocol, jobs, reason))
         if row.label in checkpoints:
             cells += _shown_instead(maker, row, spec, used_seeds[0])
+            if spec.card and has_latents(row):
+                cells += _cards(maker, row, spec, selected, used_seeds[0])
     own: dict[str, dict[str, Job]] = {}
     if profile.value.proxy and checkpoints:
         untrained = resolve_base(start)
@@ -265,6 +270,16 @@ def _shown_instead(maker: JobMaker, row: ResolvedRow, spec: Experiment, seed: in
         )
         for name, job in jobs.items()
     ]
+
+
+def _cards(maker: JobMaker, row: ResolvedRow, spec: Experiment, columns: Sequence[Column], seed: int) -> list[Cell]:
+    """The row's causal cards, of the first seed."""
+    found = []
+    for name in maker.card_questions([column.benchmark for column in columns]):
+        job = maker.card(row, seed, name)
+        absent = "" if job else f"not possible here: {name} is read by its lmms-eval task alone, and a card needs its options"
+        found.append(Cell(row.label, Column(benchmark=f"{CARD}{name}"), spec.protocol, {(seed, "own"): job} if job else {}, absent))
+    return found
 
 
 def _select(known: list[str], wanted: Sequence[str], flag: str, noun: str) -> list[str]:

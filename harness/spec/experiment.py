@@ -242,6 +242,8 @@ class Experiment(Frozen):
     """Column → how far apart the paper's own runs lie, where it says so."""
     plot: Plot | None = None
     maps: Maps | None = None
+    card: bool = False
+    """Whether each row with latents gets a causal card: jobs of their own, of the first seed."""
     measure: Measurement | None = None
     """What an experiment shows instead of accuracies; then it has no columns."""
     notes: tuple[str, ...] = ()
@@ -257,6 +259,8 @@ class Experiment(Frozen):
         if len(shown) != 1:
             have = f"has {' and '.join(shown)}" if shown else "has none"
             raise ValueError(f"needs one of columns, maps, measure; it {have}")
+        if self.card and not self.columns:
+            raise ValueError("card: belongs to a table with columns")
         return self
 
     @property

@@ -188,6 +188,8 @@ class Profile(Frozen):
         return tuple(sorted(dict.fromkeys(value), key=lambda name: name != main))
 
     def resources_of(self, kind: str) -> Resources:
-        """What a job of this kind is given."""
+        """What a job of this kind is given; a card, where the profile says nothing of cards, what an evaluation is."""
         given: dict[str, Resources] = dict(self.resources.items())
+        if kind == "card" and kind not in given:
+            kind = "evaluate"
         return given.get(kind, Resources())

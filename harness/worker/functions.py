@@ -45,6 +45,10 @@ def mirror(context: Context) -> Any:
         from models.evaluation.external import link_mirror
 
         return link_mirror(context.run.out, spec.benchmark, context.record.inputs["files"].location, spec.tasks)
+    if spec.source == "twins":
+        from models.proxy.twins import write_twins
+
+        return write_twins(context.run.out, n=spec.n, seed=spec.seed, split=spec.split, progress=context.run.progress)
     from models.proxy.mirrors import write_mirror
 
     return write_mirror(
@@ -168,6 +172,22 @@ def maps(context: Context) -> Any:
             spec,
             checkpoint=context.inputs["checkpoint"],
             source=source,
+            attention=context.resources.get("attention", "sdpa"),
+        )
+
+
+def card(context: Context) -> Any:
+    from models.card import causal_card
+    from models.evaluation.orientation import oriented
+
+    spec = context.spec
+    with oriented(spec.images.orientation):
+        return causal_card(
+            context.run,
+            spec,
+            checkpoint=context.inputs["checkpoint"],
+            mirror=context.inputs["mirror"],
+            batch_size=context.micro_batch or int(context.resources["batch_size"]),
             attention=context.resources.get("attention", "sdpa"),
         )
 

@@ -177,27 +177,20 @@ class Engine:
         ValueError if the decode asks for what this checkpoint or these questions lack.
         """
         spec = self.stated(spec)
-        oracle = None
-        if spec.latents == "oracle" and self.crops is not None:
-            oracle = self._oracle(questions, boxes or [], images, spec.latent_steps)
-        elif spec.latents == "oracle" and not self.has_bcm:
-            raise ValueError(f"latents: oracle needs a BCM, and {self.checkpoint.name} holds none")
         held = self.features_of(questions, images)
         prompts = []
         for index, question in enumerate(questions):
-            own = boxes[index] if boxes else None
             features = [held[key] for key in question.images]
             prompts.append(
                 Prompt(
                     input_ids=question.input_ids,
                     image_grids=question.grids,
                     image_embeds=torch.cat(features).to(self.device) if features else None,
-                    boxes=own[0] if own else None,
-                    box_image=own[1] if own else None,
                     seed=seeds[index] if seeds else None,
-                    oracle=oracle[index] if oracle else None,
                 )
             )
+        if spec.latents == "oracle":
+            prompts = self.with_true_boxes(prompts, questions, boxes or [None] * len(prompts), spec, images)
         generator = torch.Generator().manual_seed(shuffle_seed)
         forced = spec.start == "forced"
         prefill = self.prefills.find(questions, forced)
@@ -221,13 +214,34 @@ class Engine:
         )
         if spec.latents == "own":
             self.own |= {(question, spec): answer for question, answer in zip(questions, decoded, strict=True) if answer}
-        return [self._answer_of(answer, spec) if answer else None for answer in decoded]
+        return [self.answer_of(answer, spec) if answer else None for answer in decoded]
 
     def stated(self, spec: DecodeSpec) -> DecodeSpec:
         """The decode with the number that `repetition_penalty: checkpoint` stands for."""
         if spec.repetition_penalty != "checkpoint":
             return spec
         return spec.model_copy(update={"repetition_penalty": self.model.generation_config.repetition_penalty or 1.0})
+
+    def with_true_boxes(
+        self,
+        prompts: Sequence[Prompt],
+        questions: Sequence[Question],
+        boxes: Sequence[tuple[Tensor, Tensor] | None],
+        spec: DecodeSpec,
+        images: Images,
+    ) -> list[Prompt]:
+        """The questions' prompts with what `latents: oracle` feeds. boxes: per question ([b, 4] float64, [b] image indices).
+        ValueError for a checkpoint that cannot look at a box."""
+        if self.crops is not None:
+            latents: Sequence[Tensor | None] = self._oracle(questions, boxes, images, spec.latent_steps)
+        elif self.has_bcm:
+            latents = [None] * len(prompts)
+        else:
+            raise ValueError(f"latents: oracle needs a BCM, and {self.checkpoint.name} holds none")
+        return [
+            replace(prompt, boxes=own[0] if own else None, box_image=own[1] if own else None, oracle=latent)
+            for prompt, own, latent in zip(prompts, boxes, latents, strict=True)
+        ]
 
     def _oracle(
         self, questions: Sequence[Question], boxes: Sequence[tuple[Tensor, Tensor]], images: Images, steps: int
@@ -253,7 +267,8 @@ class Engine:
         found = [self.own.get((question, asked)) for question in questions]
         return None if None in found else found
 
-    def _answer_of(self, decoded: Decoded, spec: DecodeSpec) -> Answer:
+    def answer_of(self, decoded: Decoded, spec: DecodeSpec) -> Answer:
+        """What was decoded, as text."""
         unnamed = self._unnamed if spec.start == "emitted" else set()
         spoken = [token for token in decoded.token_ids if token not in unnamed]
         pieces = ["" if token in unnamed else self.tokenizer.decode([token]) for token in decoded.token_ids]

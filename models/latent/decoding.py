@@ -103,6 +103,7 @@ def decode(
     leave_late: bool = False,
     keep_logits: Callable[[Tensor], Tensor] | None = None,
     end_vector: Tensor | None = None,
+    hide_images: bool = False,
 ) -> list[Decoded | None]:
     """Greedy answers to `prompts`, in order.
 
@@ -124,12 +125,13 @@ def decode(
     end_vector [D]: for `leave: latent`, in place of the model's learned one.
     generator (CPU): of the noise and the derangement. on_step sees every forward of the last pass. prefill: of these
     prompts, from `read`, where they are decoded more than once. keep_logits: [k, V] -> [k, W], called with the model's logits
-    of every token it is asked for, before penalties and forbidden tokens; `Decoded.kept` holds what it returns.
+    of every token it is asked for, before penalties and forbidden tokens; `Decoded.kept` holds what it returns. hide_images:
+    once a row's latent segment is over, its image tokens are masked from everything that follows.
     """
     if not prompts:
         return []
     _check(model, prompts, spec, end_vector)
-    options = {"tokens": tokens, "eos": eos, "on_step": on_step, "keep_logits": keep_logits}
+    options = {"tokens": tokens, "eos": eos, "on_step": on_step, "keep_logits": keep_logits, "hide_images": hide_images}
     with torch.inference_mode():
         if prefill is None:
             prefill = read(model, prompts, spec.start == "forced", tokens)
@@ -205,6 +207,7 @@ class _Decoder:
     leave_late: bool = False
     keep_logits: Callable[[Tensor], Tensor] | None = None
     end_vector: Tensor | None = None
+    hide_images: bool = False
     rows: list[_Row] = field(default_factory=list)
     seen: Tensor | None = None
     """[r, V] bool: ids of prompt and answer, where they are penalised."""
@@ -283,6 +286,8 @@ class _Decoder:
             for at, row in enumerate(rows):
                 self._take(row, fed[at], states[at])
                 row.left = 0 if ends[at] else row.left
+            if self.hide_images:
+                self._hide([at for at in latent if not self.rows[at].left])
         return None if all(row.done for row in self.rows) else inputs
 
     def _freed(self, latent: list[int], picked: list[int], speaking: list[int]) -> tuple[list[int], list[int]]:
@@ -329,6 +334,14 @@ class _Decoder:
     def _has_all_segments(self, row: _Row) -> bool:
         """Whether the segment it has just begun is one too many."""
         return self.spec.max_segments is not None and row.segment >= self.spec.max_segments
+
+    def _hide(self, rows: list[int]) -> None:
+        """Mask these rows' image tokens in the cache."""
+        self.mask = self.mask.clone()  # the prefill's own is shared with other decodings
+        for at in rows:
+            ids = self.prompts[self.rows[at].prompt].input_ids
+            end = len(self.prefill.mask[0]) - self.prefill.forced
+            self.mask[at, end - len(ids) : end] &= (ids != self.tokens.image).to(self.mask.device)
 
     def _take(self, row: _Row, fed: Tensor, state: Tensor) -> None:
         """Book one latent step."""

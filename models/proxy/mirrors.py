@@ -11,7 +11,7 @@ import base64
 import hashlib
 import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -73,11 +73,9 @@ def with_none(asked: Asked) -> Asked:
     return replace(asked, question=replace(asked.question, options=(*asked.question.options, NONE_FITS)))
 
 
-def _mmvp(role: Role, seed: int, n: int) -> Iterator[Row]:
-    for k in range(n):
-        if k % 2 == 0:
-            pair = benchmarks.mmvp_pair(role, seed, k // 2)
-        asked = pair[k % 2]
+def mmvp_rows(pairs: Iterable[tuple[Asked, Asked]]) -> Iterator[Row]:
+    """Two neighbouring rows of MMVP's schema for each pair."""
+    for k, asked in enumerate(one for pair in pairs for one in pair):
         q = asked.question
         options = " ".join(f"({chr(ord('a') + i)}) {o}" for i, o in enumerate(q.options))
         yield {
@@ -186,6 +184,17 @@ def _readme(configs: list[tuple[str, str, str]], title: str) -> str:
     return f"---\nconfigs:\n{block}---\n# {title}\n\nProcedural pictures in the schema of the stock data set; see `models/proxy`.\n"
 
 
+def _path(split: str) -> str:
+    return f"data/{split}-00000-of-00001.parquet"
+
+
+def write_pairs(out: Path, pairs: Iterable[tuple[Asked, Asked]], title: str, report: Callable[[], None]) -> int:
+    """A folder in MMVP's schema; the number of its questions."""
+    count = _write(mmvp_rows(pairs), out / _path("train"), out / "boxes.jsonl", "mmvp", report)
+    (out / "README.md").write_text(_readme([("default", "train", _path("train"))], title))
+    return count
+
+
 def write_mirror(
     out: Path, benchmark: str, *, n: int | None = None, seed: int, split: Literal["dev", "test"], progress: Progress | None = None,
 ) -> dict[str, Any]:
@@ -219,14 +228,13 @@ def write_mirror(
                 configs.append((subset, "val", path))
     else:
         rows, config, data_split = {
-            "mmvp": lambda: (_mmvp(split, seed, total), "default", "train"),
+            "mmvp": lambda: (mmvp_rows(benchmarks.mmvp_pair(split, seed, k) for k in range(total // 2)), "default", "train"),
             "hrbench4k": lambda: (_hrbench(split, seed, total, benchmark), "hrbench_version_split", "hrbench_4k"),
             "hrbench8k": lambda: (_hrbench(split, seed, total, benchmark), "hrbench_version_split", "hrbench_8k"),
             "vstar": lambda: (_vstar(split, seed, total), "default", "test"),
             "mmerealworld_lite": lambda: (_mme(split, seed, total), "default", "train"),
         }[benchmark]()
-        path = f"data/{data_split}-00000-of-00001.parquet"
-        counts[data_split] = _write(rows, out / path, out / "boxes.jsonl", benchmark, report)
-        configs = [(config, data_split, path)]
+        counts[data_split] = _write(rows, out / _path(data_split), out / "boxes.jsonl", benchmark, report)
+        configs = [(config, data_split, _path(data_split))]
     (out / "README.md").write_text(_readme(configs, f"{benchmark}, proxy mirror ({split}, seed {seed})"))
     return {"benchmark": benchmark, "split": split, "seed": seed, "rows": sum(counts.values()), "counts": counts}

@@ -7,6 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from models.config import (
+    CardSpec,
     DecodeSpec,
     EvaluateSpec,
     ExternalMirror,
@@ -18,6 +19,7 @@ from models.config import (
     MeasureSpec,
     ProxyMirror,
     ProxyTraining,
+    ProxyTwins,
     System,
     TrainingSet,
     TrainSpec,
@@ -77,6 +79,8 @@ FROZEN = {
     MapsSpec: {
         "benchmark": None, "samples": 6, "latent_steps": 8, "max_new_tokens": 512, "images": Images(), "precision": "bf16",
     },
+    CardSpec: {"oracle": False, "n": 400, "images": Images(), "precision": "bf16", "seed": 0},
+    ProxyTwins: {"n": 400, "seed": 0, "split": "test"},
     MeasureSpec: {
         "latent_steps": 8, "answers": (10, 20, 30), "prompts": (64,), "context": 1024, "repeats": 20, "precision": "bf16",
         "seed": 0,

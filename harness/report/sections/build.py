@@ -10,6 +10,7 @@ from typing import Any
 from harness.report.numbers.fingerprint import fingerprint
 from harness.report.numbers.results import BASE, Results
 from harness.report.numbers.study import Study, Tracking, registered, settled
+from harness.report.sections.card import card_sections
 from harness.report.sections.claims import claim_table
 from harness.report.sections.conclusion import answers, conclusion
 from harness.report.sections.formats import kind_tables, readable_table
@@ -57,6 +58,7 @@ def build(study: Study, store: Store, out_dir: Path, tracking: Tracking | None =
             folded=True,
             name="mechanism",
         ),
+        *card_sections(results),
         Section(
             "Log-likelihood of the right letter",
             tables=present(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from harness.report.numbers.families import base_row, declared, reach
 from harness.report.numbers.results import Results
+from harness.report.sections.card import card_answer
 from harness.report.sections.claims import claims
 from harness.report.sections.headline import audit_line, collapse_line, latent_summary, size
 from harness.report.sections.likelihood import likelihood_answer
@@ -76,6 +77,7 @@ def answers(results: Results) -> Table | None:
         "Ability or format?": form(results),
         "What do likelihoods add?": likelihood_answer(results),
         "Are latents used?": latent_summary(results),
+        "What do latents carry?": card_answer(results),
         "Do latents differ between inputs?": collapse(results),
         "Room?": room(results),
         "The paper's own numbers?": audit_line(results).partition(": ")[2],

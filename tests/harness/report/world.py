@@ -113,6 +113,34 @@ def write_evaluation(out: Path, job: Job, n: int) -> None:
     (out / "result.json").write_text(json.dumps(result))
 
 
+def write_card(out: Path, job: Job, n: int = 80) -> None:
+    """Joint training's answers follow their latents, and its latents the evidence; the others' do neither."""
+    random, follows = np.random.default_rng(zlib.crc32(job.key.encode())), "joint" in job.slug
+    questions = []
+    for i in range(n):
+        right = bool(random.random() < 0.7)
+        other = bool(random.random() < (0.3 if follows else 0.7)) if not right or follows else right
+        modes = {
+            mode: {"letter": "A" if correct else "C", "correct": correct, "loglik": -0.3 if correct else -2.0, "loglik_twin": -2.0}
+            for mode, correct in {
+                "own": right, "zeroed": right, "noise": right, "another": other, "markers": right, "none": right, "hidden": right,
+                "hidden_another": right,
+            }.items()
+        }
+        modes["twin"] = {"letter": "B" if follows and random.random() < 0.8 else "C", "correct": False, "loglik": -2.0, "loglik_twin": -0.4}
+        modes["hidden_twin"] = modes["twin"]
+        moved = {"evidence": 0.6 + 0.1 * random.random() if follows else 0.2, "elsewhere": 0.2 + 0.01 * random.random(), "twin": 0.5}
+        questions.append({
+            "task": "vr_mmvp", "doc_id": i, "cluster": f"vr_mmvp {i // 2}", "target": "A", "twin_target": "B", "option": "red",
+            "box": [0, 0, 0.2, 0.2], "modes": modes, "moved": moved,
+        })  # fmt: skip
+    hits = [[int(random.random() < 0.9) for _ in range(n)] for _ in range(2)]
+    probes = {"answer": {"kept": list(range(n)), "hits": hits, "chance": [[i % 4 == 0 for i in range(n)]]}, "option": None, "place": None}
+    alike = {"cosine": [0.5 + 0.01 * (i % 7) for i in range(n)], "effective_rank": 7.5, "effective_rank_se": 0.5, "most": n - 1}
+    card = {"benchmark": "mmvp", "checkpoint": "it", "latent_steps": 2, "questions": questions, "probes": probes, "alike": alike}
+    (out / "card.json").write_text(json.dumps(card))
+
+
 def write_training(out: Path, job: Job) -> None:
     random = np.random.default_rng(zlib.crc32(job.key.encode()))
     numbers = {
@@ -147,6 +175,8 @@ def fill(store: Store, plan: Plan, *, n: int = 400, failing: tuple[str, ...] = (
             write_evaluation(attempt.out, job, n)
         elif job.kind == "train":
             write_training(attempt.out, job)
+        elif job.kind == "card":
+            write_card(attempt.out, job)
         else:
             (attempt.out / "summary.json").write_text("{}")
         store.publish(

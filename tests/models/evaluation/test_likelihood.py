@@ -86,14 +86,14 @@ def test_the_stored_numbers_are_those_of_one_plain_forward_over_prompt_and_answe
     """transformers' own model, without a cache, over the whole sequence: no code of decoding in common."""
     from transformers import Qwen2_5_VLForConditionalGeneration
 
-    written, answer_of = {}, session.engine._answer_of
+    written, answer_of = {}, session.engine.answer_of
 
     def noted(decoded, spec):
         answer = answer_of(decoded, spec)
         written[answer.response] = decoded.token_ids
         return answer
 
-    monkeypatch.setattr(session.engine, "_answer_of", noted)
+    monkeypatch.setattr(session.engine, "answer_of", noted)
     rows = evaluated(session, tmp_path, mirrors, images, start="never", repetition_penalty=1.3)
     engine = session.engine
     stock = Qwen2_5_VLForConditionalGeneration.from_pretrained(checkpoint, dtype=torch.float32).eval()
