@@ -42,6 +42,10 @@ class LvrReference(Reference):
     title = "LVR"
     described = "training under `naive.`, its variants under `head_glu.` and the like, decoding under `steps4.` and the like"
     parts: ClassVar = {"train": "naive.*", "variants": "w.*lvr_*", "generate": "*.step_in"}
+    described_by: ClassVar = {
+        "train": ("batch", "train", "ce"), "generate": ("generate",),
+        "variants": ("variants", "latent_end_init_norm", "latent_end_batch_equals_default_batch"),
+    }  # fmt: skip
     weights = ("train",)
     reasons: ClassVar = {
         "manifest: torch": "the reference's version",
@@ -192,7 +196,7 @@ def _training(reference: LvrReference, model: VReflection) -> Iterator[Check]:
     stated = {name: cases[name] for cases in map(reference.manifest.get, ("train", "variants")) if cases for name in cases}
     ce = reference.manifest.get("ce", {})
     for name, case in stated.items():
-        if name not in VARIANTS:
+        if name not in VARIANTS or (not variants and name not in reference.manifest["train"]):
             continue
         stage = VARIANTS[name]
         modules = _modules(reference, stage, variants)

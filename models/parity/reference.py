@@ -90,6 +90,9 @@ class Noted(dict):
         self.read.add(name)
         return super().__getitem__(name)
 
+    def __missing__(self, name: str) -> Any:
+        raise Unknown(f'the folder is not complete: there is no "{name}" beside {", ".join(list(self)[:3]) or "nothing"}')
+
     def get(self, name: str, default: Any = None) -> Any:
         self.read.add(name)
         return super().get(name, default)
@@ -151,6 +154,8 @@ class Reference:
     """What its folders hold, for a message."""
     parts: ClassVar[dict[str, str]]
     """Name of a part -> pattern of a tensor that only its file holds. A part that is absent is not checked."""
+    described_by: ClassVar[dict[str, tuple[str, ...]]] = {}
+    """Name of a part -> the manifest's entries that are about it."""
     weights: ClassVar[tuple[str, ...]]
     """Parts that hold weights of the model as `w.NAME`."""
     heads: ClassVar[frozenset[str]] = frozenset()
@@ -194,7 +199,15 @@ class Reference:
             for name in held.unread():
                 full = f"{file}: {name}"
                 found[full] = next((why for pattern, why in self.reasons.items() if fnmatchcase(full, pattern)), "")
+                if file == "manifest" and not found[full]:
+                    found[full] = self._about_what_is_absent(name)
         return found | self.set_aside
+
+    def _about_what_is_absent(self, entry: str) -> str:
+        """Why an entry of the manifest is not compared, if it is about a part that the folder does not hold."""
+        top = entry.split(".", 1)[0]
+        about = [part for part, entries in self.described_by.items() if top in entries and not self.part(part)]
+        return f"the folder holds no tensors {self.parts[about[0]]}" if about else ""
 
     def leaves_out(self, name: str) -> bool:
         """Whether the tests' subset does without "file: name"."""
@@ -206,10 +219,13 @@ class Reference:
         with tempfile.TemporaryDirectory() as folder:
             sized(held).save_pretrained(folder)
             save_file(held | dict(extra or {}), Path(folder) / "model.safetensors", metadata={"format": "pt"})
-            return checkpoint.load(
-                folder, heads=frozenset(self.heads if heads is None else heads), latent_steps=self.steps, dtype=torch.float32,
-                attn_implementation=attention,
-            )  # fmt: skip
+            try:
+                return checkpoint.load(
+                    folder, heads=frozenset(self.heads if heads is None else heads), latent_steps=self.steps, dtype=torch.float32,
+                    attn_implementation=attention,
+                )  # fmt: skip
+            except ValueError as why:
+                raise Unknown(f"{self.files.folder}: its weights are not the tiny model's: {str(why).removeprefix(f'{folder}: ')}") from None
 
     def rows(self, held: Mapping[str, Tensor]) -> dict[str, Any]:
         """Ids, labels, positions, mask and grids of right-padded rows of pictures, as fields of a `Batch`."""

@@ -49,6 +49,7 @@ class VisReflectReference(Reference):
     title = "VisReflect"
     described = "its image stage under `image.pass1.`, its video stage under `video.pass1.`"
     parts: ClassVar = {"image": "image.pass1.*", "video": "video.pass1.*", "generate": "image_steps*.step_in"}
+    described_by: ClassVar = {"image": ("image_batch", "train"), "generate": ("generate",)}
     weights = ("image",)
     reasons: ClassVar = {
         "manifest: torch": "the reference's version",
@@ -254,7 +255,10 @@ def _pictures(reference: VisReflectReference, held: Noted) -> Iterator[Check]:
 
 
 def _decoding(reference: VisReflectReference, model: VReflection) -> Iterator[Check]:
-    held, cases = reference.part("generate"), reference.manifest["generate"]
+    held = reference.part("generate")
+    if not held:
+        return
+    cases = reference.manifest["generate"]
     ids, real = held["image.in.input_ids"], held["image.in.attention_mask"]
     text = _written(cases["image_prompt_text"])
     grid = held["image.in.image_grid_thw"]

@@ -50,6 +50,9 @@ class VReflectionReference(Reference):
     title = "V-Reflection"
     described = "stage1 and stage2 under `mse.` and `s2.`, decoding under `S<steps>.row<row>.`"
     parts: ClassVar = {"heads": "D*.bcm.queries", "stage1": "mse.*", "stage2": "s2.*", "generate": "S*.row*.step_in"}
+    described_by: ClassVar = {
+        "heads": ("heads",), "stage1": ("batch", "stage1"), "stage2": ("stage2",), "generate": ("generate",),
+    }  # fmt: skip
     weights = ("stage1", "stage2")
     heads = frozenset({"bcm", "dac"})
     reasons: ClassVar = {

@@ -51,6 +51,7 @@ def copied(tmp_path):
             save_file(load_file(file) | tensors if file.exists() else tensors, file)
             return tmp_path / "copy"
 
+        change.folder = tmp_path / "copy"
         return change
 
     return copy
@@ -70,6 +71,38 @@ def test_a_file_is_known_by_what_it_holds_not_by_its_name(copied):
         (folder / f"{name}.safetensors").rename(folder / f"part{at}.safetensors")
     found = list(parity.open_reference(folder).checks())
     assert len(found) >= CARRIED[VREFLECTION] and all(check.passed for check in found)
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "about"),
+    [
+        ("golden", "generate", "S*.row*.step_in"),
+        ("golden", "stage2", "s2.*"),
+        ("golden-lvr", "variants", "w.*lvr_*"),
+        ("golden-lvr", "generate", "*.step_in"),
+        ("golden-visreflect", "generate", "image_steps*.step_in"),
+    ],
+)
+def test_what_the_manifest_says_of_a_file_that_is_not_there_is_named_and_counted(copied, capsys, name, file, about):
+    folder = copied(DATA / name).folder
+    (folder / f"{file}.safetensors").unlink()
+    assert main([str(folder)]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("not compared") and line.endswith(f"(the folder holds no tensors {about})") for line in printed)
+
+
+def test_a_folder_with_a_tensor_missing_or_of_another_shape_ends_in_one_line(copied, capsys):
+    folder = copied(DATA / "golden-lvr").folder
+    held = load_file(folder / "train.safetensors")
+    labels = held.pop("in.labels")
+    save_file(held, folder / "train.safetensors")
+    assert main([str(folder)]) == 2
+    assert capsys.readouterr().err.startswith('the folder is not complete: there is no "in.labels" beside ')
+    short = "w.model.language_model.layers.1.mlp.up_proj.weight"
+    save_file(held | {"in.labels": labels, short: held[short][:5]}, folder / "train.safetensors")
+    assert main([str(folder)]) == 2
+    said = capsys.readouterr().err
+    assert "its weights are not the tiny model's: model.language_model.layers.1.mlp.up_proj.weight has shape" in said and said.count("\n") == 1
 
 
 @torch.no_grad()
