@@ -30,7 +30,7 @@ class Cell:
     """One number of a table, and the evaluations it is made of.
 
     jobs: (seed, latents mode) → evaluate job. not_run: why none can be run (a row that the recipe cannot express, a row
-    of differences, a system of others that cannot be asked from here); a result that is stored already counts even so.
+    of differences, an external system that cannot be asked from here); an already stored result still counts.
     """
 
     row: str
@@ -41,7 +41,7 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """What a person calls it: "Stage 1 Only / mmvp"; the protocol is added when it is not the paper's."""
+        """Display name, as in "Stage 1 Only / mmvp"; the protocol is added when it is not the paper's."""
         return f"{self.row} / {self.column.name}" + (f" ({self.protocol})" if self.protocol != "paper" else "")
 
     def by_seed(self, latents: str = "own") -> dict[int, Job]:
@@ -249,7 +249,7 @@ def _answers(
 
 
 def _shown_instead(maker: JobMaker, row: ResolvedRow, spec: Experiment, seed: int) -> list[Cell]:
-    """Cells of what an experiment shows that is no accuracy: attention maps, cost. Of the first seed."""
+    """Cells for outputs other than accuracy: attention maps, cost. First seed only."""
     jobs: dict[str, Job | str] = {}
     if spec.maps:
         for benchmark in (None, *spec.maps.benchmarks):
@@ -283,7 +283,7 @@ def _cards(maker: JobMaker, row: ResolvedRow, spec: Experiment, columns: Sequenc
 
 
 def _select(known: list[str], wanted: Sequence[str], flag: str, noun: str) -> list[str]:
-    """The known names that are meant (`meant`), one for each text."""
+    """Resolves each text to the known name that it means (`meant`)."""
     chosen: list[str] = []
     for text in wanted:
         found = meant(text, known)

@@ -1,4 +1,4 @@
-"""What can be said from answers to questions: intervals, paired tests, seeds, power.
+"""Statistics of answers to questions: intervals, paired tests, seeds, power.
 
 Knows nothing about tables, jobs or files. Everything is a fraction between 0 and 1 (never per cent). Two kinds of noise
 are kept apart: *item noise* (other questions could have been asked; questions about one image belong together) and *seed

@@ -47,7 +47,7 @@ class Variance:
     seeds: int
 
     def with_noise(self, noise: SeedNoise | None) -> Variance:
-        """With this variance of one seed in place of what the seeds at hand show by themselves."""
+        """The same with this variance of one seed instead of the variance between the seeds at hand."""
         if noise is None or self.seeds < 2:
             return self
         return replace(self, noise=noise.times(1 / self.seeds))

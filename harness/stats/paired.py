@@ -119,7 +119,7 @@ class Family:
         return dict(zip(self.raw, holm(list(self.raw.values())), strict=True))
 
     def with_p(self, name: Hashable, p: float) -> float:
-        """What the correction makes of p, were it this test's: of a margin, say, where the test is of a difference."""
+        """p corrected as if it were this test's, for instance the p of a margin where the test is of a difference."""
         return Family({**self.raw, name: p}).adjusted[name]
 
 

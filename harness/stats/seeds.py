@@ -39,7 +39,7 @@ class SeedNoise:
 
     @property
     def dof(self) -> float:
-        """Welch and Satterthwaite's, for people to read."""
+        """Welch and Satterthwaite's approximation, for display only."""
         total = self.variance
         if total == 0:
             return min(dof for _, dof in self.parts)
@@ -51,7 +51,7 @@ class SeedNoise:
 
     @classmethod
     def own(cls, means: Sequence[float]) -> SeedNoise:
-        """Of one row's means by seed alone; at least two."""
+        """From one row's means by seed alone; at least two."""
         return cls(((float(np.var(means, ddof=1)), float(len(means) - 1)),))
 
     @classmethod
@@ -101,7 +101,7 @@ class Prior:
         return cls(max(math.exp(middle), floor), worth, count, total)
 
     def moderated(self, own: SeedNoise | None) -> SeedNoise:
-        """A row's variance shrunk towards the column's. own: None for a row of one seed, which knows nothing itself."""
+        """A row's variance shrunk towards the column's. own: None for a row of one seed, which has no estimate."""
         if own is None:
             return SeedNoise(((self.variance, min(self.dof, self.total)),))
         most = max(self.total, own.dof)

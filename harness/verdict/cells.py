@@ -12,10 +12,10 @@ from harness.stats.intervals import Variance, normal_quantile
 from harness.verdict.granularity import MOST_RUNS, Granularity, granularity
 
 DELTA = 2.0
-"""Points within which two values count as the same, unless a spec says otherwise."""
+"""Equivalence margin in points, unless a spec says otherwise."""
 
 APPROXIMATE_SLACK = 2.5
-"""Points that "~15" may be off."""
+"""Tolerance in points of a value printed as "~15"."""
 
 DIFFERS_LEVEL, CONSISTENT_LEVEL = 0.98, 0.90
 """Nominal levels of the intervals behind "differs" and "consistent". A variance that is itself estimated from few seeds makes
@@ -51,7 +51,7 @@ class Verdict:
 
     @property
     def label(self) -> str:
-        """The outcome for a narrow place, with its reservation."""
+        """The outcome in a few words, with its caveat."""
         return f"{self.outcome}, one seed" if self.borrowed else str(self.outcome)
 
 

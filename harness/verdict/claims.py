@@ -44,7 +44,7 @@ class Holds(StrEnum):
 
 @dataclass(frozen=True)
 class Part:
-    """One column's share of a claim, with its arithmetic."""
+    """The judgement of a claim on one column, with its arithmetic."""
 
     column: str
     outcome: Holds
@@ -184,7 +184,7 @@ def _reported_mean(claim: MeanDelta, values: Mapping[tuple[str, str], Reported],
 
 
 def _averaged(columns: Sequence[str], outcome: Holds, gaps: Sequence[str], mean: str) -> tuple[Part, ...]:
-    """Every column's own share; the last says what all of them come to."""
+    """Every column's judgement; the last combines them."""
     texts = [*gaps[:-1], f"{gaps[-1]}; mean {mean}"]
     return tuple(Part(column, outcome, text) for column, text in zip(columns, texts, strict=True))
 
@@ -205,7 +205,7 @@ def _reported_order(column: str, pairs: Sequence[tuple[str, Decimal, str, Decima
 
 
 def _unit(value: Decimal) -> Decimal:
-    """One in the last printed digit."""
+    """One unit in the last printed digit."""
     return Decimal(1).scaleb(min(0, int(value.as_tuple().exponent)))
 
 
@@ -290,14 +290,14 @@ def judge_measured(
 
 
 def _without(value: Value, rows: Sequence[str], column: str) -> str:
-    """Of rows that could not be compared, those to blame."""
+    """Of rows that could not be compared, those that lack a value."""
     missing = [row for row in dict.fromkeys(rows) if value(row, column) is None]
     return f"no value for {', '.join(missing) or ' or '.join(rows)}"
 
 
 @dataclass(frozen=True)
 class Shown:
-    """Corrects the p of a claim's tests."""
+    """Corrects the p-values of a claim's tests."""
 
     family: Family
 

@@ -13,14 +13,15 @@ from fractions import Fraction
 
 ROUNDINGS = ("half up", "half even", "half down", "truncation")
 TWICE = "rounding twice"
-"""To one more decimal first: 97/115 = 84.348 -> 84.35 -> 84.4. Asked about only where nothing else prints a number."""
+"""Rounding to one more decimal first: 97/115 = 84.348 -> 84.35 -> 84.4. Tried only if nothing else prints the
+number."""
 
 MOST_RUNS = 5
 """Means over up to this many runs are tried before a number is called impossible."""
 
 
 class Way(StrEnum):
-    """How a number gets onto paper. Rounding takes a tie either way, as floating point does."""
+    """How a number may be printed. Rounding may resolve a tie either way, as floating point does."""
 
     ROUNDED = "rounded"
     CUT = "cut off"
@@ -42,7 +43,7 @@ class Span:
         return above and (value < self.high if self.open_high else value <= self.high)
 
     def meets(self, other: Span) -> bool:
-        """Whether the two have a value in common."""
+        """Whether the two spans overlap."""
         low, high = max(self.low, other.low), min(self.high, other.high)
         return low < high or (low == high and low in self and low in other)
 

@@ -36,7 +36,7 @@ WORDS = {
     "student": "student (DAC)",
 }
 COLOURS = "cividis"
-"""Even in grey and in every common colour blindness."""
+"""A colour map that is even in grey and with every common colour blindness."""
 
 
 LEVEL = 0.95
@@ -272,7 +272,7 @@ def share(values: np.ndarray, boxes: Sequence[Sequence[float]]) -> float:
 
 
 def outline(axis: Axes, size: tuple[int, int], boxes: Sequence[Sequence[float]]) -> None:
-    """White over black, so that it shows on any ground."""
+    """White over black, so that it shows on any background."""
     for x0, y0, x1, y1 in boxes:
         place = (x0 * size[0] - 0.5, y0 * size[1] - 0.5), (x1 - x0) * size[0], (y1 - y0) * size[1]
         for colour, line in (("black", 2.6), ("white", 1.2)):

@@ -82,7 +82,7 @@ def efficiency_sections(results: Results) -> tuple[list[str], list[Section], Cha
 
 
 def latency_chart(results: Results, found: Mapping[str, Any]) -> Chart:
-    """How much longer an answer takes, over its length; beside it the arithmetic that the paper prints."""
+    """How much longer an answer takes, by answer length, with the paper's own arithmetic beside it."""
     answers = sorted({timing["answer"] for timing in found["timings"]})
     labels, steps = {answer: f"{answer} tokens" for answer in answers}, found["latent_steps"]
     panels = []

@@ -1,4 +1,4 @@
-"""Accuracy apart from format: among the answers that could be read, at best, and by kind of question."""
+"""Accuracy independent of format: among readable answers, the upper bound, and by kind of question."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ REPLACED = {
 
 
 def replaced(results: Results, mode: str) -> str:
-    """What takes the latents' place, in words."""
+    """What replaces the latents, in words."""
     if mode == "oracle" and any("reflect" in (arm.row.stages or ()) for arm in results.arms.values()):
         return "by the first embeddings of the true evidence box's crop (oracle)"
     return REPLACED[mode]

@@ -1,7 +1,7 @@
 """Two rows question by question: where one is right and the other wrong, as a page that needs nothing else.
 
-Reads samples.jsonl of two evaluations and the pictures of the benchmark that both answered. Judges nothing: what is right
-was said by the evaluation.
+Reads samples.jsonl of two evaluations and the pictures of the benchmark that both answered. Whether an answer is right
+was decided by the evaluation.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class SideBySide:
 
 
 def row_label(plan: Plan, text: str) -> str:
-    """The row that is meant, differences left out. Raises SpecError with the nearest name."""
+    """Finds a row by name, ignoring rows of differences. Raises SpecError with the nearest name."""
     labels = list(dict.fromkeys([row.label for row in plan.rows if row.row.delta is None] + ([BASE] if plan.base else [])))
     found = meant(text, labels)
     if len(found) != 1:
