@@ -45,6 +45,8 @@ from models.methods.vreflection.spec import has_teacher, rolls_out
 Checkpoint = Job | Source
 TWINS, AS_READ = "twins", "mmvp"
 """The generated twin questions, and the benchmark in whose schema they are."""
+MOST_TWINS = 400
+"""Questions; a profile of fewer questions a benchmark gets as few."""
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 TaskDigests = Callable[[str, Protocol], dict[str, str]]
 
@@ -247,7 +249,8 @@ class JobMaker:
     def twins(self) -> Job:
         """Generated twin questions, of the world that the profile's generated benchmarks are of."""
         first = next(spec for spec in self.profile.value.benchmarks.values() if isinstance(spec, ProxyMirror))
-        spec = ProxyTwins(generator=first.generator, seed=first.seed, split=first.split, **({"n": min(first.n - first.n % 2, 400)} if first.n else {}))
+        n = min(first.n or MOST_TWINS, MOST_TWINS)
+        spec = ProxyTwins(generator=first.generator, n=n - n % 2, seed=first.seed, split=first.split)
         return self._once(Job("mirror", payload(spec), {}, f"twins-{spec.split}"))
 
     def card_questions(self, benchmarks: Sequence[str]) -> tuple[str, ...]:

@@ -8,8 +8,18 @@ from harness.report.numbers.card import Card, Effect, cards
 from harness.report.numbers.results import Results
 from harness.report.sections.likelihood import bounds, nats
 from harness.report.sections.tables import scale_word
-from harness.report.sections.types import Cell, Column, Section, Table, TableRow
-from harness.report.sections.words import count, interval, listed, p_value, percent, scaled, signed, signed_interval
+from harness.report.sections.types import Cell, Column, Section, Table, TableRow, Tone
+from harness.report.sections.words import (
+    count,
+    difference,
+    interval,
+    listed,
+    p_value,
+    percent,
+    scaled,
+    signed,
+    signed_interval,
+)
 from harness.stats import Comparison
 from harness.verdict.claims import LEVEL
 
@@ -31,6 +41,7 @@ GROUPS: Mapping[str, Mapping[str, str]] = {
         "probe place": "the ninth of the picture where the box lies",
     },
 }
+PROBED = {"answer": "the right letter", "option": "the right option", "place": "the place of the evidence"}
 NOTES = (
     ("One trained model, its first seed; every question decoded with its segment forced open, so these accuracies are not those of the "
     "main table. Nats: the same difference in log-likelihood (over the options) of the right letter; for the twin, of the twin's. "
@@ -62,8 +73,7 @@ def card_answer(results: Results) -> str:
         ("twin", "the answer follows a twin's latents"),
     ):
         known = [card for card in found if name in card.tests]
-        sign = -1 if name == "another" else 1
-        holding = [card for card in known if shown(card, name) and sign * card.tests[name].difference.difference > 0]
+        holding = [card for card in known if shown(card, name) and risen(card, name) == (name != "another")]
         if known:
             parts.append(f"{words} in {len(holding)} of {count(len(known), 'card')}")
     return f"{'; '.join(parts)}." if parts else ""
@@ -73,33 +83,38 @@ def shown(card: Card, name: str) -> bool:
     return name in card.tests and card.adjusted[name] <= LEVEL
 
 
+def risen(card: Card, name: str) -> bool:
+    """Whether the intervention is shown to lie above its control."""
+    return shown(card, name) and card.tests[name].difference.difference > 0
+
+
 def summary(card: Card) -> str:
-    """What the card says of the chain picture -> latents -> answer, in one sentence."""
+    """What the card says of the chain picture -> latents -> answer, in one sentence. Where nothing is shown it says that, with the
+    numbers: few questions show little."""
     parts = []
     if (moved := card.tests.get("evidence")) is not None:
-        more = shown(card, "evidence") and moved.difference.difference > 0
-        verb = "move with the evidence" if more else "are not shown to move more with the evidence than with another region"
-        parts.append(f"latents {verb} ({moved.value.mean:.2f} against {moved.control.mean:.2f})")
+        verb = "move more" if risen(card, "evidence") else "are not shown to move more"
+        parts.append(f"latents {verb} with the evidence than with another region ({moved.value.mean:.2f} against {moved.control.mean:.2f})")
     if (other := card.tests.get("another")) is not None:
-        if shown(card, "another"):
-            verb = "falls" if other.difference.difference < 0 else "rises"
-            parts.append(f"accuracy {verb} by {percent(abs(other.difference.difference))} points with another question's")
-        else:
-            parts.append(f"accuracy does not depend on whose they are ({signed(other.difference.difference)} {signed_interval(other.difference.interval)} with another question's)")
+        verb = "depends" if shown(card, "another") else "is not shown to depend"
+        parts.append(f"accuracy {verb} on whose they are ({difference(other.difference)} with another question's)")
     if (twin := card.tests.get("twin")) is not None:
-        follows = shown(card, "twin") and twin.difference.difference > 0
-        verb = "follows" if follows else "does not follow"
-        parts.append(f"the answer {verb} a twin's ({percent(twin.value.mean)} % against {percent(twin.control.mean)} %)")
-        if shown(card, "twin hidden") and not follows and card.tests["twin hidden"].difference.difference > 0:
-            masked = card.tests["twin hidden"]
-            parts.append(f"it does once the picture is masked ({percent(masked.value.mean)} % against {percent(masked.control.mean)} %)")
+        verb = "follows" if risen(card, "twin") else "is not shown to follow"
+        parts.append(f"the answer {verb} a twin's ({_against(twin)})")
+        if risen(card, "twin hidden") and not risen(card, "twin"):
+            parts.append(f"it does once the picture is masked ({_against(card.tests['twin hidden'])})")
     if (markers := card.tests.get("markers")) is not None:
-        verb = "changes" if shown(card, "markers") else "keeps"
-        parts.append(f"the markers alone {'change' if verb == 'changes' else 'keep'} accuracy ({signed(markers.difference.difference)})")
-    read = [words for name, words in (("probe answer", "letter"), ("probe option", "option"), ("probe place", "place")) if shown(card, name) and card.tests[name].difference.difference > 0]
-    if any(name.startswith("probe") for name in card.tests):
-        parts.append(f"a linear probe reads {listed([f'the {word}' for word in read])} from them" if read else "a linear probe reads nothing from them")
+        verb = "changes" if shown(card, "markers") else "is not shown to change"
+        parts.append(f"with the markers alone accuracy {verb} ({difference(markers.difference)})")
+    probes = {name: words for name, words in PROBED.items() if f"probe {name}" in card.tests}
+    if probes:
+        read = [words for name, words in probes.items() if risen(card, f"probe {name}")]
+        parts.append(f"a linear probe reads {listed(read)} from them" if read else f"no linear probe is shown to read {listed(list(probes.values()), 'or')} from them")
     return f"{'; '.join(parts)}."
+
+
+def _against(test: Effect) -> str:
+    return f"{percent(test.value.mean)} % against {percent(test.control.mean)} %"
 
 
 def card_table(label: str, card: Card, results: Results) -> Table:
@@ -128,20 +143,20 @@ def card_table(label: str, card: Card, results: Results) -> Table:
 
 
 def _cells(test: Effect, adjusted: float, note: str) -> tuple[Cell, ...]:
-    tone = "strong" if adjusted <= LEVEL else "plain"
+    tone: Tone = "strong" if adjusted <= LEVEL else "plain"
     p = f" p {p_value(adjusted).replace('<', '< ')}"
     if test.share:
         value, control = (Cell(percent(one.mean), 100 * one.mean, interval(one.interval), scaled(one.interval), n=one.n, note=note) for one in (test.value, test.control))
         c = test.difference
-        difference = Cell(signed(c.difference), 100 * c.difference, f"{signed_interval(c.interval)}{p}", scaled(c.interval), n=c.n, clusters=c.clusters, tone=tone)
+        apart = Cell(signed(c.difference), 100 * c.difference, f"{signed_interval(c.interval)}{p}", scaled(c.interval), n=c.n, clusters=c.clusters, tone=tone)
     else:
         value, control = (Cell(f"{one.mean:.2f}", one.mean, bounds(one.interval), one.interval, n=one.n) for one in (test.value, test.control))
-        difference = _plain(test.difference, p, tone)
-    return value, control, difference, _plain(test.nats) if test.nats else Cell("–", tone="muted")
+        apart = _plain(test.difference, p, tone)
+    return value, control, apart, _plain(test.nats) if test.nats else Cell("–", tone="muted")
 
 
-def _plain(c: Comparison, p: str = "", tone: str = "plain") -> Cell:
-    return Cell(nats(c.difference, sign=True), c.difference, f"{bounds(c.interval, sign=True)}{p}", c.interval, n=c.n, clusters=c.clusters, tone=tone)  # type: ignore[arg-type]
+def _plain(c: Comparison, p: str = "", tone: Tone = "plain") -> Cell:
+    return Cell(nats(c.difference, sign=True), c.difference, f"{bounds(c.interval, sign=True)}{p}", c.interval, n=c.n, clusters=c.clusters, tone=tone)
 
 
 def _note(card: Card, name: str) -> str:
