@@ -89,9 +89,10 @@ def test_what_yaml_1_2_calls_a_number_is_one(desk, capsys, value):
     assert main(["plan", str(desk.table()), "--set", f"stage1.lr={value}"]) == 0
 
 
-def test_a_report_that_the_system_does_not_let_grow_is_one_line_with_the_remedy(desk, capsys):
+def test_a_report_that_the_system_does_not_let_grow_is_one_line_with_the_remedy(desk, capsys, monkeypatch):
     import resource
 
+    monkeypatch.setattr("sys.dont_write_bytecode", True)  # or the limit cuts off a module's compiled file, for every later test
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2000, before[1]))
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import sys
 from contextlib import contextmanager
 
 import pytest
@@ -22,12 +23,14 @@ STAGE = Stage1(steps=4, **FAST)
 @contextmanager
 def no_file_larger_than(size: int):
     """The system itself refuses to write further (EFBIG), in the middle of whatever library is writing."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before, compiles = resource.getrlimit(resource.RLIMIT_FSIZE), sys.dont_write_bytecode
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    sys.dont_write_bytecode = True  # or the limit cuts off a module's compiled file, for every later test
     try:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        sys.dont_write_bytecode = compiles
 
 
 @pytest.fixture(scope="module")
