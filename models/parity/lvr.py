@@ -150,7 +150,7 @@ def _template(reference: LvrReference) -> Iterator[Check]:
             why = f"an empty box: {_REFUSED}"
         elif sum(map(bool, placeholders)) > 1:
             why = "the release begins with the first box again in every answer; ours goes on with the next"
-        elif any(before != "\n" and "\n<image>" in text for text in texts[::2] for before in text[:1]) and not texts[0].startswith("<image>"):
+        elif any("\n<image>" in text and not text.startswith("<image>") for text in texts[::2]):
             why = "the release takes away a newline before a picture inside a question; ours keeps it"
         if why is not None:
             reference.set_aside[f'manifest: templates "{case["case"]}"'] = why
@@ -225,9 +225,9 @@ def _modules(reference: LvrReference, stage: Lvr, variants: Noted) -> dict[str, 
     if stage.head != "none":
         prefix = f"w.{stage.head}.lvr_head."
         weights = {name.removeprefix(prefix): variants[name] for name in variants if name.startswith(prefix)}
-        first = next(iter(weights.values()))
+        width = reference.part("train")["naive.hidden"].shape[-1]
         inner = weights["gate_proj.weight"].shape[0] if stage.head == "glu" else 0
-        found["lvr_head"] = make_head(stage.head, first.shape[0] if stage.head == "simple" else len(weights["down_proj.bias"]), inner)
+        found["lvr_head"] = make_head(stage.head, width, inner)
         found["lvr_head"].load_state_dict(weights)
     if stage.latent_end:
         found[END] = nn.Parameter(variants[f"w.{END}"].clone())

@@ -73,8 +73,8 @@ def gradients(
     real = {name: grad for name, grad in found.items() if grad is not None and bool(grad.any())}
     stray = sorted(name for name in asked if (norms[name] is None or norms[name] == 0) == (name in real))
     yield Check(f"{title}: parameters without gradient{': ' * bool(stray)}{', '.join(stray)}", len(stray), 0)
-    worst = max((abs(real[name].norm().item() / norms[name] - 1) for name in real if norms[name]), default=0.0)
-    yield Check(f"{title}: norms of {len(real)} gradients", worst, GRADIENT)
+    off = torch.tensor([0.0, *(real[name].norm().item() / norms[name] - 1 for name in real if norms[name])]).abs().max()
+    yield Check(f"{title}: norms of {len(real)} gradients", off.item(), GRADIENT)
     for key in [key for key in held if key.startswith(prefix)]:
         name, theirs = key.removeprefix(prefix), held[key]
         rows = slice(None)
@@ -84,5 +84,5 @@ def gradients(
             first = int(match["first"])
             name, rows = _SHORT.get(match["name"], match["name"]), slice(first, first + len(theirs))
         ours = real.get(name)
-        off = float("inf") if ours is None else difference(ours[rows], theirs)
-        yield Check(f"{title}: gradient of {name.removeprefix('model.language_model.')}", off, GRADIENT)
+        differs = float("inf") if ours is None else difference(ours[rows], theirs)
+        yield Check(f"{title}: gradient of {name.removeprefix('model.language_model.')}", differs, GRADIENT)

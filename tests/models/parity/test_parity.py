@@ -15,6 +15,7 @@ from models.backbone.template import positions
 from models.parity.__main__ import main
 from models.parity.reduce import SIZE_LIMIT_BYTES, reduce
 from models.parity.reference import Check
+from models.parity.training import gradients
 
 DATA = Path(__file__).parents[2] / "data"
 VREFLECTION = DATA / "golden"
@@ -187,3 +188,11 @@ def test_the_table_says_which_checks_failed(monkeypatch, capsys):
     printed = capsys.readouterr().out.splitlines()
     assert [line.split()[-1] for line in printed[1:4]] == ["ok", "FAILED", "FAILED"]
     assert printed[-1].startswith("2 of 3 checks failed; not compared: ")
+
+
+def test_a_gradient_that_is_not_a_number_fails_wherever_it_stands():
+    model = torch.nn.ParameterDict({"a": torch.nn.Parameter(torch.ones(2)), "b": torch.nn.Parameter(torch.ones(2))})
+    for broken in "ab":
+        loss = sum(parameter.sum() * (float("nan") if name == broken else 1) for name, parameter in model.items())
+        found = list(gradients(model, loss, {"a": 2**0.5, "b": 2**0.5}, {}, "", "x"))
+        assert [check.passed for check in found] == [True, True, False]
