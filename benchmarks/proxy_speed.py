@@ -51,7 +51,8 @@ def seconds_per_step(folder: Path, stage: Stage1 | Stage2, micro_batch: int, att
     spec = TrainSpec(stage=stage, latent_steps=8, max_tokens=4096, images=IMAGES, vision="cached",
                      packing="padded" if stage.kind == "stage2" else "packed")
     data = folder.parent
-    train(run, spec, init=BASE, data=data / "data", features=data / "features", teacher=None, micro_batch=micro_batch, attention=attention)
+    inputs = {"init": BASE, "data": data / "data", "features": data / "features"}
+    train(run, spec, inputs=inputs, micro_batch=micro_batch, attention=attention)
     return statistics.median(run.seconds[1:])
 
 

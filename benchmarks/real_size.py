@@ -34,20 +34,23 @@ from transformers import AutoTokenizer, Qwen2_5_VLConfig, Qwen2VLImageProcessor
 from models.backbone import checkpoint as checkpoints
 from models.backbone import template
 from models.backbone.images import open_image, patches_of
-from models.backbone.model import VReflection
+from models.backbone.model import Backbone
 from models.backbone.tokens import SpecialTokens, add_tokens
 from models.config import DecodeSpec
 from models.efficiency import FULL_SIZE
 from models.latent.batch import Batch
 from models.latent.decoding import decode
 from models.latent.prompt import Prompt
+from models.methods import loading
+from models.methods.stage import Slots
+from models.methods.vreflection.modules import HEADS as ALL
 from models.methods.vreflection.spec import Stage1, Stage2
 from models.proxy import BASE_DIR
 from models.training.collate import Collator, Live
 from models.training.parse import ImageFile, Sample
 from models.training.stage import only_train
 
-HEADS = frozenset({"bcm", "dac"})
+HEADS = {name: ALL[name] for name in ("bcm", "dac")}
 LATENT_STEPS = 8
 SIDES = ((644, 812), (644, 812), (560, 1008), (700, 756), (812, 644), (532, 924), (2016, 1596))
 """Height and width in pixels: six pictures of about 670 tokens, one of 4,104."""
@@ -161,7 +164,7 @@ def timed(rows: list[Row], what: str, attention: str, device: str) -> Iterator[N
     rows.append(Row(what, attention, seconds, peak / 1e9))
 
 
-def build(tokenizer, sizes: dict, device: str) -> VReflection:
+def build(tokenizer, sizes: dict, device: str) -> Backbone:
     """Random weights in bf16, made where they stay."""
     ids = tokenizer.get_vocab()
     config = Qwen2_5_VLConfig(
@@ -173,7 +176,7 @@ def build(tokenizer, sizes: dict, device: str) -> VReflection:
     try:
         with torch.device(device):
             torch.manual_seed(0)
-            model = VReflection(config, HEADS, LATENT_STEPS)
+            model = Backbone(config, HEADS, LATENT_STEPS)
     finally:
         torch.set_default_dtype(before)
     model.gradient_checkpointing_enable({"use_reentrant": False})
@@ -199,20 +202,20 @@ def image_processor() -> Qwen2VLImageProcessor:
 def make_batches(tokenizer, samples: list[Sample], packed: bool, kind: str, count: int) -> list[Batch]:
     """Micro-batches of four, the pictures going round; on the CPU."""
     collate = Collator(
-        tokenizer, Live(image_processor()), latent_steps=LATENT_STEPS, packing="packed" if packed else "padded",
+        tokenizer, Live(image_processor()), slots=Slots("fixed", LATENT_STEPS), packing="packed" if packed else "padded",
         short_rows=not kind.startswith("flash"),
     )  # fmt: skip
     return [collate([samples[(4 * k + i) % len(samples)] for i in range(4)]).batch for k in range(count)]
 
 
-def loss_of(model: VReflection, stage: Stage1 | Stage2, batch: Batch, number: int) -> torch.Tensor:
+def loss_of(model: Backbone, stage: Stage1 | Stage2, batch: Batch, number: int) -> torch.Tensor:
     return model(batch=batch.to(model.device), stage=stage, latent_steps=LATENT_STEPS, indicator=torch.tensor(number % 2 == 0)).loss
 
 
-def train(model: VReflection, stage: Stage1 | Stage2, batches: list[Batch], until: float) -> int:
+def train(model: Backbone, stage: Stage1 | Stage2, batches: list[Batch], until: float) -> int:
     """Forward, backward and a plain step on each batch; how many there was time for, at least one."""
     model.train()
-    only_train(model, stage)
+    only_train(model, stage.method(LATENT_STEPS))
     for number, batch in enumerate(batches):
         loss = loss_of(model, stage, batch, number)
         loss.backward()
@@ -228,7 +231,7 @@ def train(model: VReflection, stage: Stage1 | Stage2, batches: list[Batch], unti
     return len(batches)
 
 
-def resume(rows: list[Row], folder: Path, model: VReflection, tokenizer, samples: list[Sample], device: str) -> VReflection:
+def resume(rows: list[Row], folder: Path, model: Backbone, tokenizer, samples: list[Sample], device: str) -> Backbone:
     """The model from its written checkpoint; its next loss is the one that the model in memory has."""
     kind = model.config._attn_implementation
     (batch,) = make_batches(tokenizer, samples, True, kind, 1)
@@ -241,7 +244,7 @@ def resume(rows: list[Row], folder: Path, model: VReflection, tokenizer, samples
     rows[-1].remark = f"{size / 1e9:.3g} GB"
     del model
     with timed(rows, "Load it", "", device):
-        model = checkpoints.load(
+        model = loading.load(
             folder, heads=HEADS, latent_steps=LATENT_STEPS, dtype=torch.bfloat16, attn_implementation=kind, device_map=device
         )
     with torch.no_grad():
@@ -252,7 +255,7 @@ def resume(rows: list[Row], folder: Path, model: VReflection, tokenizer, samples
     return model
 
 
-def answer(rows: list[Row], folder: Path, model: VReflection, tokenizer, kind: str, device: str, shrunk: int) -> None:
+def answer(rows: list[Row], folder: Path, model: Backbone, tokenizer, kind: str, device: str, shrunk: int) -> None:
     """Two questions on 4K pictures, at most 64 tokens each, with a latent segment."""
     path, (height, width) = folder / "question.png", QUESTION_SIDES
     pixels = np.random.default_rng(1).integers(0, 255, (height // shrunk, width // shrunk, 3), dtype=np.uint8)

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from models.backbone import checkpoint as checkpoints
 from models.backbone.images import load_image_processor
-from models.backbone.model import VReflection
+from models.backbone.model import Backbone
 from models.backbone.pictures import Unreadable
 from models.config import DecodeSpec, MapsSpec, TrainSpec
 from models.evaluation.engine import Engine
@@ -30,8 +30,9 @@ from models.evaluation.tasks.paper import paper_prompt
 from models.latent.boxes import Cells, box_cells
 from models.latent.decoding import decode
 from models.latent.prompt import Prompt
-from models.methods.sft.spec import Sft
-from models.methods.vreflection.method import heads_of
+from models.methods.loading import load
+from models.methods.vreflection.method import region_of
+from models.methods.vreflection.modules import BCM, DAC
 from models.run import Interrupted, Run
 from models.training.collate import Collator, Live
 from models.training.data import Sample, read_samples
@@ -74,16 +75,16 @@ def attention_maps(
     return written
 
 
-def _with_heads(checkpoint: Path, spec: MapsSpec, loaded: VReflection, attention: str) -> VReflection:
+def _with_heads(checkpoint: Path, spec: MapsSpec, loaded: Backbone, attention: str) -> Backbone:
     """The checkpoint again, with whichever of BCM and DAC its training had."""
     facts = checkpoints.facts(checkpoint)
     if "spec" not in facts:
         raise ValueError(f"{checkpoint} was not trained here: it has neither BCM nor DAC to show")
-    stage = TrainSpec.model_validate(facts["spec"]).stage
-    heads = heads_of(stage) - {"static"} | ({"bcm"} if loaded.box_feature_resampler is not None else set())
-    if isinstance(stage, Sft) or not heads:
+    spec_of = TrainSpec.model_validate(facts["spec"])
+    heads = spec_of.stage.method(spec_of.latent_steps).modules() & {"bcm", "dac"}
+    if not heads:
         raise ValueError(f"{checkpoint} has neither BCM nor DAC: it has no attention over a box or a picture to show")
-    model = checkpoints.load(
+    model = load(
         checkpoint, heads=heads, latent_steps=spec.latent_steps, dtype=loaded.dtype, attn_implementation=attention
     )
     return model.to(loaded.device)
@@ -103,11 +104,11 @@ def _training(engine: Engine, spec: MapsSpec, data: Path) -> list[tuple[dict[str
             break
     collator = Collator(
         engine.tokenizer, Live(load_image_processor(engine.checkpoint, spec.images)), packing="padded",
-        latent_steps=spec.latent_steps,
+        slots=stage.slots(spec.latent_steps),
     )  # fmt: skip
     batch = collator(chosen).batch.to(model.device)
     plain = {"rollout": "sequential", "self_fed": 0.0, "slot_gradient": "detached"}
-    ways = {"free": "hidden"} | ({"fed": "teacher"} if model.box_feature_resampler is not None else {})
+    ways = {"free": "hidden"} | ({"fed": "teacher"} if model.head(BCM) is not None else {})
     moved = torch.tensor(True)
     outs = {
         name: model(
@@ -142,6 +143,7 @@ def _answering(
     asked = _questions(Path(mirror), spec.benchmark, task, spec.samples)
     decoding = DecodeSpec(latent_steps=spec.latent_steps, max_new_tokens=spec.max_new_tokens)
     model, found = engine.model, []
+    stage = TrainSpec.model_validate(checkpoints.facts(engine.checkpoint)["spec"]).stage
     for doc_id, one in asked.items():
         if run.should_stop():
             raise Interrupted(f"{len(found)} of {len(asked)} questions answered")
@@ -159,12 +161,12 @@ def _answering(
         inside = box_cells(boxes, cells)
         here = features[0].to(device=model.device, dtype=model.dtype)
         maps: dict[str, Tensor] = {}
-        if model.box_feature_resampler is not None:
-            region = model.region(here.cpu(), cells, boxes, inside, *model.teacher_region)
+        if model.head(BCM) is not None:
+            region = region_of(here.cpu(), cells, boxes, inside, stage.region, stage.roi_bins)
             region.features = region.features.to(model.device)
             _, attention = model.box_feature_resampler(region.features, region.mask)
             maps["teacher"] = region.spread(attention.cpu())[0]
-        if model.student_resampler is not None and given.hidden is not None and len(given.hidden) >= spec.latent_steps:
+        if model.head(DAC) is not None and given.hidden is not None and len(given.hidden) >= spec.latent_steps:
             queries = given.hidden[: spec.latent_steps][None].to(model.dtype)
             maps["student"] = model.student_resampler(queries, here[None])[1][0]
         response = engine.tokenizer.decode(given.token_ids, skip_special_tokens=False)

@@ -9,26 +9,13 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Union
 
-from pydantic import Field, model_validator
+from pydantic import Field, create_model, model_validator
 
-from models.methods.registry import Stage
-from models.methods.visreflect.spec import Crops
-from models.methods.vreflection.spec import rolls_out
-from models.schema import Count, Frozen, Positive, Share
+from models.methods.registry import CUTS, Stage
+from models.methods.stage import Cut
+from models.schema import Count, Frozen, Images, Positive, Share
 
-Orientation = Literal["upright", "stored"]
 Surplus = Literal["skip", "first", "union"]
-
-
-class Images(Frozen):
-    """How pixels become tokens. The processor backend is pinned: torchvision and PIL differ by up to 0.27 after normalisation."""
-
-    min_pixels: Count = 128 * 28 * 28
-    max_pixels: Count = 5120 * 28 * 28
-    processor: Literal["torchvision", "pil"] = "torchvision"
-    orientation: Orientation = "upright"
-    """Of pictures with an EXIF orientation. upright: turned as the tag says, as `datasets` decodes benchmarks' pictures, boxes
-    with them (they are drawn on the stored raster); stored: as the raster lies in the file (the release's training)."""
 
 
 class TrainSpec(Frozen):
@@ -36,7 +23,7 @@ class TrainSpec(Frozen):
 
     stage: Stage
     latent_steps: Annotated[int, Field(ge=0)] = 8
-    """S. 0 keeps the boundary markers only (a control). Not read by sft, nor by reflect: a crop has as many slots as tokens."""
+    """S. 0 keeps the boundary markers only (a control). Read by stages whose segments have S slots each."""
     seed: Annotated[int, Field(ge=0)] = 0
     images: Images = Images()
     vision: Literal["live", "cached"] = "live"
@@ -48,7 +35,7 @@ class TrainSpec(Frozen):
 
     @model_validator(mode="after")
     def _packable(self) -> TrainSpec:
-        if self.packing == "packed" and self.latent_steps and rolls_out(self.stage):
+        if self.packing == "packed" and self.latent_steps and self.stage.rolls_out:
             raise ValueError(
                 "packing: packed cannot roll out its slots sequentially; use packing: padded, or rollout: two_pass"
             )
@@ -64,7 +51,7 @@ class DecodeSpec(Frozen):
     latent_steps: Annotated[int, Field(ge=0)] = 8
     latents: Latents = "own"
     """own: previous last hidden state; zeroed; noise: N(0,1) scaled to the own latent's norm; shuffled: another question's;
-    oracle: Z_T of the true box, or where crops filled the slots its crop's first embeddings."""
+    oracle: what the true box puts into the slots."""
     start: Literal["emitted", "forced", "never"] = "emitted"
     """Whether the model must emit `<|lvr_start|>` itself, is made to begin with it, or may not (zero steps: no latent segment)."""
     end: Literal["emitted", "forced"] = "emitted"
@@ -259,12 +246,19 @@ class LinkedMirror(Frozen):
     """Of lmms-eval's, where the benchmark is none of the project's own."""
 
 
-class FeaturesSpec(Frozen):
-    """One features job: the frozen tower's features of every training image, or of every evidence crop."""
+class _FeaturesSpec(Frozen):
+    """One features job: the frozen tower's features of every training picture, or of the pieces that one field says are cut
+    out of them."""
 
     images: Images = Images()
-    crops: Crops | None = None
-    """None: of the whole pictures."""
+
+    @property
+    def cut(self) -> tuple[str, Cut] | None:
+        """(role, cut); None: of the whole pictures."""
+        return next(((role, cut) for role in CUTS if (cut := getattr(self, role)) is not None), None)
+
+
+FeaturesSpec = create_model("FeaturesSpec", __base__=_FeaturesSpec, **{role: (cut | None, None) for role, cut in CUTS.items()})
 
 
 TrainingData = Annotated[Union[ProxyTraining, ExternalTraining], Field(discriminator="source")]

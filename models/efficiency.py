@@ -18,12 +18,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import Qwen2_5_VLConfig
 from transformers.cache_utils import DynamicCache
 
-from models.backbone import checkpoint as checkpoints
-from models.backbone.model import VReflection
+from models.backbone.model import Backbone
 from models.backbone.tokens import SpecialTokens, add_tokens
 from models.config import DecodeSpec, MeasureSpec
 from models.latent.decoding import decode
 from models.latent.prompt import Prompt
+from models.methods.loading import load
+from models.methods.vreflection.modules import HEADS
 from models.run import Interrupted, Run
 
 FULL_SIZE: dict[str, Any] = {
@@ -40,7 +41,8 @@ FULL_SIZE: dict[str, Any] = {
 }  # fmt: skip
 """Qwen2.5-VL-7B-Instruct's config.json, as far as it decides sizes."""
 
-HEADS = frozenset({"bcm", "dac"})
+RESAMPLERS = {name: HEADS[name] for name in ("bcm", "dac")}
+"""What Table 3(e) counts."""
 BOUNDARY = 2
 """Tokens that a latent segment adds beside its slots: `<|lvr_start|>` and `<|lvr_end|>`."""
 
@@ -64,8 +66,8 @@ class Account:
 def account(config: Qwen2_5_VLConfig, latent_steps: int, context: int) -> Account:
     """Counted on the meta device: no weights, no memory."""
     with torch.device("meta"):
-        plain, full = (VReflection(config, heads, latent_steps) for heads in (frozenset(), HEADS))
-    heads = sum(p.numel() for h in (full.box_feature_resampler, full.student_resampler) for p in h.parameters())
+        plain, full = (Backbone(config, heads, latent_steps) for heads in ({}, RESAMPLERS))
+    heads = sum(p.numel() for head in RESAMPLERS.values() for p in full.get_submodule(head.prefix).parameters())
     prefill, step = step_flops(plain, context)
     return Account(
         parameters=sum(p.numel() for p in plain.parameters()),
@@ -79,7 +81,7 @@ def account(config: Qwen2_5_VLConfig, latent_steps: int, context: int) -> Accoun
     )
 
 
-def step_flops(model: VReflection, context: int) -> tuple[int, int]:
+def step_flops(model: Backbone, context: int) -> tuple[int, int]:
     """(of reading `context` tokens, of one more with a KV cache), on whatever device the model is."""
     device, width = model.device, model.config.text_config.hidden_size
     cache = DynamicCache()
@@ -118,8 +120,8 @@ def measure(run: Run, spec: MeasureSpec, *, checkpoint: Path, attention: str = "
 
     torch.set_num_threads(run.threads)
     dtype = torch.bfloat16 if spec.precision == "bf16" else torch.float32
-    model = checkpoints.load(
-        checkpoint, heads=frozenset(), latent_steps=spec.latent_steps, dtype=dtype, attn_implementation=attention
+    model = load(
+        checkpoint, heads=(), latent_steps=spec.latent_steps, dtype=dtype, attn_implementation=attention
     ).to(run.device)
     tokenizer = AutoTokenizer.from_pretrained(checkpoint)
     add_tokens(tokenizer)
@@ -147,7 +149,7 @@ def measure(run: Run, spec: MeasureSpec, *, checkpoint: Path, attention: str = "
 
 
 def time_answers(
-    model: VReflection, tokens: SpecialTokens, spec: MeasureSpec, prompt: int, answer: int, device: str
+    model: Backbone, tokens: SpecialTokens, spec: MeasureSpec, prompt: int, answer: int, device: str
 ) -> Timing:
     """Repeats of: one token (prefill), the plain answer, the answer after a latent segment; one prompt, batch 1."""
     words = torch.randint(0, tokens.image, (prompt,), generator=torch.Generator().manual_seed(spec.seed))

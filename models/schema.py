@@ -11,6 +11,7 @@ NonNegative = Annotated[float, Field(ge=0)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(gt=0, le=1)]
+Orientation = Literal["upright", "stored"]
 
 
 class Frozen(BaseModel):
@@ -34,3 +35,14 @@ class Optimisation(Frozen):
     precision: Literal["bf16", "fp32"] = "bf16"
     max_grad_norm: Positive = 1.0
     adam_betas: tuple[float, float] = (0.9, 0.999)
+
+
+class Images(Frozen):
+    """How pixels become tokens. The processor backend is pinned: torchvision and PIL differ by up to 0.27 after normalisation."""
+
+    min_pixels: Count = 128 * 28 * 28
+    max_pixels: Count = 5120 * 28 * 28
+    processor: Literal["torchvision", "pil"] = "torchvision"
+    orientation: Orientation = "upright"
+    """Of pictures with an EXIF orientation. upright: turned as the tag says, as `datasets` decodes benchmarks' pictures, boxes
+    with them (they are drawn on the stored raster); stored: as the raster lies in the file (the release's training)."""

@@ -21,6 +21,7 @@ from harness.spec.errors import unknown
 from harness.spec.experiment import Measurement
 from harness.spec.files import Loaded, data_set_of
 from harness.spec.profile import Profile
+from harness.spec.recipe import Decoding
 from harness.spec.resolve import ResolvedRow
 from models.config import (
     CardSpec,
@@ -28,7 +29,6 @@ from models.config import (
     EvaluateSpec,
     ExternalMirror,
     ExternalTraining,
-    FeaturesSpec,
     Images,
     Latents,
     LinkedMirror,
@@ -39,8 +39,7 @@ from models.config import (
     TrainingSet,
     TrainSpec,
 )
-from models.methods.visreflect.spec import Crops, Reflect
-from models.methods.vreflection.spec import has_teacher, rolls_out
+from models.methods.stage import Earlier, Features, StageSpec, opens_segments
 
 Checkpoint = Job | Source
 TWINS, AS_READ = "twins", "mmvp"
@@ -109,16 +108,12 @@ class JobMaker:
         loaded = self.benchmarks.get(benchmark)
         return list(dict.fromkeys(task for names in loaded.value.tasks.values() for task in names)) if loaded else []
 
-    def features(self, row: ResolvedRow) -> Job:
-        """The frozen tower's features of every training image."""
-        return self._features(FeaturesSpec(images=row.options.images), row, "features")
-
-    def crops(self, row: ResolvedRow, crops: Crops) -> Job:
-        """The frozen tower's features of every evidence crop: a features job of its own, so that the images' stays shared."""
-        return self._features(FeaturesSpec(images=row.options.images, crops=crops), row, "crops")
-
-    def _features(self, spec: FeaturesSpec, row: ResolvedRow, slug: str) -> Job:
-        return self._once(Job("features", payload(spec), {"data": self.data(row), "base": self.base}, slug))
+    def features(self, row: ResolvedRow, need: Features) -> Job:
+        """The frozen tower's features of every training picture, or of pieces of them: a job of their own."""
+        images = payload(row.options.images)
+        asked = {need.role: payload(need.cut)} if need.cut is not None else {}
+        asked |= {"images": images} if images else {}
+        return self._once(Job("features", asked, {"data": self.data(row), "base": self.base}, need.role))
 
     def checkpoint(self, row: ResolvedRow, seed: int) -> Checkpoint:
         """What the row's last stage leaves; the base model for a row without stages."""
@@ -132,25 +127,24 @@ class JobMaker:
 
     def _train(self, row: ResolvedRow, name: str, seed: int, init: Checkpoint, done: dict[str, Checkpoint]) -> Job:
         options, profile = row.options, self.profile.value
-        stage = getattr(options, name)
+        stage = options.stage(name)
         spec = TrainSpec(
             stage=stage,
             seed=seed,
             images=options.images,
             vision=profile.vision,
             max_tokens=options.max_tokens,
-            packing="padded" if options.latent_steps and rolls_out(stage) else options.packing,
-            # Vanilla SFT has no latent segment, and a crop has as many slots as it has tokens.
-            **({} if name in ("sft", "reflect") else {"latent_steps": options.latent_steps}),
+            packing="padded" if options.latent_steps and stage.rolls_out else options.packing,
+            **({"latent_steps": options.latent_steps} if stage.slots(options.latent_steps).of == "fixed" else {}),
         )
         inputs: dict[str, Job | Source] = {"data": self.data(row)}
-        if profile.vision == "cached":
-            inputs["features"] = self.features(row)
-            if name == "reflect":
-                inputs["crops"] = self.crops(row, stage.crops)
+        for need in stage.needs():
+            if isinstance(need, Earlier):
+                if need.stage in done:
+                    inputs[need.role] = done[need.stage]
+            elif profile.vision == "cached":
+                inputs[need.role] = self.features(row, need)
         inputs["init"] = init
-        if name == "stage2" and stage.teacher in done:
-            inputs["teacher"] = done[stage.teacher]
         return self._once(Job("train", payload(spec), inputs, f"{_slug(row, name)}-seed{seed}"))
 
     def evaluate(self, row: ResolvedRow, seed: int, benchmark: str, protocol: Protocol, latents: Latents) -> Job:
@@ -174,6 +168,7 @@ class JobMaker:
                 max_new_tokens=options.decode.max_new_tokens,
                 count_latents=options.decode.count_latents,
                 cut_latents=options.decode.cut_latents,
+                **(_leaving(options.decode) if has_latents(row) else {}),
                 max_segments=options.decode.max_segments,
                 **({name: getattr(inference, name) for name in _OF_DECODING} if inference else {}),
             ),
@@ -273,18 +268,16 @@ class JobMaker:
         return self._once(Job("measure", payload(spec), {"checkpoint": checkpoint}, f"{of}-cost"))
 
     def modes(self, row: ResolvedRow, benchmark: str, asked: Sequence[Latents]) -> tuple[Latents, ...]:
-        """Latent modes applicable to this row: only its own if it opens no latent segment;
-        oracle where its checkpoint holds the BCM and decodes as many steps as that has queries, or learned from crops that
-        have as many tokens, one for every box, and the boxes are there."""
+        """Latent modes applicable to this row: only its own if it opens no latent segment; oracle where its last latent stage
+        has something to feed for a true box, and the boxes are there."""
         if not has_latents(row):
             return ("own",)
-        last = getattr(row.options, next(stage for stage in reversed(row.row.stages or ()) if stage != "sft"))
-        if isinstance(last, Reflect):
-            oracle = row.options.decoded_steps <= last.crop_min_tokens and last.crop_rule == "outward"
-        else:
-            oracle = has_teacher(last) and row.options.decoded_steps == row.options.latent_steps
+        last = next(stage for stage in reversed(_stages(row)) if opens_segments(stage))
+        oracle = last.oracle_allowed(row.options.latent_steps, row.options.decoded_steps)
         oracle = oracle and self.boxed(benchmark)
-        return tuple(mode for mode in asked if mode != "oracle" or oracle)
+        given = {"shuffled"} if row.options.decode.leave == "steps" else set()  # S latents of another question
+        given |= {"oracle"} if oracle and row.options.decode.leave == "steps" else set()
+        return tuple(mode for mode in asked if mode not in ("shuffled", "oracle") or mode in given)
 
     def boxed(self, benchmark: str) -> bool:
         """Whether the true boxes of the benchmark's questions lie beside it."""
@@ -320,7 +313,17 @@ def has_latents(row: ResolvedRow) -> bool:
 
 
 def _has_latent_stage(row: ResolvedRow) -> bool:
-    return any(stage != "sft" for stage in row.row.stages or ())
+    return any(opens_segments(stage) for stage in _stages(row))
+
+
+def _stages(row: ResolvedRow) -> list[StageSpec]:
+    return [row.options.stage(name) for name in row.row.stages or ()]
+
+
+def _leaving(decode: Decoding) -> dict[str, Any]:
+    """When a segment ends; the distance where it is compared."""
+    names = ("leave", "leave_distance", "leave_below") if decode.leave == "latent" else ("leave",)
+    return {name: getattr(decode, name) for name in names}
 
 
 def _segment(row: ResolvedRow) -> dict[str, Any]:
@@ -341,7 +344,7 @@ def _slug(row: ResolvedRow, stage: str) -> str:
     parts = [stage]
     for name, value in row.changed().items():
         section, _, option = name.partition(".")
-        if section == stage or (name == "latent_steps" and stage != "sft"):
+        if section == stage or (name == "latent_steps" and opens_segments(row.options.stage(stage))):
             text = str(value.unscaled if value.unscaled is not None else value.value)
             parts += [(option or name).replace("_", "-"), text]
     return _words("-".join(parts))

@@ -10,6 +10,7 @@ from pydantic import Field, field_validator
 from harness.kinds import KINDS, NAMES
 from harness.spec.benchmark import Protocol
 from harness.spec.experiment import FileName
+from harness.spec.recipe import StageName
 from models.config import BenchmarkData, Latents, TrainingData
 from models.schema import Count, Frozen, Positive
 
@@ -20,7 +21,6 @@ else:
 
 Zero = Literal["zero1", "zero2", "zero3"]
 """DeepSpeed's stages: 1 shards the optimiser's state over the ranks, 2 the gradients too, 3 the parameters too."""
-StageKind = Literal["sft", "stage1", "stage2", "joint", "reflect"]
 
 
 class LocalBackbone(Frozen):
@@ -62,7 +62,7 @@ class Resources(Frozen):
     """Evaluations of one checkpoint that one job of a scheduler does in turn, so that it is loaded once."""
     attention: Literal["eager", "sdpa", "flash_attention_2"] = "sdpa"
     gradient_checkpointing: bool = False
-    deepspeed: Zero | dict[StageKind | Literal["other"], Zero] | None = None
+    deepspeed: Zero | dict[StageName | Literal["other"], Zero] | None = None
     """One for all trainings, or by kind of stage; a kind that is not named takes `other`, or none."""
     alone: bool = False
     """For what is timed: begun when nothing else of the run is at work or could begin; a cluster gives it a whole node."""

@@ -6,19 +6,20 @@ The language of names, used by recipes, profiles, rows and `--set` alike: `stage
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, create_model
 
 from harness.spec.errors import unknown
-from models.config import Images
-from models.methods.sft.spec import Sft
-from models.methods.visreflect.spec import Reflect
-from models.methods.vreflection.spec import Joint, Stage1, Stage2
-from models.schema import Count, Frozen
+from models.methods.registry import STAGES
+from models.methods.stage import StageSpec
+from models.schema import Count, Frozen, Images, Positive
 
-StageName = Literal["sft", "stage1", "stage2", "joint", "reflect"]
-STAGES: dict[str, type[Frozen]] = {"sft": Sft, "stage1": Stage1, "stage2": Stage2, "joint": Joint, "reflect": Reflect}
+if TYPE_CHECKING:
+    StageName = str
+else:
+    StageName = Literal[tuple(STAGES)]
+"""Kinds of stage, as rows name them."""
 
 
 class Decoding(Frozen):
@@ -33,25 +34,24 @@ class Decoding(Frozen):
     count_latents: bool = False
     cut_latents: bool = True
     """Whether max_new_tokens may end an answer among its latent steps; read where they count."""
+    leave: Literal["steps", "latent", "free"] = "steps"
+    """When a latent segment ends, see `DecodeSpec.leave`."""
+    leave_distance: Literal["mse", "mae", "cosine"] = "mse"
+    leave_below: Positive = 0.02
     max_segments: Count | None = None
     """Latent segments an answer may hold; null = no limit but max_new_tokens."""
     precision: Literal["bf16", "fp32"] = "bf16"
 
 
-class Recipe(Frozen):
+class _Recipe(Frozen):
     """The resolved options of one row: what training and evaluation jobs are made of."""
 
     latent_steps: Annotated[int, Field(ge=0)] = 8
-    """S of training; reflect has as many slots as a crop has tokens."""
+    """S of training, for stages that have S slots in every segment."""
     max_tokens: Count = 16384
     packing: Literal["packed", "padded"] = "packed"
     extract: Literal["strict", "release"] = "strict"
     """Which reading of an answer a cell counts; both are made from the same outputs and stored."""
-    sft: Sft = Sft()
-    stage1: Stage1 = Stage1()
-    stage2: Stage2 = Stage2()
-    joint: Joint = Joint()
-    reflect: Reflect = Reflect()
     decode: Decoding = Decoding()
     images: Images = Images()
 
@@ -59,6 +59,17 @@ class Recipe(Frozen):
     def decoded_steps(self) -> int:
         """Latent steps of decoding: its own, else those of training."""
         return self.latent_steps if self.decode.latent_steps is None else self.decode.latent_steps
+
+    def stage(self, name: str) -> StageSpec:
+        """The options of one kind of stage."""
+        return getattr(self, name)
+
+
+if TYPE_CHECKING:
+    Recipe = _Recipe
+else:
+    Recipe = create_model("Recipe", __base__=_Recipe, __doc__=_Recipe.__doc__, **{name: (stage, stage()) for name, stage in STAGES.items()})
+"""With a section for every kind of stage, by its name."""
 
 
 SECTIONS: dict[str, type[Frozen]] = {**STAGES, "decode": Decoding, "images": Images}

@@ -18,6 +18,7 @@ from harness.spec.files import Loaded, LoadedExperiment
 from harness.spec.profile import Profile
 from harness.spec.recipe import GLOBAL, HEADER, OPTIONS, SECTIONS, STAGES, Recipe, expand, leaves
 from harness.spec.text import Document, layers, parse
+from models.methods.stage import Earlier
 
 Origin = Literal["schema", "recipe", "profile", "row", "--set"]
 
@@ -214,10 +215,13 @@ def _reads(row: ResolvedRow, name: str) -> bool:
 
 
 def _unread_by(row: ResolvedRow, name: str) -> str:
+    """Why no stage of the row reads the option, or nothing."""
     section, _, option = name.partition(".")
-    return (
-        _unread(getattr(row.options, section), section, option, row.values) if section in (row.row.stages or ()) else ""
-    )
+    unread = row.options.stage(section).unread(option) if section in (row.row.stages or ()) else None
+    if unread is None:
+        return ""
+    value = row.values[f"{section}.{unread.because}"]
+    return f"{section}.{unread.because} is {value.value} ({value.where}); {unread.remedy.format(section)}, or drop this"
 
 
 def resolve_base(start: Base) -> ResolvedRow:
@@ -316,47 +320,15 @@ def _check(experiment: LoadedExperiment, resolved: ResolvedRow, own: list[str]) 
             f"{values['latent_steps'].place}: 0 leaves no latent state to align; use 1 or more "
             "(0 is a control: allowed in a file with controls: instead of table:)"
         )
-    if "stage2" in stages:
-        teacher, before = options.stage2.teacher, stages[: stages.index("stage2")]
-        if teacher in ("stage1", "joint") and teacher not in before:
-            instead = next((f"set stage2.teacher: {s}" for s in ("joint", "stage1") if s in before), "")
+    for at, kind in enumerate(stages):
+        for need in options.stage(kind).needs():
+            if not isinstance(need, Earlier) or need.stage in stages[:at]:
+                continue
+            other = next((name for name in need.others if name in stages[:at]), need.without)
             raise SpecError(
-                f"{experiment.where('rows', resolved.index)}: rows[{resolved.index}]: stage2.teacher is {teacher} but "
-                f"the row has no {teacher} before stage2: add {teacher}, or {instead or 'set stage2.teacher: random'}"
+                f"{experiment.where('rows', resolved.index)}: rows[{resolved.index}]: {kind}.{need.option} is {need.stage} but the "
+                f"row has no {need.stage} before {kind}: add {need.stage}, or set {kind}.{need.option}: {other}"
             )
     for name in own:
         if reason := _unread_by(resolved, name):
             raise NotDefined(f"{values[name].place}: is never read: {reason}")
-
-
-def _unread(stage: Any, section: str, option: str, values: Mapping[str, Value]) -> str:
-    """Why a stage never reads the option, or nothing."""
-
-    def because(other: str, remedy: str) -> str:
-        value = values[f"{section}.{other}"]
-        return f"{section}.{other} is {value.value} ({value.where}); {remedy}, or drop this"
-
-    has = type(stage).model_fields
-    if "align" in has and option in ("p", "granularity", "draw_samples") and stage.align != "bernoulli":
-        return because("align", f"set {section}.align: bernoulli too")
-    if option == "draw_samples" and stage.granularity != "microbatch":
-        return because("granularity", f"set {section}.granularity: microbatch too")
-    if (
-        option in ("align", "p", "granularity", "draw_samples", "bcm_distance", "clamp")
-        and "lambda_bcm" in has
-        and stage.lambda_bcm == 0
-    ):
-        return because("lambda_bcm", "give it a value above 0")
-    if option == "roi_bins" and stage.region != "roi_align":
-        return because("region", f"set {section}.region: roi_align too")
-    if option == "rollout" and stage.slot_fill == "teacher" and stage.self_fed == 0:
-        return because("slot_fill", f"set {section}.slot_fill: student or hidden too")
-    if "teacher" in has:
-        target = ("lambda_feat", "lambda_attn", "dac_distance", "tau", "epsilon", "epsilon_in")
-        if option in (*target, "lambda_dac") and stage.teacher == "none":
-            return because("teacher", f"set {section}.teacher to one that gives a target")
-        if option in target and stage.lambda_dac == 0:
-            return because("lambda_dac", "give it a value above 0")
-        if option in ("query_source", "query_shift") and stage.teacher == "none" and stage.slot_fill != "student":
-            return because("teacher", f"set {section}.slot_fill: student too")
-    return ""

@@ -66,7 +66,7 @@ def features(context: Context) -> Any:
         checkpoint=context.inputs["base"],
         data=context.inputs["data"],
         images=spec.images,
-        crops=spec.crops,
+        cut=spec.cut,
     )
 
 
@@ -78,11 +78,7 @@ def train(context: Context) -> Any:
     return run_training(
         context.run,
         spec,
-        init=context.inputs["init"],
-        data=context.inputs["data"],
-        features=context.inputs.get("features"),
-        crops=context.inputs.get("crops"),
-        teacher=context.inputs.get("teacher"),
+        inputs=context.inputs,
         micro_batch=context.micro_batch or int(context.resources["micro_batch"]),
         deepspeed=zero_of(context.resources.get("deepspeed"), spec.stage.kind),
         gradient_checkpointing=context.resources.get("gradient_checkpointing") or None,

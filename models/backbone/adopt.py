@@ -22,12 +22,12 @@ from safetensors.torch import save_file
 from transformers import AutoTokenizer, Qwen2_5_VLConfig
 
 from models.backbone import checkpoint
-from models.backbone.model import VReflection
+from models.backbone.model import Backbone
 from models.backbone.tokens import ADDED, add_tokens
 from models.backbone.untrusted import Unfit, check_files, check_values, inside, read_json
 from models.config import TrainSpec
-from models.methods.sft.spec import Sft
-from models.methods.vreflection.method import heads_of
+from models.methods.loading import every_head
+from models.methods.stage import opens_segments
 
 PICKLED = "pytorch_model"
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
@@ -156,7 +156,7 @@ def copy(fitting: Fitting, out: Path, facts: Mapping[str, Any]) -> None:
     recorded = checkpoint.facts(fitting.folder) or {
         "stage": stage.kind, "latent_steps": spec.latent_steps, "seed": spec.seed, "steps": stage.steps,
         "region": getattr(stage, "region", None), "roi_bins": getattr(stage, "roi_bins", None),
-        "heads": sorted(heads_of(stage)), "spec": spec.model_dump(mode="json"),
+        "heads": sorted(stage.method(spec.latent_steps or 1).modules()), "spec": spec.model_dump(mode="json"),
     }  # fmt: skip
     text = json.dumps({**recorded, "adopted": dict(facts)}, indent=2, sort_keys=True, ensure_ascii=False)
     (out / checkpoint.FACTS).write_text(text + "\n")
@@ -214,15 +214,17 @@ def _same_size(folder: Path, config: Qwen2_5_VLConfig, base: Qwen2_5_VLConfig) -
 
 def _compare(folder: Path, held: Shapes, config: Qwen2_5_VLConfig, spec: TrainSpec) -> None:
     """Raises Unfit naming the first keys that do not fit the model that the stage leaves."""
-    heads = heads_of(spec.stage) if spec.latent_steps else frozenset()
+    method = spec.stage.method(spec.latent_steps)
+    heads = {name: method.heads[name] for name in method.heads if name in method.modules()}
     with torch.device("meta"):
-        model = VReflection(config, heads=heads, latent_steps=spec.latent_steps)
+        model = Backbone(config, heads=heads, latent_steps=spec.latent_steps)
     want = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     if config.tie_word_embeddings or getattr(config.text_config, "tie_word_embeddings", False):
         want.pop("lm_head.weight", None)
         held = {key: shape for key, shape in held.items() if key != "lm_head.weight"}
     found = {todays_name(key): shape for key, shape in held.items()}
-    spare = tuple(f"{prefix}." for head, prefix in checkpoint.HEADS.items() if head not in heads)
+    used = {head.prefix for head in heads.values()}
+    spare = tuple(f"{head.prefix}." for head in every_head().values() if head.prefix not in used)
     wrong = [
         f"{key} has shape {found[key]}, expected {want[key]}" for key in want if key in found and found[key] != want[key]
     ]
@@ -249,7 +251,7 @@ def _tokens(folder: Path, base: Path | None, config: Qwen2_5_VLConfig, spec: Tra
     except (OSError, ValueError) as error:
         raise Unfit(f"{folder if own else base}: its tokenizer cannot be read ({str(error).splitlines()[0]})") from None
     lacking = [token for token in ADDED if token not in tokenizer.get_vocab()]
-    if lacking and own and not isinstance(spec.stage, Sft):
+    if lacking and own and opens_segments(spec.stage):
         raise Unfit(f"{folder}: its tokenizer lacks {', '.join(lacking)}: it was not trained with latent tokens")
     add_tokens(tokenizer)
     if len(tokenizer) > config.text_config.vocab_size:

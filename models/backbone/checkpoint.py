@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,10 @@ from safetensors import safe_open
 from transformers import Qwen2_5_VLConfig
 from transformers.utils import cached_file, logging
 
-from models.backbone.model import VReflection
+from models.backbone.model import Backbone, Head
 
 _GENERATION = "generation_config.json"
 _MODEL_FILES = ("config.json", _GENERATION, "vreflection.json", "diagnostics.json")
-HEADS = {"bcm": "box_feature_resampler", "dac": "student_resampler", "static": "vreflection"}
-"""Our name of a head -> the prefix of its keys (the authors'). `static`: the learned queries of `query_source: static`."""
-
 OLD_NAMES = {
     r"^visual": "model.visual",
     r"^model(?!\.(language_model|visual))": "model.language_model",
@@ -32,28 +30,27 @@ FACTS = "vreflection.json"
 def load(
     path: Path | str,
     *,
-    heads: set[str] | frozenset[str],
+    heads: Mapping[str, Head],
+    spare: Collection[str] = (),
     latent_steps: int,
     dtype: torch.dtype,
     attn_implementation: str = "sdpa",
     seed: int = 0,
     **options: Any,
-) -> VReflection:
-    """The model with `heads` (names of `HEADS`) from a checkpoint folder or a hub name.
+) -> Backbone:
+    """The model with `heads`, by our names, from a checkpoint folder or a hub name.
 
-    A head that the files do not hold at all starts fresh under `seed` and is named in `model.fresh_heads`; heads that are
-    there but not asked for are left out. Any other missing or unexpected key, and any other shape, is an error that names
+    A head that the files do not hold at all starts fresh under `seed` and is named in `model.fresh_heads`; keys under the
+    prefixes `spare` are left out. Any other missing or unexpected key, and any other shape, is an error that names
     it. options: further arguments of `from_pretrained`, such as `revision` or `device_map`.
     """
-    if unknown := sorted(set(heads) - set(HEADS)):
-        raise ValueError(f"unknown heads {', '.join(unknown)}; there are {', '.join(HEADS)}")
     config = Qwen2_5_VLConfig.from_pretrained(path, **{k: v for k, v in options.items() if k == "revision"})
     with torch.random.fork_rng(), _quiet():
         torch.manual_seed(seed)
         # Positional arguments reach our constructor alone; named ones would also end up in config or generation_config.
-        model, found = VReflection.from_pretrained(
+        model, found = Backbone.from_pretrained(
             path,
-            frozenset(heads),
+            dict(heads),
             latent_steps,
             config=config,
             dtype=dtype,
@@ -63,15 +60,13 @@ def load(
             output_loading_info=True,
             **options,
         )
-    model.fresh_heads = _check(model, path, set(heads), found)
+    model.fresh_heads = _check(model, path, heads, spare, found)
     model.generation_text = _generation_text(path, options.get("revision"))
-    recorded = facts(path)
-    model.teacher_region = recorded.get("region") or "roi_align", recorded.get("roi_bins") or 8
     return model.eval()
 
 
 def save(
-    model: VReflection, path: Path | str, facts: dict[str, Any], state_dict: dict[str, torch.Tensor] | None = None
+    model: Backbone, path: Path | str, facts: dict[str, Any], state_dict: dict[str, torch.Tensor] | None = None
 ) -> None:
     """Write config, weights (sharded if large) and vreflection.json (`facts`). Plain transformers opens the language model.
 
@@ -93,9 +88,9 @@ def save(
     (path / FACTS).write_text(json.dumps(facts, indent=2, sort_keys=True) + "\n")
 
 
-def head_tensors(path: Path | str, head: str) -> dict[str, torch.Tensor]:
+def head_tensors(path: Path | str, prefix: str) -> dict[str, torch.Tensor]:
     """One head of a checkpoint folder, by parameter name, and nothing else of it; empty where the files hold none."""
-    path, prefix = Path(path), f"{HEADS[head]}."
+    path, prefix = Path(path), f"{prefix}."
     index = path / "model.safetensors.index.json"
     places = json.loads(index.read_text())["weight_map"] if index.exists() else {}
     shards = {name for key, name in places.items() if key.startswith(prefix)} if places else {"model.safetensors"}
@@ -130,18 +125,28 @@ def _generation_text(path: Path | str, revision: str | None) -> str | None:
     return Path(file).read_text() if file else None
 
 
-def _check(model: VReflection, path: Path | str, heads: set[str], found: dict[str, Any]) -> frozenset[str]:
+def holds(folder: Path | str, prefix: str) -> bool:
+    """Whether the weight files of a checkpoint folder hold a head under this prefix."""
+    for file in sorted(Path(folder).glob("*.safetensors")):
+        with safe_open(file, framework="pt") as weights:
+            keys = weights.keys()
+        if any(key.startswith(f"{prefix}.") for key in keys):
+            return True
+    return False
+
+
+def _check(
+    model: Backbone, path: Path | str, heads: Mapping[str, Head], spare: Collection[str], found: dict[str, Any]
+) -> frozenset[str]:
     """Names of fresh heads, or an error about the first keys that do not fit."""
-    prefixes = tuple(f"{prefix}." for prefix in HEADS.values())
     missing, unexpected = set(found["missing_keys"]), set(found["unexpected_keys"])
     fresh = set()
-    for head in heads:
-        own = {name for name, _ in model.named_parameters() if name.startswith(f"{HEADS[head]}.")}
+    for name, head in heads.items():
+        own = {key for key, _ in model.named_parameters() if key.startswith(f"{head.prefix}.")}
         if own <= missing:
-            fresh.add(head)
+            fresh.add(name)
             missing -= own
-    asked = tuple(f"{HEADS[head]}." for head in heads)
-    unexpected = {key for key in unexpected if not key.startswith(prefixes) or (asked and key.startswith(asked))}
+    unexpected = {key for key in unexpected if not key.startswith(tuple(f"{prefix}." for prefix in spare))}
     wrong = [f"{key} has shape {tuple(held)}, expected {tuple(want)}" for key, held, want in found["mismatched_keys"]]
     wrong += [f"{key} is missing" for key in sorted(missing)] + [f"{key} is unexpected" for key in sorted(unexpected)]
     if wrong:

@@ -15,7 +15,7 @@ from threading import Lock
 import numpy as np
 from PIL import Image, ImageFile
 
-from models.config import Orientation
+from models.schema import Orientation
 
 MOST_ASPECT = 200
 """Longer side over shorter side; above it Qwen2-VL's `smart_resize` refuses a picture."""

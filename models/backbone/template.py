@@ -13,9 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from models.backbone.tokens import SpecialTokens
-from models.latent.boxes import check_box
-from models.latent.losses import IGNORED
+from models.backbone.tokens import IGNORED, SpecialTokens
 
 SYSTEM = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
 ASSISTANT = "<|im_start|>assistant\n"
@@ -41,6 +39,20 @@ class TokenSequence:
 
     def __len__(self) -> int:
         return len(self.input_ids)
+
+
+def check_box(box: list[float] | tuple[float, ...], name: str) -> None:
+    """Raise ValueError, starting with `name`, unless x0 < x1 and y0 < y1 and the box meets the image [0, 1] x [0, 1].
+
+    (The release silently takes token 0 for such a box.)
+    """
+    if len(box) != 4:
+        raise ValueError(f"{name}: a box has 4 numbers x0, y0, x1, y1, got {list(box)}")
+    x0, y0, x1, y1 = box
+    if not (x0 < x1 and y0 < y1):  # also catches NaN
+        raise ValueError(f"{name}: box {list(box)} is empty or inverted; it must have x0 < x1 and y0 < y1")
+    if x1 <= 0 or y1 <= 0 or x0 >= 1 or y0 >= 1:
+        raise ValueError(f"{name}: box {list(box)} lies outside the image; coordinates are normalised to 0..1")
 
 
 def user_text(value: str, grids: Sequence[Grid]) -> str:

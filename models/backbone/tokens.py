@@ -7,6 +7,9 @@ from dataclasses import dataclass
 ADDED = ("<|lvr_start|>", "<|lvr|>", "<|lvr_latent_end|>", "<|lvr_end|>")
 """In the order in which they are added; the paper's names are sovt, lvr, eovt."""
 
+IGNORED = -100
+"""Label of what is no target of the cross-entropy."""
+
 
 @dataclass(frozen=True)
 class SpecialTokens:

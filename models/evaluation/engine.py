@@ -12,17 +12,16 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from models.backbone import checkpoint as checkpoints
 from models.backbone.images import load_image_processor
 from models.backbone.tokens import ADDED, SpecialTokens, add_tokens
-from models.config import DecodeSpec, Images, TrainSpec
+from models.config import DecodeSpec, Images
 from models.evaluation.likelihood import AnswerLetters, LetterTokens
 from models.evaluation.vision import FeatureCache, content_hash, encode, merged_grid, rgb, weights_digest
 from models.latent.decoding import Decoded, decode
 from models.latent.prefill import Prefill, read
 from models.latent.prompt import Prompt
-from models.methods.visreflect.crops import cell_px, cut, load_crop_processor
-from models.methods.visreflect.spec import Crops
+from models.methods.base import Pieces
+from models.methods.loading import load, method_of
 
 PRECISIONS = {"bf16": torch.bfloat16, "fp32": torch.float32}
 Message = dict[str, Any]
@@ -82,16 +81,16 @@ class Engine:
         self.checkpoint = Path(checkpoint)
         self.device = device
         self.precision = precision
-        self.has_bcm = _holds(self.checkpoint, f"{checkpoints.HEADS['bcm']}.")
-        self.model = checkpoints.load(
+        self.method = method_of(self.checkpoint)
+        """What the checkpoint was last trained by; None for a base model."""
+        self.model = load(
             self.checkpoint,
-            heads=frozenset({"bcm"}) if self.has_bcm else frozenset(),
-            latent_steps=checkpoints.facts(self.checkpoint).get("latent_steps", 8),
+            heads=self.method.decoded_with() if self.method else (),
+            latent_steps=self.method.latent_steps if self.method else 8,
             dtype=PRECISIONS[precision],
             attn_implementation=attention,
         )
         self.model.to(device).eval()
-        self.crops = _crops(self.checkpoint)
         processor = AutoProcessor.from_pretrained(self.checkpoint)
         self.tokenizer = processor.tokenizer
         self.chat_template = processor.chat_template or self.tokenizer.chat_template
@@ -114,7 +113,7 @@ class Engine:
         self.own: dict[tuple[Question, DecodeSpec], Decoded] = {}
         """Answers with their own latents, which `shuffled` feeds to other questions."""
         self._processor = lru_cache(maxsize=4)(lambda images: load_image_processor(self.checkpoint, images))
-        self._crop_processor = lru_cache(maxsize=4)(lambda images: load_crop_processor(self.checkpoint, images, self.crops))
+        self._piece_processor = lru_cache(maxsize=4)(lambda pieces, images: pieces.processor(self.checkpoint, images))
 
     def prepare(
         self,
@@ -189,7 +188,7 @@ class Engine:
                     seed=seeds[index] if seeds else None,
                 )
             )
-        if spec.latents == "oracle":
+        if spec.latents == "oracle" and spec.latent_steps:
             prompts = self.with_true_boxes(prompts, questions, boxes or [None] * len(prompts), spec, images)
         generator = torch.Generator().manual_seed(shuffle_seed)
         forced = spec.start == "forced"
@@ -210,6 +209,7 @@ class Engine:
             keep_latents=spec.latents == "own",
             own=own,
             leave_late=leave_late,
+            end_vector=self.method.end_vector(self.model) if self.method else None,
             keep_logits=self.letters,
         )
         if spec.latents == "own":
@@ -230,36 +230,26 @@ class Engine:
         spec: DecodeSpec,
         images: Images,
     ) -> list[Prompt]:
-        """The questions' prompts with what `latents: oracle` feeds. boxes: per question ([b, 4] float64, [b] image indices).
-        ValueError for a checkpoint that cannot look at a box."""
-        if self.crops is not None:
-            latents: Sequence[Tensor | None] = self._oracle(questions, boxes, images, spec.latent_steps)
-        elif self.has_bcm:
-            latents = [None] * len(prompts)
-        else:
-            raise ValueError(f"latents: oracle needs a BCM, and {self.checkpoint.name} holds none")
-        return [
-            replace(prompt, boxes=own[0] if own else None, box_image=own[1] if own else None, oracle=latent)
-            for prompt, own, latent in zip(prompts, boxes, latents, strict=True)
-        ]
+        """The questions' prompts with what their true boxes put into the slots in training. boxes: per question ([b, 4] float64,
+        [b] image indices). ValueError for a checkpoint that cannot look at a box."""
+        if self.method is None:
+            raise ValueError(f"latents: oracle needs a trained checkpoint, and {self.checkpoint.name} is a base model")
+        looking = [replace(p, boxes=own[0], box_image=own[1]) if own else p for p, own in zip(prompts, boxes, strict=True)]
 
-    def _oracle(
-        self, questions: Sequence[Question], boxes: Sequence[tuple[Tensor, Tensor]], images: Images, steps: int
-    ) -> list[Tensor]:
-        """[b, S, D] of every question: the first embeddings of its true boxes' crops, which stood in the slots in training."""
-        processor, pieces, counts = self._crop_processor(images), [], []
-        for question, (own, where) in zip(questions, boxes, strict=True):
-            pictures = [rgb(picture) for picture in question.reload()]
-            pieces += [
-                cut(pictures[image], box, cell_px(processor), self.crops.rule) for box, image in zip(own.tolist(), where.tolist(), strict=True)
-            ]
-            counts.append(len(own))
-        if None in pieces:
-            raise ValueError("latents: oracle needs a crop of every true box; `crop_rule: nearest` gives one of them none")
-        found = encode(self.model, processor, pieces)
-        if (least := min(map(len, found))) < steps:
-            raise ValueError(f"latents: oracle has {least} embeddings of a crop, but latent_steps is {steps}")
-        return list(torch.stack([tokens[:steps] for tokens in found]).split(counts))
+        def encoded(pieces: Pieces) -> list[list[Tensor]]:
+            processor, cut = self._piece_processor(pieces, images), []
+            for question, prompt in zip(questions, looking, strict=True):
+                pictures = [rgb(picture) for picture in question.reload()]
+                places = zip(prompt.boxes.tolist(), prompt.box_image.tolist(), strict=True)
+                cut += [pieces.cut(pictures[image], box, processor) for box, image in places]
+            if None in cut:
+                raise ValueError("latents: oracle needs a piece of the picture for every true box, and one has none")
+            found = iter(encode(self.model, processor, cut))
+            return [[next(found) for _ in range(len(prompt.boxes))] for prompt in looking]
+
+        with torch.inference_mode():
+            given = self.method.oracle(self.model, looking, spec.latent_steps, encoded)
+        return [replace(prompt, oracle=own) for prompt, own in zip(looking, given, strict=True)]
 
     def _own(self, questions: Sequence[Question], spec: DecodeSpec) -> list[Decoded] | None:
         """The questions' answers with their own latents, if all are known."""
@@ -362,25 +352,6 @@ def _without_pictures(conversation: list[Message]) -> list[Message]:
 
 def _flat(nested: Iterable[Iterable[Any]]) -> list[Any]:
     return [item for inner in nested for item in inner]
-
-
-def _crops(checkpoint: Path) -> Crops | None:
-    """Size of the crops that filled the slots in training, of a checkpoint whose last stage was reflect."""
-    spec = checkpoints.facts(checkpoint).get("spec")
-    reflects = bool(spec) and spec["stage"]["kind"] == "reflect"
-    return TrainSpec.model_validate(spec).stage.crops if reflects else None
-
-
-def _holds(folder: Path, prefix: str) -> bool:
-    """Whether the weight files of a checkpoint hold a key with this prefix."""
-    from safetensors import safe_open
-
-    for file in sorted(folder.glob("*.safetensors")):
-        with safe_open(file, framework="pt") as weights:
-            keys = weights.keys()
-        if any(key.startswith(prefix) for key in keys):
-            return True
-    return False
 
 
 def _end_tokens(model: Any, tokenizer: Any) -> set[int]:

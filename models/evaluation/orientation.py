@@ -9,7 +9,7 @@ from typing import Any
 
 import PIL.ImageOps
 
-from models.config import Orientation
+from models.schema import Orientation
 
 
 @contextmanager

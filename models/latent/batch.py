@@ -2,32 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 
 import torch
 from torch import BoolTensor, FloatTensor, LongTensor, Tensor
 
+from models.backbone.rows import Flat
+
 
 @dataclass(eq=False)
-class Flat:
-    """Where the real tokens of a batch stand once its rows are laid end to end: N tokens of n sequences, without padding.
-    What a varlen attention kernel is told, made on the CPU so that no layer has to ask the device for it."""
+class Encoded:
+    """Pieces of pictures, for the frozen tower or from it, one after another."""
 
-    places: LongTensor
-    """[N]: places in the flattened rows."""
-    ends: Tensor
-    """[n + 1] int32: where each sequence begins among the N, then N."""
-    longest: int
-    """Tokens of the longest sequence."""
+    embeds: FloatTensor | None = None
+    """[N, D]: cached features after the merger."""
+    values: FloatTensor | None = None
+    """Their patches, instead."""
+    grid_thw: LongTensor | None = None
+    """[pieces, 3]: (1, height, width) in patches; with `values` only."""
 
-    @classmethod
-    def of(cls, position_ids: Tensor, mask: Tensor | None) -> Flat:
-        """position_ids [4, R, L], whose text row is 0 where a sequence begins; mask [R, L] of real tokens, None if all are."""
-        text = position_ids[0].flatten()
-        places = torch.arange(len(text), device=text.device) if mask is None else mask.flatten().nonzero()[:, 0]
-        starts = (text[places] == 0).nonzero()[:, 0]
-        ends = torch.cat([starts, starts.new_tensor([len(places)])])
-        return cls(places, ends.int(), int(ends.diff().max()))
+    def __post_init__(self) -> None:
+        if (self.embeds is None) == (self.values is None):
+            raise ValueError("give embeds or values, not both or neither")
 
 
 @dataclass(eq=False)
@@ -53,6 +49,8 @@ class Batch:
     """[B]"""
     segment_start: LongTensor
     """[B]: column of the first slot (with no slots: of `<|lvr_end|>`)."""
+    segment_slots: LongTensor
+    """[B]: slots of each segment, N in all."""
     segment_image: LongTensor
     """[B]: index into `image_grids`."""
     segment_sample: LongTensor
@@ -66,16 +64,12 @@ class Batch:
     pixel_values: FloatTensor | None = None
     image_grid_thw: LongTensor | None = None
     """[I, 3]: (1, height, width) in patches; with `pixel_values` only."""
-    segment_slots: LongTensor | None = None
-    """[B]: slots of each segment, N in all, where crops or box tokens fill them; None: every segment has the stage's S."""
-    crop_embeds: FloatTensor | None = None
-    """[N, D]: cached features of the segments' crops, in their order."""
-    crop_values: FloatTensor | None = None
-    """Patches of the crops, instead."""
-    crop_grid_thw: LongTensor | None = None
-    """[B, 3], with `crop_values` only."""
+    encoded: dict[str, Encoded] = field(default_factory=dict)
+    """What a method encodes beside the pictures, by role: of each segment one piece, in the segments' order."""
     flat: Flat | None = None
     """Derived from `position_ids` and `attention_mask`."""
+    slots: int = 0
+    """N; counted where the batch is made, on the CPU, so that no pass has to ask the device for it."""
 
     def __post_init__(self) -> None:
         rows, length = self.input_ids.shape
@@ -86,7 +80,7 @@ class Batch:
             _expect("attention_mask", self.attention_mask, (rows, length))
         if self.flat is None:
             self.flat = Flat.of(self.position_ids, self.attention_mask)
-        for name in ("segment_start", "segment_image", "segment_sample"):
+        for name in ("segment_start", "segment_slots", "segment_image", "segment_sample"):
             _expect(name, getattr(self, name), (segments,))
         _expect("boxes", self.boxes, (segments, 4))
         if self.boxes.dtype != torch.float64:
@@ -95,19 +89,12 @@ class Batch:
             )
         if (self.image_embeds is None) == (self.pixel_values is None) and len(self.image_grids):
             raise ValueError("give image_embeds or pixel_values, not both or neither")
-        if self.segment_slots is not None:
-            _expect("segment_slots", self.segment_slots, (segments,))
-            if self.crop_embeds is not None and self.crop_values is not None:
-                raise ValueError("crops come as crop_embeds or crop_values, not both")
+        if self.segment_slots.device.type == "cpu":
+            self.slots = int(self.segment_slots.sum())
 
     def __len__(self) -> int:
         """Samples in the batch."""
         return self.samples
-
-    @property
-    def ragged_slots(self) -> int:
-        """Slots of all segments, where each has its own number; else 0."""
-        return 0 if self.segment_slots is None else int(self.segment_slots.sum())
 
     @property
     def packed(self) -> bool:
@@ -116,14 +103,15 @@ class Batch:
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
         """The same batch on `device`."""
 
-        def moved(holder: Batch | Flat) -> dict[str, Tensor]:
+        def moved(holder: Batch | Flat | Encoded) -> dict[str, Tensor]:
             return {
                 f.name: value.to(device, non_blocking=non_blocking)
                 for f in fields(holder)
                 if isinstance(value := getattr(holder, f.name), Tensor)
             }
 
-        return replace(self, flat=replace(self.flat, **moved(self.flat)), **moved(self))
+        encoded = {role: replace(one, **moved(one)) for role, one in self.encoded.items()}
+        return replace(self, flat=replace(self.flat, **moved(self.flat)), encoded=encoded, **moved(self))
 
 
 def _expect(name: str, tensor: Tensor, shape: tuple[int, ...]) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from models.backbone.template import check_box
 
 MERGE = 2
 """Patches per merged token, each way; the release rounds on the patch grid."""
@@ -14,20 +17,6 @@ MERGE = 2
 def _largest(values: Tensor) -> int:
     """The largest of some sizes; 0 for none: a batch without boxes goes the way of every other."""
     return int(values.max()) if len(values) else 0
-
-
-def check_box(box: list[float] | tuple[float, ...], name: str) -> None:
-    """Raise ValueError, starting with `name`, unless x0 < x1 and y0 < y1 and the box meets the image [0, 1] x [0, 1].
-
-    (The release silently takes token 0 for such a box.)
-    """
-    if len(box) != 4:
-        raise ValueError(f"{name}: a box has 4 numbers x0, y0, x1, y1, got {list(box)}")
-    x0, y0, x1, y1 = box
-    if not (x0 < x1 and y0 < y1):  # also catches NaN
-        raise ValueError(f"{name}: box {list(box)} is empty or inverted; it must have x0 < x1 and y0 < y1")
-    if x1 <= 0 or y1 <= 0 or x0 >= 1 or y0 >= 1:
-        raise ValueError(f"{name}: box {list(box)} lies outside the image; coordinates are normalised to 0..1")
 
 
 @dataclass(eq=False)
@@ -86,6 +75,12 @@ def box_cells(boxes: Tensor, cells: Cells) -> Tensor:
         check_box(boxes[at].tolist(), f"box {at} of the batch")
         raise ValueError(f"box {at} of the batch: {boxes[at].tolist()} covers no token")
     return inside
+
+
+def count_under(box: Sequence[float], grid: tuple[int, int]) -> int:
+    """Merged tokens under one normalised box of a picture with this merged (height, width): how many `box_cells` finds."""
+    cells = Cells.of(torch.tensor([grid]), torch.tensor([0]))
+    return int(box_cells(torch.tensor([list(box)], dtype=torch.float64), cells).sum())
 
 
 def _span(low: Tensor, high: Tensor, patches: Tensor) -> tuple[Tensor, Tensor]:

@@ -14,10 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from models.backbone.model import VReflection
+from models.backbone.model import Backbone
 from models.backbone.tokens import SpecialTokens
 from models.config import DecodeSpec
-from models.latent import oracle
 from models.latent.feed import Feed, Given, LatentStep, donors_of, feed_of, own_state
 from models.latent.prefill import Prefill, last_states, read
 from models.latent.prompt import Prompt
@@ -88,7 +87,7 @@ class _Row:
 
 
 def decode(
-    model: VReflection,
+    model: Backbone,
     prompts: list[Prompt],
     spec: DecodeSpec,
     *,
@@ -114,15 +113,15 @@ def decode(
     would begin more than max_segments segments is cut off.
 
     latents: own; zeroed; noise (normal, with the norm of the own latent); shuffled (each row is fed another row's own
-    latents: own ones are decoded first; a donor that starts none is forced to); oracle (Z_T of the true box, by the BCM, or
-    the prompts' own `oracle`).
+    latents: own ones are decoded first; a donor that starts none is forced to); oracle (the prompts'
+    own `oracle`).
     groups: numbers of consecutive prompts among which `shuffled` stays; every group is shuffled by the same draw, so what
     else is in the batch does not matter. None: one group. own: for `shuffled`, these prompts' answers with `latents: own`
     and keep_latents, where they are known already.
     leave_late: give up rows that go on long after the others have ended (None in their places), so that the late ones of
     several batches can be decoded together: a loop up to max_new_tokens costs as much for one row as for many. Not with
     `shuffled`.
-    end_vector [D]: for `leave: latent`, in place of the model's learned one.
+    end_vector [D]: for `leave: latent`.
     generator (CPU): of the noise and the derangement. on_step sees every forward of the last pass. prefill: of these
     prompts, from `read`, where they are decoded more than once. keep_logits: [k, V] -> [k, W], called with the model's logits
     of every token it is asked for, before penalties and forbidden tokens; `Decoded.kept` holds what it returns. hide_images:
@@ -142,23 +141,27 @@ def decode(
             donors = donors_of(groups or [len(prompts)], generator)
             return _shuffled(model, prompts, spec, donors, keep_latents, options, own)
         feed = feed_of(model, prompts, spec, generator)
-        options["end_vector"] = model.end_vector if end_vector is None else end_vector
+        options["end_vector"] = end_vector
         return _Decoder(model, prompts, spec, feed, keep_latents, leave_late=leave_late, **options).run()
 
 
-def _check(model: VReflection, prompts: list[Prompt], spec: DecodeSpec, end_vector: Tensor | None) -> None:
+def _check(model: Backbone, prompts: list[Prompt], spec: DecodeSpec, end_vector: Tensor | None) -> None:
     if model.training:
         raise ValueError("decode needs model.eval()")
     if spec.repetition_penalty == "checkpoint":
         raise ValueError("repetition_penalty: checkpoint is for who knows the checkpoint's generation_config; give a number")
     if spec.latents == "oracle" and spec.latent_steps:
-        oracle.check(model, prompts, spec)
-    if spec.leave == "latent" and end_vector is None and model.end_vector is None:
+        for at, prompt in enumerate(prompts):
+            if prompt.oracle is None:
+                raise ValueError(f"latents: oracle feeds what a prompt brings with it; prompt {at} has none")
+            if (held := prompt.oracle.shape[1]) < spec.latent_steps:
+                raise ValueError(f"latents: oracle holds {held} for prompt {at}, but latent_steps is {spec.latent_steps}")
+    if spec.leave == "latent" and end_vector is None:
         raise ValueError("leave: latent compares states with a learned end vector, which this checkpoint lacks; use leave: steps")
 
 
 def _shuffled(
-    model: VReflection,
+    model: Backbone,
     prompts: list[Prompt],
     spec: DecodeSpec,
     donors: list[int],
@@ -195,7 +198,7 @@ def _complete(answer: Decoded, spec: DecodeSpec) -> bool:
 class _Decoder:
     """One pass over a batch of prompts."""
 
-    model: VReflection
+    model: Backbone
     prompts: list[Prompt]
     spec: DecodeSpec
     feed: Feed

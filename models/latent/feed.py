@@ -8,10 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from models.backbone.model import VReflection
+from models.backbone.model import Backbone
 from models.config import DecodeSpec
-from models.latent import oracle
-from models.latent.prompt import Prompt, grids_of, vision
+from models.latent.prompt import Prompt
 
 
 @dataclass(frozen=True)
@@ -35,13 +34,13 @@ def _zeroed(asked: list[LatentStep], states: Tensor) -> Tensor:
     return torch.zeros_like(states)
 
 
-def feed_of(model: VReflection, prompts: list[Prompt], spec: DecodeSpec, generator: torch.Generator | None) -> Feed:
+def feed_of(model: Backbone, prompts: list[Prompt], spec: DecodeSpec, generator: torch.Generator | None) -> Feed:
     if spec.latents == "zeroed":
         return _zeroed
     if spec.latents == "noise":
         return _Noise(prompts, generator)
     if spec.latents == "oracle" and spec.latent_steps:
-        return Given(_oracle(model, prompts))
+        return Given([prompt.oracle.to(model.device) for prompt in prompts])
     return own_state
 
 
@@ -69,14 +68,6 @@ class Given:
     def __call__(self, asked: list[LatentStep], states: Tensor) -> Tensor:
         given = [self.latents[a.prompt] for a in asked]
         return torch.stack([g[min(a.segment, len(g) - 1), a.step] for g, a in zip(given, asked)]).to(states.dtype)
-
-
-def _oracle(model: VReflection, prompts: list[Prompt]) -> list[Tensor]:
-    """[b, S, D] of every prompt: its own, or Z_T of the true boxes."""
-    if all(prompt.oracle is not None for prompt in prompts):
-        return [prompt.oracle.to(model.device) for prompt in prompts]
-    images = [len(grids_of(prompt, model.model.visual.spatial_merge_size)) for prompt in prompts]
-    return oracle.by_teacher(model, prompts, *vision(model, prompts), images)
 
 
 def donors_of(groups: Sequence[int], generator: torch.Generator | None) -> list[int]:

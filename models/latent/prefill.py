@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers.cache_utils import Cache
 
 from models.backbone.cache import BufferLayer
-from models.backbone.model import VReflection
+from models.backbone.model import Backbone
 from models.backbone.template import positions
 from models.backbone.tokens import SpecialTokens
 from models.latent.prompt import Prompt, grids_of, vision
@@ -68,7 +68,7 @@ def _following(place: Tensor) -> Tensor:
     return torch.stack([place[0, -1:] + 1, *(3 * [place[1:].max()[None] + 1])])
 
 
-def read(model: VReflection, prompts: list[Prompt], forced: bool, tokens: SpecialTokens) -> Prefill:
+def read(model: Backbone, prompts: list[Prompt], forced: bool, tokens: SpecialTokens) -> Prefill:
     """Run the prompts, left-padded, with `<|lvr_start|>` behind each if its start is forced."""
     prompt_ids = [prompt.input_ids.cpu() for prompt in prompts]
     merge = model.model.visual.spatial_merge_size
@@ -102,7 +102,7 @@ def read(model: VReflection, prompts: list[Prompt], forced: bool, tokens: Specia
     return Prefill(forced, mask, next_position, embeds[:, -1].clone(), torch.cat(hidden), buffers)
 
 
-def last_states(model: VReflection, embeds: Tensor, mask: Tensor, place: Tensor, cache: Cache) -> Tensor:
+def last_states(model: Backbone, embeds: Tensor, mask: Tensor, place: Tensor, cache: Cache) -> Tensor:
     """The last hidden states [r, D] after these inputs [r, n, D]."""
     return model.model.language_model(
         inputs_embeds=embeds, attention_mask=mask, position_ids=place, past_key_values=cache, use_cache=True

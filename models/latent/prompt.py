@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from models.backbone.model import VReflection
+    from models.backbone.model import Backbone
 
 
 @dataclass(eq=False)
@@ -29,12 +30,12 @@ class Prompt:
     box_image: Tensor | None = None
     """[b]: image of every box; None is the first."""
     oracle: Tensor | None = None
-    """[b, at least S, D]: what `latents: oracle` feeds for each box, in place of the BCM's Z_T."""
+    """[b, at least S, D]: what `latents: oracle` feeds for each box."""
     seed: int | None = None
     """Of this question's noise, whatever the batch; None draws one from decode's generator."""
 
 
-def vision(model: VReflection, prompts: list[Prompt]) -> tuple[Tensor | None, Tensor]:
+def vision(model: Backbone, prompts: list[Prompt]) -> tuple[Tensor | None, Tensor]:
     """(features [T, D] of all images in order or None, merged grids [I, 2])."""
     merge = model.model.visual.spatial_merge_size
     features, grids = [], []
@@ -62,3 +63,17 @@ def grids_of(prompt: Prompt, merge: int) -> Tensor:
     if prompt.image_grid_thw is not None:
         return prompt.image_grid_thw[:, 1:].cpu() // merge
     return torch.zeros(0, 2, dtype=torch.long)
+
+
+def boxes_of(model: Backbone, prompts: Sequence[Prompt]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """(features [T, D] of all pictures, merged grids [I, 2], true boxes [b, 4] float64 of all prompts, the picture of each
+    box [b]), on the model's device."""
+    device, merge = model.device, model.model.visual.spatial_merge_size
+    own_images, before = [], 0
+    for prompt in prompts:
+        own = torch.zeros(len(prompt.boxes), dtype=torch.long) if prompt.box_image is None else prompt.box_image.cpu()
+        own_images.append(own + before)
+        before += len(grids_of(prompt, merge))
+    features, grids = vision(model, prompts)
+    boxes = torch.cat([prompt.boxes for prompt in prompts]).to(device=device, dtype=torch.float64)
+    return features, grids.to(device), boxes, torch.cat(own_images).to(device)

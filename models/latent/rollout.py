@@ -16,6 +16,8 @@ from torch.utils.checkpoint import checkpoint
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLTextModel
 from transformers.utils.generic import is_flash_attention_requested
 
+from models.backbone.rows import laid_out
+
 NextInput = Callable[[int, Tensor, Tensor], Tensor]
 """(slot i, segments [b], their states at the position before slot i [b, D]) -> input embeddings of slot i [b, D]."""
 
@@ -191,12 +193,6 @@ class Extender:
         seen = ((at <= queries) & self.valid[:, None, :end]) | (at == queries)
         seen = seen[:, None]
         return torch.zeros_like(seen, dtype=dtype).masked_fill(~seen, torch.finfo(dtype).min) if self.additive else seen
-
-
-def laid_out(tokens: Tensor, places: Tensor, rows: tuple[int, int]) -> Tensor:
-    """Tokens [N, D] back in rows (R, L): [R, L, D], zero elsewhere. places [N] in the flattened rows."""
-    flat = tokens.new_zeros(rows[0] * rows[1], tokens.shape[-1])
-    return flat.index_copy(0, places, tokens).view(*rows, -1)
 
 
 def _layer_chunk(

@@ -13,8 +13,9 @@ from models.latent.batch import Batch
 def places(batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
     """(row, column, segment), each [N], of every slot of the batch: segment after segment, in order."""
     counts = batch.segment_slots
-    segment = torch.arange(len(counts), device=counts.device).repeat_interleave(counts)
-    within = torch.arange(len(segment), device=counts.device) - (counts.cumsum(0) - counts)[segment]
+    every = torch.arange(len(counts), device=counts.device)
+    segment = every.repeat_interleave(counts, output_size=batch.slots)
+    within = torch.arange(batch.slots, device=counts.device) - (counts.cumsum(0) - counts)[segment]
     return batch.segment_row[segment], batch.segment_start[segment] + within, segment
 
 

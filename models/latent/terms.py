@@ -11,8 +11,21 @@ from transformers.utils import ModelOutput
 
 from models.latent.batch import Batch
 
-Draws = torch.Generator | Sequence[torch.Generator] | None
-"""Of one micro-batch, or of each of its samples."""
+
+@dataclass(frozen=True, eq=False)
+class Draws:
+    """What a forward pass is handed beside its batch: the micro-batch's random draws, and what the whole optimiser step counts,
+    over all micro-batches and ranks, so that micro-batch losses add up to the step's. A count of None is the batch's own."""
+
+    indicator: Tensor | None = None
+    """The stage's own draw, bool: a scalar or [samples]."""
+    generator: torch.Generator | Sequence[torch.Generator] | None = None
+    """CPU generator of what is drawn for the micro-batch; or one for each sample, and then what is drawn for a sample does not
+    depend on the others."""
+    num_items: float | Tensor | None = None
+    """Supervised tokens."""
+    num_boxes: int | Tensor | None = None
+    num_slots: int | Tensor | None = None
 
 
 class Refused(ValueError):
@@ -29,9 +42,9 @@ class StageOutput(ModelOutput):
     loss: Tensor
     """Scalar to call backward on."""
     parts: dict[str, Tensor] | None = None
-    """Detached scalars, unweighted: ce, bcm, dac_feat, dac_attn, vr, vr_first; and counts: ce_tokens, boxes, clamped, self_fed."""
+    """Detached scalars: `ce` and the stage's own means, unweighted; and counts: ce_tokens, boxes and the stage's own."""
     z_t: Tensor | None = None
-    """[B, S, D]; of reflect the crops' first embeddings [B, 1, D]."""
+    """[B, S, D]: what the true box gives for the slots; of slots of unequal number the first alone [B, 1, D]."""
     z_s: Tensor | None = None
     """[B, S, D]"""
     a_t: Tensor | None = None
@@ -43,7 +56,7 @@ class StageOutput(ModelOutput):
     key_mask: Tensor | None = None
     """[B, L] bool: cells that exist (False is padding)."""
     hidden: Tensor | None = None
-    """[B, S, D]: the states that predict the slots (at slot i - 1); of reflect the first slot's alone [B, 1, D]."""
+    """[B, S, D]: the states that predict the slots (at slot i - 1), of as many slots as `z_t` has."""
 
 
 @dataclass(eq=False)
@@ -58,8 +71,14 @@ class Terms:
     embeds: Tensor
     """[R, L, D]: what the language model was fed (a sequential rollout: before the slots were filled)."""
     latents: dict[str, Tensor]
+    """Fields of `StageOutput`."""
     unsupervised: tuple[Tensor, Tensor] | None = None
     """(rows [n], columns [n]) that are no targets of the cross-entropy, whatever the labels say."""
+
+    def output(self) -> StageOutput:
+        """Detached, with the loss to call backward on."""
+        parts = {name: value.detach() for name, value in (self.losses | self.counts).items()}
+        return StageOutput(self.total(), parts, **{name: value.detach() for name, value in self.latents.items()})
 
     def total(self) -> Tensor:
         return sum((self.weights[name] * loss for name, loss in self.losses.items()), start=self.hidden.new_zeros(()))

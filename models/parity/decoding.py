@@ -9,7 +9,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from models.backbone.model import VReflection
+from models.backbone.model import Backbone
 from models.backbone.template import positions
 from models.backbone.tokens import SpecialTokens
 from models.config import DecodeSpec
@@ -20,7 +20,7 @@ from models.parity.reference import OUTPUT, Check, Noted, difference, unequal
 
 
 @contextmanager
-def forced(model: VReflection, ids: Mapping[int, int], steps: Sequence[Step]):
+def forced(model: Backbone, ids: Mapping[int, int], steps: Sequence[Step]):
     """Make the model pick ids[k] as its k-th new token, by its logits: a random model says no marker by itself."""
 
     def change(module: torch.nn.Module, inputs: tuple, logits: Tensor) -> Tensor:
@@ -39,7 +39,7 @@ def forced(model: VReflection, ids: Mapping[int, int], steps: Sequence[Step]):
 
 
 def prompt_checks(
-    model: VReflection, prompt: Prompt, tokens: SpecialTokens, held: Noted, prefix: str, title: str
+    model: Backbone, prompt: Prompt, tokens: SpecialTokens, held: Noted, prefix: str, title: str
 ) -> Iterator[Check]:
     """What the language model is fed of a prompt and where, if `held` has them under `prefix`."""
     features, grids = vision(model, [prompt])
@@ -52,7 +52,7 @@ def prompt_checks(
 
 
 def checks(
-    model: VReflection, prompts: list[Prompt], spec: DecodeSpec, tokens: SpecialTokens, eos: set[int], stated: Noted, held: Noted,
+    model: Backbone, prompts: list[Prompt], spec: DecodeSpec, tokens: SpecialTokens, eos: set[int], stated: Noted, held: Noted,
     name: str, **options,
 ) -> Iterator[Check]:
     """One case NAME of a reference's `generate`: ids, which forwards got a state, and where `held` has them the inputs, states,

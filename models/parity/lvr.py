@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from models.backbone.model import VReflection
+from models.backbone.model import Backbone
 from models.backbone.template import assistant_text, build, user_text
 from models.backbone.tokens import SpecialTokens
 from models.config import DecodeSpec
@@ -18,6 +18,7 @@ from models.evaluation.releases import read_lvr
 from models.latent.batch import Batch
 from models.latent.slots import places
 from models.latent.terms import Terms
+from models.methods.base import with_cross_entropy
 from models.methods.lvr import method
 from models.methods.lvr.modules import fresh_end_vector, make_head
 from models.methods.lvr.spec import Lvr
@@ -100,8 +101,8 @@ class LvrReference(Reference):
         boxes = [box for record in self.manifest["batch"]["records"] for box in record["bboxes"]]
         slots = [len(tokens) for tokens in self.manifest["batch"]["lvr_tokens"]]
         return Batch(
-            **rows, **self.segments(rows["input_ids"], rows["attention_mask"]), **self.seen(),
-            boxes=torch.tensor(boxes, dtype=torch.float64), segment_slots=torch.tensor(slots),
+            **rows, **self.segments(rows["input_ids"], rows["attention_mask"]) | {"segment_slots": torch.tensor(slots)}, **self.seen(),
+            boxes=torch.tensor(boxes, dtype=torch.float64),
         )  # fmt: skip
 
     def comparisons(self, attention: str) -> Iterator[Check]:
@@ -190,7 +191,7 @@ def _rows(reference: LvrReference, held: Noted) -> Iterator[Check]:
         yield Check("pixels of the pictures", difference(pixels_of(pictures, 3136, 12_845_056), held["in.pixel_values"]), training.OUTPUT)
 
 
-def _training(reference: LvrReference, model: VReflection) -> Iterator[Check]:
+def _training(reference: LvrReference, model: Backbone) -> Iterator[Check]:
     held, variants, batch = reference.part("train"), reference.part("variants"), reference.batch()
     yield Check("features", difference(model.vision(batch), held["naive.image_embeds"]), training.OUTPUT)
     stated = {name: cases[name] for cases in map(reference.manifest.get, ("train", "variants")) if cases for name in cases}
@@ -237,7 +238,7 @@ def _modules(reference: LvrReference, stage: Lvr, variants: Noted) -> dict[str, 
 class _Whole:
     """The model with the stage's own modules, for a forward pass and for gradients."""
 
-    def __init__(self, model: VReflection, modules: Mapping[str, Any]) -> None:
+    def __init__(self, model: Backbone, modules: Mapping[str, Any]) -> None:
         self.model, self.modules = model, modules
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
@@ -253,7 +254,7 @@ class _Whole:
         if "lvr_head" not in self.modules:
             return terms.hidden
         row, column, _ = places(batch)
-        return terms.hidden.index_put((row, column - 1), self.modules["lvr_head"](terms.latents["hidden"]))
+        return terms.hidden.index_put((row, column - 1), self.modules["lvr_head"](terms.hidden[row, column - 1]))
 
     def terms(self, batch: Batch, stage: Lvr) -> Terms:
         features = self.model.vision(batch)
@@ -261,7 +262,7 @@ class _Whole:
         found = method.terms(
             self.model, batch, stage, features, embeds, head=self.modules.get("lvr_head"), end=self.modules.get(END)
         )
-        return self.model.with_cross_entropy(found, batch, 0, None)
+        return with_cross_entropy(self.model, batch, found)
 
 
 def _targets(batch: Batch, terms: Terms, ce: Noted) -> Iterator[Check]:
@@ -271,7 +272,7 @@ def _targets(batch: Batch, terms: Terms, ce: Noted) -> Iterator[Check]:
     yield Check("targets of the cross-entropy", int(ours != ce["supervised_targets_after_mask"]) + int(len(ours) != ce["n"]), 0)
 
 
-def _decoding(reference: LvrReference, model: VReflection) -> Iterator[Check]:
+def _decoding(reference: LvrReference, model: Backbone) -> Iterator[Check]:
     held, cases = reference.part("generate"), reference.manifest.get("generate")
     if not held or cases is None:
         return

@@ -18,13 +18,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import Qwen2_5_VLConfig
 
-from models.backbone import checkpoint
 from models.backbone.images import load_image_processor, patches_of
-from models.backbone.model import VReflection
+from models.backbone.model import Backbone
 from models.backbone.template import positions
 from models.backbone.tokens import SpecialTokens
 from models.config import Images
 from models.latent.prompt import Prompt
+from models.methods import loading
 
 OUTPUT, GRADIENT = 1e-5, 1e-4
 STRIDE = 16
@@ -213,14 +213,14 @@ class Reference:
         """Whether the tests' subset does without "file: name"."""
         return any(fnmatchcase(name, pattern) for pattern in self.left_out)
 
-    def model(self, attention: str, extra: Mapping[str, Tensor] | None = None, heads: Iterable[str] | None = None) -> VReflection:
+    def model(self, attention: str, extra: Mapping[str, Tensor] | None = None, heads: Iterable[str] | None = None) -> Backbone:
         """The tiny model with the folder's weights, and `extra` ones, through a checkpoint folder as any other."""
         held = {name[2:]: part[name] for part in map(self.part, self.weights) for name in part if name.startswith("w.")}
         with tempfile.TemporaryDirectory() as folder:
             sized(held).save_pretrained(folder)
             save_file(held | dict(extra or {}), Path(folder) / "model.safetensors", metadata={"format": "pt"})
             try:
-                return checkpoint.load(
+                return loading.load(
                     folder, heads=frozenset(self.heads if heads is None else heads), latent_steps=self.steps, dtype=torch.float32,
                     attn_implementation=attention,
                 )  # fmt: skip
@@ -249,7 +249,9 @@ class Reference:
         """Where the latent segments of the rows are, as fields of a `Batch`; each looks at its row's first picture."""
         row, column = (ids == self.tokens.lvr_start).nonzero(as_tuple=True)
         image = torch.tensor(self.images_of(ids, mask)[0])[row]
-        return {"segment_row": row, "segment_start": column + 1, "segment_image": image, "segment_sample": row}
+        after = (ids[row] != self.tokens.lvr) & (torch.arange(ids.shape[1]) > column[:, None])
+        slots = after.int().argmax(1) - column - 1
+        return {"segment_row": row, "segment_start": column + 1, "segment_slots": slots, "segment_image": image, "segment_sample": row}
 
 
 def sized(weights: Mapping[str, Tensor]) -> Qwen2_5_VLConfig:

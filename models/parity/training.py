@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
-from models.backbone.model import VReflection
+from models.backbone.model import Backbone
 from models.latent.batch import Batch
 from models.latent.terms import Terms
 from models.parity.reference import GRADIENT, OUTPUT, STRIDE, Check, Noted, difference, unequal
@@ -18,7 +18,7 @@ _SHORT = {"embed": "model.language_model.embed_tokens.weight"}
 
 
 def outputs(
-    model: VReflection, batch: Batch, terms: Terms, held: Noted, prefix: str, title: str, inner: str = "", states: Tensor | None = None
+    model: Backbone, batch: Batch, terms: Terms, held: Noted, prefix: str, title: str, inner: str = "", states: Tensor | None = None
 ) -> Iterator[Check]:
     """Positions, what the language model was fed, its last states and the logits at supervised positions.
 
@@ -40,7 +40,7 @@ def outputs(
 
 
 def losses(
-    model: VReflection, terms: Terms, stated: Noted, names: Mapping[str, str], held: Mapping[str, Tensor], prefix: str, title: str
+    model: Backbone, terms: Terms, stated: Noted, names: Mapping[str, str], held: Mapping[str, Tensor], prefix: str, title: str
 ) -> Iterator[Check]:
     """Every loss and the total with their gradients. names: our name of a loss -> that of the reference ("ce": "ce")."""
     yield Check(f"{title}: lambda", abs(terms.weights[next(n for n in names if n != "ce")] - stated["lambda"]), 1e-9)
@@ -58,7 +58,7 @@ def _loss_difference(ours: Tensor, theirs: float) -> float:
 
 
 def gradients(
-    model: VReflection, loss: Tensor, norms: Mapping[str, float | None] | None, held: Mapping[str, Tensor], prefix: str, title: str
+    model: Backbone, loss: Tensor, norms: Mapping[str, float | None] | None, held: Mapping[str, Tensor], prefix: str, title: str
 ) -> Iterator[Check]:
     """The norms of all gradients in one check, the parameters without any, and every gradient that `held` has under `prefix`:
     whole, some rows of it, or every 16th row. norms None: the loss has no gradient."""

@@ -11,12 +11,12 @@ from PIL import Image
 from torch import Tensor
 from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
 
-from models.backbone.model import VReflection
+from models.backbone.model import Backbone
 from models.backbone.template import ASSISTANT, build, encode, user_text
 from models.backbone.tokens import SpecialTokens
 from models.config import DecodeSpec
 from models.evaluation.releases import read_visreflect
-from models.latent.batch import Batch
+from models.latent.batch import Batch, Encoded
 from models.latent.losses import IGNORED
 from models.methods.visreflect.crops import cut
 from models.methods.visreflect.release import answer_text, rectangle, too_long
@@ -104,8 +104,8 @@ class VisReflectReference(Reference):
         segments = self.segments(rows["input_ids"], rows["attention_mask"])
         boxes = torch.tensor([box for record in self.manifest["image_batch"]["records"] for box in record["bboxes"]])
         return Batch(
-            **rows, **segments, boxes=boxes.double(), **_pixels(held), segment_slots=grids.prod(1) // 4,
-            crop_values=held["in.vtk_tokens"], crop_grid_thw=grids,
+            **rows, **segments | {"segment_slots": grids.prod(1) // 4}, boxes=boxes.double(), **_pixels(held),
+            encoded={"crops": Encoded(values=held["in.vtk_tokens"], grid_thw=grids)},
         )  # fmt: skip
 
     def batch_without_crops(self) -> Batch:
@@ -116,7 +116,7 @@ class VisReflectReference(Reference):
         none = torch.zeros(0, dtype=torch.long)
         return Batch(
             **rows, segment_row=none, segment_start=none, segment_image=none, segment_sample=none, boxes=torch.zeros(0, 4).double(),
-            segment_slots=none, **_pixels(held),
+            segment_slots=none, **_pixels(held), encoded={"crops": Encoded(embeds=torch.zeros(0, 1))},
         )  # fmt: skip
 
     def comparisons(self, attention: str) -> Iterator[Check]:
@@ -134,7 +134,7 @@ class VisReflectReference(Reference):
         batch = self.batch()
         terms = model.stage_terms(batch, RELEASE, 1)
         yield Check("image: crops as the tower sees them", difference(terms.latents["z_t"].detach(), _firsts(held)), OUTPUT)
-        yield Check("image: all embeddings of the crops", difference(model.crops(batch), held["image.vtk_embeds"]), OUTPUT)
+        yield Check("image: all embeddings of the crops", difference(model.encode(held["in.vtk_tokens"], held["in.vtk_grid"], None), held["image.vtk_embeds"]), OUTPUT)
         yield from training.outputs(model, batch, terms, held, "image", "image", "pass1.")
         yield from training.losses(model, terms, stated["image"], names, held, "image", "image")
         terms = model.stage_terms(self.batch_without_crops(), RELEASE, 1)
@@ -254,7 +254,7 @@ def _pictures(reference: VisReflectReference, held: Noted) -> Iterator[Check]:
         yield Check(title, difference(ours, theirs), bound)
 
 
-def _decoding(reference: VisReflectReference, model: VReflection) -> Iterator[Check]:
+def _decoding(reference: VisReflectReference, model: Backbone) -> Iterator[Check]:
     held = reference.part("generate")
     if not held:
         return

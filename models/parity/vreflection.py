@@ -11,7 +11,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from models.backbone.model import VReflection
+from models.backbone.model import Backbone
 from models.backbone.template import assistant_text, user_text
 from models.backbone.tokens import SpecialTokens
 from models.config import DecodeSpec
@@ -191,7 +191,7 @@ def _answers(reference: VReflectionReference) -> Iterator[Check]:
     yield Check(f"reading answers, {len(cases)} cases", wrong, 0)
 
 
-def _stage1(reference: VReflectionReference, model: VReflection) -> Iterator[Check]:
+def _stage1(reference: VReflectionReference, model: Backbone) -> Iterator[Check]:
     held, batch = reference.stage1, reference.batch()
     real = batch.attention_mask
     yield from _positions(batch, held, "mse", "stage 1")
@@ -218,14 +218,14 @@ def _positions(batch: Batch, held: Noted, prefix: str, title: str) -> Iterator[C
         yield Check(f"{title}: mRoPE positions", unequal(batch.position_ids[1:, real], held[name][:, real]), 0)
 
 
-def _features(model: VReflection, batch: Batch, held: Noted, prefix: str, title: str) -> Iterator[Check]:
+def _features(model: Backbone, batch: Batch, held: Noted, prefix: str, title: str) -> Iterator[Check]:
     """F_global of the vision tower; in the reduced data the features are an input."""
     name = f"{prefix}.image_embeds.0"
     if name in held:
         yield Check(f"{title}: F_global", difference(model.vision(batch), held[name]), OUTPUT)
 
 
-def _stage2(reference: VReflectionReference, model: VReflection) -> Iterator[Check]:
+def _stage2(reference: VReflectionReference, model: Backbone) -> Iterator[Check]:
     held, batch = reference.stage2, reference.batch()
     terms = model.stage_terms(batch, RELEASE_STAGE2, reference.steps)
     real = batch.attention_mask
@@ -268,7 +268,7 @@ def _loss(model, loss: Tensor, scalars: Noted, name: str, held: Noted, prefix: s
     yield from gradients(model, loss, norms, held, f"{prefix}.grad.{name}.", title)
 
 
-def _decoding(reference: VReflectionReference, model: VReflection) -> Iterator[Check]:
+def _decoding(reference: VReflectionReference, model: Backbone) -> Iterator[Check]:
     held, batch = reference.part("generate"), reference.batch()
     for name in ("pixel_values", "image_grid_thw"):
         if name in held:
@@ -288,7 +288,7 @@ def _decoding(reference: VReflectionReference, model: VReflection) -> Iterator[C
 
 
 def _decoded(
-    reference: VReflectionReference, model: VReflection, held: Noted, batch: Batch, key: str, slots: int, row: int
+    reference: VReflectionReference, model: Backbone, held: Noted, batch: Batch, key: str, slots: int, row: int
 ) -> Iterator[Check]:
     stated = reference.manifest["generate"][key]
     new, given = stated["new_ids"], held[f"{key}.prompt"][0]

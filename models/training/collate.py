@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Literal, Protocol
@@ -18,12 +18,12 @@ from torch import Tensor
 from models.backbone import template
 from models.backbone.images import patches_of
 from models.backbone.template import Grid
-from models.backbone.tokens import SpecialTokens
-from models.latent.batch import Batch
-from models.latent.losses import IGNORED
-from models.methods.visreflect.crops import Crop, cell_px, crops_of
-from models.methods.visreflect.spec import CropRule
-from models.training.data import ImageFile, Sample
+from models.backbone.tokens import IGNORED, SpecialTokens
+from models.latent.batch import Batch, Encoded
+from models.latent.boxes import count_under
+from models.methods.base import Pieces
+from models.methods.stage import Slots
+from models.training.data import Sample
 from models.training.features import FeatureStore
 from models.training.packing import first_fit
 
@@ -31,8 +31,9 @@ from models.training.packing import first_fit
 class Pixels(Protocol):
     """Where the vision side of a batch comes from."""
 
-    def __call__(self, images: Sequence[ImageFile]) -> tuple[list[Tensor], list[Grid], Tensor | None]:
-        """One tensor per image, merged grids, and image_grid_thw [I, 3] if the tensors are patches, not features."""
+    def __call__(self, pictures: Sequence[Any]) -> tuple[list[Tensor], list[Grid], Tensor | None]:
+        """Of picture files, or of pieces: one tensor each, merged grids, and grid_thw [n, 3] if the tensors are patches, not
+        features. A box without a piece has the grid (0, 0)."""
         ...
 
 
@@ -42,68 +43,47 @@ class Cached:
 
     store: FeatureStore
 
-    def __call__(self, images: Sequence[ImageFile]) -> tuple[list[Tensor], list[Grid], None]:
-        return [self.store[i.key] for i in images], [self.store.grid(i.key) for i in images], None
+    def __call__(self, pictures: Sequence[Any]) -> tuple[list[Tensor], list[Grid], None]:
+        return [self.store[one.key] for one in pictures], [self.store.grid(one.key) for one in pictures], None
 
-    def rough_length(self, sample: Sample) -> int:
-        """About how many tokens a sample has, without tokenising it: its images', and a quarter of its characters."""
-        pictures = sum(height * width for height, width in (self.store.grid(i.key) for i in sample.images))
-        return pictures + sum(len(turn["value"]) for turn in sample.conversations) // 4
+    def tokens(self, pictures: Sequence[Any]) -> int:
+        """Merged tokens of all of them."""
+        return sum(height * width for height, width in (self.store.grid(one.key) for one in pictures))
 
 
 @dataclass
 class Live:
-    """Patches of the image files, for the tower in the model."""
+    """Patches, for the tower in the model."""
 
     processor: Any
     """As from `load_image_processor`."""
+    pieces: Pieces | None = None
+    """What the pictures are cut out by; None for whole files."""
 
-    def __call__(self, images: Sequence[ImageFile]) -> tuple[list[Tensor], list[Grid], Tensor | None]:
-        if not images:
-            return [], [], torch.zeros(0, 3, dtype=torch.long)
-        patches, grids = patches_of(self.processor, [i.open() for i in images])
-        merge = self.processor.merge_size
-        return patches, [(h // merge, w // merge) for _, h, w in grids.tolist()], grids
-
-
-class CropPixels(Protocol):
-    """Where the embeddings of evidence crops come from; as `Pixels`. A box without a crop has the grid (0, 0)."""
-
-    def __call__(self, crops: Sequence[Crop]) -> tuple[list[Tensor], list[Grid], Tensor | None]: ...
-
-
-@dataclass
-class CachedCrops:
-    """From a store of crops' features."""
-
-    store: FeatureStore
-
-    def __call__(self, crops: Sequence[Crop]) -> tuple[list[Tensor], list[Grid], None]:
-        return [self.store[crop.key] for crop in crops], [self.store.grid(crop.key) for crop in crops], None
-
-    def tokens(self, sample: Sample) -> int:
-        """Slots of a sample's segments together."""
-        return sum(height * width for height, width in (self.store.grid(crop.key) for crop in crops_of(sample)))
-
-
-@dataclass
-class LiveCrops:
-    """Patches of the crops, for the tower in the model."""
-
-    processor: Any
-    """As from `load_crop_processor`."""
-    rule: CropRule = "outward"
-
-    def __call__(self, crops: Sequence[Crop]) -> tuple[list[Tensor], list[Grid], Tensor | None]:
-        least, merge = cell_px(self.processor), self.processor.merge_size
-        opened = [crop.open(least, self.rule) for crop in crops]
+    def __call__(self, pictures: Sequence[Any]) -> tuple[list[Tensor], list[Grid], Tensor | None]:
+        opened = [one.open() if self.pieces is None else self.pieces.open(one, self.processor) for one in pictures]
         shown = {at: picture for at, picture in enumerate(opened) if picture is not None}
-        patches, grids = [torch.zeros(0, 0)] * len(crops), torch.zeros(len(crops), 3, dtype=torch.long)
+        patches, grids = [torch.zeros(0, 0)] * len(pictures), torch.zeros(len(pictures), 3, dtype=torch.long)
         if shown:
             made, grids[list(shown)] = patches_of(self.processor, list(shown.values()))
             for at, own in zip(shown, made, strict=True):
                 patches[at] = own
+        merge = self.processor.merge_size
         return patches, [(h // merge, w // merge) for _, h, w in grids.tolist()], grids
+
+
+@dataclass
+class Extra:
+    """Pieces that are encoded beside the samples' own pictures."""
+
+    pieces: Pieces
+    pixels: Pixels
+
+
+def rough_length(sample: Sample, pixels: Cached, extra: Mapping[str, Extra]) -> int:
+    """About how many tokens a sample has, without tokenising it: its pictures', its slots, and a quarter of its characters."""
+    slots = sum(one.pixels.tokens(one.pieces.of(sample)) for one in extra.values() if isinstance(one.pixels, Cached))
+    return pixels.tokens(sample.images) + slots + sum(len(turn["value"]) for turn in sample.conversations) // 4
 
 
 @dataclass
@@ -124,8 +104,8 @@ class Collated:
 class Collator:
     """Turns samples into a `Collated` batch.
 
-    latent_steps: S, or None for the template without latent segments. crops: instead of S, every segment has a slot for each
-    merged token of its box's crop. write: of answers, see `template.build`. slot_targets: whether slots are supervised, for
+    slots: how many every segment has. extra: by role, what is encoded beside the pictures; where a slot stands for a token of a
+    piece, of the first of them. write, end_marker: see `template.build`. slot_targets: whether slots are supervised, for
     counting only. packing "packed": the samples share one row, end to end; "padded": one a row. max_tokens: the longest
     sample allowed. short_rows: pack into rows as long as the longest sample, first-fit. The numbers are the same; for
     attention without a varlen kernel, where a row costs the square of its length.
@@ -136,27 +116,29 @@ class Collator:
         tokenizer: Any,
         pixels: Pixels,
         *,
-        latent_steps: int | None,
+        slots: Slots,
         packing: Literal["packed", "padded"] = "packed",
         max_tokens: int = 16384,
         slot_targets: bool = False,
+        end_marker: bool = False,
         short_rows: bool = False,
-        crops: CropPixels | None = None,
+        extra: Mapping[str, Extra] | None = None,
         write: template.Writer | None = None,
     ) -> None:
         self.tokens = SpecialTokens.of(tokenizer)
         self.pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
         self.encoder = Encoder(tokenizer)
         self.positions = Positions(self.tokens.image)
-        self.pixels, self.latent_steps = pixels, latent_steps
+        self.pixels, self.slots, self.extra = pixels, slots, dict(extra or {})
         self.packing, self.max_tokens = packing, max_tokens
-        self.slot_targets, self.short_rows, self.crops, self.write = slot_targets, short_rows, crops, write
+        self.slot_targets, self.end_marker, self.short_rows, self.write = slot_targets, end_marker, short_rows, write
 
     def __call__(self, samples: Sequence[Sample]) -> Collated:
         vision, grids, grid_thw = self.pixels([image for sample in samples for image in sample.images])
         first = _offsets([len(sample.images) for sample in samples])
-        cut, cut_grids, cut_thw = self.crops([c for s in samples for c in crops_of(s)]) if self.crops else ([], [], None)
-        slots, first_box = [h * w for h, w in cut_grids], _offsets([len(sample.boxes) for sample in samples])
+        first_box = _offsets([len(sample.boxes) for sample in samples])
+        cut = {role: one.pixels([p for s in samples for p in one.pieces.of(s)]) for role, one in self.extra.items()}
+        counts = self._slots(samples, grids, first, [grids for _, grids, _ in cut.values()])
         built = [
             template.build(
                 self.encoder,
@@ -164,8 +146,9 @@ class Collator:
                 sample.conversations,
                 grids[first[k] : first[k + 1]],
                 sample.boxes,
-                latent_steps=slots[first_box[k] : first_box[k + 1]] if self.crops else self.latent_steps,
+                latent_steps=counts[first_box[k] : first_box[k + 1]] if isinstance(counts, list) else counts,
                 box_images=sample.box_image,
+                end_marker=self.end_marker,
                 write=self.write,
                 name=f"sample {sample.id}",
             )
@@ -186,17 +169,13 @@ class Collator:
         order = [first[k] + i for row in rows for k in row for i in range(len(samples[k].images))]
         none = None if grid_thw is None else torch.zeros(0)
         pictures = torch.cat([vision[i] for i in order]) if order else none
-        if self.crops:
-            boxes = [b for row in rows for k in row for b in range(first_box[k], first_box[k + 1]) if slots[b]]
-            text |= {
-                "segment_slots": torch.tensor([slots[b] for b in boxes], dtype=torch.long),
-                "crop_values" if cut_thw is not None else "crop_embeds": torch.cat([cut[b] for b in boxes]) if boxes else torch.zeros(0),
-                "crop_grid_thw": None if cut_thw is None else cut_thw[boxes],
-            }
+        boxes = [b for row in rows for k in row for b in range(first_box[k], first_box[k + 1])]
+        encoded = {role: _encoded(*found, boxes) for role, found in cut.items()}
         batch = Batch(
             **text,
             image_grids=torch.tensor([grids[i] for i in order], dtype=torch.long).reshape(-1, 2),
             samples=len(samples),
+            encoded=encoded,
             image_embeds=pictures if grid_thw is None else None,
             pixel_values=None if grid_thw is None else pictures,
             image_grid_thw=None if grid_thw is None else grid_thw[order],
@@ -210,7 +189,7 @@ class Collator:
         labels = torch.full((len(rows), length), IGNORED)
         positions = torch.arange(length).expand(4, len(rows), length).clone()
         mask = torch.zeros((len(rows), length), dtype=torch.bool)
-        segments: list[tuple[int, int, int, int]] = []
+        segments: list[tuple[int, ...]] = []
         boxes: list[tuple[float, ...]] = []
         images = 0
         for r, row in enumerate(rows):
@@ -222,15 +201,15 @@ class Collator:
                 labels[r, span] = torch.tensor(one.labels)
                 positions[:, r, span] = self.positions(ids[r, span], one.grids)
                 mask[r, span] = True
-                segments += [(r, at + start, images + image, k) for start, image in zip(one.starts, one.images)]
+                segments += [(r, at + start, n, images + image, k) for start, n, image in zip(one.starts, one.slots, one.images)]
                 boxes += one.boxes
                 images += len(one.grids)
                 at += len(one)
             if packed:
                 positions[:, r, at:] -= at  # padding is a block of its own
-        row_start_image_sample = torch.tensor(segments, dtype=torch.long).reshape(-1, 4).unbind(1)
-        names = ("segment_row", "segment_start", "segment_image", "segment_sample")
-        return dict(zip(names, row_start_image_sample)) | {
+        names = ("segment_row", "segment_start", "segment_slots", "segment_image", "segment_sample")
+        columns = torch.tensor(segments, dtype=torch.long).reshape(-1, len(names)).unbind(1)
+        return dict(zip(names, columns)) | {
             "input_ids": ids,
             "labels": labels,
             "position_ids": positions,
@@ -238,9 +217,33 @@ class Collator:
             "boxes": torch.tensor(boxes, dtype=torch.float64).reshape(-1, 4),
         }
 
+    def _slots(
+        self, samples: Sequence[Sample], grids: list[Grid], first: list[int], pieces: list[list[Grid]]
+    ) -> list[int] | int | None:
+        """Of every box of all samples, or of all boxes alike; None for the template without segments. first: number of each
+        sample's first picture."""
+        match self.slots.of:
+            case "none":
+                return None
+            case "piece":
+                return [height * width for height, width in pieces[0]]
+            case "box":
+                return [
+                    count_under(box, grids[first[k] + image])
+                    for k, sample in enumerate(samples)
+                    for box, image in zip(sample.boxes, sample.box_image, strict=True)
+                ]
+        return self.slots.count
+
     def _supervised(self, built: Sequence[template.TokenSequence]) -> int:
         masked = [0 if self.slot_targets else sum(one.slots) for one in built]
         return sum(sum(label != IGNORED for label in one.labels[1:]) - slots for one, slots in zip(built, masked))
+
+
+def _encoded(tensors: list[Tensor], grids: list[Grid], grid_thw: Tensor | None, order: list[int]) -> Encoded:
+    order = [k for k in order if grids[k] != (0, 0)]
+    together = torch.cat([tensors[k] for k in order]) if order else torch.zeros(0)
+    return Encoded(embeds=together) if grid_thw is None else Encoded(values=together, grid_thw=grid_thw[order])
 
 
 def _offsets(counts: Sequence[int]) -> list[int]:

@@ -23,7 +23,8 @@ from pathlib import Path
 import numpy as np
 
 from models.backbone.pictures import tag_of
-from models.config import Orientation, Surplus
+from models.config import Surplus
+from models.schema import Orientation
 from models.training.index import Columns, Summary, counted, has_index, read_index
 from models.training.jsonlist import DataError
 from models.training.parse import ImageFile, Sample, Source, parse

@@ -1,7 +1,7 @@
-"""The frozen tower's outputs for every training image, or for every evidence crop, computed once.
+"""The frozen tower's outputs for every training image, or for every piece that is cut out of them, computed once.
 
-    features.json        dtype, width D, image limits (and the crops' size), counts
-    index.npz            key (hash of the image's name, with a crop's box), shard, first row, merged height and width
+    features.json        dtype, width D, image limits (and what is cut out), counts
+    index.npz            key (hash of the image's name, with a piece's box), shard, first row, merged height and width
     shard-00000.npy …    [rows, D]; memory-mapped when read
 
 Values are stored in the dtype in which the tower runs, which is the dtype of its stored weights (bfloat16 in the public
@@ -25,12 +25,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from models.backbone import checkpoint as checkpoints
 from models.backbone.images import encode_images, load_image_processor, patches_of, stored_dtype
-from models.config import Images
-from models.methods.visreflect.crops import cell_px, distinct_crops, load_crop_processor
-from models.methods.visreflect.spec import Crops
+from models.methods import loading
+from models.methods.registry import CUTS
+from models.methods.stage import Cut
 from models.run import Interrupted, Run
+from models.schema import Images
 from models.training.data import ImageFile, Samples, read_samples
 from models.training.substitutes import allowed, too_many
 
@@ -58,15 +58,15 @@ class FeatureStore:
         self._keys, self._shard, self._row, self._grid = (index[name] for name in ("key", "shard", "row", "grid"))
         self._shards: dict[int, np.ndarray] = {}
 
-    def check(self, images: Images, crops: Crops | None = None) -> None:
-        """Raise ValueError if the features were computed with other image limits, or of crops of another size."""
-        asked = {"images": images.model_dump(), "crops": crops and crops.model_dump()}
+    def check(self, images: Images, cut: tuple[str, Cut] | None = None) -> None:
+        """Raise ValueError if the features were computed with other image limits, or of other pieces. cut: role and cut."""
+        asked: dict[str, Any] = {"images": images.model_dump()} | dict.fromkeys(CUTS)
+        if cut is not None:
+            asked[cut[0]] = cut[1].model_dump()
         for what, wanted in asked.items():
             held = self.facts.get(what)
-            if what == "images" and held:
-                held = Images.model_validate(held).model_dump()  # written before a field was added: at its default
-            if what == "crops" and held:
-                held = Crops.model_validate(held).model_dump()
+            if held:  # written before a field was added: at its default
+                held = (Images if what == "images" else CUTS[what]).model_validate(held).model_dump()
             if held != wanted:
                 raise ValueError(f"{self.folder}: features are of {what} {held}, the spec says {wanted}; compute them anew")
 
@@ -97,24 +97,25 @@ class FeatureStore:
 
 
 def cache_features(
-    run: Run, *, checkpoint: Path, data: Path, images: Images, crops: Crops | None = None
+    run: Run, *, checkpoint: Path, data: Path, images: Images, cut: tuple[str, Cut] | None = None
 ) -> dict[str, Any]:
     """Compute and store the features of every distinct image of `data` in run.out; returns counts and images/s.
 
-    crops: of every distinct evidence crop instead (keys as `Crop.key`). The tower runs in its stored dtype on run.device.
+    cut: role and cut of the pieces to encode instead (keys as `Piece.key`). The tower runs in its stored dtype on run.device.
     Also writes the data set's rejected.jsonl and reading.json.
     """
     torch.set_num_threads(run.threads)
     samples = read_samples(Path(data), report=run.out, orientation=images.orientation)
-    if crops is None:
+    if cut is None:
         processor = load_image_processor(checkpoint, images)
         pictures = [(file.key, file.path, file.open) for file in distinct_images(samples)]
     else:
-        processor = load_crop_processor(checkpoint, images, crops)
-        cut = distinct_crops(samples[number] for number in range(len(samples)))
-        pictures = [(crop.key, crop.key, partial(crop.open, cell_px(processor), crops.rule)) for crop in cut]
+        pieces = cut[1].pieces()
+        processor = pieces.processor(checkpoint, images)
+        distinct = {piece.key: piece for number in range(len(samples)) for piece in pieces.of(samples[number])}
+        pictures = [(key, key, partial(pieces.open, piece, processor)) for key, piece in distinct.items()]
     dtype = stored_dtype(checkpoint)
-    model = checkpoints.load(checkpoint, heads=frozenset(), latent_steps=0, dtype=dtype).to(run.device)
+    model = loading.load(checkpoint, heads=(), latent_steps=0, dtype=dtype).to(run.device)
     merge = model.model.visual.spatial_merge_size
     writer = _Writer(run.out, dtype)
     began, done = time.perf_counter(), 0
@@ -147,7 +148,7 @@ def cache_features(
         "dtype": str(dtype).removeprefix("torch."),
         "width": width,
         "images": images.model_dump(),
-        **({} if crops is None else {"crops": crops.model_dump()}),
+        **({} if cut is None else {cut[0]: cut[1].model_dump()}),
         **writer.close(),
         **({"absent": absent} if absent else {}),
     }

@@ -11,7 +11,7 @@ import numpy as np
 from models.backbone import template
 from models.backbone.images import grid_of
 from models.backbone.tokens import SpecialTokens
-from models.config import Orientation
+from models.schema import Orientation
 
 if TYPE_CHECKING:
     from models.training.data import Samples

@@ -9,13 +9,10 @@ from functools import lru_cache
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.utils.data import Sampler
 
-from models.methods.registry import Stage
-from models.methods.vreflection.spec import Alignment
-
-_INDICATOR, _NOISE = 1, 2
+_NOISE = 2
+"""Of the generators' random stream; a method's own draw has 1."""
 
 
 @dataclass(frozen=True)
@@ -84,26 +81,6 @@ class MicroBatches(Sampler[list[int]]):
 @lru_cache(maxsize=2)
 def _permutation(seed: int, epoch: int, samples: int) -> np.ndarray:
     return np.random.default_rng([seed, epoch]).permutation(samples)
-
-
-def indicator(stage: Stage, order: Order, step: int, micro: int) -> Tensor | None:
-    """The Bernoulli draw I of Eq. 2 for one micro-batch, bool: a scalar for granularity step, else [micro_batch].
-
-    granularity step: one draw for all ranks and micro-batches; sample: one for each sample; microbatch: one for each
-    `draw_samples` samples of the step, in order. None where the stage draws none. True (the language model moves) with
-    probability p.
-    """
-    if not isinstance(stage, Alignment) or stage.align != "bernoulli":
-        return None
-    draws = np.random.default_rng([order.seed, _INDICATOR, step])
-    number, size = order.number(micro), order.micro_batch
-    if stage.granularity == "step":
-        drawn = draws.random()
-    else:
-        shared = stage.draw_samples if stage.granularity == "microbatch" else 1
-        places = np.arange(number * size, (number + 1) * size) // shared
-        drawn = draws.random(-(-order.global_batch // shared))[places]
-    return torch.as_tensor(drawn < stage.p)
 
 
 def noise(order: Order, step: int, micro: int) -> list[torch.Generator]:

@@ -13,7 +13,8 @@ from typing import Any
 from PIL import Image
 
 from models.backbone.pictures import Box, open_image, turned
-from models.config import Orientation, Surplus
+from models.config import Surplus
+from models.schema import Orientation
 from models.training.places import Finder, NotThere
 
 ROLES = ("human", "gpt")

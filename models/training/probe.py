@@ -11,18 +11,17 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.backbone.model import VReflection
+from models.backbone.model import Backbone
 from models.latent.batch import Batch
 from models.latent.diagnostics import exposure, mechanism
 from models.latent.terms import StageOutput
-from models.methods.registry import Stage
-from models.methods.vreflection.spec import Slots
+from models.methods.stage import StageSpec
 
 
 @torch.no_grad()
 def probe(
-    model: VReflection,
-    stage: Stage,
+    model: Backbone,
+    stage: StageSpec,
     latent_steps: int,
     batches: Iterable[tuple[int, Batch]],
     *,
@@ -32,20 +31,12 @@ def probe(
 
     batches: (number of its first sample, batch). Several processes share them, each with as many batches, and all get the
     numbers of all; a batch that two of them have counts once.
-    `ce`: answers with slots as in training (SFT: no slots). `teacher_fed.*`: slots hold Z_T of the true box.
-    `free_running.*`: slot i holds the model's own state before it, as in decoding. `exposure_*`: how far the states of
-    the two lie apart. Of reflect, whose first state does not depend on the slots: `vr` over all slots, `vr_first` and the
-    mechanism numbers (z_t: the crop's embedding) of the first, with the crops in the slots.
+    `ce`: answers with slots as in training. Other numbers stand under the name of the way in which the method fills the slots
+    here (`Method.probes`), or under none where it is training's own. `exposure_*`: how far the states of `teacher_fed` and
+    `free_running` lie apart.
     """
     parts: dict[str, dict[int, StageOutput]] = {}
-    modes: dict[str, Stage] = {}
-    if isinstance(stage, Slots) and latent_steps:
-        plain = {"rollout": "sequential", "self_fed": 0.0, "slot_gradient": "detached"}
-        if model.box_feature_resampler is not None and getattr(stage, "teacher", "stage1") != "none":
-            modes["teacher_fed"] = stage.model_copy(update=plain | {"slot_fill": "teacher"})
-        modes["free_running"] = stage.model_copy(update=plain | {"slot_fill": "hidden"})
-    modes = modes or {"": stage}
-    moved = torch.tensor(True)
+    modes = stage.method(latent_steps).probes(model)
     cast = nullcontext() if autocast is None else torch.autocast(model.device.type, autocast)
     was_training = model.training
     model.eval()
@@ -53,12 +44,12 @@ def probe(
         for first, batch in batches:
             for name, mode in modes.items():
                 generator = [torch.Generator().manual_seed(first + k) for k in range(len(batch))]
-                draw = moved if getattr(mode, "granularity", "step") == "step" else moved.expand(len(batch))
-                out = model(batch=batch, stage=mode, latent_steps=latent_steps, indicator=draw, generator=generator)
+                draw = mode.probe_indicator(len(batch))
+                out = model(batch=batch, stage=mode.stage, latent_steps=latent_steps, indicator=draw, generator=generator)
                 parts.setdefault(name, {})[first] = _on_cpu(out)
     model.train(was_training)
     found: dict[str, float] = {}
-    merged = {name: _merge([out for _, out in sorted(outs.items())]) for name, outs in _of_all(parts).items()}
+    merged = {name: _merge(stage, [out for _, out in sorted(outs.items())]) for name, outs in _of_all(parts).items()}
     for name, out in merged.items():
         prefix = f"{name}." if name else ""
         found |= {f"{prefix}{part}": value.item() for part, value in out.parts.items()}
@@ -83,15 +74,13 @@ def _of_all(parts: dict[str, dict[int, StageOutput]]) -> dict[str, dict[int, Sta
     return {name: {first: out for one in every for first, out in one[name].items()} for name in parts}
 
 
-def _merge(outs: list[StageOutput]) -> StageOutput:
+def _merge(stage: StageSpec, outs: list[StageOutput]) -> StageOutput:
     """One output over all batches: losses weighted by their counts, latents stacked, maps padded to the longest."""
-    boxes = torch.stack([o.parts["boxes"].float() for o in outs])
-    tokens = torch.stack([o.parts["ce_tokens"].float() for o in outs])
-    slots = torch.stack([o.parts.get("slots", o.parts["boxes"]).float() for o in outs])  # there where L_VR is a mean over them
+    sizes = {what: torch.stack([o.parts[what].float() for o in outs]) for what in ("boxes", "slots", "ce_tokens")}
     parts = {
-        name: (torch.stack([o.parts[name].float() for o in outs]) * (w := tokens if name == "ce" else slots if name == "vr" else boxes)).sum()
+        name: (torch.stack([o.parts[name].float() for o in outs]) * (w := sizes["ce_tokens" if name == "ce" else stage.averaged(name)])).sum()
         / w.sum().clamp(min=1)
-        for name in ("ce", "bcm", "dac_feat", "dac_attn", "vr", "vr_first")
+        for name in ("ce", *stage.means)
         if name in outs[0].parts
     }
     stacked: dict[str, Tensor | None] = {}

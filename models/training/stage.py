@@ -6,30 +6,25 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from transformers import AutoTokenizer, TrainingArguments
 
 from models.backbone import checkpoint as checkpoints
 from models.backbone.images import load_image_processor, stored_dtype
-from models.backbone.model import VReflection
+from models.backbone.model import Backbone
 from models.backbone.tokens import add_tokens
 from models.config import TrainSpec
 from models.latent.batch import Batch
-from models.methods.registry import Stage
-from models.methods.sft.spec import Sft
-from models.methods.visreflect.crops import load_crop_processor
-from models.methods.visreflect.release import answer_text
-from models.methods.visreflect.spec import Reflect
-from models.methods.vreflection.method import heads_of, refuse_stage
-from models.methods.vreflection.spec import Slots, Stage2
+from models.methods.base import Method
+from models.methods.loading import load
+from models.methods.stage import Cut, Features
 from models.run import Run
-from models.training.collate import Cached, CachedCrops, Collator, CropPixels, Live, LiveCrops, Pixels
+from models.training.collate import Cached, Collator, Extra, Live, Pixels, rough_length
 from models.training.data import Samples, read_samples
 from models.training.features import FeatureStore
 from models.training.order import MicroBatches, Order
@@ -45,21 +40,17 @@ def train(
     run: Run,
     spec: TrainSpec,
     *,
-    init: Path,
-    data: Path,
-    features: Path | None,
-    teacher: Path | None,
-    crops: Path | None = None,
+    inputs: Mapping[str, Path],
     micro_batch: int,
     deepspeed: dict[str, Any] | None = None,
     gradient_checkpointing: bool | None = None,
     attention: str = "sdpa",
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
 ) -> dict[str, Any]:
-    """Train one stage from `init` on `data` and write a checkpoint folder to run.out; returns its diagnostics.
+    """Train one stage and write a checkpoint folder to run.out; returns its diagnostics.
 
-    features: a folder of `cache_features`, for spec.vision "cached"; crops: one of its crops, for reflect. teacher: a
-    checkpoint whose BCM is the frozen teacher; None takes the one in `init`. micro_batch: sequences per forward pass at
+    inputs: the checkpoint `init` that training starts from, the `data`, and what the stage needs (`StageSpec.needs`), by role;
+    features, folders of `cache_features`, only for spec.vision "cached". micro_batch: sequences per forward pass at
     most; what does not divide the rank's share of global_batch is an error that lists the choices. Under torchrun (RANK,
     WORLD_SIZE set) ranks share the global batch. gradient_checkpointing None: for large models on a GPU. attention: transformers' name of
     the language model's attention. The last samples of the data set (`held_out`) are never trained on: the diagnostics are of them.
@@ -68,14 +59,14 @@ def train(
     stage = spec.stage
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     torch.set_num_threads(run.threads)
-    if isinstance(stage, Slots):
-        refuse_stage(stage)
-    samples = read_samples(Path(data), report=run.out if rank == 0 else None, orientation=spec.images.orientation)
+    init, method = Path(inputs["init"]), stage.method(spec.latent_steps)
+    method.check()
+    samples = read_samples(Path(inputs["data"]), report=run.out if rank == 0 else None, orientation=spec.images.orientation)
     held = held_out(len(samples))
-    pixels, cut = _pixels(spec, Path(init), features), _crops(spec, Path(init), crops)
+    pixels, extra = _pixels(spec, inputs), _extra(spec, method, inputs)
     order = Order(
         samples=len(samples) - held,
-        lengths=_rough_lengths(samples, pixels, cut) if isinstance(pixels, Cached) else None,
+        lengths=_rough_lengths(samples, pixels, extra) if isinstance(pixels, Cached) else None,
         steps=stage.steps,
         global_batch=stage.global_batch,
         micro_batch=min(micro_batch, stage.global_batch // world),
@@ -87,7 +78,7 @@ def train(
     add_tokens(tokenizer)
     # Loaded before TrainingArguments exist: with ZeRO-3 they would shard the weights while they are read.
     model = load_model(
-        spec, Path(init), teacher, tokenizer, dtype=stored_dtype(init) if deepspeed else torch.float32,
+        spec, inputs, tokenizer, dtype=stored_dtype(init) if deepspeed else torch.float32,
         attention=attention,
     )
     args = _arguments(run, spec, order, deepspeed)
@@ -97,11 +88,12 @@ def train(
     if gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     options = {
-        "latent_steps": None if isinstance(stage, Sft) else spec.latent_steps,
+        "slots": stage.slots(spec.latent_steps),
         "max_tokens": spec.max_tokens,
-        "slot_targets": getattr(stage, "ce_on_slots", False),
-        "crops": cut,
-        "write": answer_text if getattr(stage, "template", "placeholders") == "front" else None,
+        "slot_targets": stage.slot_targets,
+        "end_marker": stage.marks_end,
+        "write": method.writer(),
+        "extra": extra,
     }
     varlen = attention.startswith("flash")
     workers = 0 if spec.vision == "cached" else max(0, min(8, run.threads - 1))
@@ -128,9 +120,9 @@ def train(
     facts = {
         "stage": stage.kind, "latent_steps": spec.latent_steps, "seed": spec.seed, "steps": stage.steps,
         "region": getattr(stage, "region", None), "roi_bins": getattr(stage, "roi_bins", None),
-        "heads": sorted(heads_of(stage)), "spec": spec.model_dump(mode="json"),
+        "heads": sorted(stage.method(spec.latent_steps or 1).modules()), "spec": spec.model_dump(mode="json"),
     }  # fmt: skip
-    _save(trainer, model, tokenizer, Path(init), run.out, facts, rank)
+    _save(trainer, model, tokenizer, init, run.out, facts, rank)
     padded = Substituting(
         Collator(tokenizer, pixels, packing="padded", **options), samples, range(order.samples, len(samples))
     )
@@ -159,74 +151,34 @@ def held_out(samples: int) -> int:
 
 
 def load_model(
-    spec: TrainSpec, init: Path, teacher: Path | None, tokenizer: Any, *, dtype: torch.dtype = torch.float32,
-    attention: str = "sdpa",
-) -> VReflection:
+    spec: TrainSpec, inputs: Mapping[str, Path], tokenizer: Any, *, dtype: torch.dtype = torch.float32, attention: str = "sdpa"
+) -> Backbone:
     """The model at the stage's start, with only the stage's parameters requiring gradients.
 
     The frozen vision tower keeps the dtype that it is stored in. Fresh heads are drawn from the spec's seed.
     """
-    stage = spec.stage
-    heads = heads_of(stage) if spec.latent_steps else frozenset()
-    model = checkpoints.load(
-        init, heads=heads, latent_steps=spec.latent_steps, dtype=dtype, seed=spec.seed, attn_implementation=attention
+    init, method = Path(inputs["init"]), spec.stage.method(spec.latent_steps)
+    model = load(
+        init, heads=method.modules(), latent_steps=spec.latent_steps, dtype=dtype, seed=spec.seed, attn_implementation=attention
     )
     rows = model.get_input_embeddings().num_embeddings
     if len(tokenizer) > rows:
         raise ValueError(f"{init}: the embedding has {rows} rows, the tokenizer with latent tokens {len(tokenizer)}")
-    if isinstance(stage, Stage2) and "bcm" in heads:
-        _set_teacher(model, stage, spec, init, teacher)
-    only_train(model, stage)
+    method.begin(model, init, inputs)
+    only_train(model, method)
     # Not `visual.to`: it would round the rotary frequencies, which are buffers.
     for parameter in model.model.visual.parameters():
         parameter.data = parameter.data.to(stored_dtype(init))
     return model
 
 
-def only_train(model: VReflection, stage: Stage) -> None:
+def only_train(model: Backbone, method: Method) -> None:
     """Let the stage's own parameters require gradients: the language model, and the heads that it trains."""
     model.requires_grad_(False)
     model.model.language_model.requires_grad_(True)
     model.lm_head.requires_grad_(True)
-    trained = {"stage1": ("box_feature_resampler",), "stage2": ("student_resampler", "vreflection"),
-               "joint": ("box_feature_resampler", "student_resampler", "vreflection")}.get(stage.kind, ())  # fmt: skip
-    for name in trained:
-        if (head := getattr(model, name, None)) is not None:
-            head.requires_grad_(True)
-
-
-def _set_teacher(model: VReflection, stage: Stage2, spec: TrainSpec, init: Path, teacher: Path | None) -> None:
-    fresh = "bcm" in model.fresh_heads
-    if stage.teacher == "random":
-        if not fresh:
-            raise ValueError(
-                f"{init} holds a BCM, but teacher: random wants a fresh one; start from a checkpoint without"
-            )
-        return
-    if teacher is not None:
-        held, init = checkpoints.head_tensors(teacher, "bcm"), Path(teacher)
-        fresh = not held
-        if held:
-            _take(model.box_feature_resampler, held, init)
-    if fresh:
-        raise ValueError(
-            f"{init} holds no BCM for teacher: {stage.teacher}; start from a stage-1 checkpoint, give one as teacher, or set teacher: random"
-        )
-
-
-def _take(head: nn.Module, held: dict[str, Tensor], source: Path) -> None:
-    """Copy a head's tensors into it. Raises ValueError naming those that do not fit."""
-    own = dict(head.state_dict())
-    wrong = [f"{name} is missing" for name in own.keys() - held.keys()]
-    wrong += [f"{name} is unexpected" for name in held.keys() - own.keys()]
-    wrong += [
-        f"{name} has shape {tuple(held[name].shape)}, expected {tuple(own[name].shape)}"
-        for name in own.keys() & held.keys()
-        if held[name].shape != own[name].shape
-    ]
-    if wrong:
-        raise ValueError(f"{source}: the teacher's BCM does not fit: {'; '.join(sorted(wrong)[:5])}")
-    head.load_state_dict(held)
+    for name in method.trainable():
+        model.get_submodule(method.heads[name].prefix).requires_grad_(True)
 
 
 def _arguments(run: Run, spec: TrainSpec, order: Order, deepspeed: dict[str, Any] | None) -> TrainingArguments:
@@ -287,42 +239,42 @@ def _use_gloo() -> None:
     PartialState(backend="gloo")
 
 
-def _pixels(spec: TrainSpec, init: Path, features: Path | None) -> Pixels:
+def _pixels(spec: TrainSpec, inputs: Mapping[str, Path]) -> Pixels:
     if spec.vision == "live":
-        return Live(load_image_processor(init, spec.images))
-    if features is None:
+        return Live(load_image_processor(inputs["init"], spec.images))
+    return Cached(_store(inputs, "features", spec))
+
+
+def _extra(spec: TrainSpec, method: Method, inputs: Mapping[str, Path]) -> dict[str, Extra]:
+    """What the stage has encoded beside the samples' pictures."""
+    cuts = {need.role: need.cut for need in spec.stage.needs() if isinstance(need, Features) and need.cut is not None}
+    found: dict[str, Extra] = {}
+    for role, pieces in method.extra_pixels().items():
+        if spec.vision == "live":
+            pixels: Pixels = Live(pieces.processor(inputs["init"], spec.images), pieces)
+        else:
+            pixels = Cached(_store(inputs, role, spec, cuts[role]))
+        found[role] = Extra(pieces, pixels)
+    return found
+
+
+def _store(inputs: Mapping[str, Path], role: str, spec: TrainSpec, cut: Cut | None = None) -> FeatureStore:
+    if inputs.get(role) is None:
+        of = "" if cut is None else f" of the {role}"
         raise ValueError(
-            "vision: cached needs a folder of features; compute them first (cache_features), or set vision: live"
+            f"vision: cached needs a folder of features{of} as inputs[{role!r}]; compute them first (cache_features), or set vision: live"
         )
-    store = FeatureStore(Path(features))
-    store.check(spec.images)
-    return Cached(store)
+    store = FeatureStore(Path(inputs[role]))
+    store.check(spec.images, None if cut is None else (role, cut))
+    return store
 
 
-def _crops(spec: TrainSpec, init: Path, crops: Path | None) -> CropPixels | None:
-    """The evidence crops that fill the slots of a reflect stage."""
-    if not isinstance(spec.stage, Reflect):
-        return None
-    if spec.vision == "live":
-        return LiveCrops(load_crop_processor(init, spec.images, spec.stage.crops), spec.stage.crop_rule)
-    if crops is None:
-        raise ValueError(
-            "vision: cached needs a folder of the crops' features; compute them first (cache_features with crops), "
-            "or set vision: live"
-        )
-    store = FeatureStore(Path(crops))
-    store.check(spec.images, spec.stage.crops)
-    return CachedCrops(store)
-
-
-def _rough_lengths(samples: Samples, pixels: Cached, crops: CropPixels | None) -> list[int]:
+def _rough_lengths(samples: Samples, pixels: Cached, extra: Mapping[str, Extra]) -> list[int]:
     """0 of a sample without features: a substitute will take its place."""
-    extra = crops.tokens if isinstance(crops, CachedCrops) else lambda sample: 0
 
     def length(number: int) -> int:
         try:
-            sample = samples[number]
-            return pixels.rough_length(sample) + extra(sample)
+            return rough_length(samples[number], pixels, extra)
         except FAILURES:
             return 0
 
@@ -355,7 +307,7 @@ def _probe_batches(
 
 
 def _save(
-    trainer: StageTrainer, model: VReflection, tokenizer: Any, init: Path, out: Path, facts: dict[str, Any], rank: int
+    trainer: StageTrainer, model: Backbone, tokenizer: Any, init: Path, out: Path, facts: dict[str, Any], rank: int
 ) -> None:
     """Weights in the dtype that `init` is stored in, with its tokenizer and processor files."""
     dtype = stored_dtype(init)

@@ -23,14 +23,14 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
-from models.backbone.model import VReflection
+from models.backbone.model import Backbone
 from models.latent.diagnostics import mechanism
 from models.latent.terms import StageOutput
-from models.methods.registry import Stage
+from models.methods.stage import StageSpec
 from models.run import Interrupted, Run
 from models.training.collate import Collated
 from models.training.cost import WRITE_BYTES_PER_SECOND, checkpoint_bytes
-from models.training.order import Order, indicator, noise
+from models.training.order import Order, noise
 from models.training.substitutes import allowed, too_many
 
 COMPLETE = "COMPLETE"
@@ -43,8 +43,6 @@ SAVING_SHARE = 0.05
 """At most this share of the time goes into checkpoints, the first one included: what is slow to write is written rarely.
 The newest complete one is kept; the one before it goes as soon as it is there, so a disk has to hold two."""
 
-_LOSSES = ("ce", "bcm", "dac_feat", "dac_attn", "vr")
-_SUMS = ("loss", *_LOSSES, "vr_first", "clamped", "self_fed")
 
 
 class NotFinite(FloatingPointError):
@@ -61,11 +59,11 @@ class StageTrainer(Trainer):
 
     def __init__(
         self,
-        model: VReflection,
+        model: Backbone,
         args: TrainingArguments,
         *,
         run: Run,
-        stage: Stage,
+        stage: StageSpec,
         latent_steps: int,
         order: Order,
         loader: DataLoader,
@@ -73,7 +71,10 @@ class StageTrainer(Trainer):
     ) -> None:
         super().__init__(model=model, args=args)
         self.run, self.stage, self.latent_steps, self.order, self.loader = run, stage, latent_steps, order, loader
-        self.loss_is_scaled_for_ga = True  # `num_items` and `num_boxes` count the whole step
+        self.method = stage.method(latent_steps)
+        self.summed = ("loss", "ce", *stage.means, *stage.counts)
+        """What is logged of a forward pass."""
+        self.loss_is_scaled_for_ga = True  # `num_items` and the like count the whole step
         if self.is_deepspeed_enabled:  # what accelerate would set it to, with a warning about a mismatch
             self.accelerator.gradient_accumulation_steps = args.gradient_accumulation_steps
         self.remove_callback(PrinterCallback)
@@ -95,10 +96,10 @@ class StageTrainer(Trainer):
         return self.loader
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> tuple[list, Tensor]:
-        """One step's micro-batches, and [supervised tokens, boxes, ragged slots] of the step over all ranks."""
+        """One step's micro-batches, and [supervised tokens, boxes, slots] of the step over all ranks."""
         batches: list[Collated] = [next(epoch_iterator) for _ in range(num_batches)]
         totals = torch.tensor(
-            [[b.supervised, len(b.batch.boxes), b.batch.ragged_slots, len(b.replaced)] for b in batches], device=device
+            [[b.supervised, len(b.batch.boxes), b.batch.slots, len(b.replaced)] for b in batches], device=device
         ).sum(0)
         if self.order.world > 1:
             dist.all_reduce(totals)
@@ -141,7 +142,7 @@ class StageTrainer(Trainer):
             batch=inputs.batch,
             stage=self.stage,
             latent_steps=self.latent_steps,
-            indicator=indicator(self.stage, self.order, step, self.micro),
+            indicator=self.method.indicator(self.order, step, self.micro),
             generator=noise(self.order, step, self.micro),
             num_items=num_items_in_batch[0],
             num_boxes=num_items_in_batch[1].clamp(min=1),
@@ -149,10 +150,10 @@ class StageTrainer(Trainer):
         )
         self.micro += 1
         if not torch.isfinite(out.loss):
-            parts = ", ".join(f"{name} {out.parts[name].item():g}" for name in _LOSSES if name in out.parts)
+            parts = ", ".join(f"{name} {out.parts[name].item():g}" for name in ("ce", *self.stage.means) if name in out.parts)
             raise NotFinite(f"step {step}: loss is {out.loss.item():g} ({parts}); samples {', '.join(inputs.ids)}")
         for name, value in (out.parts | {"loss": out.loss.detach()}).items():
-            if name in _SUMS:
+            if name in self.summed:
                 self.sums[name] = self.sums.get(name, 0.0) + value.float()
         if self.want_numbers and self.micro == 1:
             self.mechanism = mechanism(out)
@@ -305,13 +306,13 @@ class _Watch(TrainerCallback):
         trainer, now = self.trainer, time.monotonic()
         steps = max(state.global_step - self.logged_step, 1)
         device = trainer.args.device
-        sums = torch.tensor([float(trainer.sums.get(name, 0.0)) for name in _SUMS], dtype=torch.float64)
-        sums = torch.stack([sums, torch.tensor([float(name in trainer.sums) for name in _SUMS])]).to(device)
+        sums = torch.tensor([float(trainer.sums.get(name, 0.0)) for name in trainer.summed], dtype=torch.float64)
+        sums = torch.stack([sums, torch.tensor([float(name in trainer.sums) for name in trainer.summed])]).to(device)
         tokens = torch.tensor(float(trainer.tokens), device=device)
         if trainer.order.world > 1:
             dist.all_reduce(sums)
             dist.all_reduce(tokens)
-        values = {name: total / steps for name, total, ranks in zip(_SUMS, *sums.tolist(), strict=True) if ranks}
+        values = {name: total / steps for name, total, ranks in zip(trainer.summed, *sums.tolist(), strict=True) if ranks}
         values |= {
             **({"replaced": len(trainer.replaced)} if trainer.replaced else {}),
             "lr": trainer._get_learning_rate(),

@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from models.backbone.model import VReflection
+from models.backbone.model import Backbone
 from models.backbone.template import positions
 from models.backbone.tokens import SpecialTokens
 from models.latent.batch import Batch
 from models.latent.prompt import Prompt
+from models.methods.vreflection.spec import Stage1
 from models.parity import Reference, open_reference
 
 GOLDEN = Path(__file__).parents[1] / "data" / "golden"
@@ -38,7 +39,7 @@ def tokens(reference: Reference) -> SpecialTokens:
 
 
 @pytest.fixture
-def model(reference: Reference) -> VReflection:
+def model(reference: Reference) -> Backbone:
     """A fresh copy (tests may change it), with sdpa attention."""
     return reference.model("sdpa")
 
@@ -91,7 +92,7 @@ def collate(samples: list[dict], packed: bool | list[list[int]]) -> Batch:
     shape = (len(groups), max(sum(len(s["ids"]) for s, r in zip(samples, row_of) if r == row) for row in range(len(groups))))
     ids, labels = torch.zeros(shape, dtype=torch.long), torch.full(shape, -100)
     place, mask = torch.arange(shape[1]).expand(4, *shape).clone(), torch.zeros(shape, dtype=torch.bool)
-    rows, starts, images, owners, image_offset, used = [], [], [], [], 0, [0] * len(groups)
+    rows, starts, counts, images, owners, image_offset, used = [], [], [], [], [], 0, [0] * len(groups)
     for at, (s, row) in enumerate(zip(samples, row_of)):
         n, column = len(s["ids"]), used[row]
         here = slice(column, column + n)
@@ -99,6 +100,7 @@ def collate(samples: list[dict], packed: bool | list[list[int]]) -> Batch:
         place[:, row, here] = positions(s["ids"], s["grids"], IMAGE)
         rows += len(s["starts"]) * [row]
         starts += [column + start for start in s["starts"]]
+        counts += [int((s["ids"][start:] == LVR_END).int().argmax()) for start in s["starts"]]
         images += [image_offset + image for image in s["images"]]
         owners += len(s["starts"]) * [at]
         used[row], image_offset = column + n, image_offset + len(s["grids"])
@@ -107,7 +109,7 @@ def collate(samples: list[dict], packed: bool | list[list[int]]) -> Batch:
     return Batch(
         input_ids=ids, labels=labels, position_ids=place, attention_mask=None if packed else mask,
         image_grids=torch.cat([s["grids"] for s in samples]), segment_row=torch.tensor(rows, dtype=torch.long),
-        segment_start=torch.tensor(starts, dtype=torch.long), segment_image=torch.tensor(images, dtype=torch.long),
+        segment_start=torch.tensor(starts, dtype=torch.long), segment_slots=torch.tensor(counts, dtype=torch.long), segment_image=torch.tensor(images, dtype=torch.long),
         segment_sample=torch.tensor(owners, dtype=torch.long), boxes=torch.cat([s["boxes"] for s in samples]),
         samples=len(samples), image_embeds=torch.cat([s["embeds"] for s in samples]),
     )  # fmt: skip
@@ -176,7 +178,7 @@ def batch_of():
     return collate
 
 
-def gradients(model: VReflection, loss: torch.Tensor) -> dict[str, torch.Tensor]:
+def gradients(model: Backbone, loss: torch.Tensor) -> dict[str, torch.Tensor]:
     """Of every parameter that has one that is not zero."""
     named = dict(model.named_parameters())
     found = torch.autograd.grad(loss, list(named.values()), retain_graph=True, allow_unused=True)
@@ -185,3 +187,10 @@ def gradients(model: VReflection, loss: torch.Tensor) -> dict[str, torch.Tensor]
 
 def without(batch: Batch, **changes) -> Batch:
     return replace(batch, **changes)
+
+
+def seeing(model: Backbone, prompts: list[Prompt], **options) -> list[Prompt]:
+    """The prompts with what a stage-1 model's teacher makes of their boxes, for `latents: oracle`."""
+    with torch.inference_mode():
+        given = Stage1(**options).method(STEPS).oracle(model, prompts, STEPS)
+    return [replace(prompt, oracle=own) for prompt, own in zip(prompts, given, strict=True)]

@@ -10,6 +10,7 @@ from transformers import AutoTokenizer
 from models.attention import LARGEST_AREA, attention_maps
 from models.backbone import checkpoint as checkpoints
 from models.config import Images, MapsSpec, TrainSpec
+from models.methods import loading
 from models.methods.vreflection.spec import Joint, Stage2
 from models.proxy import BASE_DIR
 from models.proxy.mirrors import write_mirror
@@ -29,7 +30,7 @@ def checkpoint(tmp_path_factory):
     for file in BASE_DIR.iterdir():
         if file.suffix in (".json", ".jinja"):
             shutil.copyfile(file, folder / file.name)
-    model = checkpoints.load(BASE_DIR, heads={"bcm", "dac"}, latent_steps=3, dtype=torch.float32)
+    model = loading.load(BASE_DIR, heads={"bcm", "dac"}, latent_steps=3, dtype=torch.float32)
     spec = TrainSpec(stage=Stage2(), latent_steps=3, packing="padded")
     facts = {"spec": spec.model_dump(mode="json"), "latent_steps": 3, "region": "roi_align", "roi_bins": 8}
     checkpoints.save(model, folder, facts)

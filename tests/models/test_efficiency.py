@@ -8,6 +8,7 @@ from models.backbone import checkpoint as checkpoints
 from models.backbone.tokens import SpecialTokens
 from models.config import MeasureSpec
 from models.efficiency import FULL_SIZE, account, measure, time_answers
+from models.methods import loading
 from models.proxy import BASE_DIR as BASE
 from models.run import LocalRun
 
@@ -30,7 +31,7 @@ def test_the_counts_at_7b_are_the_papers_with_no_weights_and_no_flops_beside():
 def test_what_is_timed_is_the_answers_length_with_and_without_the_segment():
     from transformers import AutoTokenizer
 
-    model = checkpoints.load(BASE, heads=frozenset(), latent_steps=4, dtype=torch.float32)
+    model = loading.load(BASE, heads=(), latent_steps=4, dtype=torch.float32)
     tokens = SpecialTokens.of(AutoTokenizer.from_pretrained(BASE))
     timing = time_answers(model, tokens, MeasureSpec(latent_steps=4, repeats=3, precision="fp32"), 16, 5, "cpu")
     assert [len(x) for x in (timing.prefill, timing.baseline, timing.latent)] == [3, 3, 3]

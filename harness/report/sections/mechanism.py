@@ -24,24 +24,9 @@ from harness.report.sections.words import (
 )
 from harness.spec.benchmark import Protocol
 from harness.stats import Comparison, holm
+from models.methods.registry import STAGES
 
-PROBE = {
-    "teacher_fed.z_t_std": ("instance std", "Z_T"),
-    "teacher_fed.z_t_cosine": ("cosine", "Z_T"),
-    "free_running.z_s_std": ("instance std", "Z_S"),
-    "teacher_fed.hidden_z_t_cosine": ("fed Z_T", "cosine of H with Z_T"),
-    "free_running.hidden_z_t_cosine": ("free", "cosine of H with Z_T"),
-    "teacher_fed.teacher_in_box": ("teacher", "attention in the box"),
-    "teacher_fed.student_in_box": ("student, fed Z_T", "attention in the box"),
-    "free_running.student_in_box": ("student, free", "attention in the box"),
-    "teacher_fed.box_area": ("box area", "attention in the box"),
-    "free_running.box_area": ("box area", "attention in the box"),
-    "vr": ("all slots", "1 − cosine of H with the crop"),
-    "vr_first": ("first slot", "1 − cosine of H with the crop"),
-    "hidden_z_t_cosine": ("first slot, centred", "cosine of H with the crop"),
-    "exposure_gap": ("gap", "exposure"),
-    "exposure_cosine": ("cosine", "exposure"),
-}
+PROBE: dict[str, tuple[str, str]] = {name: words for stage in STAGES.values() for name, words in stage.readings.items()}
 """Name in diagnostics.json -> heading and its group. Everything else found there stands in a table of its own."""
 
 
@@ -49,15 +34,21 @@ REPLACED = {
     "zeroed": "by zeros",
     "noise": "by noise of the own latents' norm",
     "shuffled": "by another question's",
-    "oracle": "by Z_T of the true evidence box (oracle)",
 }
 
 
 def replaced(results: Results, mode: str) -> str:
     """What replaces the latents, in words."""
-    if mode == "oracle" and any("reflect" in (arm.row.stages or ()) for arm in results.arms.values()):
-        return "by the first embeddings of the true evidence box's crop (oracle)"
+    if mode == "oracle":
+        return listed(oracles(results), "or")
     return REPLACED[mode]
+
+
+def oracles(results: Results) -> list[str]:
+    """What `latents: oracle` feeds to the arms that are decoded with it, in words."""
+    arms = [arm for arm in results.arms.values() if any(e.latents == "oracle" for found in arm.evaluations.values() for e in found)]
+    stages = [[STAGES[kind] for kind in arm.row.stages or () if STAGES[kind]().slots(1).of != "none"] for arm in arms]
+    return list(dict.fromkeys(own[-1].oracle_words for own in stages if own))
 
 
 def latent_modes(results: Results, protocol: Protocol = "paper") -> tuple[str, ...]:
@@ -205,8 +196,9 @@ def probe_table(results: Results) -> Table | None:
             "be read against the box's share of the image. Fed Z_T: the slots hold the teacher's latents of the true box; "
             "free: the model's own states, as in decoding. Exposure gap: distance between the two runs' states, in units of "
             "their spread over questions: 0 is none, about 1 is as far apart as different questions."),
-            *((("The crop: of VisReflect, the embedding that stands in the slot, and H the state before it, with the crops in the "
-            "slots. The first slot's state is what one latent step feeds."),) if "vr" in names else ()),
+            *dict.fromkeys(
+                stage.reading_note for stage in STAGES.values() if stage.reading_note and any(m in names for m in stage.means)
+            ),
         ),
     )
 

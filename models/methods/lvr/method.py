@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -10,12 +11,54 @@ from torch import Tensor, nn
 from models.latent import losses
 from models.latent.batch import Batch
 from models.latent.boxes import Cells, box_cells
+from models.latent.prompt import boxes_of
 from models.latent.slots import distances, places
-from models.latent.terms import Terms
+from models.latent.terms import Draws, Terms
+from models.methods.base import Encode, Method
+from models.methods.lvr.modules import END, HEAD, HEADS
 from models.methods.lvr.spec import Lvr
 
 if TYPE_CHECKING:
-    from models.backbone.model import VReflection
+    from models.backbone.model import Backbone
+    from models.latent.prompt import Prompt
+
+
+class LVR(Method):
+    """The supervised stage."""
+
+    heads = HEADS
+    stage: Lvr
+
+    def modules(self) -> frozenset[str]:
+        head = {f"lvr_{self.stage.head}"} if self.stage.head != "none" else set()
+        return frozenset(head | ({"lvr_end"} if self.stage.latent_end else set()))
+
+    def decoded_with(self) -> frozenset[str]:
+        return self.modules() & {"lvr_end"}
+
+    def end_vector(self, model: Backbone) -> Tensor | None:
+        end = model.head(END)
+        return None if end is None else end()
+
+    def terms(self, model: Backbone, batch: Batch, features: Tensor, embeds: Tensor, draws: Draws) -> Terms:
+        return terms(
+            model, batch, self.stage, features, embeds, head=model.head(HEAD), end=self.end_vector(model),
+            num_slots=draws.num_slots, num_boxes=draws.num_boxes,
+        )  # fmt: skip
+
+    def oracle(self, model: Backbone, prompts: Sequence[Prompt], latent_steps: int, encode: Encode | None = None) -> list[Tensor]:
+        """The first merged tokens under the true boxes, in raster order."""
+        features, grids, boxes, images = boxes_of(model, prompts)
+        cells = Cells.of(grids, images)
+        inside = box_cells(boxes, cells)
+        least = int(inside.sum(1).min())
+        if least < latent_steps:
+            raise ValueError(f"latents: oracle has {least} tokens under a box, but latent_steps is {latent_steps}")
+        firsts = torch.stack([features[own[here][:latent_steps]] for own, here in zip(cells.index, inside, strict=True)])
+        return list(firsts.split([len(prompt.boxes) for prompt in prompts]))
+
+
+method = LVR
 
 
 def tokens_under(box: list[float], grid: tuple[int, int]) -> list[int]:
@@ -26,7 +69,7 @@ def tokens_under(box: list[float], grid: tuple[int, int]) -> list[int]:
 
 
 def terms(
-    model: VReflection,
+    model: Backbone,
     batch: Batch,
     stage: Lvr,
     features: Tensor,
@@ -59,6 +102,6 @@ def terms(
     if end is not None:
         gap = distances(hidden[after[0], after[1] - 1], end.expand(len(after[0]), -1), "mse")
         found["lvr_end"], weights["lvr_end"] = losses.mean(gap, num_boxes), stage.lambda_end
-    latents = {"z_t": target, "hidden": states}
-    counts = {"slots": torch.tensor(len(per_slot), device=per_slot.device)}
-    return Terms(found, weights, counts, hidden, fed, latents, masked)
+    first = batch.segment_slots.cumsum(0) - batch.segment_slots
+    latents = {"z_t": target[first][:, None], "hidden": states[first][:, None]}
+    return Terms(found, weights, {}, hidden, fed, latents, masked)

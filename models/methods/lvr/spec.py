@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import ClassVar, Literal
 
 from pydantic import model_validator
 
-from models.schema import NonNegative, Optimisation
+from models.methods.stage import Slots, StageSpec, Unread
+from models.schema import NonNegative
 
 
-class Lvr(Optimisation):
+class Lvr(StageSpec):
     """LVR, stage 1: CE + lambda_lvr * the distance between the state before each slot and the merged vision token under the
     box that fills it. A segment has as many slots as its box has tokens. The method's second stage, reinforcement learning,
     is not part of this project."""
 
     kind: Literal["lvr"] = "lvr"
+    means = ("lvr", "lvr_end")
+    readings: ClassVar[Mapping[str, tuple[str, str]]] = {
+        "lvr": ("all slots", "distance of H from the box's tokens"),
+        "lvr_end": ("end vector", "distance of H from the box's tokens"),
+    }
+    reading_note = (
+        "The box's tokens: of LVR, the picture's merged tokens under the box, in raster order, and H the state before each, with "
+        "the tokens in the slots."
+    )
+    oracle_words = "by the first merged tokens under the true evidence box (oracle)"
     lambda_lvr: NonNegative = 0.1
     """Weight of the distance beside the cross-entropy."""
     lvr_distance: Literal["mse", "mae", "cosine"] = "mse"
@@ -37,3 +49,24 @@ class Lvr(Optimisation):
         if self.lambda_end and not self.latent_end:
             raise ValueError("lambda_end compares a state with the learned end vector; set latent_end: true, or lambda_end: 0")
         return self
+
+    def slots(self, latent_steps: int) -> Slots:
+        return Slots("box")
+
+    @property
+    def marks_end(self) -> bool:
+        return self.end_marker
+
+    def averaged(self, mean: str) -> Literal["boxes", "slots"]:
+        return "slots" if mean == "lvr" else "boxes"
+
+    def unread(self, option: str) -> Unread | None:
+        if option in ("lvr_distance", "head") and self.lambda_lvr == 0:
+            return Unread("lambda_lvr", "give it a value above 0")
+        return None
+
+    def oracle_allowed(self, trained: int, decoded: int) -> bool:
+        return True
+
+
+STAGES = (Lvr,)

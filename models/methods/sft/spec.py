@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from typing import Literal
 
-from models.schema import Optimisation
+from models.methods.stage import Slots, StageSpec
 
 
-class Sft(Optimisation):
+class Sft(StageSpec):
     """Vanilla fine-tuning: the template without a latent segment, cross-entropy only."""
 
     kind: Literal["sft"] = "sft"
+
+    def slots(self, latent_steps: int) -> Slots:
+        return Slots("none")
+
+
+STAGES = (Sft,)

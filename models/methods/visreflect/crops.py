@@ -6,18 +6,20 @@ Sizes are counted in merged tokens, not pixels, so that they mean the same for e
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
 from models.backbone.images import load_image_processor
-from models.config import Images
 from models.methods.visreflect import release
 from models.methods.visreflect.spec import CropRule, Crops
-from models.training.data import ImageFile, Sample
+from models.schema import Images
+
+if TYPE_CHECKING:
+    from models.training.data import ImageFile, Sample
 
 _SLACK_PX = 0.01
 """Boxes are written with some six digits: an edge that is off by less than this still stands on its pixel."""
@@ -72,11 +74,6 @@ def crops_of(sample: Sample) -> list[Crop]:
     return [Crop(sample.images[image], box) for box, image in zip(sample.boxes, sample.box_image, strict=True)]
 
 
-def distinct_crops(samples: Iterable[Sample]) -> list[Crop]:
-    """Every crop of a data set once, in the order of first use."""
-    return list({crop.key: crop for sample in samples for crop in crops_of(sample)}.values())
-
-
 def cell_px(processor: Any) -> int:
     """Side of a merged token in pixels."""
     return processor.patch_size * processor.merge_size
@@ -87,3 +84,22 @@ def load_crop_processor(checkpoint: Path | str, images: Images, crops: Crops) ->
     area = cell_px(load_image_processor(checkpoint, images)) ** 2
     limits = {"min_pixels": crops.min_tokens * area, "max_pixels": crops.max_tokens * area}
     return load_image_processor(checkpoint, images.model_copy(update=limits))
+
+
+@dataclass(frozen=True)
+class CropPieces:
+    """Evidence crops of this size, as `models.methods.base.Pieces`."""
+
+    crops: Crops
+
+    def of(self, sample: Sample) -> list[Crop]:
+        return crops_of(sample)
+
+    def processor(self, checkpoint: Path | str, images: Images) -> Any:
+        return load_crop_processor(checkpoint, images, self.crops)
+
+    def open(self, piece: Crop, processor: Any) -> Image.Image | None:
+        return piece.open(cell_px(processor), self.crops.rule)
+
+    def cut(self, picture: Image.Image, box: Sequence[float], processor: Any) -> Image.Image | None:
+        return cut(picture, box, cell_px(processor), self.crops.rule)

@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import model_validator
 
-from models.schema import Count, Frozen, NonNegative, Optimisation, Positive
+from models.methods.stage import PICTURES, Cut, Features, Need, Slots, StageSpec
+from models.schema import Count, Frozen, NonNegative, Positive
+
+if TYPE_CHECKING:
+    from models.methods.base import Pieces
 
 CropRule = Literal["outward", "nearest"]
 """Which pixels a box stands for. outward: the box rounded outwards, a sliver grown to a token's side. nearest: edges rounded to
 the nearest pixel; a box of the whole picture, and a crop 200 times as long as wide, has no crop (release)."""
 
 
-class Crops(Frozen):
+class Crops(Cut):
     """Size of an evidence crop as the frozen tower sees it, in merged tokens: it is resized to come within these, and to whole
     tokens, else it keeps the picture's own resolution."""
 
     min_tokens: Count = 16
     max_tokens: Count = 128
     rule: CropRule = "outward"
+
+    def pieces(self) -> Pieces:
+        from models.methods.visreflect.crops import CropPieces
+
+        return CropPieces(self)
 
 
 class Reflection(Frozen):
@@ -42,11 +52,22 @@ class Reflection(Frozen):
     """What L_VR is a mean over: a crop's slots, then crops; or all slots, so that a large crop weighs more (release)."""
 
 
-class Reflect(Optimisation, Reflection):
+class Reflect(StageSpec, Reflection):
     """VisReflect, image stage: CE + lambda_vr * L_VR. Every slot holds one merged embedding of the evidence crop, cut from
     the original picture and encoded anew by the frozen tower; no modules are added, the language model alone trains."""
 
     kind: Literal["reflect"] = "reflect"
+    means = ("vr", "vr_first")
+    readings: ClassVar[Mapping[str, tuple[str, str]]] = {
+        "vr": ("all slots", "1 − cosine of H with the crop"),
+        "vr_first": ("first slot", "1 − cosine of H with the crop"),
+        "hidden_z_t_cosine": ("first slot, centred", "cosine of H with the crop"),
+    }
+    reading_note = (
+        "The crop: of VisReflect, the embedding that stands in the slot, and H the state before it, with the crops in the "
+        "slots. The first slot's state is what one latent step feeds."
+    )
+    oracle_words = "by the first embeddings of the true evidence box's crop (oracle)"
     steps: Count = 5000
     weight_decay: NonNegative = 0.0
 
@@ -61,3 +82,19 @@ class Reflect(Optimisation, Reflection):
     @property
     def crops(self) -> Crops:
         return Crops(min_tokens=self.crop_min_tokens, max_tokens=self.crop_max_tokens, rule=self.crop_rule)
+
+    def slots(self, latent_steps: int) -> Slots:
+        return Slots("piece")
+
+    def needs(self) -> tuple[Need, ...]:
+        return PICTURES, Features("crops", self.crops)
+
+    def averaged(self, mean: str) -> Literal["boxes", "slots"]:
+        return "slots" if mean == "vr" and self.average == "slot" else "boxes"
+
+    def oracle_allowed(self, trained: int, decoded: int) -> bool:
+        return decoded <= self.crop_min_tokens and self.crop_rule == "outward"  # the other rule gives some boxes no crop
+
+
+STAGES = (Reflect,)
+CUTS = {"crops": Crops}

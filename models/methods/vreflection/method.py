@@ -2,36 +2,136 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from models.backbone import checkpoint
 from models.latent import losses
 from models.latent.batch import Batch
-from models.latent.boxes import Cells, box_cells
+from models.latent.boxes import Cells, Region, box_cells, roi_region, token_region
+from models.latent.prompt import boxes_of
 from models.latent.rollout import sequential
 from models.latent.terms import Draws, Refused, Terms, slot_places
-from models.methods.vreflection.modules import Keys
-from models.methods.vreflection.spec import (
-    Alignment,
-    Distillation,
-    Joint,
-    Slots,
-    Stage1,
-    Stage2,
-    rolls_out,
-    steps_by_states,
-)
-from models.schema import Optimisation
+from models.methods.base import Method, Pieces
+from models.methods.vreflection import losses as own
+from models.methods.vreflection.modules import BCM, DAC, HEADS, STATIC, Keys
+from models.methods.vreflection.spec import Alignment, Distillation, Joint, Stage1, Stage2, has_teacher, steps_by_states
 
 if TYPE_CHECKING:
-    from models.backbone.model import VReflection
+    from models.backbone.model import Backbone
+    from models.latent.prompt import Prompt
+    from models.training.order import Order
+
+_INDICATOR = 1
+"""Of the draw's random stream."""
 
 
-def heads_of(stage: Optimisation) -> frozenset[str]:
-    """The heads (names as in `checkpoint.HEADS`) that a stage's forward pass uses."""
+class VReflection(Method):
+    """One of the stages with S latent steps."""
+
+    heads = HEADS
+    stage: Stage1 | Stage2 | Joint
+
+    def modules(self) -> frozenset[str]:
+        return heads_of(self.stage) if self.latent_steps else frozenset()
+
+    def trainable(self) -> frozenset[str]:
+        return self.modules() - ({"bcm"} if isinstance(self.stage, Stage2) else set())
+
+    def check(self) -> None:
+        refuse_stage(self.stage)
+
+    def begin(self, model: Backbone, init: Path, inputs: Mapping[str, Path]) -> None:
+        """Stage 2's frozen teacher: the BCM that `init` holds, that of the checkpoint `teacher`, or a fresh one."""
+        stage, teacher = self.stage, inputs.get("teacher")
+        if not isinstance(stage, Stage2) or "bcm" not in self.modules():
+            return
+        fresh = "bcm" in model.fresh_heads
+        if stage.teacher == "random":
+            if not fresh:
+                raise ValueError(f"{init} holds a BCM, but teacher: random wants a fresh one; start from a checkpoint without")
+            return
+        if teacher is not None:
+            held, init = checkpoint.head_tensors(teacher, BCM), Path(teacher)
+            fresh = not held
+            if held:
+                _take(model.get_submodule(BCM), held, init)
+        if fresh:
+            raise ValueError(
+                f"{init} holds no BCM for teacher: {stage.teacher}; start from a stage-1 checkpoint, give one as teacher, or set teacher: random"
+            )
+
+    def indicator(self, order: Order, step: int, micro: int) -> Tensor | None:
+        """The Bernoulli draw I of Eq. 2 for one micro-batch, bool: a scalar for granularity step, else [micro_batch].
+
+        granularity step: one draw for all ranks and micro-batches; sample: one for each sample; microbatch: one for each
+        `draw_samples` samples of the step, in order. None where the stage draws none. True (the language model moves) with
+        probability p.
+        """
+        stage = self.stage
+        if not isinstance(stage, Alignment) or stage.align != "bernoulli":
+            return None
+        draws = np.random.default_rng([order.seed, _INDICATOR, step])
+        number, size = order.number(micro), order.micro_batch
+        if stage.granularity == "step":
+            drawn = draws.random()
+        else:
+            shared = stage.draw_samples if stage.granularity == "microbatch" else 1
+            places = np.arange(number * size, (number + 1) * size) // shared
+            drawn = draws.random(-(-order.global_batch // shared))[places]
+        return torch.as_tensor(drawn < stage.p)
+
+    def terms(self, model: Backbone, batch: Batch, features: Tensor, embeds: Tensor, draws: Draws) -> Terms:
+        if self.latent_steps == 0:
+            return super().terms(model, batch, features, embeds, draws)
+        return LatentPass(model, batch, self.stage, self.latent_steps, features, embeds, draws).terms()
+
+    def probes(self, model: Backbone) -> dict[str, VReflection]:
+        """teacher_fed: slots hold Z_T of the true box; free_running: the model's own states."""
+        if not self.latent_steps:
+            return {"": self}
+        plain = {"rollout": "sequential", "self_fed": 0.0, "slot_gradient": "detached"}
+        fills = {"free_running": "hidden"}
+        if model.head(BCM) is not None and has_teacher(self.stage):
+            fills = {"teacher_fed": "teacher"} | fills
+        return {
+            name: VReflection(self.stage.model_copy(update=plain | {"slot_fill": fill}), self.latent_steps)
+            for name, fill in fills.items()
+        }
+
+    def probe_indicator(self, samples: int) -> Tensor:
+        """True: the language model moves."""
+        moved = torch.tensor(True)
+        return moved if getattr(self.stage, "granularity", "step") == "step" else moved.expand(samples)
+
+    def decoded_with(self) -> frozenset[str]:
+        return self.modules() & {"bcm"}
+
+    def oracle(
+        self, model: Backbone, prompts: Sequence[Prompt], latent_steps: int, encode: Callable[[Pieces], list[Tensor]] | None = None
+    ) -> list[Tensor]:
+        """Z_T of the true boxes, by the BCM."""
+        if model.head(BCM) is None:
+            raise ValueError("latents: oracle needs a BCM, and the checkpoint holds none")
+        held = model.get_submodule(BCM).latent_steps
+        if held != latent_steps:
+            raise ValueError(f"latents: oracle takes the BCM's {held} queries, but latent_steps is {latent_steps}")
+        for at, prompt in enumerate(prompts):
+            if prompt.boxes is None or not len(prompt.boxes):
+                raise ValueError(f"latents: oracle needs the true box of every question; prompt {at} has none")
+        return latents_of_boxes(model, prompts, self.stage.region, self.stage.roi_bins)
+
+
+method = VReflection
+
+
+def heads_of(stage: Stage1 | Stage2 | Joint) -> frozenset[str]:
+    """The heads (names as in `modules.HEADS`) that a stage's forward pass uses."""
     heads = set()
     if isinstance(stage, (Stage1, Joint)) or (isinstance(stage, Stage2) and stage.teacher != "none"):
         heads.add("bcm")
@@ -42,25 +142,25 @@ def heads_of(stage: Optimisation) -> frozenset[str]:
     return frozenset(heads)
 
 
+def teacher(model: Backbone, region: Region) -> tuple[Tensor, Tensor]:
+    """(Z_T [B, S, D], A-hat_T [B, S, L]) from the boxes' features."""
+    z_t, a_t = model.get_submodule(BCM)(region.features, region.mask)
+    return z_t, region.spread(a_t)
+
+
+def region_of(features: Tensor, cells: Cells, boxes: Tensor, inside: Tensor, kind: str, bins: int) -> Region:
+    """F_local: `region: tokens | roi_align`."""
+    return token_region(features, cells, inside) if kind == "tokens" else roi_region(features, cells, boxes, bins)
+
+
 class LatentPass:
     """One forward pass with latent slots: the steps of `stage_terms` for a stage that has any."""
 
-    def __init__(
-        self,
-        model: VReflection,
-        batch: Batch,
-        stage: Stage1 | Stage2 | Joint,
-        slots: int,
-        features: Tensor,
-        embeds: Tensor,
-        indicator: Tensor | None,
-        generator: Draws,
-        num_boxes: int | Tensor | None,
-    ) -> None:
+    def __init__(self, model: Backbone, batch: Batch, stage: Stage1 | Stage2 | Joint, slots: int, features: Tensor, embeds: Tensor, draws: Draws) -> None:
         self.model, self.batch, self.stage, self.slots = model, batch, stage, slots
-        self.embeds, self.num_boxes = embeds, num_boxes
-        self.generators = generator if isinstance(generator, Sequence) else [generator] * len(batch)
-        self.indicator = self._per_box(indicator)
+        self.embeds, self.num_boxes = embeds, draws.num_boxes
+        self.generators = draws.generator if isinstance(draws.generator, Sequence) else [draws.generator] * len(batch)
+        self.indicator = self._per_box(draws.indicator)
         needed = heads_of(stage)
         self.has_teacher, self.has_student = "bcm" in needed, "dac" in needed
         self._refuse()
@@ -70,8 +170,8 @@ class LatentPass:
         if self.has_teacher:
             # In stage 2 the BCM is frozen: no graph, whatever its parameters' flags say.
             with torch.set_grad_enabled(torch.is_grad_enabled() and not isinstance(stage, Stage2)):
-                region = model.region(features, self.cells, batch.boxes, self.inside, stage.region, stage.roi_bins)
-                self.z_t, self.a_t = model.teacher(region)
+                region = region_of(features, self.cells, batch.boxes, self.inside, stage.region, stage.roi_bins)
+                self.z_t, self.a_t = teacher(model, region)
         self.keys: Keys | None = None
         if self.has_student:
             self.keys = model.student_resampler.keys(self.cells.gather(features), self.cells.mask)
@@ -82,7 +182,7 @@ class LatentPass:
         stage, weights, found, counts = self.stage, {}, {}, {"self_fed": self.self_fed.sum()}
         states = self._states(hidden, 1)
         if isinstance(stage, (Stage1, Joint)):
-            per_box, clamped = losses.alignment(self.z_t, states, stage, self.indicator)
+            per_box, clamped = own.alignment(self.z_t, states, stage, self.indicator)
             found["bcm"] = losses.mean(per_box, self.num_boxes)
             counts["clamped"] = clamped
             weights["bcm"] = stage.lambda_bcm
@@ -91,7 +191,7 @@ class LatentPass:
                 self._ask_student(self._queries(hidden))
             target = self.z_t.detach()
             found["dac_feat"] = losses.mean(losses.distance(self.z_s, target, stage.dac_distance), self.num_boxes)
-            kl = losses.attention_kl(self.a_t.detach(), self.a_soft, self.cells.mask, stage.epsilon, stage.epsilon_in)
+            kl = own.attention_kl(self.a_t.detach(), self.a_soft, self.cells.mask, stage.epsilon, stage.epsilon_in)
             found["dac_attn"] = losses.mean(kl, self.num_boxes)
             weights["dac_feat"] = stage.lambda_dac * stage.lambda_feat
             weights["dac_attn"] = stage.lambda_dac * stage.lambda_attn
@@ -210,16 +310,16 @@ class LatentPass:
 
     def _refuse(self) -> None:
         stage, batch, model = self.stage, self.batch, self.model
-        if self.has_teacher and model.box_feature_resampler is None:
+        if self.has_teacher and model.head(BCM) is None:
             raise Refused(f"{stage.kind} needs the BCM; load the model with heads including 'bcm'")
         if self.has_teacher and (held := model.box_feature_resampler.latent_steps) != self.slots:
             raise Refused(f"the BCM has {held} queries, but latent_steps is {self.slots}")
-        if self.has_student and model.student_resampler is None:
+        if self.has_student and model.head(DAC) is None:
             raise Refused(f"{stage.kind} needs the DAC; load the model with heads including 'dac'")
-        if "static" in heads_of(stage) and model.vreflection is None:
+        if "static" in heads_of(stage) and model.head(STATIC) is None:
             raise Refused("query_source: static needs its parameter; load the model with heads including 'static'")
         refuse_stage(stage)
-        if rolls_out(stage) and batch.packed:
+        if stage.rolls_out and batch.packed:
             raise Refused(
                 "a sequential rollout fills the slots of padded rows, one sample each; packed rows have no common "
                 "slot columns: use packing: padded, or rollout: two_pass"
@@ -230,7 +330,7 @@ class LatentPass:
             )
 
 
-def refuse_stage(stage: Slots) -> None:
+def refuse_stage(stage: Stage1 | Stage2 | Joint) -> None:
     """Raise `Refused` for options that contradict each other whatever the batch."""
     if isinstance(stage, Stage1) and stage.slot_fill == "student":
         raise Refused("slot_fill: student needs the DAC, which stage1 does not train; use stage2 or joint")
@@ -242,6 +342,21 @@ def refuse_stage(stage: Slots) -> None:
         )
 
 
+def _take(head: nn.Module, held: dict[str, Tensor], source: Path) -> None:
+    """Copy a head's tensors into it. Raises ValueError naming those that do not fit."""
+    own = dict(head.state_dict())
+    wrong = [f"{name} is missing" for name in own.keys() - held.keys()]
+    wrong += [f"{name} is unexpected" for name in held.keys() - own.keys()]
+    wrong += [
+        f"{name} has shape {tuple(held[name].shape)}, expected {tuple(own[name].shape)}"
+        for name in own.keys() & held.keys()
+        if held[name].shape != own[name].shape
+    ]
+    if wrong:
+        raise ValueError(f"{source}: the teacher's BCM does not fit: {'; '.join(sorted(wrong)[:5])}")
+    head.load_state_dict(held)
+
+
 def _by_segment(steps: list[tuple[Tensor, Tensor, Tensor, Tensor]], slots: int) -> tuple[Tensor, Tensor, Tensor]:
     """Per-slot results of groups of segments (the k-th segment of each row that has one) -> [B, S, ...] each."""
     groups = [steps[i : i + slots] for i in range(0, len(steps), slots)]
@@ -249,3 +364,11 @@ def _by_segment(steps: list[tuple[Tensor, Tensor, Tensor, Tensor]], slots: int) 
     return tuple(
         torch.cat([torch.cat([step[part] for step in group], 1) for group in groups])[order] for part in (1, 2, 3)
     )
+
+
+def latents_of_boxes(model: Backbone, prompts: Sequence[Prompt], region: str, bins: int) -> list[Tensor]:
+    """[b, S, D] of every prompt: Z_T of its true boxes. region, bins: as the BCM was trained."""
+    features, grids, boxes, images = boxes_of(model, prompts)
+    cells = Cells.of(grids, images)
+    found = region_of(features, cells, boxes, box_cells(boxes, cells), region, bins)
+    return list(teacher(model, found)[0].split([len(prompt.boxes) for prompt in prompts]))

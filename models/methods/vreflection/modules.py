@@ -11,6 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from transformers import initialization as init
+
+from models.backbone.model import Head
 
 NORM_EPS = 1e-6
 QUERY_STD = 0.02
@@ -47,6 +50,10 @@ class CrossAttention(nn.Module):
         self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))
         self.in_proj_bias = nn.Parameter(torch.empty(3 * width))
         self.out_proj = nn.Linear(width, width)
+
+    def initialise(self) -> None:
+        init.xavier_uniform_(self.in_proj_weight)
+        init.zeros_(self.in_proj_bias)
 
     def forward(
         self, queries: Tensor | None, source: Tensor | Keys, mask: Tensor | None = None, tau: float = 1.0
@@ -109,6 +116,9 @@ class BoxResampler(Resampler):
         self.latent_steps = latent_steps
         self.queries = nn.Parameter(torch.empty(1, latent_steps, width))
 
+    def initialise(self) -> None:
+        init.normal_(self.queries, std=QUERY_STD)
+
     def forward(self, features: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """(Z_T [B, S, D], A_T [B, S, N]) of features [B, N, D]."""
         queries = self.queries.expand(len(features), -1, -1)
@@ -127,6 +137,20 @@ class OwnParameters(nn.Module):
         super().__init__()
         self.static_queries = nn.Parameter(torch.empty(latent_steps, width))
 
+    def initialise(self) -> None:
+        init.normal_(self.static_queries, std=QUERY_STD)
+
     def forward(self, boxes: int) -> Tensor:
         """The static queries for a number of boxes: [boxes, S, D] (Table 3d, static Q_dyn)."""
         return self.static_queries.unsqueeze(0).repeat(boxes, 1, 1)
+
+
+BCM, DAC, STATIC = "box_feature_resampler", "student_resampler", "vreflection"
+"""Attributes on the model and prefixes of keys, the authors'; `vreflection` is ours."""
+
+HEADS = {
+    "bcm": Head(BCM, lambda config, steps: BoxResampler(config.hidden_size, steps)),
+    "dac": Head(DAC, lambda config, steps: StudentResampler(config.hidden_size)),
+    "static": Head(STATIC, lambda config, steps: OwnParameters(config.hidden_size, steps)),
+}
+"""static: the learned queries of `query_source: static`."""

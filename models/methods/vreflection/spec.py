@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import ClassVar, Literal
 
 from pydantic import model_validator
 
-from models.schema import Count, Frozen, NonNegative, Optimisation, Positive, Probability
+from models.methods.stage import PICTURES, Earlier, Need, Slots, StageSpec, Unread
+from models.schema import Count, Frozen, NonNegative, Positive, Probability
 
 
-class Slots(Frozen):
+class Fill(Frozen):
     """What stands in the S latent slots of a training sequence."""
 
     slot_fill: Literal["teacher", "student", "hidden"] = "teacher"
@@ -74,10 +76,70 @@ class Distillation(Frozen):
     """Whose frozen BCM gives the target; `none` leaves L_DAC out (Table 3a, DAC without BCM)."""
 
 
-class Stage1(Optimisation, Slots, Alignment):
+class _Stage(StageSpec):
+    """What the three stages share."""
+
+    counts = ("clamped", "self_fed")
+    readings: ClassVar[Mapping[str, tuple[str, str]]] = {
+        "teacher_fed.z_t_std": ("instance std", "Z_T"),
+        "teacher_fed.z_t_cosine": ("cosine", "Z_T"),
+        "free_running.z_s_std": ("instance std", "Z_S"),
+        "teacher_fed.hidden_z_t_cosine": ("fed Z_T", "cosine of H with Z_T"),
+        "free_running.hidden_z_t_cosine": ("free", "cosine of H with Z_T"),
+        "teacher_fed.teacher_in_box": ("teacher", "attention in the box"),
+        "teacher_fed.student_in_box": ("student, fed Z_T", "attention in the box"),
+        "free_running.student_in_box": ("student, free", "attention in the box"),
+        "teacher_fed.box_area": ("box area", "attention in the box"),
+        "free_running.box_area": ("box area", "attention in the box"),
+        "exposure_gap": ("gap", "exposure"),
+        "exposure_cosine": ("cosine", "exposure"),
+    }
+    oracle_words = "by Z_T of the true evidence box (oracle)"
+
+    def slots(self, latent_steps: int) -> Slots:
+        return Slots("fixed", latent_steps)
+
+    @property
+    def rolls_out(self) -> bool:
+        return steps_by_states(self) and self.rollout == "sequential"
+
+    @property
+    def slot_targets(self) -> bool:
+        return self.ce_on_slots
+
+    def oracle_allowed(self, trained: int, decoded: int) -> bool:
+        return has_teacher(self) and decoded == trained
+
+    def unread(self, option: str) -> Unread | None:
+        aligns, distils = isinstance(self, Alignment), isinstance(self, Distillation)
+        if aligns and option in ("p", "granularity", "draw_samples") and self.align != "bernoulli":
+            return Unread("align", "set {}.align: bernoulli too")
+        if option == "draw_samples" and self.granularity != "microbatch":
+            return Unread("granularity", "set {}.granularity: microbatch too")
+        if aligns and option in _OF_ALIGNMENT and self.lambda_bcm == 0:
+            return Unread("lambda_bcm", "give it a value above 0")
+        if option == "roi_bins" and self.region != "roi_align":
+            return Unread("region", "set {}.region: roi_align too")
+        if option == "rollout" and self.slot_fill == "teacher" and self.self_fed == 0:
+            return Unread("slot_fill", "set {}.slot_fill: student or hidden too")
+        if distils and option in (*_OF_DISTILLATION, "lambda_dac") and self.teacher == "none":
+            return Unread("teacher", "set {}.teacher to one that gives a target")
+        if distils and option in _OF_DISTILLATION and self.lambda_dac == 0:
+            return Unread("lambda_dac", "give it a value above 0")
+        if distils and option in ("query_source", "query_shift") and self.teacher == "none" and self.slot_fill != "student":
+            return Unread("teacher", "set {}.slot_fill: student too")
+        return None
+
+
+_OF_ALIGNMENT = ("align", "p", "granularity", "draw_samples", "bcm_distance", "clamp")
+_OF_DISTILLATION = ("lambda_feat", "lambda_attn", "dac_distance", "tau", "epsilon", "epsilon_in")
+
+
+class Stage1(_Stage, Fill, Alignment):
     """CE + lambda_bcm * L_BCM. Trains the language model and the BCM."""
 
     kind: Literal["stage1"] = "stage1"
+    means = ("bcm",)
 
     @model_validator(mode="after")
     def _consistent(self) -> Stage1:
@@ -86,11 +148,17 @@ class Stage1(Optimisation, Slots, Alignment):
         return self
 
 
-class Stage2(Optimisation, Slots, Distillation):
+class Stage2(_Stage, Fill, Distillation):
     """CE + lambda_dac * L_DAC. The BCM is frozen; trains the language model and the DAC."""
 
     kind: Literal["stage2"] = "stage2"
+    means = ("dac_feat", "dac_attn")
     slot_fill: Literal["teacher", "student", "hidden"] = "student"
+
+    def needs(self) -> tuple[Need, ...]:
+        if self.teacher not in ("stage1", "joint"):
+            return (PICTURES,)
+        return PICTURES, Earlier("teacher", self.teacher, "teacher", others=("joint", "stage1"), without="random")
 
     @model_validator(mode="after")
     def _consistent(self) -> Stage2:
@@ -102,10 +170,11 @@ class Stage2(Optimisation, Slots, Distillation):
         return self
 
 
-class Joint(Optimisation, Slots, Alignment, Distillation):
+class Joint(_Stage, Fill, Alignment, Distillation):
     """CE + lambda_bcm * L_BCM + lambda_dac * L_DAC against sg(Z_T) of the live BCM (Table 3c, Joint Train)."""
 
     kind: Literal["joint"] = "joint"
+    means = ("bcm", "dac_feat", "dac_attn")
     teacher: Literal["joint"] = "joint"
 
     @model_validator(mode="after")
@@ -123,20 +192,15 @@ def _not_circular(stage: Stage2 | Joint) -> None:
         )
 
 
-def has_teacher(stage: Optimisation) -> bool:
+def has_teacher(stage: _Stage) -> bool:
     """Whether the stage's checkpoint holds a BCM: what oracle latents come from."""
-    return isinstance(stage, Slots) and getattr(stage, "teacher", "stage1") != "none"
+    return getattr(stage, "teacher", "stage1") != "none"
 
 
-def steps_by_states(stage: Optimisation) -> bool:
+def steps_by_states(stage: _Stage) -> bool:
     """Whether a slot's content depends on the model's state before it: own states, or a student that queries with them."""
-    if not isinstance(stage, Slots):
-        return False
     student = stage.slot_fill == "student" and getattr(stage, "query_source", "hidden") == "hidden"
     return stage.slot_fill == "hidden" or stage.self_fed > 0 or student
 
 
-def rolls_out(stage: Optimisation) -> bool:
-    """Whether training fills the slots one after another. Such rows are padded, one sample each: samples packed into one
-    row have no common slot columns."""
-    return steps_by_states(stage) and stage.rollout == "sequential"
+STAGES = (Stage1, Stage2, Joint)

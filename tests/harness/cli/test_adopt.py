@@ -18,6 +18,7 @@ from harness.spec.files import EXPERIMENTS, REPOSITORY
 from harness.store import Store
 from models.backbone import checkpoint
 from models.backbone.tokens import add_tokens
+from models.methods import loading
 
 BASE = REPOSITORY / "models" / "proxy" / "base"
 TABLE = str(EXPERIMENTS / "table3c.yaml")
@@ -29,7 +30,7 @@ def published(tmp_path_factory) -> Path:
     """A checkpoint as somebody might publish it: both heads, the authors' key names, tokenizer and processor."""
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("published") / "checkpoint"
-    model = checkpoint.load(BASE, heads={"bcm", "dac"}, latent_steps=8, dtype=torch.float32, seed=5)
+    model = loading.load(BASE, heads={"bcm", "dac"}, latent_steps=8, dtype=torch.float32, seed=5)
     checkpoint.save(model, folder, {})
     (folder / checkpoint.FACTS).unlink()
     for file in ("processor_config.json", "chat_template.jinja"):
@@ -75,7 +76,7 @@ def test_an_adopted_checkpoint_is_its_jobs_result_with_its_provenance(copied, ca
     assert len(done["outputs"]["model.safetensors"]["sha256"]) == 64 and done["attempt"] == 1
     facts = checkpoint.facts(store.outputs(job))
     assert facts["adopted"] == done["adopted"] and facts["stage"] == "stage2" and facts["latent_steps"] == 8
-    again = checkpoint.load(store.outputs(job), heads={"bcm", "dac"}, latent_steps=8, dtype=torch.float32)
+    again = loading.load(store.outputs(job), heads={"bcm", "dac"}, latent_steps=8, dtype=torch.float32)
     assert not again.fresh_heads
     assert main(["plan", TABLE, "--rows", ROW, "--profile", "smoke", "--results", "results"]) == 0
     assert "1 done" in (said := capsys.readouterr().out) and "3 not needed" in said  # nobody trains its first stage
@@ -108,7 +109,7 @@ def test_bare_weights_in_shards_under_old_key_names_take_the_rest_from_the_base_
     assert adopt(folder, "--stage", "stage1") == 0
     stage1 = training("Stage 1 Only")
     out = Store("results").outputs(stage1)
-    loaded = checkpoint.load(out, heads={"bcm"}, latent_steps=8, dtype=torch.float32).state_dict()
+    loaded = loading.load(out, heads={"bcm"}, latent_steps=8, dtype=torch.float32).state_dict()
     theirs = load_file(published / "model.safetensors")
     assert all(torch.equal(loaded[name], theirs[name]) for name in loaded if name in theirs)
     assert not list(out.glob("*.bin")) and (out / "tokenizer.json").is_file() and (out / "processor_config.json").is_file()

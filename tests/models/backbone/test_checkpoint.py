@@ -6,8 +6,9 @@ from safetensors.torch import load_file, save_file
 from transformers import Qwen2_5_VLForConditionalGeneration
 
 from models.backbone import checkpoint
+from models.methods import loading
 from models.methods.sft.spec import Sft
-from models.methods.vreflection.method import heads_of
+from models.methods.vreflection.modules import HEADS
 from models.methods.vreflection.spec import Joint, Stage1, Stage2
 from models.parity.reference import TINY
 
@@ -27,10 +28,10 @@ def rewrite(folder, change):
 
 
 def test_what_is_saved_is_loaded(model, folder):
-    again = checkpoint.load(folder, heads={"bcm", "dac"}, **FP32)
+    again = loading.load(folder, heads={"bcm", "dac"}, **FP32)
     theirs = again.state_dict()
     assert all(torch.equal(value, theirs[name]) for name, value in model.state_dict().items())
-    assert again.fresh_heads == frozenset() and again.teacher_region == ("tokens", 4) and not again.training
+    assert again.fresh_heads == frozenset() and not again.training
     assert json.loads((folder / "vreflection.json").read_text())["latent_steps"] == 8
 
 
@@ -44,8 +45,8 @@ def test_keys_are_the_authors_and_plain_transformers_opens_the_language_model(mo
 
 
 def test_heads_that_are_not_asked_for_stay_out(folder):
-    model = checkpoint.load(folder, heads=set(), **FP32)
-    assert model.box_feature_resampler is None and model.student_resampler is None and model.vreflection is None
+    model = loading.load(folder, heads=set(), **FP32)
+    assert not any(hasattr(model, head.prefix) for head in HEADS.values())
 
 
 def test_fresh_heads_are_initialised_as_published_and_follow_the_seed(folder):
@@ -54,7 +55,7 @@ def test_fresh_heads_are_initialised_as_published_and_follow_the_seed(folder):
 
     rewrite(folder, drop)
     state = torch.random.get_rng_state()
-    one, two, other = (checkpoint.load(folder, heads={"bcm", "dac", "static"}, seed=seed, **FP32) for seed in (3, 3, 4))
+    one, two, other = (loading.load(folder, heads={"bcm", "dac", "static"}, seed=seed, **FP32) for seed in (3, 3, 4))
     assert torch.equal(torch.random.get_rng_state(), state)
     assert one.fresh_heads == {"bcm", "dac", "static"}
     assert 0.018 < one.box_feature_resampler.queries.std() < 0.022
@@ -85,14 +86,14 @@ def test_fresh_heads_are_initialised_as_published_and_follow_the_seed(folder):
 def test_keys_that_do_not_fit_are_refused_by_name(change, message, folder):
     rewrite(folder, lambda weights: change(weights) and None)
     with pytest.raises(ValueError, match=message):
-        checkpoint.load(folder, heads={"bcm", "dac"}, **FP32)
+        loading.load(folder, heads={"bcm", "dac"}, **FP32)
 
 
 def test_another_number_of_latent_steps_is_refused(folder):
     with pytest.raises(ValueError, match=r"queries has shape \(1, 8, 128\), expected \(1, 4, 128\)"):
-        checkpoint.load(folder, heads={"bcm"}, latent_steps=4, dtype=torch.float32)
+        loading.load(folder, heads={"bcm"}, latent_steps=4, dtype=torch.float32)
     with pytest.raises(ValueError, match="unknown heads teacher; there are bcm, dac, static"):
-        checkpoint.load(folder, heads={"teacher"}, **FP32)
+        loading.load(folder, heads={"teacher"}, **FP32)
 
 
 def test_key_names_of_older_checkpoints_and_shards_are_read(model, tmp_path):
@@ -107,17 +108,17 @@ def test_key_names_of_older_checkpoints_and_shards_are_read(model, tmp_path):
         save_file({name: old[name] for name in held}, tmp_path / file, metadata={"format": "pt"})
     index = {"metadata": {}, "weight_map": {name: file for file, held in shards.items() for name in held}}
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
-    again = checkpoint.load(tmp_path, heads={"bcm", "dac"}, **FP32).state_dict()
+    again = loading.load(tmp_path, heads={"bcm", "dac"}, **FP32).state_dict()
     assert all(torch.equal(value, again[name]) for name, value in model.state_dict().items())
 
 
 def test_a_stage_names_the_heads_it_uses():
-    assert heads_of(Sft()) == set()
-    assert heads_of(Stage1()) == {"bcm"}
-    assert heads_of(Stage2()) == heads_of(Joint()) == {"bcm", "dac"}
-    assert heads_of(Stage2(teacher="none")) == {"dac"}
-    assert heads_of(Stage2(teacher="none", slot_fill="hidden")) == set()
-    assert heads_of(Stage2(query_source="static")) == {"bcm", "dac", "static"}
+    assert Sft().method(8).modules() == set()
+    assert Stage1().method(8).modules() == {"bcm"}
+    assert Stage2().method(8).modules() == Joint().method(8).modules() == {"bcm", "dac"}
+    assert Stage2(teacher="none").method(8).modules() == {"dac"}
+    assert Stage2(teacher="none", slot_fill="hidden").method(8).modules() == set()
+    assert Stage2(query_source="static").method(8).modules() == {"bcm", "dac", "static"}
 
 
 GENERATION = """{
@@ -170,7 +171,7 @@ def as_on_the_hub(model, folder):
 
 def test_a_base_in_the_hubs_form_loads_with_our_heads_and_keeps_its_generation_config(model, tmp_path):
     weights = as_on_the_hub(model, tmp_path / "hub")
-    loaded = checkpoint.load(tmp_path / "hub", heads={"bcm", "dac"}, **FP32)
+    loaded = loading.load(tmp_path / "hub", heads={"bcm", "dac"}, **FP32)
     assert loaded.fresh_heads == {"bcm", "dac"}
     assert torch.equal(loaded.lm_head.weight, weights["lm_head.weight"].float())
     assert torch.equal(loaded.model.language_model.norm.weight, weights["model.norm.weight"].float())
@@ -186,7 +187,7 @@ def test_a_base_in_the_hubs_form_loads_with_our_heads_and_keeps_its_generation_c
 
 def test_the_parts_of_a_saved_configuration_say_the_dtype_of_the_weights(model, tmp_path):
     as_on_the_hub(model, tmp_path / "hub")
-    loaded = checkpoint.load(tmp_path / "hub", heads={"bcm"}, **FP32)
+    loaded = loading.load(tmp_path / "hub", heads={"bcm"}, **FP32)
     gathered = {name: value.bfloat16() for name, value in loaded.state_dict().items()}
     checkpoint.save(loaded, tmp_path / "gathered", {}, gathered)
     for parameter in loaded.parameters():

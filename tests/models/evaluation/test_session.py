@@ -252,6 +252,7 @@ def test_oracle_latents_need_boxes_and_a_bcm(session, spec, mirrors, checkpoint,
 
     from models.backbone import checkpoint as checkpoints
     from models.evaluation import Session
+    from models.methods import loading
 
     oracle = spec("hrbench4k", latents="oracle")
     with pytest.raises(FileNotFoundError, match="holds no boxes.jsonl"):
@@ -260,11 +261,11 @@ def test_oracle_latents_need_boxes_and_a_bcm(session, spec, mirrors, checkpoint,
     shutil.copytree(mirrors["hrbench4k"], mirror)
     lines = [json.dumps({"doc_id": k, "boxes": [[0.1, 0.1, 0.4, 0.6]], "images": [0]}) for k in range(8)]
     (mirror / "boxes.jsonl").write_text("\n".join(lines))
-    with pytest.raises(ValueError, match="oracle needs a BCM"):
+    with pytest.raises(ValueError, match="oracle needs a trained checkpoint"):
         session.evaluate(LocalRun(tmp_path), oracle, mirror=mirror, batch_size=8)
     folder = tmp_path / "stage1"
     shutil.copytree(checkpoint, folder)
-    model = checkpoints.load(checkpoint, heads={"bcm"}, latent_steps=2, dtype=torch.float32)
+    model = loading.load(checkpoint, heads={"bcm"}, latent_steps=2, dtype=torch.float32)
     checkpoints.save(model, folder, {"latent_steps": 2, "region": "tokens"})
     result = Session(folder, precision="fp32").evaluate(LocalRun(tmp_path), oracle, mirror=mirror, batch_size=8)
     assert result["n"] == 8

@@ -10,11 +10,13 @@ from models.latent.decoding import decode
 from models.latent.feed import derangement
 from models.latent.prompt import Prompt
 from models.methods.vreflection.spec import Stage1
-from tests.models.conftest import EOS, LVR, LVR_END, LVR_START, STEPS
+from tests.models.conftest import EOS, LVR, LVR_END, LVR_START, STEPS, seeing
 
 
 def run(model, prompts, tokens, **options):
     spec = DecodeSpec(**{"max_new_tokens": 24} | options)
+    if spec.latents == "oracle" and prompts[0].oracle is None:
+        prompts = seeing(model, prompts)
     return decode(model, prompts, spec, tokens=tokens, eos={EOS}, keep_latents=True)
 
 
@@ -30,7 +32,7 @@ def same(ours, theirs):
 
 @pytest.mark.parametrize("start", ["emitted", "forced"])
 def test_any_number_of_decodings_start_from_one_prefill(talkative, prompts, tokens, start):
-    prompts = prompts[:-1]
+    prompts = seeing(talkative, prompts[:-1])
     prefill = decoding.read(talkative, prompts, start == "forced", tokens)
     for latents in ("own", "zeroed", "shuffled", "oracle", "own"):
         spec = DecodeSpec(max_new_tokens=80, latents=latents, start=start)
@@ -70,7 +72,7 @@ def test_shuffled_takes_own_answers_that_are_known(talkative, prompts, tokens, m
 
 @pytest.mark.parametrize("latents", ["own", "noise", "oracle"])
 def test_the_late_ones_of_a_batch_are_left_and_the_others_are_the_same(latents, talkative, prompts, tokens, monkeypatch):
-    prompts = prompts[:-1]
+    prompts = seeing(talkative, prompts[:-1])
     whole = run(talkative, prompts, tokens, latents=latents)
     forwards = [len(answer.token_ids) for answer in whole]
     monkeypatch.setattr(decoding, "LATE_FORWARDS", sorted(forwards)[2] + 1)
@@ -225,11 +227,10 @@ def test_oracle_feeds_the_teachers_latents_of_the_true_box(model, make, tokens, 
     sample = make().sample(grids=((2, 3), (4, 5)), box_images=[1])
     batch = batch_of([sample], packed=False)
     z_t = model.stage_forward(batch, Stage1(region=region), STEPS, indicator=torch.tensor(True)).z_t
-    model.teacher_region = (region, 8)
     question = sample["ids"][: sample["starts"][0] - 1]
     seen = {"image_grids": sample["grids"], "image_embeds": sample["embeds"]}
     prompt = Prompt(question, **seen, boxes=sample["boxes"], box_image=torch.tensor([1]))
-    answer = run(model, [prompt], tokens, start="forced", latents="oracle")[0]
+    answer = run(model, seeing(model, [prompt], region=region), tokens, start="forced", latents="oracle")[0]
     torch.testing.assert_close(answer.latents[:STEPS], z_t[0])
 
 
@@ -288,21 +289,22 @@ def test_live_pixels_decode_as_their_features(model, prompts, tokens):
 def test_what_cannot_be_decoded_is_refused(model, prompts, tokens):
     assert decode(model, [], DecodeSpec(), tokens=tokens, eos=set()) == []
     with pytest.raises(ValueError, match="prompt 0 has none"):
-        run(
-            model,
-            [Prompt(prompts[0].input_ids, prompts[0].image_grids, prompts[0].image_embeds)],
-            tokens,
-            latents="oracle",
-        )
-    with pytest.raises(ValueError, match="8 queries, but latent_steps is 4"):
-        run(model, prompts[:1], tokens, latents="oracle", latent_steps=4)
+        decode(model, prompts[:1], DecodeSpec(latents="oracle"), tokens=tokens, eos=set())
     with pytest.raises(ValueError, match="at least two prompts"):
         run(model, prompts[:1], tokens, latents="shuffled")
     with pytest.raises(ValueError, match="model.eval"):
         run(model.train(), prompts, tokens)
-    model.eval().box_feature_resampler = None
-    with pytest.raises(ValueError, match="heads including 'bcm'"):
-        run(model, prompts[:1], tokens, latents="oracle")
+
+
+def test_a_teacher_that_cannot_look_is_refused(model, prompts):
+    boxless = Prompt(prompts[0].input_ids, prompts[0].image_grids, prompts[0].image_embeds)
+    with pytest.raises(ValueError, match="prompt 0 has none"):
+        Stage1().method(STEPS).oracle(model, [boxless], STEPS)
+    with pytest.raises(ValueError, match="8 queries, but latent_steps is 4"):
+        Stage1().method(STEPS).oracle(model, prompts[:1], 4)
+    model.box_feature_resampler = None
+    with pytest.raises(ValueError, match="oracle needs a BCM"):
+        Stage1().method(STEPS).oracle(model, prompts[:1], STEPS)
 
 
 def test_end_tokens_stand_in_the_answer_and_markers_are_the_models_own(talkative, prompts, tokens):

@@ -10,7 +10,7 @@ from models.latent import rollout
 from models.latent.decoding import decode
 from models.methods.sft.spec import Sft
 from models.methods.vreflection.spec import Joint, Stage1, Stage2
-from tests.models.conftest import EOS, STEPS, gradients
+from tests.models.conftest import EOS, STEPS, gradients, seeing
 from tests.models.flash import kernels, with_flash
 
 __all__ = ["kernels"]
@@ -110,7 +110,7 @@ def test_left_padded_decodings_give_the_answers_of_one_prompt_at_a_time(
     def answers(of, some):
         return decode(talkative, of, spec, generator=torch.Generator().manual_seed(3), **some, **options)
 
-    prompts = prompts[:-1]
+    prompts = seeing(talkative, prompts[:-1])
     own = answers(prompts, {})
     assert not kernels.varlen_calls and not kernels.dense_calls
     with_flash(talkative)

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from models.latent import losses
+from models.methods.vreflection import losses as own
 from models.methods.vreflection.spec import Stage1
 
 Z = torch.randn(3, 2, 4, generator=torch.Generator().manual_seed(0))
@@ -10,7 +11,7 @@ H = torch.randn(3, 2, 4, generator=torch.Generator().manual_seed(1))
 
 def run(indicator=None, **options):
     z, h = Z.clone().requires_grad_(), H.clone().requires_grad_()
-    per_box, clamped = losses.alignment(z, h, Stage1(**options), indicator)
+    per_box, clamped = own.alignment(z, h, Stage1(**options), indicator)
     per_box.mean().backward()
     return per_box.detach(), z.grad, h.grad, clamped
 
@@ -55,18 +56,18 @@ def test_bernoulli_without_a_draw_is_an_error():
 def test_the_kl_is_zero_for_equal_maps_and_sums_over_queries_and_keys():
     t = torch.rand(2, 3, 5).softmax(-1)
     everywhere = torch.ones(2, 5, dtype=torch.bool)
-    torch.testing.assert_close(losses.attention_kl(t, t, everywhere, 1e-9, "both"), torch.zeros(2))
+    torch.testing.assert_close(own.attention_kl(t, t, everywhere, 1e-9, "both"), torch.zeros(2))
     s = torch.rand(2, 3, 5).softmax(-1)
     want = (t * (t / s).log()).sum((1, 2))
     for where in ("both", "student"):
-        torch.testing.assert_close(losses.attention_kl(t, s, everywhere, 0.0, where), want)
+        torch.testing.assert_close(own.attention_kl(t, s, everywhere, 0.0, where), want)
 
 
 def test_epsilon_in_the_student_only_lifts_nothing_in_the_numerator():
     t, s = torch.tensor([[[1.0, 0.0]]]), torch.tensor([[[0.25, 0.75]]])
     mask = torch.ones(1, 2, dtype=torch.bool)
-    both = losses.attention_kl(t, s, mask, 0.5, "both")
-    student = losses.attention_kl(t, s, mask, 0.5, "student")
+    both = own.attention_kl(t, s, mask, 0.5, "both")
+    student = own.attention_kl(t, s, mask, 0.5, "student")
     torch.testing.assert_close(both, torch.tensor([1.5 / 0.75]).log())
     torch.testing.assert_close(student, torch.tensor([1.0 / 0.75]).log())
 
@@ -75,9 +76,9 @@ def test_padding_adds_nothing_to_the_kl_and_leaves_gradients_finite():
     t = torch.tensor([[[0.6, 0.4, 0.0]]])
     scores = torch.tensor([[[0.3, 0.1, float("-inf")]]], requires_grad=True)
     mask = torch.tensor([[True, True, False]])
-    kl = losses.attention_kl(t, scores.softmax(-1), mask, 0.0, "both")
+    kl = own.attention_kl(t, scores.softmax(-1), mask, 0.0, "both")
     torch.testing.assert_close(
-        kl, losses.attention_kl(t[..., :2], scores[..., :2].softmax(-1), mask[:, :2], 0.0, "both")
+        kl, own.attention_kl(t[..., :2], scores[..., :2].softmax(-1), mask[:, :2], 0.0, "both")
     )
     kl.sum().backward()
     assert scores.grad[..., :2].isfinite().all()

@@ -98,7 +98,7 @@ def train(training: Training) -> int:
         stage.train(
             run,
             TrainSpec.model_validate(training.spec),
-            **{role: Path(path) if path else None for role, path in training.inputs.items()},
+            inputs={role: Path(path) for role, path in training.inputs.items() if path},
             micro_batch=training.micro_batch,
             deepspeed=zero_config(training.zero) if training.zero else None,
             gradient_checkpointing=training.gradient_checkpointing,

@@ -8,7 +8,7 @@ import torch
 from models.methods.sft.spec import Sft
 from models.methods.vreflection.modules import BoxResampler
 from models.methods.vreflection.spec import Joint, Stage1, Stage2
-from models.training.order import Order, indicator, noise
+from models.training.order import Order, noise
 from models.training.trainer import parameter_groups
 
 
@@ -18,7 +18,7 @@ def order(rank: int = 0, **changes) -> Order:
 
 def draws(stage, step: int) -> list[torch.Tensor]:
     """Of every micro-batch of a step, over both ranks."""
-    return [indicator(stage, order(rank), step, micro) for rank in (0, 1) for micro in range(order().accumulation)]
+    return [stage.method(8).indicator(order(rank), step, micro) for rank in (0, 1) for micro in range(order().accumulation)]
 
 
 def test_a_step_is_one_draw_that_all_ranks_and_micro_batches_share():
@@ -34,7 +34,7 @@ def in_order(stage, step: int, size: int, world: int) -> torch.Tensor:
         here = order(rank, micro_batch=size, world=world)
         for micro in range(here.accumulation):
             first = here.number(micro) * size
-            found[first : first + size] = indicator(stage, here, step, micro)
+            found[first : first + size] = stage.method(8).indicator(here, step, micro)
     return found
 
 
@@ -77,7 +77,7 @@ def test_p_is_how_often_the_language_model_moves(p, granularity):
 def test_draws_follow_the_seed_and_a_larger_p_only_turns_more_of_them():
     def all_draws(**changes):
         seed = changes.pop("seed", 0)
-        return torch.stack([indicator(Stage1(**changes), order(seed=seed), step, 0) for step in range(200)])
+        return torch.stack([Stage1(**changes).method(8).indicator(order(seed=seed), step, 0) for step in range(200)])
 
     assert torch.equal(all_draws(), all_draws()) and not torch.equal(all_draws(), all_draws(seed=1))
     assert not (all_draws(p=0.3) & ~all_draws(p=0.7)).any()
@@ -85,7 +85,7 @@ def test_draws_follow_the_seed_and_a_larger_p_only_turns_more_of_them():
 
 @pytest.mark.parametrize("stage", [Sft(), Stage2(), Stage1(align="split"), Stage1(align="joint"), Joint(align="joint")])
 def test_stages_that_draw_nothing_have_no_draw(stage):
-    assert indicator(stage, order(), 0, 0) is None
+    assert stage.method(8).indicator(order(), 0, 0) is None
 
 
 def test_norms_and_biases_decay_only_where_the_release_is_followed():

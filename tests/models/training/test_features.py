@@ -7,9 +7,9 @@ import json
 import pytest
 import torch
 
-from models.backbone import checkpoint as checkpoints
 from models.backbone.images import encode_images, load_image_processor, open_image, patches_of, tower
 from models.config import Images
+from models.methods import loading
 from models.run import Interrupted, LocalRun
 from models.training.data import read_samples
 from models.training.features import FeatureStore, cache_features, distinct_images
@@ -17,7 +17,7 @@ from tests.models.training.conftest import SMALL
 
 
 def load(base, dtype=torch.float32):
-    return checkpoints.load(base, heads=frozenset(), latent_steps=0, dtype=dtype)
+    return loading.load(base, heads=(), latent_steps=0, dtype=dtype)
 
 
 @pytest.mark.parametrize("size", [(64, 64), (96, 64), (48, 112)])

@@ -7,10 +7,11 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from models.backbone import checkpoint as checkpoints
 from models.backbone import template
 from models.backbone.images import load_image_processor
+from models.methods import loading
 from models.methods.sft.spec import Sft
+from models.methods.stage import Slots
 from models.methods.vreflection.spec import Stage1, Stage2
 from models.run import LocalRun
 from models.training.collate import Cached, Collator, Encoder, Live
@@ -62,7 +63,7 @@ def world(base, make_data, tmp_path_factory):
 
 
 def collator(world, **options) -> Collator:
-    return Collator(world[0], Cached(world[2]), **({"latent_steps": 3} | options))
+    return Collator(world[0], Cached(world[2]), **({"slots": Slots("fixed", 3)} | options))
 
 
 def test_a_remembered_encoding_is_the_tokenizers(world):
@@ -92,7 +93,7 @@ def test_segments_point_at_slots_and_images(world):
 
 
 def test_positions_are_those_of_transformers(world, base):
-    model = checkpoints.load(base, heads=frozenset(), latent_steps=0, dtype=torch.float32)
+    model = loading.load(base, heads=(), latent_steps=0, dtype=torch.float32)
     made = collator(world, packing="padded")([world[1][0], world[1][1]]).batch
     types = (made.input_ids == model.config.image_token_id).int()
     for r, grids in enumerate((made.image_grids[:1], made.image_grids[1:])):
@@ -106,10 +107,10 @@ def test_live_and_cached_pixels_give_one_batch(world, base):
     tokenizer, samples, store = world
     some = [samples[k] for k in range(3)]
     processor = load_image_processor(base, SMALL)
-    cached = Collator(tokenizer, Cached(store), latent_steps=2)(some).batch
-    live = Collator(tokenizer, Live(processor), latent_steps=2)(some).batch
+    cached = Collator(tokenizer, Cached(store), slots=Slots("fixed", 2))(some).batch
+    live = Collator(tokenizer, Live(processor), slots=Slots("fixed", 2))(some).batch
     assert torch.equal(cached.input_ids, live.input_ids) and torch.equal(cached.image_grids, live.image_grids)
-    model = checkpoints.load(base, heads=frozenset(), latent_steps=2, dtype=torch.float32)
+    model = loading.load(base, heads=(), latent_steps=2, dtype=torch.float32)
     torch.testing.assert_close(model.vision(live), cached.image_embeds, rtol=1e-4, atol=1e-5)
 
 
@@ -117,7 +118,7 @@ def test_short_rows_are_as_long_as_the_longest_sample(world, base, make_data):
     samples = read_samples(make_data(6, sides=(32, 160)))
     live = Live(load_image_processor(base, SMALL))
     padded, short = (
-        Collator(world[0], live, latent_steps=2, **options)([samples[k] for k in range(6)])
+        Collator(world[0], live, slots=Slots("fixed", 2), **options)([samples[k] for k in range(6)])
         for options in ({"packing": "padded"}, {"short_rows": True})
     )
     assert short.batch.packed and short.batch.input_ids.shape[1] == padded.batch.input_ids.shape[1]
@@ -131,9 +132,9 @@ def test_a_sample_longer_than_a_row_is_named(world):
 
 def test_no_segments_without_latents_and_markers_only_at_zero_steps(world):
     tokenizer, samples, _ = world
-    sft = collator(world, latent_steps=None)([samples[0]]).batch
+    sft = collator(world, slots=Slots("none"))([samples[0]]).batch
     assert len(sft.boxes) == 0 and "lvr" not in tokenizer.decode(sft.input_ids[0])
-    empty = collator(world, latent_steps=0)([samples[0]]).batch
+    empty = collator(world, slots=Slots("fixed", 0))([samples[0]]).batch
     assert "<|lvr_start|><|lvr_end|>\n<answer>" in tokenizer.decode(empty.input_ids[0]) and len(empty.boxes) == 1
 
 
@@ -152,8 +153,8 @@ def test_packed_rows_give_the_losses_and_gradients_of_padded_ones(world, base, s
     steps = None if stage.kind == "sft" else 3
     found = []
     for options in ({"packing": "padded"}, {}, {"short_rows": True}):
-        model = checkpoints.load(base, heads=frozenset({"bcm", "dac"}), latent_steps=3, dtype=torch.float32, seed=1)
-        made = collator(world, latent_steps=steps, **options)(samples)
+        model = loading.load(base, heads=frozenset({"bcm", "dac"}), latent_steps=3, dtype=torch.float32, seed=1)
+        made = collator(world, slots=Slots("none") if steps is None else Slots("fixed", steps), **options)(samples)
         rows = len(made.batch.input_ids)
         assert (rows > 1) == bool(options)
         out = model.stage_forward(made.batch, stage, 3)

@@ -87,7 +87,7 @@ def test_two_ranks_train_like_one(ranks, inputs, tmp_path, monkeypatch, name):
     monkeypatch.setattr(trainer, "LOG_SECONDS", 0.0)
     run = LocalRun(tmp_path / "out", tmp_path / "checkpoints", metrics=tmp_path / "metrics.jsonl")
     roles = {role: Path(path) if path else None for role, path in inputs.items()}
-    found = train(run, spec(name), **roles, micro_batch=MICRO)
+    found = train(run, spec(name), inputs={role: path for role, path in roles.items() if path}, micro_batch=MICRO)
     one, two = lines(tmp_path), lines(ranks / name)
     # In bf16 DeepSpeed trains bf16 copies of its fp32 weights, the plain Trainer casts inside each operation.
     tolerance = 0.05 if "bf16" in name else 2e-3

@@ -9,6 +9,7 @@ from models.backbone.images import load_image_processor
 from models.backbone.tokens import add_tokens
 from models.config import TrainSpec
 from models.methods.sft.spec import Sft
+from models.methods.stage import Slots
 from models.methods.vreflection.spec import Stage1
 from models.run import LocalRun
 from models.training import cache_features, train
@@ -23,7 +24,7 @@ FAST = {"global_batch": 4, "lr": 1e-3, "precision": "fp32"}
 def collating(base, data, numbers=None, **options):
     tokenizer, samples = AutoTokenizer.from_pretrained(base), read_samples(data)
     add_tokens(tokenizer)
-    collator = Collator(tokenizer, Live(load_image_processor(base, SMALL)), latent_steps=2, packing="padded", **options)
+    collator = Collator(tokenizer, Live(load_image_processor(base, SMALL)), slots=Slots("fixed", 2), packing="padded", **options)
     return Substituting(collator, samples, numbers or range(len(samples)))
 
 
@@ -72,14 +73,14 @@ def spec(vision="live"):
 def test_a_training_goes_on_says_what_it_replaced_and_trains_on_the_substitutes(base, make_data, tmp_path, capfd):
     data = broken(make_data(12), 0, 7)
     run = LocalRun(tmp_path / "out", metrics=tmp_path / "metrics.jsonl")
-    found = train(run, spec(), init=base, data=data, features=None, teacher=None, micro_batch=2)
+    found = train(run, spec(), inputs={"init": base, "data": data}, micro_batch=2)
     named = [json.loads(line) for line in (tmp_path / "out" / "replaced.jsonl").read_text().splitlines()]
     assert found["replaced"] == len(named) > 0
     assert {one["id"] for one in named} <= {"toy:0", "toy:7"} and {one["by"] for one in named} <= {"toy:1", "toy:8"}
     last = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])
     assert last["values"]["replaced"] == len(named)
     assert f"{named[0]['by']} instead of {named[0]['id']}: " in capfd.readouterr().out
-    again = train(LocalRun(tmp_path / "again"), spec(), init=base, data=data, features=None, teacher=None, micro_batch=4)
+    again = train(LocalRun(tmp_path / "again"), spec(), inputs={"init": base, "data": data}, micro_batch=4)
     assert again["replaced"] == found["replaced"], "whatever the micro-batch"
 
 
@@ -88,7 +89,7 @@ def test_cached_features_leave_out_what_cannot_be_read_and_training_replaces_it(
     facts = cache_features(LocalRun(tmp_path / "features"), checkpoint=base, data=data, images=SMALL)
     assert sorted(facts["absent"]) == ["toy/000_0.png", "toy/007_0.png"] and facts["count"] == 10
     run = LocalRun(tmp_path / "out")
-    found = train(run, spec("cached"), init=base, data=data, features=tmp_path / "features", teacher=None, micro_batch=2)
+    found = train(run, spec("cached"), inputs={"init": base, "data": data, "features": tmp_path / "features"}, micro_batch=2)
     assert found["replaced"] > 0
 
 
@@ -97,7 +98,7 @@ def test_too_many_substitutes_end_the_training_with_a_remedy(base, make_data, tm
     stage = Stage1(steps=12, **FAST)
     with pytest.raises(DataError, match=rf"more than {ALWAYS_ALLOWED} of the 48 that are drawn; .*see whether the picture folder"):
         train(
-            LocalRun(tmp_path / "out"), spec().model_copy(update={"stage": stage}), init=base, data=data, features=None,
-            teacher=None, micro_batch=2,
+            LocalRun(tmp_path / "out"), spec().model_copy(update={"stage": stage}), 
+            inputs={"init": base, "data": data}, micro_batch=2,
         )  # fmt: skip
     assert allowed(640_000) == 6400

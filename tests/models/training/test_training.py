@@ -37,8 +37,8 @@ def spec(stage, **options) -> TrainSpec:
 
 def go(folder, spec, world, *, micro_batch=4, teacher=None, init=None, run=None, **options):
     run = run or LocalRun(folder / "out", folder / "checkpoints", metrics=folder / "metrics.jsonl")
-    inputs = world if init is None else world | {"init": init}
-    return train(run, spec, teacher=teacher, micro_batch=micro_batch, **inputs, **options), run
+    inputs = world | ({} if init is None else {"init": init}) | ({} if teacher is None else {"teacher": teacher})
+    return train(run, spec, inputs=inputs, micro_batch=micro_batch, **options), run
 
 
 def weights(folder) -> dict[str, torch.Tensor]:

@@ -14,19 +14,22 @@ from PIL import Image
 from safetensors.torch import load_file
 from transformers import AutoImageProcessor, AutoTokenizer, Qwen2_5_VLForConditionalGeneration
 
-from models.backbone import checkpoint as checkpoints
 from models.backbone.images import load_image_processor
 from models.backbone.template import positions
 from models.config import DecodeSpec, TrainSpec
 from models.evaluation.engine import Engine
-from models.latent.slots import places
+from models.latent import slots
+from models.latent.batch import Encoded
+from models.latent.prompt import Prompt
 from models.latent.terms import Refused
-from models.methods.visreflect.crops import crops_of, cut, distinct_crops, load_crop_processor, rectangle
+from models.methods import loading
+from models.methods.stage import Slots
+from models.methods.visreflect.crops import crops_of, cut, load_crop_processor, rectangle
 from models.methods.visreflect.release import answer_text
 from models.methods.visreflect.spec import Crops, Reflect
 from models.run import LocalRun
 from models.training import cache_features, train
-from models.training.collate import Cached, CachedCrops, Collator, Live, LiveCrops
+from models.training.collate import Cached, Collator, Extra, Live
 from models.training.data import read_samples
 from models.training.features import FeatureStore
 from tests.models.training.conftest import SMALL
@@ -39,7 +42,7 @@ STAGE = Reflect(steps=2, global_batch=4, lr=1e-3, precision="fp32", crop_min_tok
 def world(base, make_data, tmp_path_factory):
     data, features, crops = make_data(8, several=True), *(tmp_path_factory.mktemp(name) for name in ("features", "crops"))
     cache_features(LocalRun(features), checkpoint=base, data=data, images=SMALL)
-    cache_features(LocalRun(crops), checkpoint=base, data=data, images=SMALL, crops=CROPS)
+    cache_features(LocalRun(crops), checkpoint=base, data=data, images=SMALL, cut=("crops", CROPS))
     return {"init": base, "data": data, "features": features, "crops": crops}
 
 
@@ -50,11 +53,16 @@ def tokenizer(base):
 
 def collator(world, tokenizer, **options) -> Collator:
     stores = (FeatureStore(world[name]) for name in ("features", "crops"))
-    return Collator(tokenizer, Cached(next(stores)), crops=CachedCrops(next(stores)), latent_steps=None, **options)
+    return Collator(tokenizer, Cached(next(stores)), extra={"crops": Extra(CROPS.pieces(), Cached(next(stores)))}, slots=Slots("piece"), **options)
 
 
 def model_of(world):
-    return checkpoints.load(world["init"], heads=frozenset(), latent_steps=0, dtype=torch.float32)
+    return loading.load(world["init"], heads=(), latent_steps=0, dtype=torch.float32)
+
+
+def encoded(model, batch) -> torch.Tensor:
+    found = batch.encoded["crops"]
+    return model.encode(found.values, found.grid_thw, found.embeds)
 
 
 def gradients(model, loss) -> dict[str, torch.Tensor]:
@@ -82,12 +90,12 @@ def test_a_crop_is_rounded_outwards_and_a_sliver_grows_within_the_picture():
 @torch.no_grad()
 def test_a_crops_features_are_the_towers_of_the_cut_picture_within_its_tokens(world):
     samples, store, model = read_samples(world["data"]), FeatureStore(world["crops"]), model_of(world)
-    store.check(SMALL, CROPS)
+    store.check(SMALL, ("crops", CROPS))
     area = 16 * 16  # pixels of a merged token: patch 8, merge 2
     processor = AutoImageProcessor.from_pretrained(
         world["init"], min_pixels=CROPS.min_tokens * area, max_pixels=CROPS.max_tokens * area
     )
-    crops = distinct_crops(samples[k] for k in range(len(samples)))
+    crops = {crop.key: crop for k in range(len(samples)) for crop in crops_of(samples[k])}.values()
     assert len(store) == len(crops) == 12
     compared = 0
     for crop in crops:
@@ -107,7 +115,7 @@ def test_a_crops_features_are_the_towers_of_the_cut_picture_within_its_tokens(wo
 
 def test_crops_of_another_size_are_refused(world, tmp_path):
     with pytest.raises(ValueError, match="features are of crops .* compute them anew"):
-        FeatureStore(world["crops"]).check(SMALL, Crops())
+        FeatureStore(world["crops"]).check(SMALL, ("crops", Crops()))
     with pytest.raises(ValueError, match="features are of crops None"):
         FeatureStore(world["features"]).check(SMALL, CROPS)
 
@@ -180,31 +188,31 @@ def test_live_crops_and_cached_ones_give_one_batch(world, tokenizer):
     samples, model = read_samples(world["data"]), model_of(world)
     some = [samples[k] for k in range(3)]
     live = Collator(
-        tokenizer, Live(load_image_processor(world["init"], SMALL)), latent_steps=None,
-        crops=LiveCrops(load_crop_processor(world["init"], SMALL, CROPS)),
+        tokenizer, Live(load_image_processor(world["init"], SMALL)), slots=Slots("piece"),
+        extra={"crops": Extra(CROPS.pieces(), Live(load_crop_processor(world["init"], SMALL, CROPS), CROPS.pieces()))},
     )(some)  # fmt: skip
     cached = collator(world, tokenizer)(some)
     assert torch.equal(live.batch.input_ids, cached.batch.input_ids)
     assert torch.equal(live.batch.segment_slots, cached.batch.segment_slots)
-    torch.testing.assert_close(model.crops(live.batch), cached.batch.crop_embeds, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(encoded(model, live.batch), cached.batch.encoded["crops"].embeds, rtol=1e-4, atol=1e-5)
 
 
 def test_slots_stand_where_the_crops_go_and_are_no_targets(world, tokenizer):
     samples = read_samples(world["data"])
     batch = collator(world, tokenizer, packing="packed", max_tokens=200)([samples[k] for k in range(4)]).batch
-    row, column, segment = places(batch)
+    row, column, segment = slots.places(batch)
     slot = tokenizer.convert_tokens_to_ids("<|lvr|>")
-    assert (batch.input_ids[row, column] == slot).all() and len(row) == (batch.input_ids == slot).sum() == len(batch.crop_embeds)
+    assert (batch.input_ids[row, column] == slot).all() and len(row) == (batch.input_ids == slot).sum() == len(batch.encoded["crops"].embeds)
     assert torch.equal(torch.bincount(segment), batch.segment_slots)
 
 
 def test_a_batch_without_crops_is_refused(world, tokenizer):
     sample = read_samples(world["data"])[0]
-    plain = Collator(tokenizer, Cached(FeatureStore(world["features"])), latent_steps=3)([sample]).batch
+    plain = Collator(tokenizer, Cached(FeatureStore(world["features"])), slots=Slots("fixed", 3))([sample]).batch
     with pytest.raises(Refused, match="reflect fills its slots with evidence crops"):
         model_of(world).stage_terms(plain, STAGE, 8)
     with pytest.raises(Refused, match="3 slots, but the crops have 2 embeddings"):
-        plain.segment_slots, plain.crop_embeds = torch.tensor([3]), torch.zeros(2, 64)
+        plain.encoded["crops"] = Encoded(embeds=torch.zeros(2, 64))
         model_of(world).stage_terms(plain, STAGE, 8)
 
 
@@ -213,7 +221,7 @@ def trained(world, tmp_path_factory):
     folder = tmp_path_factory.mktemp("trained")
     run = LocalRun(folder / "out", folder / "checkpoints", metrics=folder / "metrics.jsonl")
     spec = TrainSpec(stage=STAGE, images=SMALL, vision="cached", packing="packed")
-    train(run, spec, teacher=None, micro_batch=2, **world)
+    train(run, spec, inputs=world, micro_batch=2)
     return run, folder
 
 
@@ -232,13 +240,14 @@ def test_the_stage_trains_the_language_model_alone_and_says_how_near_its_states_
 
 def test_oracle_latents_are_the_crops_first_embeddings_as_in_training(world, trained):
     engine = Engine(trained[0].out, precision="fp32")
-    assert engine.crops == CROPS and not engine.has_bcm
+    assert engine.method.stage.crops == CROPS and not engine.method.modules()
     sample, store = read_samples(world["data"])[1], FeatureStore(world["crops"])
     pictures = [Image.open(file.path) for file in sample.images]
     content = [{"type": "image", "url": picture} for picture in pictures] + [{"type": "text", "text": "What colour is it?"}]
     (question,) = engine.prepare([[{"role": "user", "content": content}]], SMALL, [lambda: pictures])
     boxes = torch.tensor(sample.boxes, dtype=torch.float64), torch.tensor(sample.box_image)
-    (found,) = engine._oracle([question], [boxes], SMALL, 3)
+    asked = DecodeSpec(latents="oracle", latent_steps=3)
+    found = engine.with_true_boxes([Prompt(question.input_ids)], [question], [boxes], asked, SMALL)[0].oracle
     wanted = torch.stack([store[crop.key][:3] for crop in crops_of(sample)])
     torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
     spec = DecodeSpec(latents="oracle", latent_steps=3, start="forced", end="forced", max_new_tokens=4)
@@ -252,17 +261,17 @@ def test_live_training_takes_the_same_steps(world, tmp_path):
     losses = {}
     for vision in ("live", "cached"):
         spec = TrainSpec(stage=STAGE, images=SMALL, vision=vision)
-        stores = world if vision == "cached" else world | {"features": None, "crops": None}
+        stores = world if vision == "cached" else {role: world[role] for role in ("init", "data")}
         run = LocalRun(tmp_path / vision, tmp_path / f"{vision}-checkpoints", metrics=tmp_path / f"{vision}.jsonl")
-        losses[vision] = train(run, spec, teacher=None, micro_batch=4, **stores)["probe"]
+        losses[vision] = train(run, spec, inputs=stores, micro_batch=4)["probe"]
     assert losses["live"] == pytest.approx(losses["cached"], rel=1e-3)
 
 
 def test_cached_training_asks_for_the_crops_by_name(world, tmp_path):
 
     spec = TrainSpec(stage=STAGE, images=SMALL, vision="cached")
-    with pytest.raises(ValueError, match="needs a folder of the crops' features"):
-        train(LocalRun(tmp_path / "out"), spec, teacher=None, micro_batch=2, **world | {"crops": None})
+    with pytest.raises(ValueError, match="needs a folder of features of the crops"):
+        train(LocalRun(tmp_path / "out"), spec, inputs={role: path for role, path in world.items() if role != "crops"}, micro_batch=2)
 
 
 RELEASE = STAGE.model_copy(update={"crop_rule": "nearest", "template": "front", "average": "slot"})
@@ -272,7 +281,7 @@ SIZES = Crops(min_tokens=4, max_tokens=9, rule="nearest")
 @pytest.fixture(scope="module")
 def nearest(world, tmp_path_factory):
     folder = tmp_path_factory.mktemp("nearest")
-    cache_features(LocalRun(folder), checkpoint=world["init"], data=world["data"], images=SMALL, crops=SIZES)
+    cache_features(LocalRun(folder), checkpoint=world["init"], data=world["data"], images=SMALL, cut=("crops", SIZES))
     return folder
 
 
@@ -294,12 +303,12 @@ def test_a_box_without_a_crop_has_no_segment_and_answers_are_written_as_in_the_r
     samples = read_samples(world["data"])
     one, two = (next(samples[k] for k in range(8) if len(samples[k].boxes) == count) for count in (1, 2))
     live = Collator(
-        tokenizer, Live(load_image_processor(world["init"], SMALL)), latent_steps=None, packing="padded", write=answer_text,
-        crops=LiveCrops(load_crop_processor(world["init"], SMALL, SIZES), "nearest"),
+        tokenizer, Live(load_image_processor(world["init"], SMALL)), slots=Slots("piece"), packing="padded", write=answer_text,
+        extra={"crops": Extra(SIZES.pieces(), Live(load_crop_processor(world["init"], SMALL, SIZES), SIZES.pieces()))},
     )  # fmt: skip
     made = live([dropped(one), two, dropped(two), one]).batch
-    assert made.segment_sample.tolist() == [1, 1, 2, 3] and torch.equal(made.segment_slots, made.crop_grid_thw.prod(1) // 4)
-    row, column, _ = places(made)
+    assert made.segment_sample.tolist() == [1, 1, 2, 3] and torch.equal(made.segment_slots, made.encoded["crops"].grid_thw.prod(1) // 4)
+    row, column, _ = slots.places(made)
     assert (made.input_ids[row, column] == tokenizer.convert_tokens_to_ids("<|lvr|>")).all()
     texts = [tokenizer.decode([t for t in ids.tolist() if t >= 0]) for ids in made.labels.where(made.labels >= 0, -1)]
     answers = [re.search(r"<answer>\s*(.*?)\s*</answer>", s.conversations[-1]["value"])[1] for s in (one, two)]
@@ -314,23 +323,23 @@ def test_a_box_without_a_crop_has_no_segment_and_answers_are_written_as_in_the_r
 def test_cached_crops_of_the_releases_rule_are_the_live_ones(world, nearest, tokenizer):
     samples = [read_samples(world["data"])[k] for k in range(4)]
     store = FeatureStore(nearest)
-    store.check(SMALL, SIZES)
+    store.check(SMALL, ("crops", SIZES))
     with pytest.raises(ValueError, match="features are of crops"):
-        store.check(SMALL, CROPS)
-    cached = Collator(tokenizer, Cached(FeatureStore(world["features"])), crops=CachedCrops(store), latent_steps=None, write=answer_text)(samples)
+        store.check(SMALL, ("crops", CROPS))
+    cached = Collator(tokenizer, Cached(FeatureStore(world["features"])), extra={"crops": Extra(SIZES.pieces(), Cached(store))}, slots=Slots("piece"), write=answer_text)(samples)
     live = Collator(
-        tokenizer, Live(load_image_processor(world["init"], SMALL)), latent_steps=None, write=answer_text,
-        crops=LiveCrops(load_crop_processor(world["init"], SMALL, SIZES), "nearest"),
+        tokenizer, Live(load_image_processor(world["init"], SMALL)), slots=Slots("piece"), write=answer_text,
+        extra={"crops": Extra(SIZES.pieces(), Live(load_crop_processor(world["init"], SMALL, SIZES), SIZES.pieces()))},
     )(samples)  # fmt: skip
     assert torch.equal(live.batch.input_ids, cached.batch.input_ids)
-    torch.testing.assert_close(model_of(world).crops(live.batch), cached.batch.crop_embeds, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(encoded(model_of(world), live.batch), cached.batch.encoded["crops"].embeds, rtol=1e-4, atol=1e-5)
 
 
 def test_a_mean_over_slots_adds_up_over_micro_batches_and_weighs_large_crops_more(world, tokenizer):
     samples, model = read_samples(world["data"]), model_of(world)
     whole = collator(world, tokenizer)([samples[k] for k in range(4)])
     parts = [collator(world, tokenizer)([samples[k] for k in pair]) for pair in ((0, 1), (2, 3))]
-    counts = {"num_items": whole.supervised, "num_boxes": len(whole.batch.boxes), "num_slots": whole.batch.ragged_slots}
+    counts = {"num_items": whole.supervised, "num_boxes": len(whole.batch.boxes), "num_slots": whole.batch.slots}
     by_slot = STAGE.model_copy(update={"average": "slot"})
     losses = [model.stage_forward(part.batch, by_slot, 8, **counts).loss for part in parts]
     terms = model.stage_terms(whole.batch, by_slot, 8)
@@ -344,7 +353,7 @@ def test_training_as_in_the_release_scales_the_gradient_before_it_is_clipped(wor
         stage = RELEASE.model_copy(update={"gradient_scale": scale, "steps": 1})
         run = LocalRun(tmp_path / str(scale), tmp_path / f"{scale}-checkpoints", metrics=tmp_path / f"{scale}.jsonl")
         spec = TrainSpec(stage=stage, images=SMALL, vision="cached", packing="padded")
-        train(run, spec, teacher=None, micro_batch=2, **world | {"crops": nearest})
+        train(run, spec, inputs=world | {"crops": nearest}, micro_batch=2)
         lines[scale] = json.loads((tmp_path / f"{scale}.jsonl").read_text().splitlines()[-1])["values"]
     assert lines[4.0]["loss"] == pytest.approx(lines[1.0]["loss"])
     assert lines[4.0]["grad_norm"] == pytest.approx(4 * lines[1.0]["grad_norm"], rel=1e-4)

@@ -1,0 +1,1 @@
+from tests.models.training.conftest import base  # noqa: F401  a checkpoint folder
