@@ -38,7 +38,7 @@ def method_of(path: Path | str) -> Method | None:
     facts = checkpoint.facts(path)
     if "spec" in facts:
         spec = TrainSpec.model_validate(facts["spec"])
-        return spec.stage.method(spec.latent_steps)
+        return spec.stage.method(facts.get("latent_steps", spec.latent_steps))
     for stage in STAGES.values():
         said = {name: facts[name] for name in stage.model_fields if name != "kind" and facts.get(name) is not None}
         found = stage(**said).method(facts.get("latent_steps", 8))

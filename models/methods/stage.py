@@ -76,7 +76,7 @@ class StageSpec(Optimisation):
     The forward pass is `method` in the module beside the stage's own `spec`: method(stage, latent_steps) -> Method.
     """
 
-    kind: str
+    kind: str = ""
     means: ClassVar[tuple[str, ...]] = ()
     """Names of the losses and other means that a forward pass gives beside `ce`."""
     counts: ClassVar[tuple[str, ...]] = ()

@@ -117,7 +117,7 @@ def test_crops_of_another_size_are_refused(world, tmp_path):
     with pytest.raises(ValueError, match="features are of crops .* compute them anew"):
         FeatureStore(world["crops"]).check(SMALL, ("crops", Crops()))
     with pytest.raises(ValueError, match="features are of crops None"):
-        FeatureStore(world["features"]).check(SMALL, CROPS)
+        FeatureStore(world["features"]).check(SMALL, ("crops", CROPS))
 
 
 def plainly(world, tokenizer, sample):
