@@ -206,13 +206,13 @@ def test_every_profile_resolves_a_table_to_the_same_graph(path, desk: Desk):
 
 
 @pytest.mark.parametrize("profile", ["proxy", "a800"])
-def test_the_papers_tables_are_twenty_trainings(profile, desk: Desk):
+def test_the_papers_tables_and_lvr_are_twenty_one_trainings(profile, desk: Desk):
     profiles(desk)
     plans = []
     for path in sorted(EXPERIMENTS.glob("table*.yaml")):
         desk.write(path.name, path.read_text())
         plans.append(plan_experiment(path.name, profile, seeds=1, tasks=fake_digest))
-    assert Counter(job.kind for job in merged(plans))["train"] == 20
+    assert Counter(job.kind for job in merged(plans))["train"] == 21
 
 
 def test_proxy_on_slurm_has_proxys_keys(desk: Desk):
