@@ -192,7 +192,9 @@ def plan_experiment(
                     jobs = _answers(maker, asked, row, column, under, used_seeds)
                 else:
                     wanted = modes if protocol == "paper" else ("own",)
-                    jobs = {} if reason else _evaluations(maker, row, column, under, used_seeds, wanted)
+                    side = used_seeds[: profile.value.side_seeds]
+                    kept = used_seeds if protocol == spec.protocol else side
+                    jobs = {} if reason else _evaluations(maker, row, column, under, kept, side, wanted)
                 cells.append(Cell(row.label, column, protocol, jobs, reason))
         if row.label in checkpoints:
             cells += _shown_instead(maker, row, spec, used_seeds[0])
@@ -230,11 +232,16 @@ def merged(plans: Iterable[Plan]) -> Graph:
 
 
 def _evaluations(
-    maker: JobMaker, row: ResolvedRow, column: Column, protocol: Protocol, seeds: Sequence[int], modes: Sequence[Latents]
+    maker: JobMaker, row: ResolvedRow, column: Column, protocol: Protocol, seeds: Sequence[int], side: Sequence[int],
+    modes: Sequence[Latents],
 ) -> dict[tuple[int, str], Job]:
+    """side: the seeds that get modes other than `own`."""
     wanted = maker.modes(row, column.benchmark, modes)
     return {
-        (seed, mode): maker.evaluate(row, seed, column.benchmark, protocol, mode) for seed in seeds for mode in wanted
+        (seed, mode): maker.evaluate(row, seed, column.benchmark, protocol, mode)
+        for seed in seeds
+        for mode in wanted
+        if mode == "own" or seed in side
     }
 
 

@@ -153,6 +153,9 @@ class Profile(Frozen):
     for protocol stock, which is lmms-eval's own."""
     vision: Literal["live", "cached"] = "live"
     seeds: Count = 1
+    side_seeds: Count | None = None
+    """Seeds, counted from the first, that also get the other latents modes and the protocols that the table does not show;
+    null = all of them."""
     protocols: tuple[Protocol, ...] = ("paper",)
     latents: tuple[Latents, ...] = ("own",)
     """Modes in which arms with a latent path are decoded under protocol `paper`; `own` is the table's."""

@@ -115,12 +115,22 @@ def latent_table(results: Results) -> Table | None:
         stub="Row",
         notes=(
             *([f"Without latent steps, so not among these rows: {listed(others)}."] if others else []),
+            *_on_some_seeds(results),
             ("Flip: share of single answers that turn right or wrong; gains and losses may cancel. Bold: p ≤ 0.05 after Holm "
             "over the whole table. Zeroed or shuffled without a change: accuracy does not depend on what the latents hold; "
             "where all Z_T are nearly one vector, shuffling cannot show more. Oracle far above own: good latents would be "
             "used, but the model does not produce them."),
         ),
     )
+
+
+def _on_some_seeds(results: Results, protocol: Protocol = "paper") -> tuple[str, ...]:
+    """A note where the profile replaces latents for a part of the seeds only."""
+    planned = [e for arm in results.arms.values() for es in arm.evaluations.values() for e in es if e.protocol == protocol]
+    own, others = ({e.seed for e in planned if (e.latents == "own") == wanted} for wanted in (True, False))
+    if others >= own:
+        return ()
+    return (f"Latents are replaced for {len(others)} of {len(own)} seeds; changes are within those.",)
 
 
 def _mode_cell(

@@ -216,6 +216,15 @@ def test_a_base_model_that_is_a_row_is_not_shown_twice(tmp_path):
     assert "Without latent steps, so not among these rows: Markers only (S = 0), Vanilla SFT and Base model." in written.read_text()
 
 
+def test_the_report_says_for_how_many_seeds_latents_are_replaced(tmp_path, world):
+    plan, store = make_plan(tmp_path, n=40, seeds=2, side_seeds=1), Store(tmp_path / "results")
+    fill(store, plan, n=40)
+    render(plan, store, tmp_path / "reports", formats=("md",))
+    page = text(tmp_path / "reports")
+    assert "Latents are replaced for 1 of 2 seeds; changes are within those." in page
+    assert "Latents are replaced for" not in text(world[2])
+
+
 def test_rows_that_share_a_training_are_named(world):
     assert "Stage 1 Only is the first part of Two-stage (Ours): one training (" in text(world[2])
 
