@@ -37,7 +37,7 @@ SLOTS = {
     "slot_fill": "teacher", "slot_gradient": "attached", "rollout": "sequential", "self_fed": 0.0, "ce_on_slots": False,
     "region": "roi_align", "roi_bins": 8,
 }  # fmt: skip
-ALIGNMENT = {"lambda_bcm": 0.1, "align": "bernoulli", "p": 0.5, "granularity": "step", "draw_samples": 4, "bcm_distance": "l1", "clamp": 0.0}
+ALIGNMENT = {"lambda_bcm": 0.1, "align": "bernoulli", "p": 0.5, "granularity": "step", "draw_samples": 4, "bcm_distance": "l1", "bcm_init": "authors", "clamp": 0.0}
 DISTILLATION = {
     "lambda_dac": 0.1, "lambda_feat": 1.0, "lambda_attn": 1.0, "dac_distance": "l1", "tau": 1.0, "epsilon": 1e-9,
     "epsilon_in": "both", "query_source": "hidden", "query_shift": 1, "teacher": "stage1",

@@ -47,8 +47,11 @@ class VReflection(Method):
         refuse_stage(self.stage)
 
     def begin(self, model: Backbone, init: Path, inputs: Mapping[str, Path]) -> None:
-        """Stage 2's frozen teacher: the BCM that `init` holds, that of the checkpoint `teacher`, or a fresh one."""
+        """A fresh BCM that is to begin as the identity; stage 2's frozen teacher: the BCM that `init` holds, that of the
+        checkpoint `teacher`, or a fresh one."""
         stage, teacher = self.stage, inputs.get("teacher")
+        if isinstance(stage, Alignment) and stage.bcm_init == "identity" and "bcm" in model.fresh_heads:
+            model.get_submodule(BCM).pass_through()
         if not isinstance(stage, Stage2) or "bcm" not in self.modules():
             return
         fresh = "bcm" in model.fresh_heads

@@ -119,6 +119,15 @@ class BoxResampler(Resampler):
     def initialise(self) -> None:
         init.normal_(self.queries, std=QUERY_STD)
 
+    @torch.no_grad()
+    def pass_through(self) -> None:
+        """Let values and output be the identity: Z_T is then the LayerNorm of the attended features (`bcm_init: identity`)."""
+        attention, width = self.cross_attn, self.queries.shape[-1]
+        nn.init.eye_(attention.in_proj_weight[2 * width :])
+        nn.init.eye_(attention.out_proj.weight)
+        nn.init.zeros_(attention.in_proj_bias[2 * width :])
+        nn.init.zeros_(attention.out_proj.bias)
+
     def forward(self, features: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """(Z_T [B, S, D], A_T [B, S, N]) of features [B, N, D]."""
         queries = self.queries.expand(len(features), -1, -1)

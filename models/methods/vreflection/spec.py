@@ -47,6 +47,9 @@ class Alignment(Frozen):
     of the machine that trains."""
     bcm_distance: Literal["l1", "mse"] = "l1"
     """Between Z_T and H, the mean over all S x D elements: absolute (Eq. 2) or squared (release)."""
+    bcm_init: Literal["authors", "identity"] = "authors"
+    """How a BCM starts that no checkpoint holds. authors: as in their code (Xavier); identity: values and output pass features
+    through, so that Z_T begins as the normalised mean of the box."""
     clamp: NonNegative = 0.0
     """Clamp both sides to +-clamp before the distance (release: 1e4); 0 = off."""
 

@@ -16,7 +16,7 @@ from models.run import Interrupted, LocalRun
 from models.training import cache_features, train, trainer
 from models.training import stage as stages
 from models.training.cost import checkpoint_bytes
-from models.training.stage import held_out
+from models.training.stage import held_out, load_model
 from tests.models.training.conftest import SMALL
 
 FAST = {"global_batch": 4, "lr": 1e-3, "precision": "fp32", "warmup_ratio": 0.5}
@@ -192,6 +192,15 @@ def test_the_teachers_bcm_is_read_without_the_model_around_it(tmp_path, world, m
     assert teacher and all(torch.equal(held[key], weights(second.out)[key]) for key in teacher)
     with pytest.raises(ValueError, match="the teacher's BCM does not fit: queries has shape .1, 2, 64., expected .1, 4, 64."):
         go(tmp_path / "3", spec(Stage2(steps=1, **FAST), latent_steps=4), world, teacher=first.out)
+
+
+@pytest.mark.parametrize("kind", [Stage1, Joint])
+def test_the_start_of_a_fresh_bcm_is_an_option(base, kind):
+    tokenizer = AutoProcessor.from_pretrained(base).tokenizer
+    for init in ("authors", "identity"):
+        attention = load_model(spec(kind(bcm_init=init)), {"init": base}, tokenizer).get_submodule("box_feature_resampler").cross_attn
+        eye = torch.eye(attention.out_proj.weight.shape[0])
+        assert torch.equal(attention.out_proj.weight, eye) == (init == "identity")
 
 
 def numbers(folder) -> list[dict[str, float]]:

@@ -8,7 +8,7 @@ import torch
 from models.latent import losses, rollout, slots
 from models.latent.terms import Refused, slot_places
 from models.methods.sft.spec import Sft
-from models.methods.vreflection.modules import OwnParameters
+from models.methods.vreflection.modules import BoxResampler, OwnParameters
 from models.methods.vreflection.spec import Joint, Stage1, Stage2, has_teacher
 from tests.models.conftest import STEPS, gradients
 
@@ -281,3 +281,18 @@ def test_missing_heads_and_another_number_of_steps_are_refused(model, padded):
     model.box_feature_resampler = None
     with pytest.raises(Refused, match="heads including 'bcm'"):
         model.stage_forward(padded, Stage1(), STEPS, indicator=TRUE)
+
+
+def test_a_bcm_that_passes_through_begins_with_the_normalised_mean_of_the_box():
+    torch.manual_seed(0)
+    bcm = BoxResampler(128, 4)
+    torch.nn.init.normal_(bcm.queries, std=0.02)
+    torch.nn.init.xavier_uniform_(bcm.cross_attn.in_proj_weight)
+    torch.nn.init.zeros_(bcm.cross_attn.in_proj_bias)
+    bcm.pass_through()
+    features = torch.randn(3, 5, 128)
+    z_t, _ = bcm(features)
+    mixed, expected = features.mean(1, keepdim=True), torch.nn.functional.layer_norm
+    assert torch.nn.functional.cosine_similarity(z_t, expected(mixed, (128,)), dim=-1).min() > 0.9
+    alone, _ = bcm(features[:, :1])
+    assert torch.allclose(alone, expected(features[:, :1], (128,), eps=1e-6).expand(-1, 4, -1), atol=1e-5)
