@@ -163,8 +163,9 @@ class MeasureSpec(Frozen):
     seed: Annotated[int, Field(ge=0)] = 0
 
 
-GENERATOR = 2
-"""Version of the proxy's world, raised when the same seed gives other pictures or questions. 1 drew hollow squares empty."""
+GENERATOR = 3
+"""Version of the proxy's world, raised when the same seed gives other pictures or questions. 1 drew hollow squares
+empty; 2 drew everything in full contrast and left a margin around evidence."""
 
 
 class ProxyTraining(Frozen):

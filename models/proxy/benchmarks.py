@@ -1,7 +1,7 @@
 """What each proxy benchmark asks: its subsets, their shares and the questions, one benchmark item at a time.
 
-Every benchmark mixes families the base knows with families held out of its training, so that it stands between chance
-and ceiling. Items are drawn by (role, benchmark, seed, index) alone. Knows nothing of file formats.
+Scenes are paler and noisier than the base's own, and every benchmark mixes families that it answers in part with some that
+it hardly knows, so that it stands between chance and ceiling. Items are drawn by (role, benchmark, seed, index) alone. Knows nothing of file formats.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from models.proxy import pairs, puzzles, questions
+from models.proxy import pairs, puzzles, questions, scenes
 from models.proxy.questions import Question
-from models.proxy.scenes import DENSE, USUAL, Scene, SceneStyle, render, sample_scene
+from models.proxy.scenes import Scene, SceneStyle, render, sample_scene
 from models.proxy.splits import Role, draw, stream
 
 
@@ -29,7 +29,14 @@ class Asked:
 BENCHMARKS = {"mmvp": 10, "blink": 11, "hrbench4k": 12, "hrbench8k": 13, "vstar": 14, "mmerealworld_lite": 15}
 """Every benchmark's number in the random streams."""
 
-MARKED = replace(USUAL, items=(4, 12), marker_probability=1.0)
+SHIFT = {"contrast": (0.25, 0.6), "noise": (1.0, 1.6)}
+"""How the world of fine-tuning and evaluation differs from the base's: paler things on a noisier ground, by degrees, so
+that the base answers a part of every kind's questions and training has something to teach."""
+CLEAN = scenes.USUAL
+USUAL, DENSE = replace(scenes.USUAL, **SHIFT), replace(scenes.DENSE, **SHIFT)
+PALE = replace(USUAL, contrast=(0.22, 0.48))
+"""BLINK's scenes: paler still, or training would have little to teach there."""
+MARKED = replace(PALE, items=(4, 12), marker_probability=1.0)
 DENSER = replace(DENSE, items=(36, 48))
 
 MMVP_SHARES = {"attribute": 0.30, "presence": 0.18, "side": 0.10, "relation": 0.10, "count": 0.12, "two_hop": 0.12, "compare": 0.08}
@@ -37,8 +44,8 @@ BLINK_COUNTS = {"Counting": 120, "IQ_Test": 150, "Jigsaw": 150, "Relative_Reflec
 """The five subsets and their sizes in the original's val split; the proxy keeps the proportions."""
 BLINK_TOTAL = 1046
 
-_SINGLE = {"attribute": 0.6, "extreme": 0.4}
-_CROSS = {"direction": 0.4, "two_hop": 0.6}
+_SINGLE = {"attribute": 0.75, "extreme": 0.25}
+_CROSS = {"direction": 0.65, "two_hop": 0.35}
 _PERCEPTION = {"attribute": 0.7, "count": 0.3}
 _REASONING = {"two_hop": 0.5, "extreme": 0.25, "compare": 0.25}
 
@@ -103,10 +110,9 @@ def blink_item(role: Role, seed: int, subset: str, index: int) -> Asked:
     if subset == "Relative_Reflectance":
         return ask_scene(role, rng, "reflectance", MARKED)
     if subset == "Counting":
-        return ask_scene(role, rng, "count", USUAL)
-    asked = ask_scene(role, rng, "relation", USUAL)
-    yes = asked.question.answer_text == "Yes"  # BLINK's options are always in this order
-    return replace(asked, question=replace(asked.question, options=("yes", "no"), answer=0 if yes else 1))
+        return ask_scene(role, rng, "count", PALE)
+    asked = ask_scene(role, rng, "relation", PALE)
+    return replace(asked, question=questions.in_fixed_order(asked.question))
 
 
 def blink_counts(total: int) -> dict[str, int]:

@@ -63,6 +63,8 @@ class Step:
     """The scaffold's losses by part; zero where a batch has nothing for a part."""
     answers_right: torch.Tensor
     """bool [turns]"""
+    write: torch.Tensor
+    """Distance of the states before written slots from what fills them: mean square + 1 - cosine; zero without such slots."""
 
 
 def _heads(attention, x: torch.Tensor, rotary: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -93,20 +95,21 @@ def _pointed(scores: torch.Tensor, at: torch.Tensor, keys: torch.Tensor) -> torc
 
 
 def forward(
-    model, batch: Batch, pictures: torch.Tensor | None, scaffold: Scaffold | None = None,
+    model, batch: Batch, pictures: torch.Tensor | None, scaffold: Scaffold | None = None, fills: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """Last hidden states of the turns [turns, length, D] after the final norm, and the scaffold's losses by name.
 
-    `pictures`: merged tokens [rows, tokens, D], None for text rows.
+    `pictures`: merged tokens [rows, tokens, D] of the pictures shown, None for text rows. `fills`: what stands in the
+    slots of `batch.fill_at` [fills, D]; None takes the merged tokens of the pictures shown.
     """
     decoder = model.model.language_model
     x, y = decoder.embed_tokens(batch.prefix), decoder.embed_tokens(batch.turns)
     if pictures is not None:
-        at = batch.picture_at
-        x = torch.cat([x[:, :at], pictures.to(x.dtype), x[:, at + batch.picture_tokens :]], dim=1)
+        x = x.index_copy(1, batch.pictured, pictures.to(x.dtype))
         if len(batch.fill_at):
             y = y.clone()
-            y[batch.fill_at[:, 0], batch.fill_at[:, 1]] = pictures[batch.row_of[batch.fill_at[:, 0]], batch.fill_at[:, 2]].to(y.dtype)
+            fills = merged_at(batch, pictures, batch.fill_at) if fills is None else fills
+            y[batch.fill_at[:, 0], batch.fill_at[:, 1]] = fills.to(y.dtype)
     losses = dict.fromkeys(PARTS, y.new_zeros(()))
     supervised = scaffold is not None and pictures is not None and len(batch.look_at) > 0
     rotary_x, rotary_y = decoder.rotary_emb(x, batch.prefix_positions), decoder.rotary_emb(y, batch.turn_positions)
@@ -135,11 +138,38 @@ def forward(
     return decoder.norm(y), losses
 
 
-def step(model, batch: Batch, pictures: torch.Tensor | None, never: torch.Tensor, scaffold: Scaffold | None = None) -> Step:
-    """One batch's losses. `never` are token ids kept out of the softmax: the base must not be taught against them."""
-    hidden, scaffolding = forward(model, batch, pictures, scaffold)
+def merged_at(batch: Batch, pictures: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
+    """Merged tokens [n, D] of `at` [n, 3] (turn, any, merged token) in the rows' `pictures`."""
+    return pictures[batch.row_of[at[:, 0]], at[:, 2]]
+
+
+def step(
+    model, batch: Batch, pictures: torch.Tensor | None, never: torch.Tensor, scaffold: Scaffold | None = None, *,
+    shown: torch.Tensor | None = None, own: bool = False,
+) -> Step:
+    """One batch's losses. `never` are token ids kept out of the softmax: the base must not be taught against them.
+
+    `pictures`: merged tokens of the scenes that are asked about; `shown`: of the pictures in the prompts, where blind rows
+    show another. own: written segments hold the model's own states of a first pass, as they do when it decodes; their
+    targets stay the scenes' tokens.
+    """
+    fills = None
+    if pictures is not None and len(batch.fill_at):
+        fills = merged_at(batch, pictures, batch.fill_at)
+        if own and len(batch.write_at):
+            with torch.no_grad():
+                before, _ = forward(model, batch, pictures if shown is None else shown, None, fills)
+            states = before[batch.fill_at[:, 0], batch.fill_at[:, 1] - 1]
+            written = torch.zeros(batch.turns.shape, dtype=torch.bool)
+            written[batch.write_at[:, 0], batch.write_at[:, 1] + 1] = True
+            fills = torch.where(written[batch.fill_at[:, 0], batch.fill_at[:, 1], None], states.to(fills.dtype), fills)
+    hidden, scaffolding = forward(model, batch, pictures if shown is None else shown, scaffold, fills)
     logits = model.lm_head(hidden[batch.target_at[:, 0], batch.target_at[:, 1]]).float()
     logits[:, never] = -1e4
     losses = F.cross_entropy(logits, batch.target_ids, reduction="none")
     right = logits.detach()[batch.answers].argmax(-1) == batch.target_ids[batch.answers]
-    return Step((losses * batch.target_weights).sum() / len(batch.answers), scaffolding, right)
+    write = hidden.new_zeros(())
+    if pictures is not None and len(batch.write_at):
+        states, target = hidden[batch.write_at[:, 0], batch.write_at[:, 1]].float(), merged_at(batch, pictures, batch.write_at).float()
+        write = F.mse_loss(states, target) + (1 - F.cosine_similarity(states, target, dim=-1)).mean()
+    return Step((losses * batch.target_weights).sum() / len(batch.answers), scaffolding, right, write)

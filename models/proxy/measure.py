@@ -26,6 +26,8 @@ from models.proxy.scenes import DENSE, USUAL
 from models.proxy.splits import Role, stream
 
 Prompt = Callable[[Question], str]
+PARTIAL = (0.05, 0.90)
+"""A family is answered in part if its accuracy lies between chance plus the first and the second."""
 
 
 @torch.no_grad()
@@ -111,7 +113,8 @@ def questions_of(benchmark: str, role: Role, seed: int, n: int | None = None) ->
 
 def measure(model: torch.nn.Module, tokens: Tokens, benchmark: str, role: Role, seed: int, n: int | None = None,
             prompt: Prompt = prompts.paper) -> dict:
-    """Accuracy, its 95 % interval and chance, and accuracy per subset and per family, in percent."""
+    """Accuracy, its 95 % interval and chance, the share of questions of families that are answered in part (PARTIAL), and
+    accuracy per subset and per family, in percent."""
     items = questions_of(benchmark, role, seed, n)
     right = answered_right(model, tokens, [a for _, a in items], prompt)
     groups: dict[str, list[bool]] = defaultdict(list)
@@ -119,9 +122,14 @@ def measure(model: torch.nn.Module, tokens: Tokens, benchmark: str, role: Role, 
         groups[f"subset/{subset}"].append(r)
         groups[f"family/{asked.question.family}"].append(r)
     low, high = wilson(sum(right), len(right))
+    chances: dict[str, list[float]] = defaultdict(list)
+    for _, asked in items:
+        chances[f"family/{asked.question.family}"].append(1 / len(asked.question.options))
+    between = sum(len(c) for k, c in chances.items() if np.mean(c) + PARTIAL[0] <= np.mean(groups[k]) <= PARTIAL[1])
     return {
         "benchmark": benchmark, "split": role, "n": len(right), "accuracy": round(100 * float(np.mean(right)), 1),
         "low": round(100 * low, 1), "high": round(100 * high, 1), "chance": round(100 * float(np.mean([1 / len(a.question.options) for _, a in items])), 1),
+        "partial": round(100 * between / len(items), 1),
         **{k: [round(100 * float(np.mean(v)), 1), len(v)] for k, v in sorted(groups.items())},
     }
 

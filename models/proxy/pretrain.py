@@ -1,7 +1,8 @@
 """Remake the base checkpoint: ``python -m models.proxy.pretrain --out DIR``.
 
 Phases, each resumable from DIR/state: vision (tower and merger alone), text (lookups), then questions about pictures on
-the frozen tower: language (finding and naming), answers (letters), places (where things lie to each other). Then the model, processor, log and curve are written to DIR. Everything is seeded; the
+the frozen tower: language (finding and naming), answers (letters), places (where things lie to each other), slots (reading
+and writing latent segments), kinds (what BLINK asks). Then the model, processor, log and curve are written to DIR. Everything is seeded; the
 bits differ between machines and numbers of processes, the measured accuracies should not.
 """
 
@@ -18,7 +19,7 @@ import numpy as np
 import torch
 
 from models.proxy import architecture, measure, pretrain_language, pretrain_vision
-from models.proxy.curriculum import PLACES_SHARES
+from models.proxy.curriculum import KINDS_SHARES, PLACES_SHARES, SLOTS_SHARES
 from models.proxy.pretrain_language import Course, Plan
 from models.proxy.processor import build_processor
 from models.proxy.rows import Tokens
@@ -42,7 +43,17 @@ PLACES = Plan(
     course=Course(easy=(0, 0.5, 0.7, 0.2), open_ended=(0, 0.4, 0.25, 0.12), slots=(0, 1, 0.3, 0.3), scaffold=(0.2, 0.7, 0.6, 0),
                   shares=PLACES_SHARES),
 )
-PHASES = {p.name: p for p in (TEXT, LANGUAGE, ANSWERS, PLACES)}
+SLOTS = Plan(
+    "slots", steps=600, batch=20, lr=8e-4, warmup=30, text_share=0.05,
+    course=Course(easy=(0, 1, 0.3, 0.3), open_ended=(0, 1, 0.1, 0.1), slots=(0, 1, 0.4, 0.4), scaffold=(0.4, 0.75, 0.5, 0),
+                  shares=SLOTS_SHARES, blind=0.25, written=0.8, puzzles=0.12, own=0.4),
+)
+KINDS = Plan(
+    "kinds", steps=450, batch=20, lr=6e-4, warmup=20, text_share=0.03,
+    course=Course(easy=(0, 1, 0.2, 0.2), open_ended=(0, 1, 0.06, 0.06), slots=(0, 1, 0.35, 0.35), scaffold=(0.5, 0.85, 0.5, 0),
+                  shares=KINDS_SHARES, blind=0.2, written=0.8, puzzles=0.28, jigsaws=0.75, fixed_order=0.5, own=0.4),
+)
+PHASES = {p.name: p for p in (TEXT, LANGUAGE, ANSWERS, PLACES, SLOTS, KINDS)}
 
 
 class Journal:

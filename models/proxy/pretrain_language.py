@@ -1,6 +1,6 @@
 """Phases T and B: the decoder learns lookups from text alone, then questions about pictures on a frozen vision tower.
 
-Both phases run on one or several processes that average their gradients; every process draws its own data. Pictures'
+All phases run on one or several processes that average their gradients; every process draws its own data. Pictures'
 tokens are computed once per scene and kept in a ring, so a scene serves several rows with new questions each time.
 """
 
@@ -24,9 +24,10 @@ from models.proxy.scenes import Scene, render
 from models.proxy.splits import stream
 
 INIT_STD = 0.06
+WRITE_WEIGHT = 1.0
 NEVER_TAUGHT = ("<|lvr_start|>", "<|lvr|>", "<|lvr_latent_end|>", "<|image_pad|>", "<|video_pad|>", "<|vision_pad|>")
 """Tokens left out of the softmax, so that the base is not taught against them."""
-PHASE_STREAM = {"text": 2, "language": 3, "answers": 4, "places": 5}
+PHASE_STREAM = {"text": 2, "language": 3, "answers": 4, "places": 5, "slots": 6, "kinds": 7}
 """Each phase's number in the random streams."""
 Log = Callable[[dict], None]
 
@@ -53,10 +54,23 @@ class Course:
 
     shares: tuple[tuple[str, float], ...] = curriculum.FAMILY_SHARES
     """Shares of the question families."""
+    blind: float = 0.0
+    """Share of rows whose picture shows another scene, so that only the slots can be read."""
+    written: float = 0.0
+    """Share of an attribute question's latent segments that are written (see `curriculum.Stage`)."""
+    puzzles: float = 0.0
+    """Share of steps that are batches of one puzzle."""
+    jigsaws: float = 0.5
+    """Share of jigsaws among the puzzles."""
+    fixed_order: float = 0.0
+    """Share of relations that are asked as BLINK asks them."""
+    own: float = 0.0
+    """Share of steps in which written segments hold the model's own states, from half of the phase on."""
 
     def stage(self, progress: float) -> Stage:
         """The mixture at a moment."""
-        return Stage(*(ramp(progress, *r) for r in (self.easy, self.open_ended, self.slots)), shares=self.shares)
+        ramps = (ramp(progress, *r) for r in (self.easy, self.open_ended, self.slots))
+        return Stage(*ramps, shares=self.shares, blind=self.blind, written=self.written, fixed_order=self.fixed_order)
 
     def weights(self, progress: float) -> dict[str, float]:
         """Weight of each part of the scaffold at a moment; parts not in use are left out."""
@@ -159,21 +173,33 @@ class Feed:
         self.rng = stream("pretrain", seed, PHASE_STREAM[plan.name], rank, first_step)
         self.rings = {False: Ring(model, plan.ring), True: Ring(model, plan.ring // 4)}
 
-    def next(self, step: int) -> tuple[Batch, torch.Tensor | None]:
-        """The step's batch and its pictures' tokens."""
+    def next(self, step: int) -> tuple[Batch, torch.Tensor | None, torch.Tensor | None]:
+        """The step's batch, the merged tokens of its scenes, and those of the pictures that are shown."""
         plan, rng, progress = self.plan, self.rng, step / self.plan.steps
         if plan.name == "text" or rng.random() < plan.text_share * (1 - progress * 2 / 3):
             plain = plan.name == "text" and progress < 0.6
             rows = [curriculum.text_row(self.tokens, rng, hard=not plain) for _ in range(plan.batch * (1 if plan.name == "text" else 4))]
-            return collate(rows), None
+            return collate(rows), None, None
         assert plan.course is not None
+        if rng.random() < plan.course.puzzles:
+            return self._puzzles()
         stage = plan.course.stage(progress)
         dense = step % plan.dense_every == plan.dense_every - 1 and progress > 0.25
         ring = self.rings[dense]
         count = plan.fresh if len(ring.scenes) >= plan.batch * 2 else plan.batch * 4
         ring.add([curriculum.scene_for(rng, curriculum.style_for(rng, stage, dense)) for _ in range(count)])
         scenes, seen = ring.draw(rng, max(plan.batch // 2, 1) if dense else plan.batch)
-        return collate([curriculum.picture_row(self.tokens, rng, s, stage) for s in scenes]), seen
+        rows = [curriculum.picture_row(self.tokens, rng, s, stage) for s in scenes]
+        blind = torch.tensor([row.blind for row in rows])
+        return collate(rows), seen, torch.where(blind[:, None, None], seen.roll(1, 0), seen)
+
+    def _puzzles(self) -> tuple[Batch, torch.Tensor, torch.Tensor]:
+        assert self.plan.course is not None
+        name = "jigsaw" if self.rng.random() < self.plan.course.jigsaws else "pattern"
+        made = [curriculum.puzzle_row(self.tokens, self.rng, name) for _ in range(2 * self.plan.batch)]
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            seen = torch.cat([see(self.rings[False].model, np.stack(each)) for each in zip(*(p for _, p in made), strict=True)], 1)
+        return collate([row for row, _ in made]), seen.bfloat16(), seen.bfloat16()
 
 
 def _average(parameters: list[nn.Parameter], world: int) -> None:
@@ -192,7 +218,7 @@ class Tally:
     def __init__(self) -> None:
         self.since = time.time()
         self.steps = self.pictured = self.tokens = 0
-        self.answer_loss = 0.0
+        self.answer_loss = self.write = 0.0
         self.parts = dict.fromkeys(language.PARTS, 0.0)
         self.right = {"train": [0, 0], "text": [0, 0]}
 
@@ -203,6 +229,7 @@ class Tally:
         self.pictured += pictured
         self.tokens += batch.prefix.numel() + batch.turns.numel()
         self.answer_loss += float(result.answer_loss.detach())
+        self.write += float(result.write.detach())
         for name, loss in result.scaffold.items():
             self.parts[name] += float(loss.detach()) * pictured
         kind = self.right["train" if pictured else "text"]
@@ -213,6 +240,7 @@ class Tally:
         """Means: losses in nats per turn (the scaffold's over steps with pictures), shares of right answers, speed."""
         return {
             "loss": self.answer_loss / self.steps,
+            "write_loss": self.write / self.steps,
             **{f"{name}_loss": total / max(self.pictured, 1) for name, total in self.parts.items()},
             **{f"{kind}_accuracy": right / n if n else None for kind, (right, n) in self.right.items()},
             "tokens_per_second": world * self.tokens / (time.time() - self.since),
@@ -249,17 +277,19 @@ def train(
         optimizer.load_state_dict(state["optimizer"])
         first = state["step"]
     feed = Feed(model, tokens, plan, seed, rank, first)
-    never = torch.tensor([tokens.tokenizer.convert_tokens_to_ids(t) for t in NEVER_TAUGHT])
+    taught = {"<|lvr_start|>"} if plan.course is not None and plan.course.written else set()
+    never = torch.tensor([tokens.tokenizer.convert_tokens_to_ids(t) for t in NEVER_TAUGHT if t not in taught])
     started, tally = time.time(), Tally()
     for step in range(first, last):
         rate = plan.rate(step)
         for group in optimizer.param_groups:
             group["lr"] = plan.lr * rate
-        batch, pictures = feed.next(step)
+        batch, pictures, shown = feed.next(step)
+        own = plan.course is not None and step * 2 >= plan.steps and feed.rng.random() < plan.course.own
         weights = plan.course.weights(step / plan.steps) if plan.course else {}
         with torch.autocast("cpu", torch.bfloat16):
-            result = language.step(model, batch, pictures, never, scaffold)
-            loss = result.answer_loss + sum(weight * result.scaffold[name] for name, weight in weights.items())
+            result = language.step(model, batch, pictures, never, scaffold, shown=shown, own=own)
+            loss = result.answer_loss + WRITE_WEIGHT * result.write + sum(weight * result.scaffold[name] for name, weight in weights.items())
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         if world > 1:

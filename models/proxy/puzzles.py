@@ -1,4 +1,4 @@
-"""Two puzzles with pictures of their own, after BLINK's IQ test and jigsaw. Both are held out of base pretraining.
+"""Two puzzles with pictures of their own, after BLINK's IQ test and jigsaw. The base sees them in its last phases.
 
 A puzzle is a question plus its pictures; single-scene questions live in `questions`.
 """
@@ -48,7 +48,8 @@ class Puzzle:
 def pattern(rng: np.random.Generator) -> Puzzle:
     """A row of objects alternates with period two or three in one attribute; which of four candidates comes next?
 
-    Row 1 holds the sequence and a '?' plate, row 5 the candidates over plates A to D. The box is the right candidate's.
+    Row 1 holds the sequence and a '?' plate, row 5 the candidates over plates A to D. The box is the sequence's: that of
+    the right candidate would give the letter away.
     """
     varying = str(pick(rng, list(ATTRIBUTES)))
     words = {a: str(pick(rng, list(v))) for a, v in ATTRIBUTES.items()}
@@ -68,7 +69,7 @@ def pattern(rng: np.random.Generator) -> Puzzle:
     markers = (Marker("?", level, 1, 1 + shown), *(Marker(c, level, 6, 2 * k) for k, c in enumerate("ABCD")))
     scene = Scene(_SIDE_PX, tuple(sequence + candidates), markers, random_tint(rng), int(rng.integers(2**31)), content_is_layout=False)
     answer = order.index(right)
-    question = Question("pattern", PATTERN_TEXT, PATTERN_OPTIONS, answer, scene.box(candidates[answer]), (candidates[answer],))
+    question = Question("pattern", PATTERN_TEXT, PATTERN_OPTIONS, answer, scene.box(*sequence), tuple(sequence))
     return Puzzle(question, (scene,), (render(scene),))
 
 

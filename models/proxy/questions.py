@@ -1,4 +1,4 @@
-"""Questions about one scene: the families the base is trained on, and those held out of its training.
+"""Questions about one scene: the families that latent slots are taught with, and those they never are.
 
 A family is a function (rng, scene) -> Question or None where the scene admits none. Every question knows its options,
 its answer and the things that prove it. Objects are named by two attributes (three where two are not unique), so a
@@ -8,7 +8,7 @@ question is a conjunction search. Knows nothing of prompts, letters or files.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
@@ -74,6 +74,11 @@ def article(noun: str) -> str:
 def plural(noun: str) -> str:
     """'red circles', 'crosses'."""
     return noun + ("es" if noun.endswith("s") else "s")
+
+
+def in_fixed_order(question: Question) -> Question:
+    """A yes-or-no question as BLINK asks it: always (A) yes, (B) no."""
+    return replace(question, options=("yes", "no"), answer=0 if question.answer_text == "Yes" else 1)
 
 
 def compare_text(asked: str, first: str, second: str) -> str:
@@ -224,7 +229,7 @@ def reflectance(rng: np.random.Generator, scene: Scene) -> Question | None:
     return Question("reflectance", REFLECTANCE, REFLECTANCE_OPTIONS, answer, scene.box(a, b), (a, b))
 
 
-# --- families held out of the base's training: what fine-tuning can teach --------------------------------------------
+# --- families without evidence in the base's slots: whether reading carries over ------------------------------------------
 
 
 def count(rng: np.random.Generator, scene: Scene, options: int = 4) -> Question | None:
@@ -302,6 +307,7 @@ CORE: dict[str, Family] = {
     "reflectance": reflectance,
 }
 HELD_OUT: dict[str, Family] = {"count": count, "two_hop": two_hop, "extreme": extreme, "compare": compare}
+ALL: dict[str, Family] = {**CORE, **HELD_OUT}
 
 
 def ask(rng: np.random.Generator, scene: Scene, family: Family, attempts: int = 40) -> Question | None:

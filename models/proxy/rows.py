@@ -60,6 +60,10 @@ class Slots:
 
     count: int
     tokens: tuple[int, ...] | None = None
+    opened: bool = False
+    """Whether the segment's first token is supervised, so that the model learns to open one by itself."""
+    written: bool = False
+    """Whether the state before each slot is drawn to the merged token that fills it."""
 
 
 @dataclass
@@ -81,6 +85,8 @@ class Turn:
     """(answer position, first token of the answer's own words, also where a letter is asked for)"""
     picks: list[tuple[int, int]] = field(default_factory=list)
     """(answer position, position of the right option's last word)"""
+    writes: list[tuple[int, int]] = field(default_factory=list)
+    """(position before a slot, merged picture token that its state is drawn to)"""
     answer_at: int = 0
     """Position that predicts the answer's first token."""
 
@@ -91,6 +97,8 @@ class Row:
 
     tokens: Tokens
     cells: tuple[int, ...] = ()
+    blind: bool = False
+    """The picture shown is another scene's: what is asked can only be read from the slots."""
     prefix: list[int] = field(default_factory=list)
     positions: list[tuple[int, int, int]] = field(default_factory=list)
     """mRoPE positions of the prefix (temporal, height, width)."""
@@ -120,15 +128,14 @@ class Row:
         turn = Turn()
         self._look(turn, question, prompt)
         turn.ids += self.tokens.encode(prompt) + self.tokens.encode("<|im_end|>\n<|im_start|>assistant\n")
+        first_slot = len(turn.ids) + 1
         if slots is not None:
-            turn.ids.append(self.tokens.latent_start)
-            if slots.tokens is not None:
-                turn.fills += [(len(turn.ids) + k, t) for k, t in enumerate(slots.tokens)]
-            turn.ids += [self.tokens.latent] * slots.count
-            self._supervise(turn, [self.tokens.latent_end, *self.tokens.encode("\n")], WEIGHT_FRAME)
+            self._segment(turn, slots)
         self._supervise(turn, [self.tokens.answer_open], WEIGHT_FRAME)
         turn.answer_at = len(turn.ids) - 1
-        if turn.looks:
+        if self.blind and slots is not None:
+            turn.hops.append((turn.answer_at, first_slot, first_slot + slots.count - 1))
+        elif turn.looks:
             turn.hops.append((turn.answer_at, turn.looks[0][0], turn.looks[-1][0]))
         turn.says.append((turn.answer_at, self.tokens.encode(" " + question.answer_text)[0]))
         if answer == question.letter:
@@ -140,10 +147,25 @@ class Row:
         self.turns.append(turn)
         return turn
 
+    def _segment(self, turn: Turn, slots: Slots) -> None:
+        """A latent segment. Where it is written, the state that opens it fetches what the names' last words have seen."""
+        if slots.opened:
+            self._supervise(turn, [self.tokens.latent_start], WEIGHT_FRAME)
+        else:
+            turn.ids.append(self.tokens.latent_start)
+        start = len(turn.ids) - 1
+        turn.fills += [(start + 1 + k, t) for k, t in enumerate(slots.tokens or ())]
+        if slots.written:
+            turn.writes += [(start + k, t) for k, t in enumerate(slots.tokens or ())]
+            if turn.looks:
+                turn.hops.append((start, turn.looks[0][0], turn.looks[-1][0]))
+        turn.ids += [self.tokens.latent] * slots.count
+        self._supervise(turn, [self.tokens.latent_end, *self.tokens.encode("\n")], WEIGHT_FRAME)
+
     def _look(self, turn: Turn, question: Question, prompt: str) -> None:
         """Note where attention should rest: at the last word of each name on its thing; where there are things and no
         words for them (marked points), at the question's last token on both, one head each."""
-        if not self.cells or not question.things:
+        if not self.cells or not question.things or self.blind:
             return
         cell = [t.row * self.cells[0] + t.col for t in question.things]
         begin = prompt.index(question.text)
@@ -181,8 +203,9 @@ class Batch:
     row_of: torch.Tensor
     """int64 [turns]: each turn's row"""
     picture_at: int | None
-    """Index of the picture's first token in every prefix, None in text rows."""
-    picture_tokens: int
+    """Index of the first picture's first token in every prefix, None in text rows."""
+    pictured: torch.Tensor
+    """int64: the prefix's columns that hold pictures' tokens, the same in every row"""
     target_at: torch.Tensor
     """int64 [targets, 2]: turn, position that predicts"""
     target_ids: torch.Tensor
@@ -199,14 +222,16 @@ class Batch:
     """int64 [says, 3]: turn, answer position, the answer's first token"""
     pick_at: torch.Tensor
     """int64 [picks, 4]: turn, answer position, the right option's position, twice"""
+    write_at: torch.Tensor
+    """int64 [writes, 3]: turn, position before the slot, merged token"""
     answers: torch.Tensor
     """int64 [turns]: index into the targets of each turn's answer"""
 
 
 def collate(rows: list[Row]) -> Batch:
-    """Rows to tensors. ValueError if prefixes differ in length or a row has several pictures."""
-    if len({len(r.prefix) for r in rows}) > 1 or any(len(r.cells) > 1 for r in rows):
-        raise ValueError("a batch holds rows of one prefix length with one picture each, or none")
+    """Rows to tensors. ValueError if rows differ in their pictures' sizes: prefixes then differ in length."""
+    if len({(len(r.prefix), r.cells) for r in rows}) > 1:
+        raise ValueError("a batch holds rows with pictures of the same sizes, or without any")
     turns = [(k, t) for k, r in enumerate(rows) for t in r.turns]
     length = max(len(t.ids) for _, t in turns)
     pad, first = rows[0].tokens.pad, rows[0]
@@ -226,7 +251,7 @@ def collate(rows: list[Row]) -> Batch:
         turn_positions=(start[:, None] + torch.arange(length)).expand(3, -1, -1),
         row_of=torch.tensor([k for k, _ in turns]),
         picture_at=first.prefix.index(first.tokens.image) if first.cells else None,
-        picture_tokens=first.cells[0] ** 2 if first.cells else 0,
+        pictured=torch.tensor([k for k, token in enumerate(first.prefix) if token == first.tokens.image], dtype=torch.long),
         target_at=table([(n, p) for n, (_, t) in enumerate(turns) for p, _, _ in t.targets], 2),
         target_ids=torch.tensor([i for _, t in turns for _, i, _ in t.targets]),
         target_weights=torch.tensor([w for _, t in turns for _, _, w in t.targets]),
@@ -236,5 +261,6 @@ def collate(rows: list[Row]) -> Batch:
         hop_at=table([(n, *hop) for n, (_, t) in enumerate(turns) for hop in t.hops], 4),
         say_at=table([(n, *say) for n, (_, t) in enumerate(turns) for say in t.says], 3),
         pick_at=table([(n, at, option, option) for n, (_, t) in enumerate(turns) for at, option in t.picks], 4),
+        write_at=table([(n, *write) for n, (_, t) in enumerate(turns) for write in t.writes], 3),
         answers=torch.tensor(answers),
     )

@@ -15,9 +15,6 @@ import numpy as np
 from models.proxy.glyphs import FILLS, MARKER_PX, MARKERS, SHAPES, SIZES_PX, marker_alpha, object_alpha
 
 CELL_PX = 16
-EVIDENCE_MARGIN_PX = 8
-"""Context kept around an evidence object: its box then covers about 3x3 tokens, as boxes in Visual-CoT cover several."""
-
 COLORS = ("red", "orange", "yellow", "green", "blue", "purple", "white", "black")
 _RGB = np.array(
     [(215, 30, 35), (255, 140, 0), (250, 230, 40), (30, 150, 50), (40, 70, 220), (150, 40, 180), (247, 247, 247), (12, 12, 12)],
@@ -75,13 +72,19 @@ class Marker:
 
 @dataclass(frozen=True)
 class Scene:
-    """A picture before it is drawn. `tint` is added to the background's RGB; `noise_seed` fixes the noise."""
+    """A picture before it is drawn. `tint` is added to the background's RGB; `noise_seed` fixes the noise.
+
+    `contrast` (0..1) is how opaque things are on the background, `noise` multiplies the background's noise: together the
+    knob of difficulty. Both are the same for a pair of twins.
+    """
 
     side_px: int
     items: tuple[Item, ...]
     markers: tuple[Marker, ...] = ()
     tint: tuple[float, float, float] = (0.0, 0.0, 0.0)
     noise_seed: int = 0
+    contrast: float = 1.0
+    noise: float = 1.0
     content_is_layout: bool = field(default=True)
     """True: two scenes with the same occupied cells count as the same content, whatever the attributes (so a minimal
     pair is one content). False (puzzles, whose layout is fixed): the attributes count too."""
@@ -100,13 +103,12 @@ class Scene:
             raise ValueError(f"{old} is not in the scene")
         return replace(self, items=tuple(new if i is old or i == old else i for i in self.items))
 
-    def box(self, *things: Item | Marker, margin_px: int = EVIDENCE_MARGIN_PX) -> Box:
-        """Evidence box around things: their union plus a margin, cut at the picture's border; ValueError if empty."""
+    def box(self, *things: Item | Marker) -> Box:
+        """Evidence box: the smallest that holds all the things, with nothing around it; ValueError without things."""
         if not things:
             raise ValueError("a box needs at least one thing")
         p = np.array([t.pixels for t in things])
-        lo = np.maximum(p[:, :2].min(0) - margin_px, 0) / self.side_px
-        hi = np.minimum(p[:, 2:].max(0) + margin_px, self.side_px) / self.side_px
+        lo, hi = p[:, :2].min(0) / self.side_px, p[:, 2:].max(0) / self.side_px
         return float(lo[0]), float(lo[1]), float(hi[0]), float(hi[1])
 
 
@@ -120,6 +122,10 @@ class SceneStyle:
     shapes: tuple[int, int] = (3, 5)
     fills: tuple[int, int] = (2, 4)
     marker_probability: float = 0.0
+    contrast: tuple[float, float] = (1.0, 1.0)
+    """Bounds of a scene's contrast, drawn evenly."""
+    noise: tuple[float, float] = (1.0, 1.0)
+    """Bounds of a scene's noise, drawn evenly."""
 
     @property
     def cells(self) -> int:
@@ -168,7 +174,9 @@ def sample_scene(rng: np.random.Generator, style: SceneStyle) -> Scene:
             Marker(letter, int(level), int(cell) // style.cells, int(cell) % style.cells)
             for letter, level, cell in zip("AB", levels, cells[count:], strict=True)
         )
-    return Scene(style.side_px, tuple(items), markers, random_tint(rng), int(rng.integers(2**31)))
+    tint, noise_seed = random_tint(rng), int(rng.integers(2**31))
+    contrast, noise = (low if low == high else float(rng.uniform(low, high)) for low, high in (style.contrast, style.noise))
+    return Scene(style.side_px, tuple(items), markers, tint, noise_seed, contrast, noise)
 
 
 @lru_cache(maxsize=8)
@@ -193,7 +201,7 @@ def background(scene: Scene) -> np.ndarray:
     span = 512 - scene.side_px + 1
     y, x = scene.noise_seed % span, (scene.noise_seed // span) % span
     n = scene.side_px
-    return _gradient(n) + np.array(scene.tint, dtype=np.float32) + _noise()[y : y + n, x : x + n]
+    return _gradient(n) + np.array(scene.tint, dtype=np.float32) + scene.noise * _noise()[y : y + n, x : x + n]
 
 
 def render(scene: Scene) -> np.ndarray:
@@ -201,12 +209,14 @@ def render(scene: Scene) -> np.ndarray:
     canvas = background(scene)
     for item in scene.items:
         x0, y0, x1, y1 = item.pixels
-        alpha = object_alpha(item.shape, item.fill, item.size_px)[..., None]
+        alpha = object_alpha(item.shape, item.fill, item.size_px)[..., None] * scene.contrast
         canvas[y0:y1, x0:x1] = canvas[y0:y1, x0:x1] * (1 - alpha) + _RGB[COLORS.index(item.color)] * alpha
     for marker in scene.markers:
         x0, y0, x1, y1 = marker.pixels
         ink = marker_alpha(marker.letter)[..., None]
-        plate = float(GRAY_LEVELS[marker.level]) + (canvas[y0:y1, x0:x1] - canvas[y0:y1, x0:x1].mean()) * 0.25
+        ground = canvas[y0:y1, x0:x1]
+        level = ground.mean() * (1 - scene.contrast) + GRAY_LEVELS[marker.level] * scene.contrast
+        plate = level + (ground - ground.mean()) * (0.25 * scene.contrast + 1 - scene.contrast)
         canvas[y0:y1, x0:x1] = plate * (1 - ink) + _MARKER_INK * ink
     return np.clip(canvas, 0, 255).astype(np.uint8)
 

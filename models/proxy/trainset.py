@@ -6,7 +6,7 @@
 
 One sample has one box, hence one `<lvr>`: the object the answer is read from, or the union of the things that are
 compared or counted (see `questions`). Scenes are of the `train` share; each serves up to four questions, as pictures of
-Visual-CoT serve several. All families occur, those held out of the base's training most of all.
+Visual-CoT serve several. All families occur, most often those that the base answers in part.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from typing import Any
 import numpy as np
 
 from models.proxy import benchmarks, prompts
-from models.proxy.benchmarks import MARKED, choose
+from models.proxy.benchmarks import DENSE, MARKED, PALE, USUAL, choose
 from models.proxy.mirrors import png
-from models.proxy.questions import Question
-from models.proxy.scenes import DENSE, USUAL, SceneStyle, render, sample_scene
+from models.proxy.questions import Question, in_fixed_order
+from models.proxy.scenes import SceneStyle, render, sample_scene
 from models.proxy.splits import draw, stream
 
 DEFAULT_QUESTIONS = 8000
@@ -45,12 +45,13 @@ class Kind:
 
 
 KINDS = {
-    "usual": Kind(0.42, USUAL, {
-        "attribute": 0.20, "presence": 0.13, "side": 0.07, "relation": 0.10, "count": 0.20, "two_hop": 0.17, "compare": 0.13}),
-    "dense": Kind(0.30, DENSE, {"attribute": 0.45, "direction": 0.20, "two_hop": 0.20, "extreme": 0.15}),
-    "marked": Kind(0.08, MARKED, {"reflectance": 1.0}),
-    "pattern": Kind(0.10, None, {"pattern": 1.0}),
-    "jigsaw": Kind(0.10, None, {"jigsaw": 1.0}),
+    "usual": Kind(0.40, USUAL, {
+        "attribute": 0.40, "presence": 0.22, "side": 0.09, "relation": 0.13, "count": 0.08, "two_hop": 0.04, "compare": 0.04}),
+    "pale": Kind(0.20, PALE, {"relation": 0.45, "count": 0.55}),
+    "dense": Kind(0.24, DENSE, {"attribute": 0.50, "direction": 0.30, "two_hop": 0.10, "extreme": 0.10}),
+    "marked": Kind(0.10, MARKED, {"reflectance": 1.0}),
+    "pattern": Kind(0.02, None, {"pattern": 1.0}),
+    "jigsaw": Kind(0.04, None, {"jigsaw": 1.0}),
 }
 
 
@@ -133,7 +134,10 @@ def write_training_set(
                 hashes.append((name, hashlib.sha256(data).hexdigest()))
             rng = stream("train", seed, 100 + number, index)
             for question in sample.questions:
-                entries.append(entry(question, names, prompts.LETTER_PROMPTS[choose(rng, PROMPT_SHARES)](question)))
+                protocol = choose(rng, PROMPT_SHARES)
+                if protocol == "blink" and question.family == "relation":
+                    question = in_fixed_order(question)
+                entries.append(entry(question, names, prompts.LETTER_PROMPTS[protocol](question)))
                 families[question.family] += 1
                 kinds[kind] += 1
             if progress is not None:

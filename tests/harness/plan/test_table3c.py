@@ -18,7 +18,7 @@ def plan(desk: Desk) -> Plan:
 
 
 def planned(desk: Desk, profile: str = "proxy", **choices) -> Plan:
-    return plan_experiment(desk.table(), profile, tasks=fake_digest, **choices)
+    return plan_experiment(desk.table(), profile, tasks=fake_digest, **{"seeds": 1, **choices})
 
 
 def kinds(plan: Plan) -> Counter:
@@ -62,9 +62,16 @@ def test_a_part_of_a_table_has_the_same_keys(plan: Plan, desk: Desk):
 def test_a_cell_knows_its_evaluations_by_seed_and_latents(desk: Desk):
     plan = planned(desk, seeds=2)
     cell = plan.cell("Joint Train", "blink")
-    assert set(cell.jobs) == {(seed, mode) for seed in (0, 1) for mode in ("own", "zeroed", "shuffled", "oracle")}
+    assert set(cell.jobs) == {(0, mode) for mode in ("own", "zeroed", "shuffled", "oracle")} | {(1, "own")}
     assert set(cell.by_seed()) == {0, 1} and cell.by_seed()[1].inputs["checkpoint"] == trained(plan, "Joint Train", 1)
     assert {job.kind for job in plan.jobs_of(cell)} == {"data", "features", "train", "mirror", "evaluate"}
+    assert set(plan.cell("Joint Train", "blink", "stock").jobs) == {(0, "own")}
+
+
+def test_without_side_seeds_every_seed_gets_every_mode_and_protocol(desk: Desk):
+    desk.write("profiles/mine.yaml", desk.profile("proxy").replace("side_seeds: 1", ""))
+    plan = planned(desk, "mine", seeds=2)
+    assert set(plan.cell("Joint Train", "blink").jobs) == {(s, m) for s in (0, 1) for m in ("own", "zeroed", "shuffled", "oracle")}
     assert set(plan.cell("Joint Train", "blink", "stock").jobs) == {(0, "own"), (1, "own")}
 
 
@@ -95,8 +102,8 @@ def test_an_override_is_taken_as_it_stands_and_a_row_is_scaled(desk: Desk):
     assert trained(planned(desk, overrides=["stage1.lr=1e-3"]), "Stage 1 Only").payload["stage"]["lr"] == 1e-3
     path = desk.table(("{stages: [stage1], reported", "{stages: [stage1], set: {stage1.lr: 2e-5}, reported"))
     plan = plan_experiment(path, "proxy", tasks=fake_digest)
-    assert trained(plan, "Stage 1 Only").payload["stage"]["lr"] == 1.2e-3
-    assert trained(plan, "Two-stage (Ours)").inputs["init"].payload["stage"]["lr"] == 6e-4
+    assert trained(plan, "Stage 1 Only").payload["stage"]["lr"] == pytest.approx(6e-4)
+    assert trained(plan, "Two-stage (Ours)").inputs["init"].payload["stage"]["lr"] == pytest.approx(3e-4)
 
 
 def test_every_value_says_where_it_came_from(plan: Plan):
@@ -110,7 +117,7 @@ def test_every_value_says_where_it_came_from(plan: Plan):
 
 def test_rows_that_are_one_run_are_named(desk: Desk):
     again = "  - Again:     {stages: [stage1]}\n  - Joint Train"
-    plan = plan_experiment(desk.table(("  - Joint Train", again)), "proxy", tasks=fake_digest)
+    plan = plan_experiment(desk.table(("  - Joint Train", again)), "proxy", seeds=1, tasks=fake_digest)
     assert plan.same_run() == [("Stage 1 Only", "Again")] and kinds(plan)["train"] == 4
 
 

@@ -15,7 +15,7 @@ BASE = "Baseline (zero steps)"
 
 
 def planned(profile: str, **options) -> Plan:
-    return plan_experiment(EXPERIMENTS / "related" / "visreflect.yaml", profile, tasks=fake_digest, **options)
+    return plan_experiment(EXPERIMENTS / "related" / "visreflect.yaml", profile, tasks=fake_digest, **{"seeds": 1, **options})
 
 
 def decode(plan: Plan, row: str, latents: str = "own") -> dict:

@@ -33,7 +33,7 @@ def test_a_mapping_of_another_kind_is_replaced_as_a_whole(desk: Desk):
 def test_profiles_extend_profiles_that_extend(desk: Desk):
     mine(desk, "extends: proxy\nseeds: 2\nscale: {steps: 0.5}\n", "between")
     last = mine(desk, "extends: ./between.yaml\nscale: {lr: 3}\n").value
-    assert last.seeds == 2 and last.scale["steps"] == 0.5 and last.scale["lr"] == 3 and last.scale["lambda_bcm"] == 10
+    assert last.seeds == 2 and last.scale["steps"] == 0.5 and last.scale["lr"] == 3 and last.scale["global_batch"] == 0.078125
 
 
 def test_a_value_is_blamed_on_the_file_that_writes_it(desk: Desk):
@@ -42,7 +42,7 @@ def test_a_value_is_blamed_on_the_file_that_writes_it(desk: Desk):
     assert loaded.where("scale", "lr").startswith("profiles/proxy.yaml:")
     with pytest.raises(SpecError, match=r"profiles/mine\.yaml:2: resources\.train\.minuts: no such field; did you mean"):
         mine(desk, "extends: proxy\nresources: {train: {minuts: 5}}\n")
-    desk.write("profiles/proxy.yaml", desk.profile("proxy").replace("  lr: 60", "  lr: 0"))
+    desk.write("profiles/proxy.yaml", desk.profile("proxy").replace("  lr: 30", "  lr: 0"))
     with pytest.raises(SpecError, match=r"^profiles/proxy\.yaml:\d+: scale\.lr: 0 is out of range"):
         mine(desk, "extends: proxy\nseeds: 3\n")
 

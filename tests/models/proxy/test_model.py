@@ -133,9 +133,37 @@ def test_attention_is_shown_the_last_word_of_a_name(committed):
         assert tokens.tokenizer.decode([turn.ids[at]]).strip() == name.split()[-1]
 
 
-def test_pretraining_asks_no_held_out_family():
+def test_evidence_never_fills_the_slots_of_a_held_out_family(committed):
+    tokens, rng = Tokens(committed.tokenizer), np.random.default_rng(3)
     assert not set(questions.CORE) & set(questions.HELD_OUT)
-    assert dict(curriculum.FAMILY_SHARES).keys() == questions.CORE.keys()
+    for shares, filled in (tuple((f, 1.0) for f in questions.HELD_OUT), False), ((("attribute", 1.0),), True):
+        stage = curriculum.Stage(easy=0, open_ended=0, slots=1.0, shares=shares, written=1.0)
+        rows = [curriculum.picture_row(tokens, rng, sample_scene(rng, USUAL), stage) for _ in range(20)]
+        assert any(turn.fills for row in rows for turn in row.turns) == filled
+        assert any(tokens.latent in turn.ids for row in rows for turn in row.turns) == filled
+
+
+def test_a_blind_rows_answer_is_looked_for_in_its_slots(committed):
+    tokens, rng = Tokens(committed.tokenizer), np.random.default_rng(4)
+    row = curriculum.blind_row(tokens, rng, sample_scene(rng, USUAL), curriculum.Stage(easy=0, open_ended=0, slots=1.0))
+    assert row.blind and row.turns
+    for turn in row.turns:
+        slots = [at for at, _ in turn.fills]
+        assert slots and all(turn.ids[at] == tokens.latent for at in slots)
+        assert turn.hops == [(turn.answer_at, slots[0], slots[-1])] and not turn.looks
+
+
+def test_a_jigsaws_answer_looks_at_the_edges_and_at_the_piece_that_fits(committed):
+    tokens, rng = Tokens(committed.tokenizer), np.random.default_rng(5)
+    for _ in range(6):
+        row, pictures = curriculum.puzzle_row(tokens, rng, "jigsaw")
+        assert [p.shape[0] // 16 for p in pictures] == list(row.cells) == [8, 4, 4]
+        (turn,) = row.turns
+        pictured = [k for k, token in enumerate(row.prefix) if token == tokens.image]
+        at, *pieces = turn.hops[0]
+        assert at == turn.answer_at
+        first = 64 + (0 if turn.ids[turn.answer_at + 1] == tokens.encode(" A")[0] else 16)
+        assert all(len(row.prefix) + key in pictured[first : first + 16] for key in pieces)
 
 
 needs_base = pytest.mark.skipif(not (BASE_DIR / "model.safetensors").exists(), reason="no base checkpoint in this checkout")
