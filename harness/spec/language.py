@@ -61,7 +61,9 @@ def sections() -> Iterator[tuple[str, str, list[type[BaseModel]]]]:
 
 def page() -> str:
     parts = [HEAD]
-    names: dict[type[BaseModel], str] = {schema: f"`{section}:`" for section, schema in SECTIONS.items()} | {schema: f"stage `{name}`" for name, schema in STAGES.items()}
+    names: dict[type[BaseModel], str] = {}
+    names |= {schema: f"`{section}:`" for section, schema in SECTIONS.items()}
+    names |= {schema: f"stage `{name}`" for name, schema in STAGES.items()}
     for heading, sentence, schemas in sections():
         parts.append(f"## {heading}\n\n{sentence}\n")
         for schema in schemas:
