@@ -78,6 +78,8 @@ class Variance:
 
     def p_value(self, difference: float) -> float:
         """Two-sided p of `difference` = 0, the inversion of `quantile`."""
+        if self.total == 0:  # every question and every seed differs by exactly as much
+            return 1.0 if difference == 0 else 0.0
         statistic = abs(difference) / math.sqrt(self.total)
         low, high = 0.0, 1.0 - 1e-12
         for _ in range(60):

@@ -160,3 +160,8 @@ def test_numbers_that_are_no_shares_have_the_paired_t_interval_and_no_bound_at_o
     assert found.p_mcnemar is None and found.p < 0.001
     alone = estimate(first, share=False)
     assert alone.interval.half_width == pytest.approx(stats.t.ppf(0.975, 59) * first.values.std(ddof=1) / 60**0.5)
+
+
+def test_rows_without_any_difference_have_p_of_one_over_several_seeds_too():
+    same = [Answers.of((i, i // 2, -0.5 - 0.01 * (i % 7)) for i in range(20)) for _ in range(3)]
+    assert compare(same, same, share=False).p == 1.0
