@@ -37,6 +37,6 @@ def legend(table: Table) -> list[str]:
         f"{WARNED} {row.label}, {column.group or column.title}: {cell.note}." for row, column, cell in found if cell.note
     ]
     for column in table.columns:
-        if column.note and not any(column.note in said for said in (*table.notes, *lines)):
+        if column.note and not any(column.note in said for said in table.notes):
             lines.append(f"{column.group}{', ' * bool(column.group)}{column.title}: {column.note}.")
     return lines

@@ -135,6 +135,12 @@ def test_a_warning_is_a_sign_with_a_legend_and_a_columns_note_is_printed():
     assert escape("▲ 3.2 %") == r"$\blacktriangle$ 3.2 \%"
 
 
+def test_columns_with_equal_notes_all_have_theirs():
+    columns = tuple(Column(title, note=f"{n} questions") for title, n in (("cross", 120), ("single", 120), ("other", 20)))
+    shown = with_signs(Table("t", "Caption.", columns, (TableRow("A", (Cell("50.0", 50.0),) * 3),)))
+    assert shown.notes == ("cross: 120 questions.", "single: 120 questions.", "other: 20 questions.")
+
+
 @pytest.mark.cluster
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
 def test_no_table_is_wider_than_a_narrow_page(tmp_path):
