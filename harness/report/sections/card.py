@@ -11,7 +11,6 @@ from harness.report.sections.tables import scale_word
 from harness.report.sections.types import Cell, Column, Section, Table, TableRow, Tone
 from harness.report.sections.words import (
     count,
-    difference,
     interval,
     listed,
     p_value,
@@ -19,9 +18,10 @@ from harness.report.sections.words import (
     scaled,
     signed,
     signed_interval,
+    with_p,
 )
 from harness.stats import Comparison
-from harness.verdict.claims import LEVEL
+from harness.verdict.claims import LEVEL, shown_p
 
 GROUPS: Mapping[str, Mapping[str, str]] = {
     "Latents replaced (accuracy, against own latents)": {
@@ -90,22 +90,22 @@ def risen(card: Card, name: str) -> bool:
 
 def summary(card: Card) -> str:
     """What the card says of the chain picture -> latents -> answer, in one sentence. Where nothing is shown it says that, with the
-    numbers: few questions show little."""
-    parts = []
+    numbers: few questions show little. Every p is after Holm over the card."""
+    parts, p = [], card.adjusted
     if (moved := card.tests.get("evidence")) is not None:
         verb = "move more" if risen(card, "evidence") else "are not shown to move more"
-        parts.append(f"latents {verb} with the evidence than with another region ({moved.value.mean:.2f} against {moved.control.mean:.2f})")
+        parts.append(f"latents {verb} with the evidence than with another region ({moved.value.mean:.2f} against {moved.control.mean:.2f}, {shown_p(p['evidence'])})")
     if (other := card.tests.get("another")) is not None:
         verb = "depends" if shown(card, "another") else "is not shown to depend"
-        parts.append(f"accuracy {verb} on whose they are ({difference(other.difference)} with another question's)")
+        parts.append(f"accuracy {verb} on whose they are (with another question's {with_p(other.difference, p['another'])})")
     if (twin := card.tests.get("twin")) is not None:
         verb = "follows" if risen(card, "twin") else "is not shown to follow"
-        parts.append(f"the answer {verb} a twin's ({_against(twin)})")
+        parts.append(f"the answer {verb} a twin's ({_against(twin)}, {shown_p(p['twin'])})")
         if risen(card, "twin hidden") and not risen(card, "twin"):
-            parts.append(f"it does once the picture is masked ({_against(card.tests['twin hidden'])})")
+            parts.append(f"it does once the picture is masked ({_against(card.tests['twin hidden'])}, {shown_p(p['twin hidden'])})")
     if (markers := card.tests.get("markers")) is not None:
         verb = "changes" if shown(card, "markers") else "is not shown to change"
-        parts.append(f"with the markers alone accuracy {verb} ({difference(markers.difference)})")
+        parts.append(f"with the markers alone accuracy {verb} ({with_p(markers.difference, p['markers'])})")
     probes = {name: words for name, words in PROBED.items() if f"probe {name}" in card.tests}
     if probes:
         read = [words for name, words in probes.items() if risen(card, f"probe {name}")]

@@ -55,16 +55,19 @@ def could_show(results: Results) -> str:
     single = all(comparison.seeds == 1 for comparison in tested.pairs.values())
     recipes = {title: one.recipes for title, one in found.items() if one.recipes is not None}
     if single and recipes:
-        return f"Between recipes it could show only gaps of about {gaps(recipes)}; with one seed, smaller ones are between checkpoints."
+        return f"Between recipes it could show {gaps(recipes)}; with one seed, smaller ones are between checkpoints."
     shown = gaps({title: one.shown for title, one in found.items()})
     if single:
-        return f"With one seed it compares checkpoints, not recipes; of those it could show gaps of about {shown}."
-    return f"It could show only gaps of about {shown}."
+        return f"With one seed it compares checkpoints, not recipes; of those it could show {shown}."
+    return f"It could show {shown}."
 
 
 def gaps(points: dict[str, float]) -> str:
-    said = listed([f"{value:.0f} ({title})" if value >= 9.5 else f"{value:.1f} ({title})" for title, value in points.items()])
-    return f"{said} points"
+    """title -> smallest difference shown. Few questions or images may show none at all: two shares differ by 100 points at most."""
+    within = [f"{value:.0f} ({title})" if value >= 9.5 else f"{value:.1f} ({title})" for title, value in points.items() if value <= 100]
+    beyond = [title for title, value in points.items() if value > 100]
+    parts = [f"only gaps of about {listed(within)} points"] if within else []
+    return " and ".join([*parts, *([f"no gap, however large, on {listed(beyond)}"] if beyond else [])])
 
 
 def answers(results: Results) -> Table | None:

@@ -11,7 +11,7 @@ from harness.report.numbers.study import Arm
 from harness.report.sections.claims import claims
 from harness.report.sections.mechanism import flipped, latent_modes, latent_tests, probes
 from harness.report.sections.provenance import seen_by
-from harness.report.sections.words import MINUS, count, difference, interval, listed, percent, share, signed
+from harness.report.sections.words import MINUS, count, difference, interval, listed, percent, share, signed, with_p
 from harness.stats import Comparison
 from harness.verdict import Holds
 from harness.verdict.claims import LEVEL, describe
@@ -115,15 +115,15 @@ def difference_lines(results: Results) -> list[str]:
         return ["No two rows have results yet, so nothing can be compared."]
     adjusted = tested.family.adjusted
     lines: list[str] = []
-    alike: dict[str, tuple[str, str, Comparison]] = {}
+    alike: dict[str, tuple[str, str, Comparison, float]] = {}
     for name in results.columns:
         mine = {(f, s): (c, adjusted[f, s, name]) for (f, s, column), c in tested.pairs.items() if column == name}
         if not mine:
             continue
         shown = [(f, s, c, p) if c.difference > 0 else (s, f, c, p) for (f, s), (c, p) in mine.items() if p <= LEVEL]
         if not shown:
-            (first, second), (most, _) = max(mine.items(), key=lambda item: abs(item[1][0].difference))
-            alike[results.title(name)] = first, second, most
+            (first, second), (most, p) = max(mine.items(), key=lambda item: abs(item[1][0].difference))
+            alike[results.title(name)] = first, second, most, p
             continue
         best = sorted(shown, key=lambda item: -abs(item[2].difference))
         words = [f"{f} above {s} by {size(c)}{unskilled(results, f, name)}{format_alone(results, f, s, name)}" for f, s, c, _ in best[:3]]
@@ -131,10 +131,10 @@ def difference_lines(results: Results) -> list[str]:
         rest = len(mine) - len(shown)
         lines.append(f"{results.title(name)}: {', '.join(words)}{more}" + (f"; {count(rest, 'other declared pair')} not told apart." if rest else "."))
     if alike:
-        title, (first, second, most) = max(alike.items(), key=lambda item: abs(item[1][2].difference))
+        title, (first, second, most, p) = max(alike.items(), key=lambda item: abs(item[1][2].difference))
         lines.append(
             f"No declared pair is shown to differ on {listed(list(alike))} (p after Holm over {tested.size}; largest: {first} {MINUS} "
-            f"{second} on {title}, {difference(most)})."
+            f"{second} on {title}, {with_p(most, p)})."
         )
     return lines
 
@@ -171,8 +171,8 @@ def latent_lines(results: Results) -> list[str]:
             more = f" and {len(moved) - 3} more" if len(moved) > 3 else ""
             parts.append(f"{mode}: {', '.join(said)}{more}")
         else:
-            (row, column), (most, _) = max(mine.items(), key=lambda item: abs(item[1][0].difference))
-            parts.append(f"{mode}: no shown change (largest: {row} on {results.title(column)}, {difference(most)})")
+            (row, column), (most, p) = max(mine.items(), key=lambda item: abs(item[1][0].difference))
+            parts.append(f"{mode}: no shown change (largest: {row} on {results.title(column)}, {with_p(most, p)})")
     flips = [flipped(c) for c, _ in tested.values()]
     lines = [
         (f"Mechanism, accuracy when the latents are replaced (p after Holm over {count(len(tested), 'test')}): {'; '.join(parts)}. "
@@ -198,7 +198,7 @@ def latent_summary(results: Results) -> str:
     for mode in latent_modes(results):
         mine = {(row, column): found for (row, column, other), found in tested.items() if other == mode}
         moved = [(abs(c.difference), row, column, c) for (row, column), (c, p) in mine.items() if p <= LEVEL]
-        text = f"{mode}: accuracy changes in {len(moved)} of {count(len(mine), 'cell')}"
+        text = f"{mode}: accuracy is shown to change in {len(moved)} of {count(len(mine), 'cell')}"
         if moved:
             _, row, column, most = max(moved, key=lambda one: one[0])
             text += f" (most: {row} on {results.title(column)} {difference(most)})"

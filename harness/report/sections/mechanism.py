@@ -117,8 +117,8 @@ def latent_table(results: Results) -> Table | None:
             *([f"Without latent steps, so not among these rows: {listed(others)}."] if others else []),
             *_on_some_seeds(results),
             ("Flip: share of single answers that turn right or wrong; gains and losses may cancel. Bold: p ≤ 0.05 after Holm "
-            "over the whole table. Zeroed or shuffled without a change: accuracy does not depend on what the latents hold; "
-            "where all Z_T are nearly one vector, shuffling cannot show more. Oracle far above own: good latents would be "
+            "over the whole table. Zeroed or shuffled without a shown change: the interval says how large a dependence could have "
+            "been missed; where all Z_T are nearly one vector, shuffling cannot show more. Oracle far above own: good latents would be "
             "used, but the model does not produce them."),
         ),
     )

@@ -35,6 +35,7 @@ def declared_table(results: Results, protocol: Protocol = "paper") -> Table | No
         tuple(rows),
         stub="Comparison",
         notes=(
+            *seed_notes(results, tested),
             *reach_notes(results, tested, protocol),
             *(["The answers of two rows to the questions on which they differ, with the pictures:"] if example else []),
         ),
@@ -49,18 +50,38 @@ def reach_notes(results: Results, tested: Tested, protocol: Protocol = "paper") 
         return []
     single = all(comparison.seeds == 1 for comparison in tested.pairs.values())
     whose = "between these trained models" if single else "between recipes"
-    said = listed([f"{one.shown:.1f} points on {title}" for title, one in found.items()])
+    said = listed([gap(one.shown, title) for title, one in found.items()])
     lines = [
         f"Smallest difference that a comparison would have shown four times in five, {whose}, among {count(tested.size, 'test')}: {said}."
     ]
     if single:
-        known = [f"{one.recipes:.1f} points on {title}" for title, one in found.items() if one.recipes is not None]
+        known = [gap(one.recipes, title) for title, one in found.items() if one.recipes is not None]
         lines.append(
             f"Between recipes, with the seed noise of the column's other trainings: {listed(known)}."
             if known
             else "Between recipes it is unknown: nothing in the store has two seeds on these questions."
         )
     return lines
+
+
+def gap(points: float, title: str) -> str:
+    """Two shares differ by 100 points at most."""
+    return f"{points:.1f} points on {title}" if points <= 100 else f"none, however large, on {title}"
+
+
+def seed_notes(results: Results, tested: Tested) -> list[str]:
+    """Where seeds are missing: a pair is compared over the seeds that both have, so that its difference need not be that of
+    the two means, and over one seed it says nothing of recipes, whatever the other pairs rest on."""
+    most = max(comparison.seeds for comparison in (*tested.pairs.values(), *tested.trends.values()))
+    by_seeds: dict[int, list[str]] = {}
+    for (first, second, column), comparison in tested.pairs.items():
+        if comparison.seeds < most:
+            by_seeds.setdefault(comparison.seeds, []).append(f"{first} {MINUS} {second} on {results.title(column)}")
+    return [
+        f"Over {count(seeds, 'seed')} that both rows have, not {most}"
+        f"{'; the difference, its interval and p are of these trained models, not of recipes' if seeds == 1 else ''}: {listed(pairs)}."
+        for seeds, pairs in sorted(by_seeds.items())
+    ]
 
 
 def pair_cell(comparison: Comparison, adjusted: float) -> Cell:

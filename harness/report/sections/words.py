@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from harness.stats import Comparison, Interval
+from harness.verdict.claims import shown_p
 
 MINUS = "\N{MINUS SIGN}"
 LINKS = (
@@ -43,6 +44,11 @@ def difference(comparison: Comparison) -> str:
 
 def p_value(p: float) -> str:
     return "<0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
+
+
+def with_p(comparison: Comparison, adjusted: float) -> str:
+    """+2.1 [-0.3, +4.5], p = 0.16: the interval is uncorrected, p corrected, so that one can exclude 0 where nothing is shown."""
+    return f"{difference(comparison)}, {shown_p(adjusted)}"
 
 
 def share(value: float | None) -> str:

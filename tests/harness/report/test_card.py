@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from harness.report import render
@@ -47,8 +49,9 @@ def test_a_card_s_numbers_are_its_rows_means_and_paired_differences(results):
 def test_the_sentence_says_what_is_shown_and_only_that(results):
     found = cards(results)
     joint, stage1 = summary(found["Joint Train", "twins"]), summary(found["Stage 1 Only", "twins"])
-    assert "latents move more with the evidence" in joint and "the answer follows a twin's" in joint and "accuracy depends on whose they are (−" in joint
-    assert "latents are not shown to move more" in stage1 and "the answer is not shown to follow a twin's (0.0 % against 0.0 %)" in stage1
+    assert "latents move more with the evidence" in joint and "the answer follows a twin's" in joint and "accuracy depends on whose they are (with another question's −" in joint
+    assert "latents are not shown to move more" in stage1 and "the answer is not shown to follow a twin's (0.0 % against 0.0 %, p = 1.00)" in stage1
+    assert re.search(r"accuracy is not shown to change \(0\.0 \[−[\d., +]+\], p = 1\.00\)", stage1), "an interval is uncorrected: without its p it misleads"
     assert "with the markers alone accuracy is not shown to change (0.0 [−" in stage1 and "a linear probe reads the right letter from them" in stage1
 
 
