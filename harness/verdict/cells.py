@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from harness.spec.reported import Reported
-from harness.stats import Estimate, Interval, SeedNoise
+from harness.stats import Comparison, Estimate, Interval, SeedNoise
 from harness.stats.intervals import Variance, normal_quantile
 from harness.verdict.granularity import MOST_RUNS, Granularity, granularity
 
@@ -105,8 +105,8 @@ def judge(
             f"undetermined: {shown}; one seed, and nothing says how far another would lie from it: neither other rows with "
             "several seeds nor a spread that the paper states",
         )
-    variance = _variance(measured, spread, share, None if same else reported_n)
-    narrow, wide = (variance.quantile(level) * math.sqrt(variance.total) + slack for level in (CONSISTENT_LEVEL, DIFFERS_LEVEL))
+    other = None if same else share * (1 - share) / (reported_n or measured.n)
+    narrow, wide = (width + slack for width in _half_widths(measured, spread, other))
     points = Interval(100 * (difference - wide), 100 * (difference + wide))
     shown += f" [{points.low:+.1f}, {points.high:+.1f}]"
     if not reported_n:
@@ -133,8 +133,18 @@ def _not_one_run(exact: Granularity) -> str:
     return f"{Outcome.NOT_ONE_RUN}: {exact.text}; {honest}"
 
 
-def run_to_run(measured: Estimate, noise: SeedNoise | None = None) -> SeedNoise | None:
-    """Variance of one run's mean on these questions. Its parts: answers that turn from seed to seed, which many questions
+def apart(measured: Comparison, noise: SeedNoise | None, *, same: bool, trained: bool) -> tuple[float, float] | None:
+    """How far a difference that another run of the same two recipes reports may lie from the measured one: half the width of the
+    intervals behind "consistent" and "differs", as fractions. noise: of the difference, where each row has a single seed. same: the other
+    run's questions are these. None where nothing tells how far seeds lie apart."""
+    if not trained:  # as for one value: other questions of the kind would have to explain it
+        return 0.0, normal_quantile(0.95) * math.sqrt(2 * measured.variance.item)
+    spread = run_to_run(measured, noise)
+    return None if spread is None else _half_widths(measured, spread, None if same else measured.variance.item)
+
+
+def run_to_run(measured: Estimate | Comparison, noise: SeedNoise | None = None) -> SeedNoise | None:
+    """Variance of one run's mean, or difference, on these questions. Its parts: answers that turn from seed to seed, which many questions
     tell well, and what moves whole runs, which only seeds tell. noise: for a single seed. None where nothing is known."""
     variance = measured.variance
     if variance.noise is None:
@@ -146,11 +156,14 @@ def run_to_run(measured: Estimate, noise: SeedNoise | None = None) -> SeedNoise 
     return SeedNoise(((turning, float(max(variance.clusters - 1, 1))), *parts))
 
 
-def _variance(measured: Estimate, spread: SeedNoise | None, share: float, other_n: int | None) -> Variance:
-    """Of measured - reported. other_n: questions of the reported value where they are others than ours; None: the same."""
+def _half_widths(measured: Estimate | Comparison, spread: SeedNoise | None, other: float | None) -> tuple[float, float]:
+    """Of measured - reported, at the levels of "consistent" and "differs". other: variance of the reported value from its
+    questions, where they are others than ours; None: the same."""
     noise = spread.times(1 + 1 / measured.seeds) if spread else None
-    item = 0.0 if other_n is None else measured.variance.item + share * (1 - share) / other_n
-    return Variance(item, noise, 0.0, measured.clusters, measured.seeds)
+    item = 0.0 if other is None else measured.variance.item + other
+    variance = Variance(item, noise, 0.0, measured.clusters, measured.seeds)
+    narrow, wide = (variance.quantile(level) * math.sqrt(variance.total) for level in (CONSISTENT_LEVEL, DIFFERS_LEVEL))
+    return narrow, wide
 
 
 def _untrained(difference: float, slack: float, measured: Estimate, share: float, delta: float, shown: str) -> Verdict:

@@ -2,7 +2,7 @@
 
 On reported numbers a claim is arithmetic: it holds or fails as printed, rounding allowed for. On regenerated numbers it
 holds when every difference it needs is shown by a paired test, fails when the opposite of one is shown, and is
-undetermined otherwise. Shown means what it means in the table beside it: p corrected after Holm over the comparisons that
+undetermined otherwise. A number of the paper's is held against ours by the rule of the cells (`harness.verdict.cells`). Shown means what it means in the table beside it: p corrected after Holm over the comparisons that
 the table declares (over the claim's own tests, for a pair that is not among them), margins and closeness included.
 """
 
@@ -31,6 +31,7 @@ from harness.spec.claims import (
 )
 from harness.spec.reported import Reported
 from harness.stats import Comparison, Estimate, Family
+from harness.verdict.cells import Outcome, Verdict
 
 LEVEL = 0.05
 
@@ -256,6 +257,10 @@ Pair = Callable[[str, str, str], Comparison | None]
 """(row, row, column) -> paired comparison; None where one of the two has no value."""
 Value = Callable[[str, str], Estimate | None]
 """(row, column) -> what was measured, if anything was."""
+Against = Callable[[str, str, Decimal], Verdict]
+"""(row, column, points) -> the verdict on what was measured, were this the reported value."""
+Apart = Callable[[str, str, str], tuple[float, float] | None]
+"""(row, row, column) -> how far another run's difference may lie from ours (`harness.verdict.cells.apart`)."""
 
 
 def judge_measured(
@@ -267,24 +272,28 @@ def judge_measured(
     *,
     proxy: bool,
     delta: float,
+    against: Against | None = None,
+    apart: Apart | None = None,
     chance: Mapping[str, float] | None = None,
     family: Family | None = None,
 ) -> ClaimResult:
-    """delta: points within which values count as the same. rows: those that `best` and `worst` range over. family: the
-    comparisons that the table declares, by (row, row, column)."""
+    """delta: points within which values count as the same. rows: those that `best` and `worst` range over. against, apart: what
+    numbers of the paper are judged by; without them they are not judged, or undetermined. family: the comparisons that the
+    table declares, by (row, row, column)."""
     wanted = columns_of(claim, columns)
     shown = Shown(family or Family({}))
     basis = "regenerated at proxy scale" if proxy else "regenerated"
     pairs = ordered_pairs(claim, rows)
     if isinstance(claim, MeanDelta):
-        parts = _measured_mean(claim, pair, value, wanted, proxy, delta)
+        parts = _measured_mean(claim, pair, value, wanted, proxy, delta, apart)
     elif pairs is not None:
         parts = tuple(_measured_order(pairs, pair, value, wanted, shown))
     elif isinstance(claim, Margin | Close):
         parts = tuple(_measured_bounds(claim, pair, value, wanted, shown))
     else:
         parts = tuple(
-            Part(column, *_measured_number(claim, pair, value, column, proxy, delta, chance or {}, shown)) for column in wanted
+            Part(column, *_measured_number(claim, pair, value, column, proxy, delta, chance or {}, shown, against, apart))
+            for column in wanted
         )
     return ClaimResult(claim, basis, parts)
 
@@ -395,6 +404,8 @@ def _measured_number(
     delta: float,
     chance: Mapping[str, float],
     shown: Shown,
+    against: Against | None,
+    apart: Apart | None,
 ) -> tuple[Holds, str]:
     match claim:
         case DeltaEquals():
@@ -402,7 +413,6 @@ def _measured_number(
             comparison = pair(first, second, column)
             if comparison is None:
                 return Holds.NOT_JUDGED, _without(value, (first, second), column)
-            low, high = 100 * comparison.interval.low, 100 * comparison.interval.high
             p = shown.corrected({(first, second, column): comparison.p})[first, second, column]
             text = _said([(first, second, comparison, p)])
             if proxy:  # the direction alone, as the table of pairs shows it
@@ -410,17 +420,16 @@ def _measured_number(
                 if p > LEVEL:
                     return Holds.UNDETERMINED, text + DIRECTION_ONLY
                 return _if(above == (claim.points > 0)), text + DIRECTION_ONLY
-            return _difference(float(claim.points), low, high, proxy, delta), text
+            outcome, why = _same_difference(claim.points, comparison.difference, [apart and apart(first, second, column)], delta)
+            return outcome, text + why
         case Equals():
             found = value(claim.equals, column)
-            if proxy or found is None:
-                return (
-                    Holds.NOT_JUDGED,
-                    "a value of the paper is not comparable at proxy scale" if proxy else "no value",
-                )
-            low, high = 100 * found.interval.low, 100 * found.interval.high
-            wanted, text = float(claim.points), f"{100 * found.mean:.1f} [{low:.1f}, {high:.1f}]"
-            return _from_interval(wanted - delta <= low and high <= wanted + delta, not low <= wanted <= high), text
+            if proxy:
+                return Holds.NOT_JUDGED, "a value of the paper is not comparable at proxy scale"
+            if found is None or against is None:
+                return Holds.NOT_JUDGED, "no value"
+            verdict = against(claim.equals, column, claim.points)
+            return OF_CELL.get(verdict.outcome, Holds.NOT_JUDGED), f"{100 * found.mean:.1f}; {verdict.text}"
         case BelowChance():
             found = value(claim.below_chance, column)
             if found is None or column not in chance:
@@ -435,15 +444,24 @@ def _measured_number(
 DIRECTION_ONLY = "; judged by direction only, the number itself is not comparable"
 
 
-def _difference(wanted: float, low: float, high: float, proxy: bool, delta: float) -> Holds:
-    """What an interval of a difference says of the claimed one; at proxy scale, of its sign alone."""
-    if proxy:
-        return _from_interval(low > 0, high < 0) if wanted > 0 else _from_interval(high < 0, low > 0)
-    return _from_interval(wanted - delta <= low and high <= wanted + delta, not low <= wanted <= high)
+OF_CELL = {Outcome.CONSISTENT: Holds.HOLDS, Outcome.DIFFERS: Holds.FAILS, Outcome.UNDETERMINED: Holds.UNDETERMINED}
+"""What a cell's verdict makes of a claim about its number; any other is no judgement."""
+
+
+def _same_difference(claimed: Decimal, measured: float, widths: Sequence[tuple[float, float] | None], delta: float) -> tuple[Holds, str]:
+    """Whether the paper's difference can be another run's, and why as words to append. measured: ours, as a fraction. widths:
+    `Apart` of each difference that it is the mean of; their mean is wide enough, whatever these share."""
+    known = [width for width in widths if width is not None]
+    if len(known) < len(widths):
+        return Holds.UNDETERMINED, "; one seed, and nothing says how far another would lie from it"
+    narrow, wide = (100 * sum(found) / len(known) + float(_unit(claimed)) / 2 for found in zip(*known, strict=True))
+    off = 100 * measured - float(claimed)
+    outcome = _from_interval(abs(off) + narrow <= delta, abs(off) > wide)
+    return outcome, f"; ours - claimed = {off:+.1f} [{off - wide:+.1f}, {off + wide:+.1f}]"
 
 
 def _measured_mean(
-    claim: MeanDelta, pair: Pair, value: Value, columns: Sequence[str], proxy: bool, delta: float
+    claim: MeanDelta, pair: Pair, value: Value, columns: Sequence[str], proxy: bool, delta: float, apart: Apart | None
 ) -> tuple[Part, ...]:
     """The mean's half-width is the mean of the columns' own: no wider is needed, whatever questions the columns share."""
     compared = [pair(claim.mean_delta, claim.minus, column) for column in columns]
@@ -455,9 +473,12 @@ def _measured_mean(
         100 * sum(values) / len(found)
         for values in zip(*((c.difference, c.interval.low, c.interval.high) for c in found), strict=True)
     )
-    shown = f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]" + (DIRECTION_ONLY if proxy else "")
-    outcome = _difference(float(claim.points), low, high, proxy, delta)
-    return _averaged(columns, outcome, [points(c) for c in found], shown)
+    if proxy:  # the sign alone
+        outcome, why = _from_interval(low > 0, high < 0) if claim.points > 0 else _from_interval(high < 0, low > 0), DIRECTION_ONLY
+    else:
+        widths = [apart and apart(claim.mean_delta, claim.minus, column) for column in columns]
+        outcome, why = _same_difference(claim.points, mean / 100, widths, delta)
+    return _averaged(columns, outcome, [points(c) for c in found], f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]{why}")
 
 
 def _from_interval(holds: bool, fails: bool) -> Holds:

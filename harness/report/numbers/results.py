@@ -312,6 +312,10 @@ class Results:
         value = arm.row.reported[names.index(column)]
         return None if value.missing else value
 
+    def trained(self, row: str) -> bool:
+        """Whether the row's model is trained here, so that another seed would give another one."""
+        return row in self.arms and bool(self.arms[row].row.stages)
+
     def measured_rows(self, column: str, protocol: Protocol = "paper") -> tuple[str, ...]:
         return tuple(label for label in self.arms if self.estimate(label, column, protocol) is not None)
 

@@ -6,9 +6,11 @@ from dataclasses import replace
 
 from harness.report.numbers.families import declared, one_seed
 from harness.report.numbers.results import Results
+from harness.report.sections.tables import difference_apart, verdict_on
 from harness.report.sections.types import Cell, Column, Table, TableRow, Tone
 from harness.report.sections.words import MINUS, listed
 from harness.spec.claims import MeanDelta
+from harness.spec.reported import Reported
 from harness.verdict import ClaimResult, Holds, judge_measured, judge_reported
 from harness.verdict.claims import Part, describe
 
@@ -47,6 +49,8 @@ def claims(results: Results) -> list[tuple[ClaimResult, ClaimResult]]:
                         spoken,
                         proxy=study.profile.proxy,
                         delta=float(study.experiment.equivalence),
+                        against=lambda row, column, points: verdict_on(results, row, column, Reported(text=str(points), value=points)),
+                        apart=lambda first, second, column: difference_apart(results, first, second, column),
                         chance=chance,
                         family=family,
                     ),

@@ -22,8 +22,10 @@ from harness.report.sections.words import (
     signed_interval,
 )
 from harness.spec.benchmark import Protocol
+from harness.spec.reported import Reported
 from harness.stats import Comparison, SeedNoise
-from harness.verdict import Outcome, judge
+from harness.verdict import Outcome, Verdict, judge
+from harness.verdict.cells import apart
 from harness.verdict.claims import LEVEL
 from models.config import ProxyMirror
 
@@ -45,19 +47,10 @@ def measured_cell(results: Results, row: str, column: str, protocol: Protocol = 
         return Cell(shown, note=note, reported=text, verdict=verdict, jobs=jobs, tone="warning")
     value = results.estimate(row, column, protocol)
     assert value is not None
-    score = results.score(column)
-    trained = row in results.arms and bool(results.arms[row].row.stages)
-    delta = float(study.experiment.equivalence)
-    part = results.part(column, protocol)
-    noise, source = borrowed_noise(results, row, column, protocol) if trained and value.seeds == 1 else (None, "")
-    verdict = judge(
-        value, reported, score.n, proxy=study.profile.proxy, delta=delta, trained=trained, noise=noise, source=source, part=part,
-        counted=score.counted and found.counts,
-    )  # fmt: skip
     notes = list(found.lost)
-    if part:
+    if part := results.part(column, protocol):
         notes.append(f"part of the benchmark: {part}")
-    if value.seeds == 1 and trained:
+    if value.seeds == 1 and results.trained(row):
         notes.append("one seed: the interval holds item noise only")
     notes += adopted(results, row)
     return Cell(
@@ -70,12 +63,35 @@ def measured_cell(results: Results, row: str, column: str, protocol: Protocol = 
         seeds=value.seeds,
         seed_sd=None if value.seed_sd is None else 100 * value.seed_sd,
         reported=text,
-        verdict=verdict,
+        verdict=verdict_on(results, row, column, reported, protocol),
         rates=found.rates,
         jobs=jobs,
         note="; ".join(notes),
         tone="warning" if found.lost else "plain",
     )
+
+
+def verdict_on(results: Results, row: str, column: str, reported: Reported | None, protocol: Protocol = "paper") -> Verdict:
+    """Of a measured cell, against a number that the paper prints in its table or says in its text. Raises Unmeasured."""
+    found, value, score = results.found(row, column, protocol), results.estimate(row, column, protocol), results.score(column)
+    assert value is not None
+    trained = results.trained(row)
+    noise, source = borrowed_noise(results, row, column, protocol) if trained and value.seeds == 1 else (None, "")
+    return judge(
+        value, reported, score.n, proxy=results.study.profile.proxy, delta=float(results.study.experiment.equivalence),
+        trained=trained, noise=noise, source=source, part=results.part(column, protocol), counted=score.counted and found.counts,
+    )  # fmt: skip
+
+
+def difference_apart(results: Results, first: str, second: str, column: str) -> tuple[float, float] | None:
+    """How far the paper's difference of two rows may lie from the measured one (`verdict.cells.apart`). None where unknown."""
+    comparison = results.pair(first, second, column)
+    assert comparison is not None
+    trained = [row for row in (first, second) if results.trained(row)]
+    known = [borrowed_noise(results, row, column, "paper")[0] for row in trained] if comparison.seeds == 1 else []
+    parts = [(1.0, noise) for noise in known if noise is not None]
+    noise = SeedNoise.combined(parts) if len(parts) == len(trained) else None
+    return apart(comparison, noise, same=comparison.n == results.score(column).n, trained=bool(trained))
 
 
 def borrowed_noise(results: Results, row: str, column: str, protocol: Protocol) -> tuple[SeedNoise | None, str]:

@@ -52,3 +52,11 @@ def test_a_difference_that_is_not_shown_has_its_p_beside_the_uncorrected_interva
     unshown = re.findall(r"no shown change \(largest: [^)]*\)", made.replace("(Ours)", "Ours"))
     assert unshown and all(re.search(r"\], p = \d\.\d+\)$", one) for one in unshown)
     assert "accuracy changes in" not in made and "accuracy is shown to change in" in made
+
+
+def test_a_claim_about_a_number_and_its_cell_say_the_same(tmp_path):
+    made = page(tmp_path, proxy=False, n=300)
+    claims = [line for line in made.splitlines() if line.startswith(("| Joint Train = 70.2", "| Stage 2 Only = 68.4"))]
+    assert len(claims) == 2, "the paper's words about two numbers that are no k/300"
+    assert all("| not judged |" in line and "reported value not from one run" in line for line in claims)
+    assert "fails, one seed" not in made

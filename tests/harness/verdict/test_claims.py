@@ -7,8 +7,9 @@ import pytest
 
 from harness.spec import claims as spec
 from harness.spec.reported import parse
-from harness.stats import Answers, compare, estimate
-from harness.verdict import Holds, judge_measured, judge_reported
+from harness.stats import Answers, Prior, SeedNoise, compare, estimate
+from harness.verdict import Holds, Outcome, Verdict, judge_measured, judge_reported
+from harness.verdict.cells import apart
 from harness.verdict.claims import describe
 
 ROWS, COLUMNS = ("one", "two", "both"), ("mmvp", "blink")
@@ -93,9 +94,59 @@ def test_at_proxy_scale_a_number_of_the_paper_is_judged_by_direction_only():
     claim = spec.DeltaEquals(delta_equals="both", minus="one", points=Decimal("2.8"))
     result = measured(claim, {"both": 300, "one": 200})
     assert result.outcome is Holds.HOLDS and "direction only" in result.text
-    assert measured(claim, {"both": 300, "one": 200}, proxy=False).outcome is Holds.FAILS
     value = spec.Equals(equals="both", points=Decimal("72.3"))
     assert measured(value, {"both": 300, "one": 200}).outcome is Holds.NOT_JUDGED
+
+
+def test_a_difference_of_the_papers_is_another_run_with_seed_noise_of_its_own():
+    pair, value = world({"both": 300, "one": 200})
+
+    def outcome(points, widths):
+        claim = spec.DeltaEquals(delta_equals="both", minus="one", points=Decimal(points))
+        return judge_measured(claim, pair, value, ("both", "one"), ("x",), proxy=False, delta=2.0, apart=lambda *names: widths).outcome
+
+    assert outcome("2.8", (0.01, 0.02)) is Holds.FAILS, "ours is 25"
+    assert outcome("2.8", (0.15, 0.25)) is Holds.UNDETERMINED, "as far apart as other seeds may lie"
+    assert outcome("2.8", None) is Holds.UNDETERMINED, "one seed, and nothing tells of others"
+    assert outcome("24.1", (0.01, 0.02)) is Holds.HOLDS
+
+
+def test_a_number_of_the_text_is_judged_as_its_cell_is():
+    pair, value = world({"both": 300})
+    claim = spec.Equals(equals="both", points=Decimal("70.2"))
+    for cell, outcome in ((Outcome.UNDETERMINED, Holds.UNDETERMINED), (Outcome.DIFFERS, Holds.FAILS), (Outcome.CONSISTENT, Holds.HOLDS), (Outcome.NOT_ONE_RUN, Holds.NOT_JUDGED)):
+        verdict = Verdict(cell, f"{cell}: because")
+        result = judge_measured(claim, pair, value, ("both",), ("x",), proxy=False, delta=2.0, against=lambda *asked, verdict=verdict: verdict)
+        assert result.outcome is outcome and result.text.endswith(": because")
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_the_difference_of_two_identical_recipes_rarely_fails(seeds):
+    """A paper's run and ours of the same two recipes: the interval around ours alone excludes it 62 (one seed) or 19 (three) times in 100."""
+    random, reps, sd, n = np.random.default_rng(5), 300, 0.02, 800
+    ids = tuple(range(n))
+    fails = 0
+    for _ in range(reps):
+        skill = random.beta(2, 1.5, size=n)
+        base = random.random(n)
+
+        def run(skill=skill, base=base):
+            turned = np.where(random.random(n) < 0.1, random.random(n), base)
+            return Answers(ids, ids, (turned < skill + random.normal(0, sd)).astype(float))
+
+        rows = [[run() for _ in range(seeds)] for _ in range(2)]
+        others = [SeedNoise.own([float(run().values.mean()) for _ in range(3)]) for _ in range(8)]
+        one = Prior.fit(others, 1 / 12 / n**2).moderated(None)
+        noise = SeedNoise.combined([(1.0, one), (1.0, one)])
+        ours = compare(*rows, noise=noise if seeds > 1 else None)
+        papers = Decimal(f"{100 * (run().values.mean() - run().values.mean()):.1f}")
+        claim = spec.DeltaEquals(delta_equals="a", minus="b", points=papers)
+        widths = apart(ours, noise, same=True, trained=True)
+        result = judge_measured(
+            claim, lambda *names, ours=ours: ours, lambda *names: None, ("a", "b"), ("x",), proxy=False, delta=2.0, apart=lambda *names, widths=widths: widths
+        )
+        fails += result.outcome is Holds.FAILS
+    assert fails <= 0.05 * reps, fails
 
 
 def test_a_mean_over_columns_is_judged_as_one_difference():
