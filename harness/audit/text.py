@@ -70,7 +70,8 @@ def _said(points: Decimal, printed: Printed) -> Share:
 
 
 def _near_enough(claim: Claim, part: Part, cells: Cells) -> bool:
-    """Whether a bound that fails as printed can hold for the numbers behind. Printing moves each by less than a unit."""
+    """Whether a bound that fails as printed can hold for the numbers behind. Printing moves two of them apart by a unit at most: exactly
+    that where two ties were rounded to even (69.25 to 69.2, 59.75 to 59.8)."""
 
     def numbers(*rows: str) -> list[Printed]:
         return [cells[row, part.column] for row in rows if (row, part.column) in cells]
@@ -80,11 +81,11 @@ def _near_enough(claim: Claim, part: Part, cells: Cells) -> bool:
     match claim:
         case Margin():
             a, b = numbers(claim.margin, claim.over)
-            return a.number - b.number + max(_unit(a), _unit(b)) > claim.at_least
+            return a.number - b.number + max(_unit(a), _unit(b)) >= claim.at_least
         case Close():
             found = numbers(*claim.close)
             values = [cell.number for cell in found]
-            return max(values) - min(values) - max(map(_unit, found)) < claim.within
+            return max(values) - min(values) - max(map(_unit, found)) <= claim.within
         case MeanDelta():
             pairs = [(cells[key], cells[claim.minus, key[1]]) for key in cells if key[0] == claim.mean_delta and (claim.minus, key[1]) in cells]
             wanted = [pair for pair in pairs if claim.on == "all" or pair[0].title in claim.on]

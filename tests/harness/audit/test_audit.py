@@ -247,6 +247,9 @@ def test_a_number_that_no_mean_of_up_to_five_runs_gives_is_an_error(tmp_path):
     "claim, severity",
     [
         ("{margin: B, over: Baseline, at_least: 6.55, on: street}", Severity.CONDITIONAL),  # 6.5 as printed, up to 6.6 behind it
+        ("{margin: B, over: Baseline, at_least: 6.6, on: street}", Severity.CONDITIONAL),  # ties, one printed down and one up
+        ("{close: [B, Baseline], within: 6.4, on: street}", Severity.CONDITIONAL),
+        ("{close: [B, Baseline], within: 6.3, on: street}", Severity.ERROR),
         ("{margin: B, over: Baseline, at_least: 7.0, on: street}", Severity.ERROR),
         ("{close: [A, Baseline], within: 5.45, on: street}", Severity.CONDITIONAL),
         ("{close: [A, Baseline], within: 5.0, on: street}", Severity.ERROR),
