@@ -124,8 +124,12 @@ class Card:
 
     @property
     def cosine(self) -> Estimate:
-        pairs = zip(self.questions, self.found["alike"]["cosine"], strict=True)
-        return estimate(Answers.of(((row["task"], row["doc_id"]), row["cluster"], value) for row, value in pairs), share=False)
+        """Mean over all pairs of questions. Each question stands in a pair's cosine as first and as second, so that it moves the
+        mean by twice what its own row says (Hoeffding's projection of a statistic of pairs)."""
+        each = self.found["alike"]["cosine"]
+        mean = sum(each) / len(each)
+        rows = zip(self.questions, each, strict=True)
+        return estimate(Answers.of(((row["task"], row["doc_id"]), row["cluster"], 2 * value - mean) for row, value in rows), share=False)
 
     @property
     def rank(self) -> tuple[float, Interval | None, int]:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import re
 
+import numpy as np
 import pytest
 
 from harness.report import render
-from harness.report.numbers.card import cards
+from harness.report.numbers.card import Card, cards
 from harness.report.numbers.results import Results
 from harness.report.numbers.study import study_of
 from harness.report.sections.card import card_answer, card_table, summary
 from harness.store import Store
 from harness.store import store as store_module
+from models.card.latents import alike
 from tests.harness.report.world import fill, make_plan
 
 
@@ -74,3 +76,19 @@ def test_every_format_shows_the_cards(made):
     page = (folder / "reports" / "table3c-card.md").read_text()
     assert "Causal cards" in page and "What do latents carry?" in page and "evidence painted over" in page
     assert "the answer follows a twin" in (folder / "reports" / "table3c-card.html").read_text()
+
+
+def test_the_interval_of_the_cosine_covers_that_of_all_questions_of_the_kind():
+    random = np.random.default_rng(1)
+
+    def latents(n: int) -> np.ndarray:
+        shared = np.repeat(random.normal(size=(n // 2, 1, 16)), 2, axis=0) * np.abs(random.normal(size=(n, 1, 1)))
+        return 0.5 + 0.7 * shared + 0.5 * random.normal(size=(n, 2, 16))
+
+    def card(n: int) -> Card:
+        questions = [{"task": "t", "doc_id": i, "cluster": f"pair {i // 2}"} for i in range(n)]
+        return Card("twins", {"questions": questions, "alike": alike(latents(n), [row["cluster"] for row in questions])})
+
+    truth = card(2000).cosine.mean
+    covered = sum(truth in card(80).cosine.interval for _ in range(200))
+    assert covered >= 180, f"{covered} of 200; rows of cosines counted as independent cover 124"
