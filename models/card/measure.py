@@ -19,6 +19,7 @@ from models.config import CardSpec, DecodeSpec
 from models.evaluation.engine import Engine, Question
 from models.evaluation.extract import read_strict
 from models.evaluation.likelihood import of_right
+from models.evaluation.rows import clusters
 from models.evaluation.tasks import digest
 from models.evaluation.tasks.paper import paper_prompt
 from models.latent.decoding import Decoded, decode
@@ -54,6 +55,7 @@ def causal_card(
     engine = Engine(checkpoint, device=run.device, threads=run.threads, precision=spec.precision, attention=attention)
     keys = chosen(Path(mirror), spec.benchmark, spec.n)
     rows: list[dict[str, Any]] = []
+    pictures: list[tuple[str, ...]] = []
     latents: list[Tensor] = []
     for posed in batches(Path(mirror), spec.benchmark, keys, batch_size):
         if run.should_stop():
@@ -61,10 +63,12 @@ def causal_card(
         with torch.inference_mode():
             one = _Batch(engine, spec, posed)
             rows += one.rows()
+        pictures += [question.pictures for question in posed]
         latents.append(one.latents.float().cpu())
         engine.forget_answers()
         run.log(len(rows), len(keys))
     found = torch.cat(latents).numpy()
+    together(rows, pictures)
     _scale(rows, found)
     targets = {
         "answer": [row["target"] for row in rows],
@@ -83,6 +87,13 @@ def causal_card(
     run.out.mkdir(parents=True, exist_ok=True)
     (run.out / "card.json").write_text(json.dumps(card, ensure_ascii=False) + "\n")
     return {name: card[name] for name in ("benchmark", "checkpoint", "latent_steps")} | {"n": len(rows)}
+
+
+def together(rows: list[dict[str, Any]], pictures: Sequence[tuple[str, ...]]) -> None:
+    """Each row's cluster: neighbours, and whatever questions share a picture, wherever in the benchmark they stand."""
+    shared = {at: (*pictures[at], f"{row['task']} {row['doc_id'] // 2}") for at, row in enumerate(rows)}
+    for at, cluster in clusters(shared).items():
+        rows[at]["cluster"] = cluster
 
 
 def _scale(rows: list[dict[str, Any]], latents: np.ndarray) -> None:
@@ -240,7 +251,7 @@ class _Batch:
         box = next((box[1:] for box in one.asked.boxes if box[0] == 0), None)
         modes = {mode: self._said(found[at], one, target, other) for mode, found in answers.items() if at in found}
         return {
-            "task": one.key[0], "doc_id": one.key[1], "cluster": f"{one.key[0]} {one.key[1] // 2}", "target": target, "twin_target": other,
+            "task": one.key[0], "doc_id": one.key[1], "target": target, "twin_target": other,
             "option": one.asked.options[index] if index < one.letters else target, "box": box, "modes": modes, "moved": moved,
         }  # fmt: skip
 

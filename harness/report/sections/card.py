@@ -129,7 +129,7 @@ def card_table(label: str, card: Card, results: Results) -> Table:
     blank = Cell("–", tone="muted")
     rows += [
         TableRow("cosine between questions on different pictures", (Cell(f"{cosine.mean:.3f}", cosine.mean, f"[{cosine.interval.low:.3f}, {cosine.interval.high:.3f}]"), blank, blank, blank), group="Collapse"),
-        TableRow("effective rank", (Cell(f"{rank:.1f}", rank, f"[{spread.low:.1f}, {spread.high:.1f}]" if spread else ""), Cell(f"at most {most}"), blank, blank), group="Collapse"),
+        TableRow("effective rank (rises with the number of questions: compare cards of as many)", (Cell(f"{rank:.1f}", rank, f"[{spread.low:.1f}, {spread.high:.1f}]" if spread else ""), Cell(f"at most {most}"), blank, blank), group="Collapse"),
     ]
     asked = "generated twin questions" if card.name == "twins" else f"questions of {results.study.benchmarks[card.name].title if card.name in results.study.benchmarks else card.name}"
     return Table(

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from models.card.latents import alike, effective_rank, place, probe
+from models.card.measure import together
 from models.card.questions import Posed, batches, chosen, painted, regions
 from models.config import CardSpec, DecodeSpec
 from models.evaluation.questions import MirrorQuestion
@@ -75,6 +76,13 @@ def test_equal_latents_have_cosine_one_and_no_rank_and_independent_ones_have_nea
     apart = alike(np.random.default_rng(0).normal(size=(24, 2, 6)), groups)
     assert max(map(abs, apart["cosine"])) < 0.5 and 5 < apart["effective_rank"] <= 6 and apart["effective_rank_se"] > 0
     assert effective_rank(np.outer(np.arange(9.0), np.ones(5))) == pytest.approx(1, abs=1e-3), "one direction"
+
+
+def test_questions_that_share_a_picture_are_one_cluster_of_a_card_wherever_they_stand():
+    rows = [{"task": "vr_hrbench4k", "doc_id": doc} for doc in (0, 1, 200, 201, 300, 301)]
+    together(rows, [("one",), ("two",), ("one",), ("three",), ("four",), ("five",)])
+    names = [row["cluster"] for row in rows]
+    assert len(set(names[:4])) == 1 and len(set(names[4:])) == 1 and len(set(names)) == 2, "neighbours, and 0 with 200"
 
 
 def test_the_ninth_of_a_picture():
