@@ -9,7 +9,7 @@ from harness.report.sections.claims import claims
 from harness.report.sections.headline import audit_line, collapse_line, latent_summary, size
 from harness.report.sections.likelihood import likelihood_answer
 from harness.report.sections.types import Cell, Column, Table, TableRow
-from harness.report.sections.words import MINUS, count, difference, listed, percent, share
+from harness.report.sections.words import MINUS, count, difference, interval, listed, percent, share
 from harness.verdict import Holds
 from harness.verdict.claims import LEVEL, describe
 
@@ -158,19 +158,23 @@ def collapse(results: Results) -> str:
 
 
 def room(results: Results) -> str:
-    """Whether the base model leaves room below and above it on each benchmark."""
+    """Whether the base model leaves room below and above it on each benchmark: shown by its interval, or only not refuted."""
     label = base_row(results)
     if label is None:
         return ""
-    tight, known = [], 0
+    tight, unsure, known = [], [], 0
     for name in results.columns:
         value = results.estimate(label, name)
         if value is None:
             continue
         known += 1
         chance = results.score(name).chance
-        if 100 * value.mean > 100 - ROOM or 100 * value.mean < chance + ROOM:
+        if not chance + ROOM <= 100 * value.mean <= 100 - ROOM:
             tight.append(f"{results.title(name)} (base {percent(value.mean)}, guessing {chance:.1f})")
+        elif 100 * value.interval.low < chance + ROOM or 100 * value.interval.high > 100 - ROOM:
+            unsure.append(f"{results.title(name)} (base {percent(value.mean)} {interval(value.interval)}, guessing {chance:.1f})")
     if not known:
         return ""
-    return f"Little on {listed(tight)}." if tight else f"Yes: the base model lies {ROOM:g} points or more from guessing and from 100 everywhere."
+    if tight or unsure:
+        return " ".join([*([f"Little on {listed(tight)}."] if tight else []), *([f"Not shown on {listed(unsure)}."] if unsure else [])])
+    return f"Yes: the base model lies {ROOM:g} points or more from guessing and from 100 everywhere."

@@ -60,3 +60,11 @@ def test_a_claim_about_a_number_and_its_cell_say_the_same(tmp_path):
     assert len(claims) == 2, "the paper's words about two numbers that are no k/300"
     assert all("| not judged |" in line and "reported value not from one run" in line for line in claims)
     assert "fails, one seed" not in made
+
+
+def test_whether_there_is_room_is_answered_by_the_interval_that_the_details_are_read_from(tmp_path):
+    made = page(tmp_path, n=200)
+    base, *_ = re.findall(r"\| Base model \(not a row of the paper\) \| ([\d.]+) \[([\d.]+), [\d.]+\]", made)
+    assert float(base[0]) >= 60 > float(base[1]), "10 points above guessing as estimated, not as shown"
+    assert re.search(rf"\| Room\? \| .*Not shown on MMVP \(base {base[0]} \[{base[1]}, [\d.]+\], guessing 50\.0\)", made)
+    assert "is not shown to be 10 points above guessing on MMVP" in made
