@@ -26,8 +26,8 @@ class Desk:
             self.write(f"profiles/{name}.yaml", self.profile(name))
 
     def profile(self, name: str) -> str:
-        """A profile of the project, with the stand-in checkpoint."""
-        text = (EXPERIMENTS / "profiles" / f"{name}.yaml").read_text()
+        """A profile of the project, with the stand-in checkpoint and one seed."""
+        text = (EXPERIMENTS / "profiles" / f"{name}.yaml").read_text().replace("\nseeds: 3\n", "\nseeds: 1\n")
         return text.replace("models/proxy/base", str(self.folder / "base"))
 
     def write(self, name: str, text: str) -> Path:

@@ -54,7 +54,8 @@ def test_on_training_samples_the_teacher_stays_in_the_box_and_the_student_sees_t
         for who in sample["in_box"]:
             values = arrays[f"{number}.{who}"]
             assert values.shape == (3, *sample["grid"]) and np.allclose(values.sum((1, 2)), 1, atol=1e-4)
-        assert 0 < sample["in_box"]["student_free"] < 0.9 < sample["in_box"]["teacher"]
+        # Boxes are exact, so the samples that RoIAlign takes at a box's edge lie half in the tokens beside it.
+        assert 0 < sample["in_box"]["student_free"] < 0.8 < sample["in_box"]["teacher"]
         assert (tmp_path / "out" / sample["picture"]).is_file()
 
 

@@ -51,7 +51,7 @@ IN_THE_TABLE = {
     ),
     "a negative weight": (
         row("stages: [stage1], set: {stage1.lambda_bcm: -1}"),
-        "table.yaml:8: rows[1].set.stage1.lambda_bcm: -10 is out of range: must be at least 0",
+        "table.yaml:8: rows[1].set.stage1.lambda_bcm: -1 is out of range: must be at least 0",
     ),
     "a word for a number": (
         row("stages: [stage1], set: {stage1.p: half}"),
@@ -138,7 +138,7 @@ IN_THE_PROFILE = {
     "a misspelt option": (("  precision: bf16", "  precison: bf16"), 'set.precison: no such field; did you mean "precision"?'),
     "an option set and scaled": (("  steps: 0.05", "  precision: 2\n  steps: 0.05"), "is in set: too; keep one"),
     "a word to scale": (("  steps: 0.05", "  schedule: 2\n  steps: 0.05"), "scale.schedule: is no number to scale"),
-    "a factor of nought": (("  lr: 60", "  lr: 0"), "scale.lr: 0 is out of range: must be > 0"),
+    "a factor of nought": (("  lr: 30", "  lr: 0"), "scale.lr: 0 is out of range: must be > 0"),
     "no such backbone": (("/base}", "/bose}"), "backbone.path: no such folder"),
     "an unknown source": (("source: local", "source: disk"), 'source: "disk" is not a valid choice (choices: local, hub)'),
     "a missing benchmark": (("  blink: {", "  blonk: {"), 'benchmarks: has no entry for blink; add one; did you mean "blonk"? (entries: mmvp'),

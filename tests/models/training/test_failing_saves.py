@@ -11,7 +11,7 @@ import torch
 
 from harness.store.attempts import Attempt
 from harness.worker.causes import cause_of
-from models.config import Stage1
+from models.methods.vreflection.spec import Stage1
 from models.run import LocalRun
 from models.training import cache_features, trainer
 from tests.models.training.conftest import SMALL
