@@ -67,7 +67,7 @@ def user_text(value: str, grids: Sequence[Grid]) -> str:
 
 
 def latent_text(latent_steps: int, end_marker: bool = False) -> str:
-    """One latent segment: the markers and S slots. end_marker: with `<|lvr_latent_end|>` behind them, as LVR has it."""
+    """One latent segment: the markers and S slots. end_marker: with `<|lvr_latent_end|>` behind them."""
     return "<|lvr_start|>" + "<|lvr|>" * latent_steps + "<|lvr_latent_end|>" * end_marker + "<|lvr_end|>"
 
 

@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -28,6 +29,69 @@ def test_no_module_imports_a_method_or_knows_a_stage_by_name(folder):
     assert found == []
 
 
+ELSEWHERE = {
+    "models/backbone/tokens.py": 3,  # a special token is called lvr, after the paper; every method's slots are written with it
+    "models/evaluation/releases.py": 2,  # how its release reads an answer, for numbers compared with the release's
+    "models/config.py": 2,  # docstrings: which options of decoding, open to every method, are its release's
+    "models/methods/registry.py": 1,
+}
+"""File -> lines with the name, beside its own package and models/parity, which compares every method with its authors' tensors."""
+MARKERS = re.compile(r"<(\\?\|?)lvr(_start|_end|_latent_end)?\1>|\blvr_(start|end|latent_end)\b|\btokens\.lvr\b")
+"""The special tokens and the data's placeholder: every method's latent segments are written with them."""
+
+
+def test_lvr_stands_in_its_package_and_in_one_line_of_the_registry():
+    found = {}
+    for folder in ("harness", "models"):
+        for file in sorted((REPOSITORY / folder).rglob("*")):
+            name = file.relative_to(REPOSITORY).as_posix()
+            if file.suffix not in (".py", ".yaml", ".j2", ".css", ".js", ".html") or name.startswith(("models/methods/lvr/", "models/parity/")):
+                continue
+            lines = MARKERS.sub("", file.read_text(encoding="utf-8")).splitlines()
+            if count := sum("lvr" in line.lower() for line in lines):
+                found[name] = count
+    assert found == ELSEWHERE
+    assert '\n    "lvr",\n' in (REPOSITORY / "models" / "methods" / "registry.py").read_text()
+    recipes = [path.name for path in (REPOSITORY / "experiments" / "recipes").glob("*.yaml") if re.search(r"^lvr:", path.read_text(), re.MULTILINE)]
+    assert recipes == ["lvr.yaml"]
+
+
+TOY_SPEC = """
+from typing import Literal
+
+from models.methods.stage import Slots, StageSpec
+
+
+class Toy(StageSpec):
+    kind: Literal["toy"] = "toy"
+    means = ("mean",)
+    pull: float = 1.0
+
+    def slots(self, latent_steps):
+        return Slots("fixed", latent_steps)
+
+
+STAGES = (Toy,)
+"""
+TOY_METHOD = """
+from models.latent import losses
+from models.latent.slots import places
+from models.latent.terms import Terms
+from models.methods.base import Method
+
+
+class Pull(Method):
+    def terms(self, model, batch, features, embeds, draws):
+        row, column, _ = places(batch)
+        hidden = model.run_language(embeds, batch)
+        states = hidden[row, column - 1]
+        found = {"mean": losses.mean(states.float().square().mean(-1), draws.num_slots)}
+        pairs = states.reshape(len(batch.boxes), self.latent_steps, -1)
+        return Terms(found, {"mean": self.stage.pull}, {}, hidden, embeds, {"z_t": pairs.detach(), "hidden": pairs})
+
+
+method = Pull
+"""
 TOY = """
 import sys
 from pathlib import Path
@@ -44,21 +108,44 @@ from models.config import TrainSpec
 spec = TrainSpec.model_validate({"stage": {"kind": "toy", "pull": 2}})
 assert spec.stage.pull == 2 and expand("pull") == ("toy.pull",) and "toy" in OPTIONS
 print(type(spec.stage.method(8)).__name__)
+from harness.plan import plan_experiment
+folder = Path(sys.argv[1])
+plan = plan_experiment(folder / "table.yaml", "smoke", tasks=lambda benchmark, protocol: {benchmark: protocol}, latents=["own"])
+(job,) = (job for job in plan.graph if job.kind == "train")
+stage = TrainSpec.model_validate(job.payload).stage
+print(stage.kind, stage.pull, *sorted({*job.inputs} & {"features", "data", "init"}))
+from models.run import LocalRun
+from models.training import train
+from tests.models.training.conftest import SMALL, write_base, write_data
+for name in ("base", "data"):
+    (folder / name).mkdir()
+base, data = write_base(folder / "base"), write_data(folder / "data", 4)
+run = LocalRun(folder / "out", folder / "checkpoints", metrics=folder / "metrics.jsonl")
+stage = stage.model_copy(update={"steps": 2, "global_batch": 2, "lr": 1e-3})
+train(run, TrainSpec(stage=stage, latent_steps=3, images=SMALL, packing="padded"), inputs={"init": base, "data": data}, micro_batch=2)
+from safetensors.torch import load_file
+before, after = (load_file(one / "model.safetensors") for one in (base, folder / "out"))
+print(sum(not before[name].equal(after[name]) for name in before) > 0)
+import json
+print(*sorted({"ce", "mean"} & json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])["values"].keys()))
 """
 
 
-def test_a_method_is_its_package_and_one_line_of_the_registry(tmp_path):
+def test_a_method_is_its_package_and_one_line_of_the_registry_and_a_recipe(tmp_path):
+    """Which is planned, and trains two steps."""
     package = tmp_path / "toy"
     package.mkdir()
     (package / "__init__.py").write_text("")
-    (package / "spec.py").write_text(
-        "from typing import Literal\n\nfrom models.methods.stage import Slots, StageSpec\n\n\n"
-        "class Toy(StageSpec):\n    kind: Literal['toy'] = 'toy'\n    pull: float = 1.0\n\n"
-        "    def slots(self, latent_steps):\n        return Slots('fixed', latent_steps)\n\n\nSTAGES = (Toy,)\n"
-    )
-    (package / "method.py").write_text("from models.methods.base import Method\n\n\nclass Pull(Method):\n    pass\n\n\nmethod = Pull\n")
+    (package / "spec.py").write_text(TOY_SPEC)
+    (package / "method.py").write_text(TOY_METHOD)
+    (tmp_path / "recipes").mkdir()
+    recipe = "extends: vreflection\ntitle: Toy\ntoy:\n  steps: 2500\n  lr: 1.0e-5\n  pull: 2.0\n"
+    (tmp_path / "recipes" / "toy.yaml").write_text(recipe)
+    table = "table: toy\ntitle: Toy\nrecipe: toy\ncolumns: [vstar]\nrows:\n  - Toy: {stages: [toy]}\n"
+    (tmp_path / "table.yaml").write_text(table)
     done = subprocess.run([sys.executable, "-c", TOY, str(tmp_path)], cwd=REPOSITORY, capture_output=True, text=True, check=False)
-    assert done.stdout.strip() == "Pull", done.stderr
+    said = [line for line in done.stdout.splitlines() if not line.startswith("[")]
+    assert said == ["Pull", "toy 2.0 data features init", "True", "ce mean"], done.stdout + done.stderr
 
 
 def test_every_stage_answers_what_it_is_asked():
