@@ -31,6 +31,7 @@ import torch
 from PIL import Image
 from transformers import AutoTokenizer, Qwen2_5_VLConfig, Qwen2VLImageProcessor
 
+from models import loading
 from models.backbone import checkpoint as checkpoints
 from models.backbone import template
 from models.backbone.images import open_image, patches_of
@@ -41,7 +42,6 @@ from models.efficiency import FULL_SIZE
 from models.latent.batch import Batch
 from models.latent.decoding import decode
 from models.latent.prompt import Prompt
-from models.methods import loading
 from models.methods.stage import Slots
 from models.methods.vreflection.modules import HEADS as ALL
 from models.methods.vreflection.spec import Stage1, Stage2

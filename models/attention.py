@@ -30,7 +30,7 @@ from models.evaluation.tasks.paper import paper_prompt
 from models.latent.boxes import Cells, box_cells
 from models.latent.decoding import decode
 from models.latent.prompt import Prompt
-from models.methods.loading import load
+from models.loading import load
 from models.methods.vreflection.method import region_of
 from models.methods.vreflection.modules import BCM, DAC
 from models.run import Interrupted, Run

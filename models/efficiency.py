@@ -23,7 +23,7 @@ from models.backbone.tokens import SpecialTokens, add_tokens
 from models.config import DecodeSpec, MeasureSpec
 from models.latent.decoding import decode
 from models.latent.prompt import Prompt
-from models.methods.loading import load
+from models.loading import load
 from models.methods.vreflection.modules import HEADS
 from models.run import Interrupted, Run
 

@@ -1,10 +1,10 @@
-"""What every schema here is made of. Torch-free."""
+"""What every schema here is made of, and what a decode is. Torch-free."""
 
 from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
@@ -46,3 +46,48 @@ class Images(Frozen):
     orientation: Orientation = "upright"
     """Of pictures with an EXIF orientation. upright: turned as the tag says, as `datasets` decodes benchmarks' pictures, boxes
     with them (they are drawn on the stored raster); stored: as the raster lies in the file (the release's training)."""
+
+
+Latents = Literal["own", "zeroed", "noise", "shuffled", "oracle"]
+
+
+class DecodeSpec(Frozen):
+    """Latent decoding: what the model is fed in its S latent steps, and when it stops."""
+
+    latent_steps: Annotated[int, Field(ge=0)] = 8
+    latents: Latents = "own"
+    """own: previous last hidden state; zeroed; noise: N(0,1) scaled to the own latent's norm; shuffled: another question's;
+    oracle: what the true box puts into the slots."""
+    start: Literal["emitted", "forced", "never"] = "emitted"
+    """Whether the model must emit `<|lvr_start|>` itself, is made to begin with it, or may not (zero steps: no latent segment)."""
+    end: Literal["emitted", "forced"] = "emitted"
+    """Whether the model must emit `<|lvr_end|>` itself, or it follows the last latent step."""
+    max_new_tokens: Count = 512
+    count_latents: bool = False
+    """Whether latent steps count against max_new_tokens (the release counts them)."""
+    cut_latents: bool = True
+    """Whether max_new_tokens may end an answer among its latent steps. false: only at a token, as in the loops of LVR's and
+    VisReflect's releases. Read where latent steps count."""
+    leave: Literal["steps", "latent", "free"] = "steps"
+    """When a latent segment ends. steps: after S steps. latent: one step after the state has come within `leave_below` of the
+    checkpoint's learned end vector, or after S. free: when the model picks `<|lvr_end|>`, or after S (LVR's release has no
+    such limit and need not stop)."""
+    leave_distance: Literal["mse", "mae", "cosine"] = "mse"
+    """Between a state and the end vector: the mean over D of the square or absolute difference, or 1 - cos."""
+    leave_below: Positive = 0.02
+    max_segments: Count | None = None
+    """Latent segments an answer may hold: a further `<|lvr_start|>` cuts it off. None: as many as max_new_tokens allows,
+    each of S + 1 forwards for one token counted."""
+    repetition_penalty: Positive | Literal["checkpoint"] = 1.0
+    """Divides the positive logits, and multiplies the negative ones, of every id of prompt and answer, as transformers does;
+    checkpoint: what the evaluated checkpoint's generation_config.json says."""
+    penalise_picked: bool = False
+    """Whether an id that the model would pick in a latent step counts as an id of the answer there (it does in the release)."""
+    ends: Literal["all", "tokenizer"] = "all"
+    """What ends an answer: the end tokens of generation_config.json and of the tokenizer, or the tokenizer's alone."""
+
+    @model_validator(mode="after")
+    def _given_latents(self) -> DecodeSpec:
+        if self.leave != "steps" and self.latents in ("shuffled", "oracle"):
+            raise ValueError(f"latents: {self.latents} feeds S given latents; use leave: steps instead of {self.leave}")
+        return self

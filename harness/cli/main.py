@@ -55,7 +55,7 @@ _EXPECTED = (
     ("harness.dispatch", "DispatchError"),
     ("harness.dispatch.slurm.queue", "SchedulerSilent"),
     ("harness.tracking", "TrackingError"),
-    ("models.backbone.adopt", "Unfit"),
+    ("models.adopt", "Unfit"),
     ("models.training.data", "DataError"),
     ("models.evaluation.external", "BadBenchmark"),
 )

@@ -30,7 +30,6 @@ from models.config import (
     ExternalMirror,
     ExternalTraining,
     Images,
-    Latents,
     LinkedMirror,
     MapsSpec,
     MeasureSpec,
@@ -40,6 +39,7 @@ from models.config import (
     TrainSpec,
 )
 from models.methods.stage import Earlier, Features, StageSpec, opens_segments
+from models.schema import Latents
 
 Checkpoint = Job | Source
 TWINS, AS_READ = "twins", "mmvp"

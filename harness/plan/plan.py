@@ -19,7 +19,7 @@ from harness.spec.files import Loaded, LoadedExperiment, load_benchmark, load_ex
 from harness.spec.profile import Profile
 from harness.spec.resolve import ResolvedRow, base, check_overrides, resolve, resolve_base
 from harness.spec.text import Document
-from models.config import Latents
+from models.schema import Latents
 
 CARD = "card-"
 """Begins the column of a cell that is a causal card, before what it asks."""

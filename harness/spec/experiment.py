@@ -14,8 +14,7 @@ from harness.spec.comparisons import Declared
 from harness.spec.errors import show
 from harness.spec.recipe import StageName
 from harness.spec.reported import ReportedValue
-from models.config import Latents
-from models.schema import Count, Frozen, NonNegative
+from models.schema import Count, Frozen, Latents, NonNegative
 
 LONGEST_NAME = 60
 _FILE_NAME = re.compile(rf"[A-Za-z0-9]([A-Za-z0-9 ._+()-]{{0,{LONGEST_NAME - 2}}}[A-Za-z0-9_+)-])?")

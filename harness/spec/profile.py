@@ -11,8 +11,8 @@ from harness.kinds import KINDS, NAMES
 from harness.spec.benchmark import Protocol
 from harness.spec.experiment import FileName
 from harness.spec.recipe import StageName
-from models.config import BenchmarkData, Latents, TrainingData
-from models.schema import Count, Frozen, Positive
+from models.config import BenchmarkData, TrainingData
+from models.schema import Count, Frozen, Latents, Positive
 
 if TYPE_CHECKING:
     KindName = str

@@ -16,10 +16,10 @@ from harness.worker.causes import cause_of, one_line
 def adopt(store: Store, job: Job, folder: Path, *, base: Path | None, origin: str, note: str) -> dict[str, Any]:
     """Register `folder` as the result of `job`; returns the provenance that DONE.json and vreflection.json hold.
 
-    Raises models.backbone.adopt.Unfit before anything is written; AlreadyDone or Held when the job has a result or an
+    Raises models.adopt.Unfit before anything is written; AlreadyDone or Held when the job has a result or an
     owner; StoreError when the store cannot be written.
     """
-    from models.backbone.adopt import copy, fit
+    from models.adopt import copy, fit
     from models.config import TrainSpec
 
     fitting = fit(folder, TrainSpec.model_validate(job.payload), base)

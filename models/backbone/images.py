@@ -21,7 +21,7 @@ from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
 from transformers.vision_utils import get_vision_attention_seqlens, get_vision_position_ids, get_vision_window_index
 
 from models.backbone.pictures import open_image
-from models.config import Images
+from models.schema import Images
 
 __all__ = ["encode_images", "grid_of", "load_image_processor", "open_image", "patches_of", "stored_dtype", "tower"]
 

@@ -20,8 +20,8 @@ from models.evaluation.vision import FeatureCache, content_hash, encode, merged_
 from models.latent.decoding import Decoded, decode
 from models.latent.prefill import Prefill, read
 from models.latent.prompt import Prompt
+from models.loading import load, method_of
 from models.methods.base import Pieces
-from models.methods.loading import load, method_of
 
 PRECISIONS = {"bf16": torch.bfloat16, "fp32": torch.float32}
 Message = dict[str, Any]

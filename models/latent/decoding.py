@@ -16,11 +16,11 @@ from torch import Tensor
 
 from models.backbone.model import Backbone
 from models.backbone.tokens import SpecialTokens
-from models.config import DecodeSpec
 from models.latent.feed import Feed, Given, LatentStep, donors_of, feed_of, own_state
 from models.latent.prefill import Prefill, last_states, read
 from models.latent.prompt import Prompt
 from models.latent.slots import distances
+from models.schema import DecodeSpec
 
 COMPACT_BELOW = 0.75
 """Rows still running, as a share of the batch, at which dropping the others is worth copying the cache."""

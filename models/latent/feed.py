@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from models.backbone.model import Backbone
-from models.config import DecodeSpec
 from models.latent.prompt import Prompt
+from models.schema import DecodeSpec
 
 
 @dataclass(frozen=True)

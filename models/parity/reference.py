@@ -18,13 +18,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import Qwen2_5_VLConfig
 
+from models import loading
 from models.backbone.images import load_image_processor, patches_of
 from models.backbone.model import Backbone
 from models.backbone.template import positions
 from models.backbone.tokens import SpecialTokens
 from models.config import Images
 from models.latent.prompt import Prompt
-from models.methods import loading
 
 OUTPUT, GRADIENT = 1e-5, 1e-4
 STRIDE = 16

@@ -25,8 +25,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from models import loading
 from models.backbone.images import encode_images, load_image_processor, patches_of, stored_dtype
-from models.methods import loading
 from models.methods.registry import CUTS
 from models.methods.stage import Cut
 from models.run import Interrupted, Run

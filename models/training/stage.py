@@ -20,8 +20,8 @@ from models.backbone.model import Backbone
 from models.backbone.tokens import add_tokens
 from models.config import TrainSpec
 from models.latent.batch import Batch
+from models.loading import load
 from models.methods.base import Method
-from models.methods.loading import load
 from models.methods.stage import Cut, Features
 from models.run import Run
 from models.training.collate import Cached, Collator, Extra, Live, Pixels, rough_length

@@ -7,10 +7,10 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
+from models import loading
 from models.attention import LARGEST_AREA, attention_maps
 from models.backbone import checkpoint as checkpoints
 from models.config import Images, MapsSpec, TrainSpec
-from models.methods import loading
 from models.methods.vreflection.spec import Joint, Stage2
 from models.proxy import BASE_DIR
 from models.proxy.mirrors import write_mirror

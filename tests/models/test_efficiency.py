@@ -4,11 +4,11 @@ import pytest
 import torch
 from transformers import Qwen2_5_VLConfig
 
+from models import loading
 from models.backbone import checkpoint as checkpoints
 from models.backbone.tokens import SpecialTokens
 from models.config import MeasureSpec
 from models.efficiency import FULL_SIZE, account, measure, time_answers
-from models.methods import loading
 from models.proxy import BASE_DIR as BASE
 from models.run import LocalRun
 

@@ -16,9 +16,9 @@ from harness.cli import main
 from harness.plan import plan_experiment
 from harness.spec.files import EXPERIMENTS, REPOSITORY
 from harness.store import Store
+from models import loading
 from models.backbone import checkpoint
 from models.backbone.tokens import add_tokens
-from models.methods import loading
 
 BASE = REPOSITORY / "models" / "proxy" / "base"
 TABLE = str(EXPERIMENTS / "table3c.yaml")

@@ -5,8 +5,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import Qwen2_5_VLForConditionalGeneration
 
+from models import loading
 from models.backbone import checkpoint
-from models.methods import loading
 from models.methods.sft.spec import Sft
 from models.methods.vreflection.modules import HEADS
 from models.methods.vreflection.spec import Joint, Stage1, Stage2

@@ -250,9 +250,9 @@ def test_oracle_latents_need_boxes_and_a_bcm(session, spec, mirrors, checkpoint,
 
     import torch
 
+    from models import loading
     from models.backbone import checkpoint as checkpoints
     from models.evaluation import Session
-    from models.methods import loading
 
     oracle = spec("hrbench4k", latents="oracle")
     with pytest.raises(FileNotFoundError, match="holds no boxes.jsonl"):

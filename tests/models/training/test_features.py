@@ -7,9 +7,9 @@ import json
 import pytest
 import torch
 
+from models import loading
 from models.backbone.images import encode_images, load_image_processor, open_image, patches_of, tower
 from models.config import Images
-from models.methods import loading
 from models.run import Interrupted, LocalRun
 from models.training.data import read_samples
 from models.training.features import FeatureStore, cache_features, distinct_images

@@ -12,11 +12,11 @@ from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
 from harness.plan import plan_experiment
+from models import loading
 from models.backbone.images import load_image_processor
 from models.config import DecodeSpec, EvaluateSpec, TrainSpec
 from models.evaluation.engine import Engine
 from models.latent import slots
-from models.methods import loading
 from models.methods.lvr.spec import Lvr
 from models.methods.stage import Slots
 from models.run import LocalRun

@@ -7,9 +7,9 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
+from models import loading
 from models.backbone import template
 from models.backbone.images import load_image_processor
-from models.methods import loading
 from models.methods.sft.spec import Sft
 from models.methods.stage import Slots
 from models.methods.vreflection.spec import Stage1, Stage2

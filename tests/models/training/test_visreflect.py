@@ -14,6 +14,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from transformers import AutoImageProcessor, AutoTokenizer, Qwen2_5_VLForConditionalGeneration
 
+from models import loading
 from models.backbone.images import load_image_processor
 from models.backbone.template import positions
 from models.config import DecodeSpec, TrainSpec
@@ -22,7 +23,6 @@ from models.latent import slots
 from models.latent.batch import Encoded
 from models.latent.prompt import Prompt
 from models.latent.terms import Refused
-from models.methods import loading
 from models.methods.stage import Slots
 from models.methods.visreflect.crops import crops_of, cut, load_crop_processor, rectangle
 from models.methods.visreflect.release import answer_text

@@ -34,7 +34,7 @@ import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
-from models.evaluation.letters import Mention, leading, listed, mentions
+from models.evaluation.extract.letters import Mention, leading, listed, mentions
 
 VERSION = 3
 """Enters the identity of an evaluation. Raise it when any reading below changes for any text."""

@@ -26,7 +26,7 @@ from models.backbone.model import Backbone
 from models.backbone.tokens import ADDED, add_tokens
 from models.backbone.untrusted import Unfit, check_files, check_values, inside, read_json
 from models.config import TrainSpec
-from models.methods.loading import every_head
+from models.loading import every_head
 from models.methods.stage import opens_segments
 
 PICKLED = "pytorch_model"
