@@ -5,6 +5,7 @@ from __future__ import annotations
 import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.jobs import Job
@@ -12,7 +13,7 @@ from harness.plan.jobs import has_latents
 from harness.plan.registration import content_of, name_of, standing
 from harness.spec.benchmark import Benchmark, Protocol
 from harness.spec.experiment import Column, Experiment, Row
-from harness.spec.files import LoadedExperiment
+from harness.spec.files import REPOSITORY, LoadedExperiment
 from harness.spec.profile import Profile
 from harness.spec.resolve import Value
 
@@ -124,6 +125,12 @@ def report_name(plan: Plan) -> str:
     return plan.name + ("-partial" if plan.partial else "")
 
 
+def typed(path: Path) -> str:
+    """A spec's file as a person types it from the project's folder; of one that lies elsewhere the end, which names no machine."""
+    whole = path.resolve()
+    return str(whole.relative_to(REPOSITORY)) if whole.is_relative_to(REPOSITORY) else "/".join(path.parts[-2:])
+
+
 def study_of(plan: Plan) -> Study:
     """A plan as reports see it."""
     spec = plan.experiment.value
@@ -169,7 +176,7 @@ def study_of(plan: Plan) -> Study:
         overrides=tuple(plan.overrides) + (() if plan.own_recipe else (f"--recipe {plan.recipe.path.stem}",)),
         left_out=tuple(left_out),
         text=tuple(repr(document.data) for document in documents),
-        file="/".join(plan.experiment.document.path.parts[-2:]),
+        file=typed(plan.experiment.document.path),
         loaded=plan.experiment,
         registers=(name_of(plan), content_of(plan)),
     )

@@ -116,3 +116,11 @@ def test_a_table_is_found_by_the_papers_name_its_files_name_or_a_path():
         experiment("3z")
     with pytest.raises(FileNotFoundError, match="no results folder"):
         load("nowhere")
+
+
+def test_a_report_names_its_spec_as_a_person_types_it(tmp_path):
+    from harness.report.numbers.study import typed
+    from harness.spec.files import EXPERIMENTS
+
+    assert typed(EXPERIMENTS / "related" / "cards.yaml") == "experiments/related/cards.yaml"
+    assert typed(tmp_path / "mine" / "table.yaml") == "mine/table.yaml"
