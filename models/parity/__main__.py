@@ -12,7 +12,11 @@ from models.parity.reduce import reduce
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m models.parity", description=parity.__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m models.parity",
+        description=parity.__doc__.split("\n")[0],
+        epilog="Only what DIR holds is checked: a tensor missing from DIR is one check fewer, not a failure.",
+    )
     parser.add_argument("folder", metavar="DIR", type=Path)
     parser.add_argument(
         "--attention", choices=["eager", "sdpa"], default="eager", help="implementation to check (eager)"

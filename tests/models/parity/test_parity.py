@@ -196,3 +196,17 @@ def test_a_gradient_that_is_not_a_number_fails_wherever_it_stands():
         loss = sum(parameter.sum() * (float("nan") if name == broken else 1) for name, parameter in model.items())
         found = list(gradients(model, loss, {"a": 2**0.5, "b": 2**0.5}, {}, "", "x"))
         assert [check.passed for check in found] == [True, True, False]
+
+
+def test_a_tensor_that_the_folder_lacks_is_one_check_fewer_and_the_help_says_so(copied, capsys):
+    folder = copied(DATA / "golden-visreflect").folder
+    whole = len(list(parity.open_reference(folder).checks("eager")))
+    held = load_file(folder / "image.safetensors")
+    del held["image.grad.align.model.language_model.norm.weight"]
+    save_file(held, folder / "image.safetensors")
+    found = list(parity.open_reference(folder).checks("eager"))
+    assert len(found) == whole - 1
+    assert all(check.passed for check in found)
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert "one check fewer, not a failure" in " ".join(capsys.readouterr().out.split())
