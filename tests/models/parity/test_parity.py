@@ -198,7 +198,7 @@ def test_a_gradient_that_is_not_a_number_fails_wherever_it_stands():
         assert [check.passed for check in found] == [True, True, False]
 
 
-def test_a_tensor_that_the_folder_lacks_is_one_check_fewer_and_the_help_says_so(copied, capsys):
+def test_a_result_that_the_folder_lost_is_one_check_fewer_and_a_failure_where_their_number_is_given(copied, capsys):
     folder = copied(DATA / "golden-visreflect").folder
     whole = len(list(parity.open_reference(folder).checks("eager")))
     held = load_file(folder / "image.safetensors")
@@ -207,6 +207,7 @@ def test_a_tensor_that_the_folder_lacks_is_one_check_fewer_and_the_help_says_so(
     found = list(parity.open_reference(folder).checks("eager"))
     assert len(found) == whole - 1
     assert all(check.passed for check in found)
-    with pytest.raises(SystemExit):
-        main(["--help"])
-    assert "one check fewer, not a failure" in " ".join(capsys.readouterr().out.split())
+    assert main([str(folder), "--checks", str(whole - 1)]) == 0
+    capsys.readouterr()
+    assert main([str(folder), "--checks", str(whole)]) == 1
+    assert f"{whole} checks were asked for, {whole - 1} were made" in capsys.readouterr().out
