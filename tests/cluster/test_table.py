@@ -201,7 +201,7 @@ def test_a_later_shell_sees_why_a_cell_waits_takes_it_out_of_the_queue_and_runs_
     waiting = known_ids(cluster, "PD") - before
     why = door(tmp_path, "why", "Stage 1 Only/mmvp", "experiments/table3c.yaml", *held)
     assert "submitted" in why and "held by its user" in why
-    assert "out of the cluster's queue" in door(tmp_path, "cancel")
+    assert "from the cluster's queue" in door(tmp_path, "cancel")
     until(lambda: not known_ids(cluster, "PD") & waiting)
     assert len(waiting) > 3
 
