@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -72,7 +73,7 @@ def main(options: argparse.Namespace) -> int:
         print(shared)
         if 0 < len(tables) < len(made):
             print(f"of these for the tables: {sharing(tables, lambda job: seconds_of(job, known, stated))}")
-    for said in filter(None, (bounds(profile, todo, costs), *warnings(profile, todo, costs), unknown_data(graph))):
+    for said in filter(None, (bounds(profile, todo, costs), *warnings(profile, todo, costs))):
         print(said)
     spared = sum(statuses[job.key].state == "not needed" for job in graph)
     done = f"{len(graph) - len(todo) - len(damaged) - spared} done, {len(todo)} to run"
@@ -80,18 +81,21 @@ def main(options: argparse.Namespace) -> int:
     print(f"{plural(len(graph), 'job')}: {done}{needed(profile, graph, costs)}")
     for job in damaged:
         print(f"damaged: {statuses[job.key].reason}")
+    if missing := unknown_data(graph):
+        print(f"warning: {missing}", file=sys.stderr)
     return 2 if damaged else 0
 
 
 def unknown_data(graph: Graph) -> str:
-    """A line when the training data are not here, so that what is trained on them has no lasting key yet."""
+    """A line when the training data are not here, so that what is trained on them has no lasting key yet: a warning, since a
+    cluster's table is planned on a laptop too; `run` refuses."""
     from harness.plan.training_data import UNKNOWN
 
     for job in graph:
         given = job.inputs.get("files")
         if isinstance(given, Source) and given.digest.startswith(UNKNOWN):
             why = given.digest.removeprefix(UNKNOWN)
-            return f"training data: {why}; keys of what is trained on them are not known here, and nothing can be run"
+            return f"training data: {why}; run would refuse here; keys of what is trained on them are not known either"
     return ""
 
 
@@ -283,6 +287,7 @@ def as_json(
             }
             for job in graph
         ],
+        "warnings": list(filter(None, [unknown_data(graph)])),
     }  # fmt: skip
 
 

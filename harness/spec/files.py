@@ -7,7 +7,7 @@ project's own.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel
 
+from harness.characters import shown as inert
 from harness.spec import sweep
 from harness.spec.benchmark import Benchmark
 from harness.spec.claims import form_of
@@ -44,11 +45,14 @@ class Loaded(Generic[Model]):
 
     def error(self, message: str, *path: str | int) -> SpecError:
         """`file:line: path: message`."""
-        field = dotted(path)
-        return SpecError(f"{self.where(*path)}: {field + ': ' if field else ''}{message}")
+        return SpecError(f"{self.place(*path)}: {message}")
 
     def where(self, *path: str | int) -> str:
         return self.document.where(*path)
+
+    def place(self, *path: str | int) -> str:
+        """`file:line: path`: how an error about the path begins."""
+        return self.document.place(path)
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,9 @@ class LoadedExperiment(Loaded[Experiment]):
 
     def where(self, *path: str | int) -> str:
         return self.document.where(*_as_written(self.document, self.written, path))
+
+    def place(self, *path: str | int) -> str:
+        return _row_place(self.document, self.written, [row.label for row in self.value.rows], path)
 
 
 def find(name: str, shelf: Shelf, beside: Path | None = None, here: Path | None = None) -> Path:
@@ -173,7 +180,7 @@ def load_experiment(path: Path) -> LoadedExperiment:
     data["comparisons"] = _typed(document, data.get("comparisons"), "comparisons", comparison_form)
 
     def place(at: tuple[str | int, ...], message: str) -> str:
-        return f"{document.where(*_as_written(document, written, at))}: {dotted(at)}"
+        return _row_place(document, written, [row["label"] for row in data["rows"]], at)
 
     loaded = LoadedExperiment(validate(Experiment, data, place), document, written)
     _check_names(loaded)
@@ -188,7 +195,7 @@ def _rows(document: Document, written: Any) -> tuple[list[dict[str, Any]], tuple
     for i, row in enumerate(written):
         if not isinstance(row, dict) or len(row) != 1 or not isinstance(next(iter(row.values())), dict):
             raise SpecError(
-                f"{document.where('rows', i)}: rows[{i}]: a row is written `- Label: {{stages: […], reported: […]}}`"
+                f"{document.where('rows', i)}: row {i + 1}: a row is written `- Label: {{stages: […], reported: […]}}`"
             )
         label, body = next(iter(row.items()))
         try:
@@ -196,7 +203,8 @@ def _rows(document: Document, written: Any) -> tuple[list[dict[str, Any]], tuple
                 rows.append({"label": name, **one})
                 numbers.append(i)
         except ValueError as error:
-            raise SpecError(f"{document.where('rows', i, label, str(error).partition(':')[0])}: rows[{i}].{error}") from None
+            field = str(error).partition(": ")[0].split(".", 1)
+            raise SpecError(f"{document.where('rows', i, label, *field)}: row {show(inert(label, keep=''))}: {error}") from None
     return rows, tuple(numbers)
 
 
@@ -227,7 +235,7 @@ def _check_names(loaded: LoadedExperiment) -> None:
     columns = [column.name for column in spec.columns]
     for i, row in enumerate(spec.rows):
         if row.label in labels[:i]:
-            raise loaded.error(f'a second row "{row.label}" (the first is rows[{labels.index(row.label)}])', "rows", i)
+            raise loaded.error(f"a second row of this name (the first: {loaded.where('rows', labels.index(row.label))})", "rows", i)
         if row.reported and len(row.reported) != len(columns):
             raise loaded.error(
                 f"{len(row.reported)} value{'s' * (len(row.reported) != 1)} for {len(columns)} columns "
@@ -262,7 +270,16 @@ def _check_names(loaded: LoadedExperiment) -> None:
             raise loaded.error(unknown(f'no such column "{name}"', name, columns, "columns"), "spread", name)
 
 
-def _as_written(document: Document, written: tuple[int, ...], path: tuple[str | int, ...]) -> tuple[str | int, ...]:
+def _row_place(document: Document, written: Sequence[int], labels: Sequence[str], path: tuple[str | int, ...]) -> str:
+    """`file:line: row "Stage 2 Only": set.stage2.p`: how an error about the path begins."""
+    if len(path) < 2 or path[0] != "rows" or not isinstance(path[1], int):
+        return document.place(path)
+    at = _as_written(document, written, path)
+    field = dotted(at[3:])
+    return f"{document.where(*at)}: row {show(inert(labels[path[1]], keep=''))}" + (f": {field}" if field else "")
+
+
+def _as_written(document: Document, written: Sequence[int], path: tuple[str | int, ...]) -> tuple[str | int, ...]:
     """("rows", 1, "set") → ("rows", 1, "Stage 2 Only", "set"): by the row's written number, through its label, to its sweep."""
     if len(path) < 2 or path[0] != "rows" or not isinstance(path[1], int):
         return path

@@ -172,7 +172,7 @@ def resolve(experiment: LoadedExperiment, index: int, start: Base) -> ResolvedRo
     values = dict(start.values)
     own: list[str] = []
     for path, value in leaves(row.set, ("rows", index, "set")):
-        place = f"{experiment.where(*path)}: rows[{index}].set.{'.'.join(map(str, path[3:]))}"
+        place = experiment.place(*path)
         for name in _row_names(row, ".".join(map(str, path[3:])), place):
             values[name] = Value(value, "row", place)
             own.append(name)
@@ -184,19 +184,22 @@ def resolve(experiment: LoadedExperiment, index: int, start: Base) -> ResolvedRo
         if start.own_recipe or not own:
             raise
         options = _validated({**start.scaled(), **start.overrides}, start.recipe)  # or the row is not to blame
-        return ResolvedRow(index, row, options, values, _undefined(start, error))
+        return ResolvedRow(index, row, options, values, _undefined(start, error, values))
     resolved = ResolvedRow(index, row, options, values)
     try:
         _check(experiment, resolved, own)
     except NotDefined as error:
         if start.own_recipe:
             raise
-        return replace(resolved, undefined=_undefined(start, error))
+        return replace(resolved, undefined=_undefined(start, error, values))
     return resolved
 
 
-def _undefined(start: Base, error: SpecError) -> str:
-    return f"not defined under {start.recipe.path.stem}: {str(error).split(': ', 2)[-1]}"
+def _undefined(start: Base, error: SpecError, values: Mapping[str, Value]) -> str:
+    """The error without the place it begins with."""
+    text = str(error)
+    place = next((value.place for value in values.values() if text.startswith(f"{value.place}: ")), "")
+    return f"not defined under {start.recipe.path.stem}: {text.removeprefix(place).removeprefix(': ')}"
 
 
 def check_overrides(start: Base, rows: Iterable[ResolvedRow]) -> None:
@@ -326,7 +329,7 @@ def _check(experiment: LoadedExperiment, resolved: ResolvedRow, own: list[str]) 
                 continue
             other = next((name for name in need.others if name in stages[:at]), need.without)
             raise SpecError(
-                f"{experiment.where('rows', resolved.index)}: rows[{resolved.index}]: {kind}.{need.option} is {need.stage} but the "
+                f"{experiment.place('rows', resolved.index)}: {kind}.{need.option} is {need.stage} but the "
                 f"row has no {need.stage} before {kind}: add {need.stage}, or set {kind}.{need.option}: {other}"
             )
     for name in own:

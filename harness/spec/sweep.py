@@ -8,9 +8,13 @@ row, in the order of the values (the last key turns fastest). x: the option that
 
 from __future__ import annotations
 
+import difflib
 import itertools
 import re
 from typing import Any
+
+from harness.spec import recipe
+from harness.spec.experiment import Row
 
 _NAMED = re.compile(r"\{([\w.]+)\}")
 MOST_ROWS = 200
@@ -19,12 +23,19 @@ MOST_ROWS = 200
 def expand(label: str, body: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     """(label, body) of each row. Raises ValueError, whose text begins with the field that is wrong."""
     if "sweep" not in body:
+        if misspelt := next((name for name in body if _means_sweep(name)), ""):
+            raise ValueError(f'{misspelt}: no such field; did you mean "sweep"?')
         return [(label, body)]
     sweep = body["sweep"]
     if not isinstance(sweep, dict) or not sweep or not all(isinstance(v, list) and v for v in sweep.values()):
         raise ValueError("sweep: is written {OPTION: [VALUE, VALUE, …]}, as in sweep: {stage1.p: [0.1, 0.3, 0.5]}")
     if isinstance(body.get("set"), dict) and (both := sorted(sweep.keys() & body["set"].keys())):
         raise ValueError(f"sweep: {both[0]} is in set: too; keep one")
+    for option in sweep:
+        try:
+            recipe.expand(option)
+        except ValueError as error:
+            raise ValueError(f"sweep.{option}: {error}") from None
     names = _names(list(sweep))
     if unknown := [name for name in _NAMED.findall(label) if name not in names]:
         raise ValueError(f"sweep: the label names {{{unknown[0]}}}, and what varies is {', '.join(sweep)}")
@@ -41,6 +52,11 @@ def expand(label: str, body: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]
         row |= {"x": _axis(body["x"], names, chosen)} if "x" in body else {}
         rows.append((_label(label, names, chosen), row))
     return rows
+
+
+def _means_sweep(name: str) -> bool:
+    close = difflib.get_close_matches(name, ["sweep", *Row.model_fields], n=1)
+    return name not in Row.model_fields and close == ["sweep"]
 
 
 def _names(options: list[str]) -> dict[str, str]:

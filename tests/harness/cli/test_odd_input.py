@@ -81,7 +81,7 @@ def test_a_benchmark_s_name_is_no_path(desk, capsys):
 
 def test_a_label_of_two_lines_is_refused(desk, capsys):
     said = complaint(capsys, str(desk.table(("- Stage 2 Only:", '- "Stage 2\\nOnly":'))))
-    assert said.startswith("table.yaml:8: rows[1].label: a row's label is one line")
+    assert said.startswith("table.yaml:8: row \"Stage 2\\x0aOnly\": label: a row's label is one line")
 
 
 @pytest.mark.parametrize("value", ["1e-4", "1e5", ".5", "1.", "0.0006", "+2"])

@@ -384,3 +384,14 @@ def test_the_doctor_looks_for_the_training_data_that_a_person_brought(desk: Desk
     table = desk.table()
     said = run(capsys, "doctor", "--profile", "mine", str(table), code=1)
     assert "nowhere/meta.json" in said and "found and looked through" not in said
+
+
+def test_a_plan_on_data_that_are_not_here_warns_that_a_run_would_refuse(desk: Desk, capsys):
+    desk.write("profiles/mine.yaml", "extends: smoke\ndata: {source: external, meta: nowhere/meta.json, revision: mine}\n")
+    table = str(desk.table())
+    assert main(["plan", table, "--profile", "mine"]) == 0, "a cluster's table is planned on a laptop too"
+    told = capsys.readouterr()
+    assert told.err.startswith("warning: training data: ") and "nowhere/meta.json" in told.err and told.err.count("\n") == 1
+    assert "nowhere/meta.json" in json.loads(run(capsys, "plan", table, "--profile", "mine", "--json"))["warnings"][0]
+    assert main([table, "--profile", "mine"]) == 2
+    assert "nowhere/meta.json" in capsys.readouterr().err and not list(Path("results").glob("train/*/attempts"))

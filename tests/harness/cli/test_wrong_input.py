@@ -25,78 +25,82 @@ def complaint(capsys: pytest.CaptureFixture, *arguments: str) -> str:
 IN_THE_TABLE = {
     "a misspelt field of a row's set": (
         row("stages: [stage2], set: {stage2.techer: random}, reported: [1, 2, 3]"),
-        'table.yaml:8: rows[1].set.stage2.techer: no such field; did you mean "teacher"? (fields: ',
+        'table.yaml:8: row "Stage 2 Only": set.stage2.techer: no such field; did you mean "teacher"? (fields: ',
     ),
     "a misspelt section": (
         row("stages: [stage2], set: {stag2.teacher: random}"),
-        'table.yaml:8: rows[1].set.stag2.teacher: no such section "stag2"; did you mean "stage2"?',
+        'table.yaml:8: row "Stage 2 Only": set.stag2.teacher: no such section "stag2"; did you mean "stage2"?',
     ),
     "a misspelt key of a row": (
         row("stages: [stage2], sets: {stage2.teacher: random}"),
-        'table.yaml:8: rows[1].sets: no such field; did you mean "set"? (fields: label, stages, set, ',
+        'table.yaml:8: row "Stage 2 Only": sets: no such field; did you mean "set"? (fields: label, stages, set, ',
     ),
     "a misspelt key of the table": (("title:", "titel:"), 'table.yaml:2: titel: no such field; did you mean "title"?'),
     "a missing key": (("title: Training stage ablation\n", ""), "table.yaml:1: title: is missing; add it"),
     "a misspelt choice": (
         row("stages: [stage2], set: {stage2.teacher: randm}"),
-        'table.yaml:8: rows[1].set.stage2.teacher: "randm" is not a valid choice; did you mean "random"? (choices: stage1, ',
+        'table.yaml:8: row "Stage 2 Only": set.stage2.teacher: "randm" is not a valid choice; did you mean "random"? (choices: stage1, ',
     ),
     "a misspelt stage": (
         row("stages: [stag2]"),
-        'table.yaml:8: rows[1].stages[0]: "stag2" is not a valid choice; did you mean "stage2"? (choices: sft, stage1, stage2, joint, reflect',
+        'table.yaml:8: row "Stage 2 Only": stages[0]: "stag2" is not a valid choice; did you mean "stage2"? (choices: sft, stage1, stage2, joint, reflect',
     ),
     "a probability of 1.5": (
         row("stages: [stage1], set: {stage1.p: 1.5}"),
-        "table.yaml:8: rows[1].set.stage1.p: 1.5 is out of range: must be at most 1",
+        'table.yaml:8: row "Stage 2 Only": set.stage1.p: 1.5 is out of range: must be at most 1',
     ),
     "a negative weight": (
         row("stages: [stage1], set: {stage1.lambda_bcm: -1}"),
-        "table.yaml:8: rows[1].set.stage1.lambda_bcm: -1 is out of range: must be at least 0",
+        'table.yaml:8: row "Stage 2 Only": set.stage1.lambda_bcm: -1 is out of range: must be at least 0',
     ),
     "a word for a number": (
         row("stages: [stage1], set: {stage1.p: half}"),
-        'table.yaml:8: rows[1].set.stage1.p: must be a number, not "half"',
+        'table.yaml:8: row "Stage 2 Only": set.stage1.p: must be a number, not "half"',
     ),
     "S = 0 in a table": (
         row("stages: [stage1], set: {latent_steps: 0}"),
-        "table.yaml:8: rows[1].set.latent_steps: 0 leaves no latent state to align; use 1 or more (0 is a control",
+        'table.yaml:8: row "Stage 2 Only": set.latent_steps: 0 leaves no latent state to align; use 1 or more (0 is a control',
     ),
     "stage 2 without its teacher": (
         row("stages: [stage2]"),
-        "table.yaml:8: rows[1]: stage2.teacher is stage1 but the row has no stage1 before stage2: add stage1, or set ",
+        'table.yaml:8: row "Stage 2 Only": stage2.teacher is stage1 but the row has no stage1 before stage2: add stage1, or set ',
     ),
     "stages in the wrong order": (
         row("stages: [stage2, stage1]"),
-        "table.yaml:8: rows[1]: stage2.teacher is stage1 but the row has no stage1 before stage2",
+        'table.yaml:8: row "Stage 2 Only": stage2.teacher is stage1 but the row has no stage1 before stage2',
     ),
     "an option of a stage that the row has not": (
         row("stages: [stage1], set: {stage2.tau: 2}"),
-        "table.yaml:8: rows[1].set.stage2.tau: the row has no stage2 (stages: [stage1]); add it to stages or drop this",
+        'table.yaml:8: row "Stage 2 Only": set.stage2.tau: the row has no stage2 (stages: [stage1]); add it to stages or drop this',
     ),
     "an option that is never read": (
         row("stages: [stage1], set: {stage1.align: joint, stage1.p: 0.3}"),
-        "rows[1].set.stage1.p: is never read: stage1.align is joint (table.yaml:8); set stage1.align: bernoulli too, or",
+        'row "Stage 2 Only": set.stage1.p: is never read: stage1.align is joint (table.yaml:8); set stage1.align: bernoulli too, or',
     ),
     "options that contradict each other": (
         row("stages: [stage2], set: {stage2.teacher: random, stage2.query_shift: 0}"),
-        "table.yaml:8: rows[1].set.stage2.query_shift: query_shift: 0 with slot_fill: student is circular",
+        'table.yaml:8: row "Stage 2 Only": set.stage2.query_shift: query_shift: 0 with slot_fill: student is circular',
     ),
     "too few reported values": (
         row("stages: [stage1], reported: [68.4, 67.5]"),
-        "table.yaml:8: rows[1].reported: 2 values for 3 columns (mmvp, hrbench4k, blink); write - for one that the paper",
+        'table.yaml:8: row "Stage 2 Only": reported: 2 values for 3 columns (mmvp, hrbench4k, blink); write - for one that the paper',
     ),
     "two rows of one name": (
         (ROW, FIRST),
-        'table.yaml:8: rows[1]: a second row "Stage 1 Only" (the first is rows[0])',
+        'table.yaml:8: row "Stage 1 Only": a second row of this name (the first: table.yaml:7)',
     ),
-    "a stage twice": (row("stages: [stage1, stage1]"), "table.yaml:8: rows[1].stages: a stage is listed twice"),
+    "a stage twice": (row("stages: [stage1, stage1]"), 'table.yaml:8: row "Stage 2 Only": stages: a stage is listed twice'),
     "a row that is nothing": (
         row("reported: [1, 2, 3]"),
-        "table.yaml:8: rows[1]: needs one of stages, external, delta; it has none (stages: [] is the base model)",
+        'table.yaml:8: row "Stage 2 Only": needs one of stages, external, delta; it has none (stages: [] is the base model)',
+    ),
+    "a misspelt sweep": (
+        row("stages: [stage1], sweeep: {stage1.p: [0.1, 0.3]}"),
+        'table.yaml:8: row "Stage 2 Only": sweeep: no such field; did you mean "sweep"?',
     ),
     "a row written as a text": (
         (ROW, "- Stage 2 Only"),
-        "table.yaml:8: rows[1]: a row is written `- Label: {stages: […], reported: […]}`",
+        "table.yaml:8: row 2: a row is written `- Label: {stages: […], reported: […]}`",
     ),
     "an unknown recipe": (
         ("recipe: vreflection", "recipe: vreflecton"),

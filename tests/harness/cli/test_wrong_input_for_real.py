@@ -43,17 +43,17 @@ def test_an_unknown_recipe(desk: Desk):
 
 def test_a_misspelt_field(desk: Desk):
     said = one_line(str(changed(desk, "{stages: [stage2], set: {stage2.techer: random}}")))
-    assert said.startswith('table.yaml:8: rows[1].set.stage2.techer: no such field; did you mean "teacher"?')
+    assert said.startswith('table.yaml:8: row "Stage 2 Only": set.stage2.techer: no such field; did you mean "teacher"?')
 
 
 def test_no_latent_steps(desk: Desk):
     said = one_line(str(changed(desk, "{stages: [stage1], set: {latent_steps: 0}}")))
-    assert said.startswith("table.yaml:8: rows[1].set.latent_steps: 0 leaves no latent state to align; use 1 or more")
+    assert said.startswith('table.yaml:8: row "Stage 2 Only": set.latent_steps: 0 leaves no latent state to align; use 1 or more')
 
 
 def test_a_probability_of_one_and_a_half(desk: Desk):
     said = one_line(str(changed(desk, "{stages: [stage1], set: {stage1.p: 1.5}}")))
-    assert said == "table.yaml:8: rows[1].set.stage1.p: 1.5 is out of range: must be at most 1"
+    assert said == 'table.yaml:8: row "Stage 2 Only": set.stage1.p: 1.5 is out of range: must be at most 1'
 
 
 def test_yaml_syntax(desk: Desk):

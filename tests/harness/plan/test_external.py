@@ -145,5 +145,5 @@ def test_a_system_that_cannot_be_asked_at_all_says_what_the_spec_says(desk: Desk
 def test_a_row_that_says_it_wrongly_is_one_line_without_the_secret(external, said, desk: Desk):
     with pytest.raises(SpecError) as error:
         planned(desk, f"external: {external}")
-    assert str(error.value).startswith("table.yaml:9: rows[2].external") and said in str(error.value)
+    assert str(error.value).startswith('table.yaml:9: row "Joint Train": external') and said in str(error.value)
     assert "sk-12345" not in str(error.value)

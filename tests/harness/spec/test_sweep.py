@@ -45,14 +45,14 @@ def test_the_rows_are_the_jobs_that_rows_written_out_would_be(desk: Desk):
 @pytest.mark.parametrize(
     ("body", "said"),
     [
-        ("sweep: {stage1.p: 0.1}", "rows[2].sweep: is written {OPTION: [VALUE, VALUE, …]}"),
-        ("sweep: {stage1.p: []}", "rows[2].sweep: is written"),
-        ("sweep: {stage1.p: [0.1]}, set: {stage1.p: 0.2}", "rows[2].sweep: stage1.p is in set: too; keep one"),
-        ("sweep: {stage1.q: [0.1]}", "the label names {p}, and what varies is stage1.q"),
-        ("sweep: {stage1.p: [0.1, 0.3]}, reported: [1, 2, 3]", "rows[2].reported: under sweep: it is a list of 2 lists"),
-        ("sweep: {stage1.p: [0.1, 0.3]}, x: 3", "rows[2].x: under sweep: it names the option that is the axis, one of p, stage1.p"),
-        ("sweep: {stage1.p: [0.1, 1.5]}", "set.stage1.p: 1.5 is out of range: must be at most 1"),
-        ("sweep: {stage1.p: [0.1, 0.1]}", 'a second row "p = 0.1"'),
+        ("sweep: {stage1.p: 0.1}", 'row "p = {p}": sweep: is written {OPTION: [VALUE, VALUE, …]}'),
+        ("sweep: {stage1.p: []}", 'row "p = {p}": sweep: is written'),
+        ("sweep: {stage1.p: [0.1]}, set: {stage1.p: 0.2}", 'row "p = {p}": sweep: stage1.p is in set: too; keep one'),
+        ("sweep: {stage1.lamda_bcm: [0.1]}", 'row "p = {p}": sweep.stage1.lamda_bcm: no such field; did you mean "lambda_bcm"?'),
+        ("sweep: {stage1.p: [0.1, 0.3]}, reported: [1, 2, 3]", 'row "p = {p}": reported: under sweep: it is a list of 2 lists'),
+        ("sweep: {stage1.p: [0.1, 0.3]}, x: 3", 'row "p = {p}": x: under sweep: it names the option that is the axis, one of p, stage1.p'),
+        ("sweep: {stage1.p: [0.1, 1.5]}", "sweep.stage1.p: 1.5 is out of range: must be at most 1"),
+        ("sweep: {stage1.p: [0.1, 0.1]}", 'row "p = 0.1": a second row of this name'),
         ("sweep: {stage1.p: [0.1], latent_steps: [" + ", ".join(map(str, range(1, 300))) + "]}", "makes 299 rows; a table has at most 200"),
     ],
 )
