@@ -13,7 +13,8 @@ import pytest
 
 from harness.jobs import Graph, Job
 from harness.store import Store
-from tests.cluster.conftest import background, counting, result, step, until
+from tests.cluster.cluster import Cluster
+from tests.cluster.conftest import background, counting, entry, queued, result, step, until
 from tests.cluster.kinds import expected
 from tests.harness.store.test_store import mounted
 
@@ -62,3 +63,28 @@ def test_a_store_that_cannot_be_written_for_a_while_changes_no_result(cluster, t
         assert json.loads(result(root, parent)) == expected(parent)
         assert len(list(root.rglob("DONE.json"))) == 2 and Store(root).is_done(child)
         until(lambda: not cluster.run("squeue", "-h", "-t", "PD,R,CG"))
+
+
+def released(cluster: Cluster) -> bool:
+    """Frees what waits on hold, as every request of these drivers does."""
+    for words in queued(cluster, "PD"):
+        cluster.run("scontrol", "release", words[0])
+    return False
+
+
+@pytest.mark.parametrize("fault", [full, read_only])
+def test_a_job_that_begins_while_the_store_cannot_be_written_is_begun_again(cluster, tmp_path, fault):
+    disk = tmp_path / "disk"
+    with mounted(disk, "size=32m"):
+        root = disk / "results"
+        root.mkdir()
+        job = counting(3)
+        driver = background(Graph([job]), root, sbatch={"hold": True})
+        [held] = until(lambda: [words[0] for words in queued(cluster, "PD")])
+        with fault(disk):
+            cluster.run("scontrol", "release", held)
+            until(lambda: entry(cluster, held)[1] != "PENDING")
+            time.sleep(6)
+        until(lambda: released(cluster) or Store(root).is_done(job))
+        outcome = driver.end()
+        assert outcome.complete, [str(problem) for problem in outcome.problems]

@@ -183,6 +183,9 @@ def test_a_table_made_under_every_fault_is_the_undisturbed_one(cluster, calm, tm
             for fault in FAULTS:
                 fault(tmp_path, cluster)
             driver.communicate(timeout=900)
+        except AssertionError as error:
+            driver.kill()
+            raise AssertionError(f"{error}\nin {fault.__name__}; the driver said\n{driver.communicate()[0]}") from error
         finally:
             driver.kill()
         cluster.wait_for_nodes()

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
-from harness.store import Owner
+from harness.store import Owner, files
 
 Command = Callable[[list[str]], str]
 """Runs a scheduler command and returns its output. Raises SchedulerSilent if the scheduler does not answer."""
@@ -62,6 +62,8 @@ STOPPED = re.compile(r"\b(User defined signal 2|Terminated)(?: \(core dumped\))?
 """How a log ends if a signal arrived before Python could catch it: time limit, preemption or a person."""
 FAILED_BY_ITSELF = "with exit code"
 """Printed for the rank that failed; the others, ended because of it, print "Terminated"."""
+REFUSED = re.compile("|".join(re.escape(os.strerror(number)) for number in sorted(files.PASSING_ERRORS)))
+"""What a log says if the shared folder could not be written for a while: the disk is full, read-only or gone."""
 LAUNCH_FAILED = "launch failed requeued held"
 """Reason of a job that its node failed to start (slow, or its daemon died): held until somebody releases it."""
 
@@ -356,7 +358,10 @@ def why(state: str, last: str, *, begun: bool, any_begun: bool) -> tuple[str, st
     if state in ("TIMEOUT", "DEADLINE"):
         return "timeout", "TimeLimit", "killed at its time limit, before it could write a checkpoint"
     if state == "FAILED" and not begun:
-        words = [line.strip() for line in last.splitlines() if line.strip()] or ["its log is empty"]
+        words = [line.strip() for line in last.splitlines() if line.strip()]
+        if not words or REFUSED.search(last):
+            said = words[-1][:300] if words else "its log could not be written; can its node see and write the results folder?"
+            return "storage", "JobNotBegun", f"the scheduler's job failed before it began: {said}"
         end = "\n".join(words[-5:])
         if (stopped := STOPPED.search(end)) and FAILED_BY_ITSELF not in end:
             return "", "JobNotBegun", f"the scheduler's job was stopped before it began: {stopped.group(1)}"

@@ -274,6 +274,10 @@ def test_a_job_that_ended_without_a_word_is_explained_by_the_scheduler_or_its_lo
     assert cause("OUT_OF_MEMORY", begun=False) == "", "another job of its bundle was killed"
     text = why("FAILED", "ModuleNotFoundError: no module named x\n", begun=False, any_begun=False)
     assert text[0] == "code" and text[2].endswith("no module named x")
+    refused = why("FAILED", "OSError: [Errno 28] No space left on device\n", begun=False, any_begun=False)
+    silent = why("FAILED", "", begun=False, any_begun=False)
+    assert refused[0] == silent[0] == "storage", "the disk may be writable again later"
+    assert refused[2].endswith("No space left on device") and "its log could not be written" in silent[2]
 
 
 # Submissions
