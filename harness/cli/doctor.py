@@ -17,8 +17,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.cli.main import add_results, folder_name
-from harness.cli.words import columns
+from harness.cli.main import add_json, add_results, folder_name
+from harness.cli.words import as_json, columns
 from harness.jobs import Job
 from harness.outgoing import inert
 
@@ -38,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("files", nargs="*", metavar="FILE", help="with --profile: the experiments to look at (default: all)")
     parser.add_argument("--profile", metavar="P", help="also check what this profile's jobs need (name or file)")
     parser.add_argument("--reports", type=folder_name, default=Path("reports"), metavar="DIR", help="default: reports")
+    add_json(parser)
     add_results(parser)
 
 
@@ -56,7 +57,10 @@ def main(options: argparse.Namespace) -> int:
     ]
     found = [(name, *check()) for name, check in checks]
     found += for_profile(options) if options.profile else [("scheduler", *scheduler())]
-    print(columns((grade, name, text) for name, grade, text in found))
+    if options.json:
+        print(as_json([{"check": name, "grade": grade, "text": text} for name, grade, text in found]))
+    else:
+        print(columns((grade, name, text) for name, grade, text in found))
     return 1 if any(grade == "error" for _, grade, _ in found) else 0
 
 

@@ -16,14 +16,10 @@ if TYPE_CHECKING:
 
 def explain(made: list[Plan], label: str) -> str:
     """Raises SpecError when no row is called that."""
-    labels = [row.label for plan in made for row in plan.rows]
-    wanted = meant(label, labels)
-    if len(wanted) != 1:
-        raise SpecError("--explain: " + unknown(f'no row "{label}"', label, labels, "rows"))
-    plan, row = next((plan, row) for plan in made for row in plan.rows if row.label == wanted[0])
+    plan, row = named(made, label)
     stages = row.row.stages
     title = f"{row.label}: " + ("base model" if stages == () else " → ".join(stages or ["not trained here"]))
-    shown = {n: v for n, v in row.values.items() if n.split(".")[0] not in STAGES or n.split(".")[0] in (stages or ())}
+    shown = options(row)
     lines = [title, columns([name, text(value.value), source(value)] for name, value in shown.items())]
     if row.undefined:
         lines.append(row.undefined)
@@ -33,6 +29,42 @@ def explain(made: list[Plan], label: str) -> str:
     if any(value.assumed for value in shown.values()):
         lines.append("(assumed): the recipe's source is silent; the value is ours")
     return "\n".join(lines)
+
+
+def explained(made: list[Plan], label: str) -> dict[str, Any]:
+    """The same for a program. from: file and line, or "schema". unscaled, factor: before a profile's factor, and the factor."""
+    plan, row = named(made, label)
+    return {
+        "table": plan.experiment.value.name,
+        "profile": plan.profile.name,
+        "row": row.label,
+        "stages": None if row.row.stages is None else list(row.row.stages),
+        "undefined": row.undefined or None,
+        "options": [
+            {
+                "name": name, "value": value.value, "origin": value.origin, "from": value.where, "assumed": value.assumed,
+                "unscaled": value.unscaled, "factor": value.factor,
+            }
+            for name, value in options(row).items()
+        ],
+        "trainings": {
+            str(seed): chained(last) if isinstance(last, Job) else [] for seed, last in plan.checkpoints.get(row.label, {}).items()
+        },
+    }  # fmt: skip
+
+
+def named(made: list[Plan], label: str) -> tuple[Plan, ResolvedRow]:
+    labels = [row.label for plan in made for row in plan.rows]
+    wanted = meant(label, labels)
+    if len(wanted) != 1:
+        raise SpecError("--explain: " + unknown(f'no row "{label}"', label, labels, "rows"))
+    return next((plan, row) for plan in made for row in plan.rows if row.label == wanted[0])
+
+
+def options(row: ResolvedRow) -> dict[str, Value]:
+    """Those of the row's own stages, and what belongs to none."""
+    mine = row.row.stages or ()
+    return {n: v for n, v in row.values.items() if n.split(".")[0] not in STAGES or n.split(".")[0] in mine}
 
 
 def chained(job: Job) -> list[str]:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import argparse
 from collections import defaultdict
 
-from harness.cli.main import add_selection, plans
+from harness.cli.main import add_json, add_selection, plans
 from harness.cli.stored import open_store
-from harness.cli.words import columns, duration, plural
+from harness.cli.words import as_json, columns, duration, plural
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_selection(parser)
     parser.add_argument("--also", nargs="+", action="extend", default=[], metavar="P", help="keep what they need under these profiles, too")
     parser.add_argument("--delete", action="store_true", help="delete it; without this, nothing is touched")
+    add_json(parser)
 
 
 def main(options: argparse.Namespace) -> int:
@@ -27,6 +28,13 @@ def main(options: argparse.Namespace) -> int:
         made += plans(argparse.Namespace(**{**vars(options), "profile": profile}))
     store = open_store(options.results)
     found = unneeded(store, (job for job in stored_jobs(store) if not isinstance(job, Known)), merged(made))
+    if options.json:
+        gone = {one.job.key for one in found if options.delete and delete(store, one.job)}
+        print(as_json([
+            {"key": one.job.key, "kind": one.job.kind, "name": one.job.name, "bytes": one.bytes, "seconds": one.seconds, "deleted": one.job.key in gone}
+            for one in found
+        ]))  # fmt: skip
+        return 0
     if not found:
         print(f"{options.results}: everything in it is needed")
         return 0

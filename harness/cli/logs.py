@@ -8,11 +8,16 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from harness.cli.main import add_results
+from harness.cli.main import add_json, add_results
 from harness.cli.stored import open_store
+from harness.cli.words import as_json
 from harness.spec.errors import SpecError
+
+if TYPE_CHECKING:
+    from harness.store import Attempt
+    from harness.store.records import Record
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,10 +25,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-n", type=int, default=40, metavar="N", help="last lines (default: 40; 0 = all)")
     parser.add_argument("-f", "--follow", action="store_true", help="go on as the log grows")
     parser.add_argument("--attempt", type=int, metavar="N", help="of this attempt (default: the newest)")
+    add_json(parser)
     add_results(parser)
 
 
 def main(options: argparse.Namespace) -> int:
+    if options.json and options.follow:
+        raise SpecError("--follow: is for a person, --json for a program; use one of them")
     store = open_store(options.results)
     record = store.record(options.key)
     attempts = {attempt.number: attempt for attempt in store.attempts(record)}
@@ -33,6 +41,9 @@ def main(options: argparse.Namespace) -> int:
     if number not in attempts:
         raise SpecError(f"{record.name}: no attempt {number} (attempts: {', '.join(map(str, attempts))})")
     attempt = attempts[number]
+    if options.json:
+        print(as_json(for_program(record, attempt, options.n)))
+        return 0
     print(f"{record.kind} {record.name}, attempt {number}: {attempt.log}", file=sys.stderr)
     steps = Steps(attempt.metrics)
     following = options.follow
@@ -62,6 +73,26 @@ def main(options: argparse.Namespace) -> int:
         where = f" [traceback {attempt.failure.traceback}]" if attempt.failure.traceback else ""
         print(f"failed ({attempt.failure.cause}): {attempt.failure}{where}", file=sys.stderr)
     return 0
+
+
+def for_program(record: Record, attempt: Attempt, lines: int) -> dict[str, Any]:
+    """The last lines of the log, and every reported step."""
+    from harness.store.files import read_lines
+
+    log: deque[str] = deque(maxlen=lines or None)
+    if attempt.log.exists():
+        log.extend(attempt.log.read_text(errors="replace").splitlines())
+    failure = attempt.failure
+    return {
+        "key": record.key,
+        "kind": record.kind,
+        "name": record.name,
+        "attempt": attempt.number,
+        "log": str(attempt.log),
+        "lines": list(log),
+        "steps": [{"step": line["step"], "total": line["total"], "time": line["time"], **line["values"]} for line in read_lines(attempt.metrics)[0]],
+        "failure": {"cause": failure.cause, "text": str(failure)} if failure else None,
+    }
 
 
 class Steps:

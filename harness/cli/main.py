@@ -178,6 +178,10 @@ def add_results(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="for programs; docs/json.md describes it")
+
+
 def folder_name(text: str) -> Path:
     """An empty text, such as a shell makes of a variable that is not set, does not mean the folder one stands in."""
     if not text.strip():

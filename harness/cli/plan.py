@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from harness.cli.main import add_selection, plans
+from harness.cli.main import add_json, add_selection, plans
 from harness.cli.stored import history, open_store, standing
-from harness.cli.words import columns, duration, listed, plural
+from harness.cli.words import as_json, columns, duration, listed, plural
 from harness.jobs import Graph, Job, Source
 from harness.kinds import kind_of, place_of
 
@@ -28,7 +27,7 @@ WORTH_SAYING_BYTES = 10e9
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_selection(parser)
     parser.add_argument("--explain", metavar="ROW", help="print a row's options, each with where it came from")
-    parser.add_argument("--json", action="store_true", help="everything, for programs")
+    add_json(parser)
 
 
 def main(options: argparse.Namespace) -> int:
@@ -37,9 +36,9 @@ def main(options: argparse.Namespace) -> int:
 
     made = plans(options)
     if options.explain:
-        from harness.cli.explain import explain
+        from harness.cli.explain import explain, explained
 
-        print(explain(made, options.explain))
+        print(as_json(explained(made, options.explain)) if options.json else explain(made, options.explain))
         return 0
     graph = merged(made)
     store = open_store(options.results, one_look=True)
@@ -50,7 +49,7 @@ def main(options: argparse.Namespace) -> int:
     stated = made[0].profile.value.seconds
     costs = {job.key: seconds_of(job, known, stated) for job in todo}
     if options.json:
-        print(json.dumps(as_json(made, graph, statuses, costs), indent=1, ensure_ascii=False))
+        print(as_json(record(made, graph, statuses, costs)))
         return 2 if damaged else 0
     profile = made[0].profile.value
     for plan in made:
@@ -252,10 +251,10 @@ def table(made: list[Plan], graph: Graph, statuses: Mapping[str, Status], costs:
     return "\n".join(lines)
 
 
-def as_json(
+def record(
     made: list[Plan], graph: Graph, statuses: Mapping[str, Status], costs: Mapping[str, float | None]
 ) -> dict[str, Any]:
-    """Jobs, cells and states in plain data."""
+    """For a program: jobs, cells and states."""
     profile = made[0].profile.value
     return {
         "experiments": [

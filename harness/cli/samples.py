@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from harness.cli.main import add_results, count, folder_name, plans
+from harness.cli.main import add_json, add_results, count, folder_name, plans
 from harness.cli.report import REPORTS, reports_folder
 from harness.cli.stored import open_store
+from harness.cli.words import as_json
+
+if TYPE_CHECKING:
+    from harness.report.writers.samples import SideBySide
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--most", type=count, default=16, metavar="N", help="questions shown of each benchmark (default: 16)")
     parser.add_argument("--profile", default="proxy", metavar="P", help="profile's name or file (default: proxy)")
     parser.add_argument("--reports", type=folder_name, metavar="DIR", help=REPORTS)
+    add_json(parser)
     add_results(parser)
 
 
@@ -47,11 +56,41 @@ def main(options: argparse.Namespace) -> int:
     path.parent.mkdir(parents=True, exist_ok=True)
     replace_file(path, inert(page(plan, rows, protocol, parts)).encode())
     write_index(reports, EXPERIMENTS)
+    if options.json:
+        print(as_json(record(rows, protocol, path, parts)))
+        return 0
     print(f"first: {rows[0]}; second: {rows[1]}; protocol {protocol}")
     for part in parts:
         print(f"  {part.words}")
     print(f"written: {path}")
     return 0
+
+
+def record(rows: tuple[str, str], protocol: str, path: Path, parts: Sequence[SideBySide]) -> dict[str, Any]:
+    """For a program. Pictures are on the page alone."""
+    counts = ("n", "both_right", "only_first", "only_second", "both_wrong_alike", "both_wrong_apart")
+    return {
+        "first": rows[0],
+        "second": rows[1],
+        "protocol": protocol,
+        "page": str(path),
+        "columns": [
+            {
+                "title": part.title,
+                **{name: getattr(part, name) for name in counts},
+                "first_job": part.first_job,
+                "second_job": part.second_job,
+                "questions": [
+                    {
+                        "task": one.task, "doc_id": one.doc_id, "question": one.question, "options": dict(one.options),
+                        "target": one.target, "first": asdict(one.first), "second": asdict(one.second),
+                    }
+                    for one in part.shown
+                ],
+            }
+            for part in parts
+        ],
+    }  # fmt: skip
 
 
 def slug(*words: str) -> str:

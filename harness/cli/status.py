@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from harness.cli.main import add_selection, plans
+from harness.cli.main import add_json, add_selection, plans
 from harness.cli.stored import finished, open_store, standing
-from harness.cli.words import columns, duration, plural
+from harness.cli.words import as_json, columns, duration, plural
 from harness.jobs import Graph, Job
 from harness.spec.errors import SpecError
 
@@ -27,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_selection(parser, files="*")
     parser.add_argument("--all", action="store_true", help="list every job, also those that are done or wait")
     parser.add_argument("--watch", action="store_true", help="look again every two seconds, until Ctrl-C")
-    parser.add_argument("--json", action="store_true", help="every job, for programs")
+    add_json(parser)
 
 
 def main(options: argparse.Namespace) -> int:
@@ -52,10 +51,10 @@ def show(options: argparse.Namespace) -> int:
     jobs = merged(made) if made else Graph(stored_jobs(store))
     statuses = standing(store, jobs)
     if not jobs:
-        print("[]" if options.json else f"{options.results}: no jobs yet")
+        print(as_json([]) if options.json else f"{options.results}: no jobs yet")
         return 0
     if options.json:
-        print(json.dumps([record(job, statuses[job.key]) for job in jobs], indent=1, ensure_ascii=False))
+        print(as_json([record(job, statuses[job.key]) for job in jobs]))
         return code(Counter(str(statuses[job.key].state) for job in jobs))
     counts = Counter(str(statuses[job.key].state) for job in jobs)
     print(f"{plural(len(jobs), 'job')}: " + ", ".join(f"{n} {state}" for state, n in counts.most_common()))

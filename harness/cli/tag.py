@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import asdict
 from datetime import datetime
 
-from harness.cli.main import add_results
+from harness.cli.main import add_json, add_results
 from harness.cli.stored import open_store, selected
-from harness.cli.words import columns, listed, plural
+from harness.cli.words import as_json, columns, listed, plural
 from harness.spec.errors import SpecError
 
 
@@ -16,6 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("keys", nargs="*", metavar="KEY", help="jobs, by the beginning of their key or by name")
     parser.add_argument("--note", default="", metavar="TEXT", help="what it stands for")
     parser.add_argument("--remove", action="store_true", help="take the tag away; its jobs stay")
+    add_json(parser)
     add_results(parser)
 
 
@@ -23,8 +25,13 @@ def main(options: argparse.Namespace) -> int:
     from harness.store import tags
 
     store = open_store(options.results)
+    if options.json and options.name is not None:
+        raise SpecError("--json: is for the list of tags; leave out the name")
     if options.name is None:
         found = tags.tags(store.root)
+        if options.json:
+            print(as_json([asdict(tag) for tag in found]))
+            return 0
         rows = [(t.name, plural(len(t.keys), "job"), f"{datetime.fromtimestamp(t.time):%Y-%m-%d}", t.note) for t in found]
         print(columns(rows) or f"{options.results}: no tags yet; run.py tag NAME KEY… makes one")
     elif options.remove:

@@ -1,79 +1,155 @@
-"""`run.py why CELL`: what one cell still needs, why, and what it costs."""
+"""`run.py why CELL`: a cell's value where it has one, and what it still needs, why, and what that costs."""
 
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from harness.cli.main import add_selection, plans
+from harness.cli.main import add_json, add_selection, plans
 from harness.cli.stored import history, open_store, standing
-from harness.cli.words import columns, duration, plural
-from harness.jobs import Graph
+from harness.cli.words import as_json, columns, duration, plural
+from harness.jobs import Graph, Job
 from harness.spec.errors import SpecError, unknown
 from harness.spec.files import EXPERIMENTS
 
 if TYPE_CHECKING:
     from harness.plan import Cell, Plan
+    from harness.store import Status, Store
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("cell", metavar="CELL", help='"ROW/COLUMN", as in "Two-stage (Ours)/mmvp"')
     add_selection(parser, files="*")
+    add_json(parser)
 
 
 def main(options: argparse.Namespace) -> int:
-    from harness.cli.plan import warnings
-    from harness.plan.cost import bound, seconds_of
-
     options.files = options.files or [EXPERIMENTS]
-    store = open_store(options.results, one_look=True)
-    found = [(plan, cell) for plan in plans(options) for cell in named(plan, options.cell)]
+    store, made = open_store(options.results, one_look=True), plans(options)
+    found = [(plan, cell) for plan in made for cell in named(plan, options.cell)]
     if not found:
-        names = [
-            cell.name.replace(" / ", "/") for plan in plans(options) for cell in plan.cells if cell.protocol == "paper"
-        ]
+        names = [cell.name.replace(" / ", "/") for plan in made for cell in plan.cells if cell.protocol == "paper"]
         raise SpecError(unknown(f'no cell "{options.cell}"', options.cell, names, "cells"))
-    known, damaged = history(store), False
-    for plan, cell in found:
-        print(f"{plan.experiment.value.kind} {plan.experiment.value.name}: {cell.name}")
-        if delta := plan.experiment.value.row(cell.row).delta:
-            print(f"  a difference, shown once both rows have a value: {delta.of} minus {delta.over}")
-            continue
-        if cell.not_run and not (cell.jobs and all(map(store.is_done, cell.jobs.values()))):
-            print(f"  not run: {cell.not_run}")
-            continue
-        jobs = plan.jobs_of(cell)
-        statuses = standing(store, Graph(jobs))
-        todo = [job for job in jobs if statuses[job.key].state not in ("done", "not needed")]
-        damaged = damaged or any(statuses[job.key].state == "damaged" for job in todo)
-        profile = plan.profile.value
-        costs = {job.key: seconds_of(job, known, profile.seconds) for job in todo}
-        rows = [
-            [
-                job.kind,
-                job.name,
-                str(statuses[job.key].state),
-                "?" if (cost := costs[job.key]) is None else "~" + duration(cost),
-                statuses[job.key].reason,
-            ]
-            for job in todo
-        ]
-        spared = sum(statuses[job.key].state == "not needed" for job in jobs)
-        if not todo:
-            others = f"; {plural(spared, 'job')} that nothing waits for any more" if spared else ""
-            print(f"  complete: {'all ' * (not spared)}{plural(len(jobs) - spared, 'job')} done{others}")
-            continue
-        print(columns(rows))
-        left = bound(todo, costs, profile.resources_of)
-        parts = [f"about {duration(left.forecast)} of work"] if left.forecast else []
-        parts += [f"{plural(left.unknown, 'job')} of unknown cost"] if left.unknown else []
-        if profile.dispatch.kind == "slurm":
-            parts.append(f"at most {duration(left.limit)} by the time limits")
-        needed = len(jobs) - spared
-        print(f"  {needed - len(todo)} of {plural(needed, 'job')} done; left: {', '.join(parts)}")
-        for warning in warnings(profile, todo, costs):
-            print(f"  {warning}")
+    known = history(store)
+    needs = [needed(plan, cell, store, known) for plan, cell in found]
+    if options.json:
+        print(as_json([record(need) for need in needs]))
+    else:
+        print("\n".join(line for need in needs for line in told(need)))
+    damaged = any(need.statuses[job.key].state == "damaged" for need in needs for job in need.todo)
     return 2 if damaged else 0
+
+
+@dataclass(frozen=True)
+class Need:
+    """What one cell has and lacks. difference: what its row is the difference of; then nothing else is known of it. value: as in the
+    report's JSON, None while there is none. costs: forecast seconds by key, None = unknown."""
+
+    plan: Plan
+    cell: Cell
+    difference: str
+    not_run: str
+    value: Mapping[str, Any] | None
+    jobs: tuple[Job, ...]
+    todo: tuple[Job, ...]
+    statuses: Mapping[str, Status]
+    costs: Mapping[str, float | None]
+
+
+def needed(plan: Plan, cell: Cell, store: Store, known: Mapping[str, float]) -> Need:
+    from harness.plan.cost import seconds_of
+
+    if delta := plan.experiment.value.row(cell.row).delta:
+        return Need(plan, cell, f"{delta.of} minus {delta.over}", "", None, (), (), {}, {})
+    if cell.not_run and not (cell.jobs and all(map(store.is_done, cell.jobs.values()))):
+        return Need(plan, cell, "", cell.not_run, None, (), (), {}, {})
+    jobs = tuple(plan.jobs_of(cell))
+    statuses = standing(store, Graph(jobs))
+    todo = tuple(job for job in jobs if statuses[job.key].state not in ("done", "not needed"))
+    costs = {job.key: seconds_of(job, known, plan.profile.value.seconds) for job in todo}
+    return Need(plan, cell, "", "", value_of(plan, cell, store), jobs, todo, statuses, costs)
+
+
+def value_of(plan: Plan, cell: Cell, store: Store) -> Mapping[str, Any] | None:
+    """The cell as the report's JSON has it, or None: no evaluation of it is done, or it is no accuracy."""
+    own = [job for (_, latents), job in cell.jobs.items() if latents == "own"]
+    if not plan.columns or not any(map(store.is_done, own)):
+        return None
+    from harness.report.numbers.results import Results
+    from harness.report.numbers.study import settled, study_of
+    from harness.report.sections.records import cell as plain
+    from harness.report.sections.tables import measured_cell
+
+    found = plain(measured_cell(Results(settled(study_of(plan), store), store, Path(".")), cell.row, cell.column.name, cell.protocol))
+    return found if found["state"] == "measured" else None
+
+
+def told(need: Need) -> list[str]:
+    """For a person."""
+    from harness.cli.plan import warnings
+    from harness.plan.cost import bound
+
+    lines = [f"{need.plan.experiment.value.kind} {need.plan.experiment.value.name}: {need.cell.name}"]
+    if need.difference:
+        return [*lines, f"  a difference, shown once both rows have a value: {need.difference}"]
+    if need.not_run:
+        return [*lines, f"  not run: {need.not_run}"]
+    if need.value:
+        lines.append(f"  {shown(need.value)}{' so far' if need.todo else ''}")
+    spared = sum(need.statuses[job.key].state == "not needed" for job in need.jobs)
+    if not need.todo:
+        others = f"; {plural(spared, 'job')} that nothing waits for any more" if spared else ""
+        return [*lines, f"  complete: {'all ' * (not spared)}{plural(len(need.jobs) - spared, 'job')} done{others}"]
+    lines.append(
+        columns(
+            [job.kind, job.name, str(status.state), "?" if cost is None else "~" + duration(cost), status.reason]
+            for job in need.todo
+            for status, cost in [(need.statuses[job.key], need.costs[job.key])]
+        )
+    )
+    profile = need.plan.profile.value
+    left = bound(need.todo, need.costs, profile.resources_of)
+    parts = [f"about {duration(left.forecast)} of work"] if left.forecast else []
+    parts += [f"{plural(left.unknown, 'job')} of unknown cost"] if left.unknown else []
+    if profile.dispatch.kind == "slurm":
+        parts.append(f"at most {duration(left.limit)} by the time limits")
+    asked = len(need.jobs) - spared
+    lines.append(f"  {asked - len(need.todo)} of {plural(asked, 'job')} done; left: {', '.join(parts)}")
+    return lines + [f"  {warning}" for warning in warnings(profile, need.todo, need.costs)]
+
+
+def shown(value: Mapping[str, Any]) -> str:
+    """72.4 [70.2, 74.6] %, 1000 questions, 3 seeds; reported 72.3: consistent"""
+    text = f"{value['value']:.1f} [{value['low']:.1f}, {value['high']:.1f}] %, {plural(value['n'], 'question')}, {plural(value['seeds'], 'seed')}"
+    if value["reported"]:
+        verdict = f": {value['verdict']}" if value["verdict"] not in (None, "proxy") else ""
+        text += f"; reported {value['reported']}{verdict}"
+    return text
+
+
+def record(need: Need) -> dict[str, Any]:
+    """For a program."""
+    experiment = need.plan.experiment.value
+    return {
+        "table": experiment.name,
+        "profile": need.plan.profile.name,
+        "row": need.cell.row,
+        "column": need.cell.column.name,
+        "protocol": need.cell.protocol,
+        "not_run": need.not_run or None,
+        "difference": need.difference or None,
+        "value": need.value,
+        "jobs": [
+            {
+                "key": job.key, "kind": job.kind, "name": job.name, "state": str(need.statuses[job.key].state),
+                "reason": need.statuses[job.key].reason, "forecast_seconds": need.costs.get(job.key),
+            }
+            for job in need.jobs
+        ],
+    }  # fmt: skip
 
 
 def named(plan: Plan, text: str) -> list[Cell]:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
 
 
 def duration(seconds: float | None) -> str:
@@ -15,6 +19,19 @@ def duration(seconds: float | None) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def as_json(data: Any) -> str:
+    """What a verb prints for a program; docs/json.md has the shape of each."""
+    return json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False)
+
+
+def command(*words: object, results: Path | None = None, profile: str | None = None) -> str:
+    """A command that a person can copy: with the store and the profile of the present one, where they are not the defaults."""
+    said = ["run.py", *map(str, words)]
+    said += ["--profile", profile] if profile not in (None, "proxy") else []
+    said += ["--results", str(results)] if results not in (None, Path("results")) else []
+    return " ".join(word if word.isupper() or "…" in word else shlex.quote(word) for word in said)
 
 
 def plural(n: int, noun: str) -> str:
