@@ -9,7 +9,7 @@ import importlib
 import keyword
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -33,6 +33,7 @@ VERBS = {
     "release": "take a job from an owner that is gone",
     "audit": "check the arithmetic of reported tables",
     "doctor": "check this machine: interpreter, packages, disk, results folder",
+    "completion": "print what makes a shell complete verbs, options and files",
 }
 """Verb → help. The verb's module in this folder has `add_arguments(parser)` and `main(options) -> int`."""
 
@@ -118,6 +119,11 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         arguments.insert(0, "run")
     elif arguments and arguments[0].startswith("-") and arguments[0] not in ("-h", "--help", "--version"):
         arguments.insert(0, "run")
+    return parser_of([word for word in arguments[:1] if word in VERBS]).parse_args(arguments)
+
+
+def parser_of(verbs: Collection[str]) -> Parser:
+    """The command line. verbs: those whose options it knows; their modules are imported."""
     parser = Parser(
         prog="run.py",
         description="V-Reflection, measured: every table cell a spec, every result a stored job.",
@@ -126,13 +132,12 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         allow_abbrev=False,
     )
     parser.add_argument("--version", action=Version, help="show the version, the commit and whether the code was changed since")
-    chosen = arguments[0] if arguments and arguments[0] in VERBS else None
-    verbs = parser.add_subparsers(dest="verb", metavar="VERB", title="verbs", required=True, prog="run.py")
+    choice = parser.add_subparsers(dest="verb", metavar="VERB", title="verbs", required=True, prog="run.py")
     for verb, text in VERBS.items():
-        sub = verbs.add_parser(verb, help=text, description=text[0].upper() + text[1:] + ".", allow_abbrev=False)
-        if verb == chosen:
+        sub = choice.add_parser(verb, help=text, description=text[0].upper() + text[1:] + ".", allow_abbrev=False)
+        if verb in verbs:
             _verb(verb).add_arguments(sub)
-    return parser.parse_args(arguments)
+    return parser
 
 
 def _verb(name: str):
