@@ -187,11 +187,14 @@ def plan_experiment(
         for column in selected:
             benchmark = benchmarks[column.benchmark].value
             for protocol in (p for p in used_protocols if p in benchmark.protocols or p == spec.protocol):
+                aside = protocols or latents or profile.value.asks_aside(column.benchmark)
+                if protocol != spec.protocol and not aside:
+                    continue
                 under = benchmark.under(protocol)
                 if isinstance(asked, ExternalSystem):
                     jobs = _answers(maker, asked, row, column, under, used_seeds)
                 else:
-                    wanted = modes if protocol == "paper" else ("own",)
+                    wanted = modes if protocol == "paper" and aside else ("own",)
                     side = used_seeds[: profile.value.side_seeds]
                     kept = used_seeds if protocol == spec.protocol else side
                     jobs = {} if reason else _evaluations(maker, row, column, under, kept, side, wanted)

@@ -156,6 +156,8 @@ class Profile(Frozen):
     side_seeds: Count | None = None
     """Seeds, counted from the first, that also get the other latents modes and the protocols that the table does not show;
     null = all of them."""
+    side_benchmarks: tuple[FileName, ...] | None = None
+    """Benchmarks on which those are asked for; null = all of them. Modes and protocols named on the command line are for all."""
     protocols: tuple[Protocol, ...] = ("paper",)
     latents: tuple[Latents, ...] = ("own",)
     """Modes in which arms with a latent path are decoded under protocol `paper`; `own` is the table's."""
@@ -189,6 +191,10 @@ class Profile(Frozen):
         if main not in value:
             raise ValueError('must hold "paper" (protocols) or "own" (latents): the table shows it')
         return tuple(sorted(dict.fromkeys(value), key=lambda name: name != main))
+
+    def asks_aside(self, benchmark: str) -> bool:
+        """Whether other latents modes and protocols than the table's are asked for on this benchmark."""
+        return self.side_benchmarks is None or benchmark in self.side_benchmarks
 
     def resources_of(self, kind: str) -> Resources:
         """What a job of this kind is given; a card, where the profile says nothing of cards, what an evaluation is."""

@@ -165,6 +165,10 @@ class Results:
             raise found
         return found
 
+    def planned(self, column: str, protocol: Protocol, latents: str = "own") -> bool:
+        """Whether any row is evaluated there under this protocol and latents mode."""
+        return any(self.evaluations(row, column, protocol, latents) for row in (*self.arms, BASE))
+
     def _find(self, row: str, column: str, protocol: Protocol, latents: str) -> Found:
         arm = self.arms.get(row)
         if arm is not None and arm.undefined:

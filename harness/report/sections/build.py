@@ -86,7 +86,7 @@ def build(study: Study, store: Store, out_dir: Path, tracking: Tracking | None =
             name=f"protocol-{protocol}",
         )
         for protocol in others
-        if any(results.evaluations(row, column, protocol, "own") for row in results.arms for column in results.columns)
+        if any(results.planned(column, protocol) for column in results.columns)
     ]
     if (scale := scale_table(results)) is not None:
         sections.append(Section("Scale", tables=(scale,), folded=True, name="scale"))

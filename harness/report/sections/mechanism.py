@@ -97,7 +97,9 @@ def latent_table(results: Results) -> Table | None:
     others = [n for n, arm in results.arms.items() if n not in shown and arm.row.delta is None and not (arm.silent or arm.undefined)]
     columns = [Column("own", "accuracy")] + [Column(mode, "change when the latents are") for mode in modes]
     rows = []
-    for name in results.columns:
+    replaced_on = [name for name in results.columns if any(results.planned(name, "paper", mode) for mode in modes)]
+    left_out = [results.title(name) for name in results.columns if name not in replaced_on]
+    for name in replaced_on:
         for label in shown:
             own = results.estimate(label, name)
             if own is None:
@@ -115,6 +117,7 @@ def latent_table(results: Results) -> Table | None:
         stub="Row",
         notes=(
             *([f"Without latent steps, so not among these rows: {listed(others)}."] if others else []),
+            *([f"The profile does not ask for replaced latents on {listed(left_out)}."] if left_out else []),
             *_on_some_seeds(results),
             ("Flip: share of single answers that turn right or wrong; gains and losses may cancel. Bold: p ≤ 0.05 after Holm "
             "over the whole table. Zeroed or shuffled without a shown change: the interval says how large a dependence could have "

@@ -144,8 +144,8 @@ def own_base(results: Results) -> bool:
 def main_table(results: Results, protocol: Protocol, marks: dict[str, str]) -> Table:
     """measured and reported side by side; the verdict only where the profile allows one."""
     study, proxy = results.study, results.study.profile.proxy
-    names = list(results.columns)
     with_reported = protocol == study.experiment.protocol
+    names = [name for name in results.columns if with_reported or results.planned(name, protocol)]
     columns: list[Column] = [Column(heading, numeric=False) for heading in study.experiment.cells]
     for name in names:
         group = results.title(name)
@@ -227,6 +227,8 @@ def main_notes(results: Results, protocol: Protocol) -> tuple[str, ...]:
     study = results.study
     notes = []
     for name, column in results.columns.items():
+        if protocol != study.experiment.protocol and not results.planned(name, protocol):
+            continue
         benchmark = study.benchmarks[column.benchmark]
         words = benchmark.protocols.get(benchmark.under(protocol), "") if column.score == "overall" else ""
         read = f"; {'asked and read as: ' if study.profile.proxy else ''}{words}" if words else ""

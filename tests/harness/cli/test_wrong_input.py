@@ -146,7 +146,7 @@ IN_THE_PROFILE = {
     "no such backbone": (("/base}", "/bose}"), "backbone.path: no such folder"),
     "an unknown source": (("source: local", "source: disk"), 'source: "disk" is not a valid choice (choices: local, hub)'),
     "a missing benchmark": (("  blink: {", "  blonk: {"), 'benchmarks: has no entry for blink; add one; did you mean "blonk"? (entries: mmvp'),
-    "a misspelt field of a benchmark": (("{source: proxy, n: 1046}", "{source: proxy, m: 1046}"), "benchmarks.blink.m: no such field"),
+    "a misspelt field of a benchmark": (("{source: proxy, n: 2788}", "{source: proxy, m: 2788}"), "benchmarks.blink.m: no such field"),
     "an unknown kind of job": (("  features: {memory", "  feature: {memory"), 'did you mean "features"?'),
     "several processes for what one does": (("  mirror: {", "  mirror: {processes: 2, "), "mirror.processes: only train and evaluate"),
     "fewer GPUs than shards": (("  evaluate: {", "  evaluate: {processes: 4, gpus: 2, "), "4 processes need a GPU each, and gpus is 2"),

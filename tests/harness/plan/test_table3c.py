@@ -32,7 +32,7 @@ def trained(plan: Plan, row: str, seed: int = 0) -> Job:
 
 
 def test_four_rows_are_four_trainings(plan: Plan):
-    assert kinds(plan) == {"data": 1, "features": 1, "mirror": 3, "train": 4, "evaluate": 4 * 3 * 5 + 3 * 2}
+    assert kinds(plan) == {"data": 1, "features": 1, "mirror": 3, "train": 4, "evaluate": 4 * (2 * 5 + 1) + 2 * 2 + 1}
 
 
 def test_stage_one_only_is_the_first_stage_of_two_stage(plan: Plan):
@@ -61,18 +61,26 @@ def test_a_part_of_a_table_has_the_same_keys(plan: Plan, desk: Desk):
 
 def test_a_cell_knows_its_evaluations_by_seed_and_latents(desk: Desk):
     plan = planned(desk, seeds=2)
-    cell = plan.cell("Joint Train", "blink")
+    cell = plan.cell("Joint Train", "mmvp")
     assert set(cell.jobs) == {(0, mode) for mode in ("own", "zeroed", "shuffled", "oracle")} | {(1, "own")}
     assert set(cell.by_seed()) == {0, 1} and cell.by_seed()[1].inputs["checkpoint"] == trained(plan, "Joint Train", 1)
     assert {job.kind for job in plan.jobs_of(cell)} == {"data", "features", "train", "mirror", "evaluate"}
-    assert set(plan.cell("Joint Train", "blink", "stock").jobs) == {(0, "own")}
+    assert set(plan.cell("Joint Train", "mmvp", "stock").jobs) == {(0, "own")}
+
+
+def test_other_latents_and_protocols_are_asked_for_on_side_benchmarks_alone(plan: Plan, desk: Desk):
+    assert set(plan.cell("Joint Train", "blink").jobs) == {(0, "own")}
+    assert ("Joint Train", "blink", "stock") not in {(cell.row, cell.column.name, cell.protocol) for cell in plan.cells}
+    asked = planned(desk, columns=["blink"], protocols=["stock"])
+    assert set(asked.cell("Joint Train", "blink", "stock").jobs) == {(0, "own")}
+    assert {mode for _, mode in planned(desk, latents=["oracle"]).cell("Joint Train", "blink").jobs} == {"own", "oracle"}
 
 
 def test_without_side_seeds_every_seed_gets_every_mode_and_protocol(desk: Desk):
     desk.write("profiles/mine.yaml", desk.profile("proxy").replace("side_seeds: 1", ""))
     plan = planned(desk, "mine", seeds=2)
-    assert set(plan.cell("Joint Train", "blink").jobs) == {(s, m) for s in (0, 1) for m in ("own", "zeroed", "shuffled", "oracle")}
-    assert set(plan.cell("Joint Train", "blink", "stock").jobs) == {(0, "own"), (1, "own")}
+    assert set(plan.cell("Joint Train", "mmvp").jobs) == {(s, m) for s in (0, 1) for m in ("own", "zeroed", "shuffled", "oracle")}
+    assert set(plan.cell("Joint Train", "mmvp", "stock").jobs) == {(0, "own"), (1, "own")}
 
 
 def test_only_the_training_seed_differs_between_seeds(desk: Desk):
@@ -83,7 +91,7 @@ def test_only_the_training_seed_differs_between_seeds(desk: Desk):
 
 def test_the_base_model_is_measured_beside_a_proxy_table(plan: Plan):
     assert {name: set(jobs) for name, jobs in plan.base.items()} == {
-        n: {"paper", "stock"} for n in ("mmvp", "hrbench4k", "blink")
+        "mmvp": {"paper", "stock"}, "hrbench4k": {"paper", "stock"}, "blink": {"paper"}
     }
     assert all(not isinstance(job.inputs["checkpoint"], Job) for jobs in plan.base.values() for job in jobs.values())
 
