@@ -20,7 +20,7 @@ from harness.report.sections.mechanism import latent_table, probe_details, probe
 from harness.report.sections.pairs import declared_table, exploratory_table
 from harness.report.sections.provenance import assumed, job_table, overridden, provenance, same_runs, scale_table
 from harness.report.sections.records import of_tables, records
-from harness.report.sections.tables import answer_table, main_table, own_base
+from harness.report.sections.tables import answer_table, main_notes, main_table, own_base
 from harness.report.sections.types import Chart, Drawing, Mark, Panel, Report, Section, Table
 from harness.report.sections.words import count, scaled
 from harness.store import Store
@@ -37,6 +37,9 @@ def build(study: Study, store: Store, out_dir: Path, tracking: Tracking | None =
     sections = [
         Section("", tables=(main_table(results, study.experiment.protocol, marks),), bullets=tuple(same), name="main"),
         Section("", tables=present(answers(results)), name="answers"),
+        Section(
+            "How this was measured", bullets=main_notes(results, study.experiment.protocol), folded=True, name="measured"
+        ),
         Section("In detail", bullets=tuple(headline(results)), folded=True, name="detail"),
         Section("Claims", tables=present(claim_table(results)), folded=True, name="claims"),
         Section(
@@ -82,6 +85,7 @@ def build(study: Study, store: Store, out_dir: Path, tracking: Tracking | None =
                 main_table(results, protocol, {}),
                 *present(declared_table(results, protocol), exploratory_table(results, protocol)),
             ),
+            bullets=main_notes(results, protocol),
             folded=True,
             name=f"protocol-{protocol}",
         )

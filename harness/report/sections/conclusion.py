@@ -6,7 +6,7 @@ from harness.report.numbers.families import base_row, declared, reach
 from harness.report.numbers.results import Results
 from harness.report.sections.card import card_answer
 from harness.report.sections.claims import claims
-from harness.report.sections.headline import audit_line, collapse_line, latent_summary, size
+from harness.report.sections.headline import audit_line, collapse_answer, latent_summary, size
 from harness.report.sections.likelihood import likelihood_answer
 from harness.report.sections.types import Cell, Column, Table, TableRow
 from harness.report.sections.words import MINUS, count, difference, interval, listed, percent, share
@@ -81,7 +81,7 @@ def answers(results: Results) -> Table | None:
         "What do likelihoods add?": likelihood_answer(results),
         "Are latents used?": latent_summary(results),
         "What do latents carry?": card_answer(results),
-        "Do latents differ between inputs?": collapse(results),
+        "Do latents differ between inputs?": collapse_answer(results),
         "Room?": room(results),
         "The paper's own numbers?": audit_line(results).partition(": ")[2],
     }
@@ -97,9 +97,18 @@ def claim_answers(results: Results) -> dict[str, str]:
     for reported, again in claims(results):
         if again.outcome in words and reported.claim.form in ("best", "greater", "unimodal", "increasing", "margin", "close"):
             deciding = [part for part in again.parts if part.outcome is again.outcome][:3]
-            said = [f"{results.title(part.column)}: {first_test(part.text)}" for part in deciding]
-            found[f"{minus(describe(reported.claim))}?"] = f"{words[again.outcome]}: {'; '.join(said)}."
+            said = [(results.title(part.column), first_test(part.text)) for part in deciding]
+            found[f"{minus(describe(reported.claim))}?"] = f"{words[again.outcome]}: {by_column(said)}."
     return found
+
+
+def by_column(tests: list[tuple[str, str]]) -> str:
+    """(column, "A \N{MINUS SIGN} B = +1.0 [0.2, 1.8], p = 0.02") as words; what is compared is said once where it is the same everywhere."""
+    compared = {test.partition(" = ")[0] for _, test in tests}
+    if len(compared) == 1 and all(" = " in test for _, test in tests):
+        results = "; ".join(f"{column} {test.partition(' = ')[2]}" for column, test in tests)
+        return f"{compared.pop()}: {results}"
+    return "; ".join(f"{column}: {test}" for column, test in tests)
 
 
 def first_test(text: str) -> str:
@@ -149,12 +158,6 @@ def form(results: Results) -> str:
         more = f" and {len(doubtful) - 3} more" if len(doubtful) > 3 else ""
         return f"{len(doubtful)} of {count(len(shown), 'shown difference')} could be format alone: {'; '.join(doubtful[:3])}{more}."
     return f"Ability: none of {count(len(shown), 'shown difference')} would go, were all unreadable answers right."
-
-
-def collapse(results: Results) -> str:
-    """In how many rows the teacher's latents have become one vector."""
-    line = collapse_line(results)
-    return "" if not line else line.partition(": ")[2]
 
 
 def room(results: Results) -> str:

@@ -191,38 +191,61 @@ def latent_lines(results: Results) -> list[str]:
     return lines
 
 
+BLANK = frozenset({"zeroed", "noise"})
+"""Latents that no question has: an answer may change because they look like nothing it was trained on."""
+
+
 def latent_summary(results: Results) -> str:
     """In how many cells replacing the latents changes accuracy, mode by mode."""
     tested = latent_tests(results)
-    said = []
+    said, shown = [], set()
     for mode in latent_modes(results):
         mine = {(row, column): found for (row, column, other), found in tested.items() if other == mode}
         moved = [(abs(c.difference), row, column, c) for (row, column), (c, p) in mine.items() if p <= LEVEL]
-        text = f"{mode}: accuracy is shown to change in {len(moved)} of {count(len(mine), 'cell')}"
+        text = f"{mode} in {len(moved)} of {count(len(mine), 'cell')}"
         if moved:
             _, row, column, most = max(moved, key=lambda one: one[0])
             text += f" (most: {row} on {results.title(column)} {difference(most)})"
+            shown.add(mode)
         said += [text] if mine else []
-    return f"{'; '.join(said)}." if said else ""
+    word = "Yes" if shown - BLANK else "In part, their content not shown to matter" if shown else "Not shown"
+    return f"{word}: accuracy is shown to change when they are {'; '.join(said)}." if said else ""
 
 
-def collapse_line(results: Results) -> str:
-    """Whether a teacher's latents of different boxes have become one vector. Rows that share a teacher say it once."""
+def collapses(results: Results) -> list[tuple[list[str], float, float]]:
+    """(rows that share a teacher, cosine between two boxes' Z_T, spread of Z_T over boxes), means over the seeds."""
     found: dict[tuple[str, ...], tuple[list[str], float, float]] = {}
     for row, numbers in probes(results).items():
         seeds = [(one["teacher_fed.z_t_cosine"], one["teacher_fed.z_t_std"]) for one in numbers if "teacher_fed.z_t_cosine" in one]
         if seeds:
             cosine, spread = (statistics.fmean(values) for values in zip(*seeds, strict=True))
             found.setdefault(teachers(results.arms[row]), ([], cosine, spread))[0].append(row)
+    return list(found.values())
+
+
+def collapse_line(results: Results) -> str:
+    """Whether a teacher's latents of different boxes have become one vector. Rows that share a teacher say it once."""
+    found = collapses(results)
     if not found:
         return ""
-    same = [f"of {listed(rows)} ({cosine:.3f}, {spread:.3f})" for rows, cosine, spread in found.values() if cosine >= COLLAPSED]
-    apart = [f"of {listed(rows)} ({cosine:.3f}, {spread:.3f})" for rows, cosine, spread in found.values() if cosine < COLLAPSED]
+    same = [f"of {listed(rows)} ({cosine:.3f}, {spread:.3f})" for rows, cosine, spread in found if cosine >= COLLAPSED]
+    apart = [f"of {listed(rows)} ({cosine:.3f}, {spread:.3f})" for rows, cosine, spread in found if cosine < COLLAPSED]
     meaning = f"cosine between two boxes' Z_T, at least {COLLAPSED:g} counts; spread of Z_T over boxes"
     said = [f"{what} {listed(where)}" for what, where in (
         ("nearly one vector for all boxes: the teacher", same), ("not: the teacher", apart)
     ) if where]  # fmt: skip
     return f"Collapse ({meaning}): {'; '.join(said)}."
+
+
+def collapse_answer(results: Results) -> str:
+    """The same, as the answer to whether latents differ between inputs."""
+    found = collapses(results)
+    if not found:
+        return ""
+    constant = sum(cosine >= COLLAPSED for _, cosine, _ in found)
+    word = "Yes" if not constant else "No" if constant == len(found) else "In part"
+    said = ", ".join(f"{cosine:.3f} for {listed(rows)}" for rows, cosine, _ in found)
+    return f"{word}: cosine between the teacher's latents of two boxes is {said} ({COLLAPSED:g} or more counts as one vector for all boxes)."
 
 
 def teachers(arm: Arm) -> tuple[str, ...]:

@@ -149,7 +149,7 @@ def main_table(results: Results, protocol: Protocol, marks: dict[str, str]) -> T
     columns: list[Column] = [Column(heading, numeric=False) for heading in study.experiment.cells]
     for name in names:
         group = results.title(name)
-        columns.append(Column("proxy" if proxy else "measured", group, note=column_note(results, name, protocol)))
+        columns.append(Column("proxy" if proxy else "measured", group))
         if with_reported:
             columns.append(Column("paper", group))
         if with_reported and not proxy:
@@ -181,13 +181,14 @@ def main_table(results: Results, protocol: Protocol, marks: dict[str, str]) -> T
     label = f"{study.experiment.kind.capitalize()} {study.experiment.name}"
     scale = "; columns marked proxy were measured at proxy scale" if proxy else ""
     rows, reasons = with_reasons(rows)
+    footnotes = study.experiment.footnotes if with_reported else {}
     return Table(
         f"main-{protocol}",
         f"{label}: {sentence(study.experiment.title)} Accuracy in percent with 95 % interval, protocol {protocol}{scale}.",
         tuple(columns),
         tuple(rows),
         stub="Row",
-        notes=(*reasons, *main_notes(results, protocol)),
+        notes=(*reasons, *(f"{sign} {text}" for sign, text in footnotes.items())),
     )
 
 
@@ -253,7 +254,6 @@ def main_notes(results: Results, protocol: Protocol) -> tuple[str, ...]:
         )
         notes.append(f"Standard deviation between seeds, in points: {'; '.join(spreads(results, protocol))}.")
     notes += study.experiment.notes
-    notes += [f"{sign} {text}" for sign, text in study.experiment.footnotes.items()]
     notes += [f"{label}: {arm.row.note}" for label, arm in results.arms.items() if arm.row.note]
     return (*notes, *answered_by(results, protocol))
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 import math
+import re
 import textwrap
 from functools import lru_cache
 from typing import Any
 
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure, SubFigure
@@ -26,6 +28,14 @@ PAPER = {"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none"
 ACROSS = 4
 """Panels side by side at most, so that the chart stays legible on a page."""
 
+WIDTHS = ("wide", "narrow")
+"""A page holds the chart twice: for a screen, and with one panel on a line for a phone."""
+
+THEME = {
+    MEASURED: "measured", REPORTED: "reported", GUESS: "soft", INK: "ink", "#000000": "ink", "#e3e7eb": "line", "#ffffff": "page",
+}  # fmt: skip
+"""Colour -> the page's variable that stands for it, so that the chart is dark where the page is."""
+
 
 def png(report: Report) -> bytes:
     """The chart's file. A report without numbers gets a page that says so, so that every format exists."""
@@ -41,10 +51,34 @@ def _chart(report: Report) -> Chart:
     return report.chart or Chart(f"{report.label}: {report.title}", (), (), "", "")
 
 
+def svg(chart: Chart, width: str) -> str:
+    """For inside a page, in the page's colours and letters. width: one of WIDTHS."""
+    text = draw(chart, "", width).decode()
+    text = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", text[text.index("<svg") :], flags=re.DOTALL)
+
+    def fitted(tag: re.Match[str]) -> str:
+        """A tag, which is never what a person wrote: that stands between tags."""
+        found = re.sub(r' (?:width|height)="[^"]*pt"| xmlns(?::xlink)?="[^"]*"| version="[^"]*"', "", tag[0])
+        found = re.sub(r'\bid="|(?<=url\()#|(?<=href=")#', lambda name: f"{name[0]}{width}-", found)
+        found = found.replace("'DejaVu Sans'", "inherit")
+        for colour, name in THEME.items():
+            found = re.sub(colour, f"var(--{name})", found, flags=re.IGNORECASE)
+        return found
+
+    return re.sub(r"<[^>]+>", fitted, text)
+
+
 @lru_cache(maxsize=4)
 def draw(chart: Chart, fingerprint: str, kind: str = "png") -> bytes:
-    """PNG or PDF bytes; the same chart gives the same bytes."""
-    lines = math.ceil(len(chart.panels) / ACROSS) or 1
+    """PNG or PDF bytes, or SVG where kind is one of WIDTHS; the same chart gives the same bytes."""
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": kind, "text.parse_math": False}):  # a dollar sign is a dollar sign
+        return _drawn(chart, fingerprint, kind)
+
+
+def _drawn(chart: Chart, fingerprint: str, kind: str) -> bytes:
+    narrow = kind == "narrow"
+    across_most = 1 if narrow else ACROSS
+    lines = math.ceil(len(chart.panels) / across_most) or 1
     across = math.ceil(len(chart.panels) / lines) or 1
     blocks = [
         (title, measured)
@@ -53,9 +87,9 @@ def draw(chart: Chart, fingerprint: str, kind: str = "png") -> bytes:
     ]
     rows = {measured: _rows(chart, measured) for _, measured in blocks}
     heights = [lines * (2.5 if chart.x else 1.15 + 0.3 * max(len(rows[measured]), 2)) + 0.3 for _, measured in blocks]
-    figure = Figure(figsize=(2.2 + 3.1 * across, 0.6 + (sum(heights) or 1.2)), dpi=150, layout="constrained")
+    figure = Figure(figsize=(4.2 if narrow else 2.2 + 3.1 * across, 0.6 + (sum(heights) or 1.2)), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
-    figure.suptitle(chart.title, x=0.01, ha="left", fontsize=12, fontweight="bold", color=INK)
+    figure.suptitle(short(chart.title, 36 * across), x=0.01, ha="left", fontsize=12, fontweight="bold", color=INK)
     if blocks:
         parts = figure.subfigures(len(blocks), 1, hspace=0.03, squeeze=False, height_ratios=heights)[:, 0]
         for part, (title, measured) in zip(parts, blocks):
@@ -63,13 +97,25 @@ def draw(chart: Chart, fingerprint: str, kind: str = "png") -> bytes:
     else:
         figure.text(0.5, 0.45, "nothing measured yet", ha="center", color=GUESS, style="italic")
     nothing = [chart.measured_title] if blocks and not blocks[0][1] else []
-    figure.supxlabel(" · ".join([*nothing, chart.footer]), fontsize=8, color=GUESS)
+    figure.supxlabel(wrapped(" · ".join([*nothing, chart.footer]), across), fontsize=8, color=GUESS)
     content = io.BytesIO()
     if kind == "png":
         figure.savefig(content, format="png", metadata={"Description": f"{STAMP} {fingerprint}", "Software": None})
-    else:
+    elif kind == "pdf":
         figure.savefig(content, format="pdf", metadata={"CreationDate": None, "Creator": None, "Producer": None})
+    else:
+        figure.savefig(content, format="svg", metadata={"Date": None})
     return content.getvalue()
+
+
+def short(text: str, most: int = 28) -> str:
+    """Room is for the numbers; the table has the whole text."""
+    return text if len(text) <= most else f"{text[: most - 1].rstrip()}…"
+
+
+def wrapped(text: str, across: int) -> str:
+    """At most four lines as wide as so many panels."""
+    return "\n".join(textwrap.wrap(text, 12 * (2 + 3 * across), max_lines=4, placeholder=" …"))
 
 
 def _rows(chart: Chart, measured: bool) -> tuple[str, ...]:
@@ -84,8 +130,7 @@ def _block(
     """The measured or the reported half."""
     if without := [row for row in chart.rows if row not in rows]:
         title += f". {'No result' if measured else 'Not reported'}: {', '.join(without)}"
-    title = "\n".join(textwrap.wrap(title, 12 * (2 + 3 * across)))
-    part.suptitle(title, x=0.01, ha="left", fontsize=9.5, color=MEASURED if measured else REPORTED)
+    part.suptitle(wrapped(title, across), x=0.01, ha="left", fontsize=9.5, color=MEASURED if measured else REPORTED)
     grid = part.subplots(lines, across, sharey=not chart.x, squeeze=False).flatten()
     for axis in grid[len(chart.panels) :]:
         axis.set_visible(False)
@@ -100,7 +145,7 @@ def _block(
     for axis, panel in zip(axes, chart.panels):
         known = ((panel.base, chart.base_title, "--"), (panel.chance, chart.chance_title, ":"))
         said = [_reference(axis, value, name, style, bool(chart.x)) for value, name, style in known if measured and value is not None]
-        axis.set_title(panel.title, fontsize=9.5, color=INK, pad=15 if said else 6)
+        axis.set_title(short(panel.title, 40), fontsize=9.5, color=INK, pad=15 if said else 6)
         axis.annotate(
             " · ".join(said), (0.5, 1), xycoords="axes fraction", xytext=(0, 4), textcoords="offset points", ha="center",
             fontsize=7, color=GUESS, annotation_clip=False,
@@ -127,7 +172,7 @@ def _panel(axis: Axes, title: str, rows: tuple[str, ...], marks: tuple[Mark, ...
                 "no result" if measured else "not reported", (0.5, place[row]), xycoords=("axes fraction", "data"),
                 ha="center", va="center", fontsize=7.5, color=GUESS, style="italic",
             )  # fmt: skip
-    axis.set_yticks(list(place.values()), list(place), fontsize=8.5)
+    axis.set_yticks(list(place.values()), [short(row) for row in place], fontsize=8.5)
     axis.set_ylim(-0.6, len(rows) - 0.25)
     axis.tick_params(axis="x", labelsize=8)
     axis.tick_params(axis="y", length=0)

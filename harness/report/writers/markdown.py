@@ -7,7 +7,6 @@ from itertools import groupby
 
 from harness.report.numbers.fingerprint import STAMP
 from harness.report.sections.types import Cell, Report, Section, Table, TableRow
-from harness.report.sections.words import LINKS, share
 from harness.report.writers.signs import with_signs
 
 _SPECIAL = re.compile(r"([\\`*_<>|]|\[(?=[^\]]*\]\()|\](?=\())")
@@ -31,7 +30,8 @@ def markdown(report: Report) -> str:
         lines += [f"![{escape(one.title)}](figures/{one.stem}.png)", ""]
     for section in rest:
         lines += section_lines(section)
-    lines += cell_lines(report)
+    if report.data.get("cells"):
+        lines += [f"Every cell with its n, seeds, rates and the keys of its jobs: [{report.name}.json]({report.name}.json).", ""]
     lines.append(f"<!-- {STAMP} {report.fingerprint} -->")
     return "\n".join(lines) + "\n"
 
@@ -96,46 +96,3 @@ def cell_text(cell: Cell) -> str:
     if cell.inline and cell.note:
         text = escape(cell.note)
     return text
-
-
-def cell_lines(report: Report) -> list[str]:
-    """Every measured cell with n, seeds, rates and keys: what the HTML page shows on a click."""
-    lines = []
-    for section in report.sections:
-        for table in section.tables:
-            if not table.name.startswith("main"):
-                continue
-            for row in table.rows:
-                for column, cell in zip(table.columns, row.cells):
-                    if cell.jobs:
-                        where = escape(f"{row.label} / {column.group} ({table.name.removeprefix('main-')})")
-                        lines.append(f"- **{where}**: {'; '.join(facts(cell))}")
-    if not lines:
-        return []
-    return ["<details>", "<summary>Every cell: n, seeds, rates, jobs</summary>", "", LINKS, "", *lines, "", "</details>", ""]
-
-
-def facts(cell: Cell) -> list[str]:
-    """What is known about a measured cell, as short phrases."""
-    found = [escape(f"{cell.display} {cell.detail}".strip())]
-    if cell.n:
-        images = f" in {cell.clusters:,} images" if cell.clusters and cell.clusters != cell.n else ""
-        found.append(f"n = {cell.n:,}{images}, {cell.seeds} seed{'s' * (cell.seeds != 1)}")
-    if cell.seed_sd is not None:
-        found.append(f"sd between seeds {cell.seed_sd:.1f}")
-    if cell.rates is not None:
-        found.append(
-            escape(
-                f"latent segment opened in {share(cell.rates.started)}, cut off {share(cell.rates.truncated)}, "
-                f"unreadable {share(cell.rates.unparsed)}"
-            )
-        )
-    if cell.note:
-        found.append(escape(cell.note))
-    for job in cell.jobs:
-        seed = f" seed {job.seed}" if job.seed is not None else ""
-        name = f"{job.kind}{seed} `{job.key[:12]}`"
-        places = (("job", job.folder), ("log", job.log), ("samples", job.samples), ("MLflow run", job.link))
-        links = ", ".join(f"[{word}]({place})" for word, place in places if place)
-        found.append(f"{name} ({links})" if links else name)
-    return found

@@ -20,7 +20,7 @@ function sortBy(head, next) {
 }
 for (const table of document.querySelectorAll("main table")) {
   for (const head of table.tHead.rows[table.tHead.rows.length - 1].cells) {
-    head.querySelector("button").addEventListener("click", () =>
+    head.querySelector("button")?.addEventListener("click", () =>
       sortBy(head, head.getAttribute("aria-sort") === "descending" ? "ascending" : "descending"));
   }
 }

@@ -51,7 +51,7 @@ def test_a_difference_that_is_not_shown_has_its_p_beside_the_uncorrected_interva
     assert largest
     unshown = re.findall(r"no shown change \(largest: [^)]*\)", made.replace("(Ours)", "Ours"))
     assert unshown and all(re.search(r"\], p = \d\.\d+\)$", one) for one in unshown)
-    assert "accuracy changes in" not in made and "accuracy is shown to change in" in made
+    assert "accuracy changes in" not in made and "accuracy is shown to change when" in made
 
 
 def test_a_claim_about_a_number_and_its_cell_say_the_same(tmp_path):

@@ -92,7 +92,7 @@ def test_attention_is_drawn_and_its_share_in_the_box_stands_beside_even_attentio
     with Image.open(tmp_path / "reports" / "figures" / "figureattention-1-training.png") as drawn:
         assert drawn.width > 400 and len(drawn.convert("RGB").getcolors(1 << 20)) > 30
     html = (tmp_path / "reports" / "figureattention.html").read_text()
-    assert html.count('src="data:image/jpeg;base64,') == 3 and html.count('src="data:image/png;base64,') == 1
+    assert html.count('src="data:image/jpeg;base64,') == 3 and html.count("<svg viewBox") == 2
     assert "figures/figureattention-1-training.pdf" in html
     assert up_to_date(plan, store, tmp_path / "reports")
 
