@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import gc
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.cli.main import add_selection, folder_name, plans
+from harness.cli.notice import VARIABLE, Notice
 from harness.cli.report import REPORTS
 from harness.cli.stored import damage, history, open_store
 from harness.cli.tracking import begin, tracker
@@ -28,9 +30,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_selection(parser)
     parser.add_argument("--reports", type=folder_name, metavar="DIR", help=REPORTS)
     parser.add_argument("--detach", action="store_true", help="return at once; the work goes on by itself")
+    parser.add_argument(
+        "--notify", metavar="COMMAND", default=os.environ.get(VARIABLE, ""),
+        help=f"run this at the end; it reads how the run ended as JSON (docs/using.md; default: ${VARIABLE})",
+    )  # fmt: skip
 
 
 def main(options: argparse.Namespace) -> int:
+    notice, code = Notice(options.notify), 1
+    try:
+        code = go(options, notice)
+    except KeyboardInterrupt:
+        code = 130
+        raise
+    except Exception as error:
+        notice.error = str(error) or type(error).__name__
+        raise
+    finally:
+        notice.send(code)
+    return code
+
+
+def go(options: argparse.Namespace, notice: Notice) -> int:
+    """The exit code. notice: learns how it went."""
     from harness.cli.report import reports_folder, write
     from harness.plan import merged
 
@@ -57,14 +79,16 @@ def main(options: argparse.Namespace) -> int:
         register_all(made, store)
         if options.detach and profile.dispatch.kind == "local":
             return detach(options)
+        notice.began, notice.tables = True, made
     follower = begin(made, store, running=todo)
-    outcome = work(graph, store, profile, options.detach) if todo else None
+    notice.outcome = outcome = work(graph, store, profile, options.detach) if todo else None
     if problem := follower.finish():
         print(problem, file=sys.stderr)
     if outcome is not None and (outcome.interrupted or outcome.detached):
         print("the same command goes on from here; run.py status shows where it stands", file=sys.stderr)
         return outcome.exit_code
     write(made, store, reports, tracker(store))
+    notice.reports = reports
     if damaged := damaged or damage(store, everything):
         print("\n".join(damaged), file=sys.stderr)
         return 2
