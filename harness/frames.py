@@ -83,9 +83,13 @@ class TableFrames:
         there is no value, `state` says why. The columns are those of the report's CSV (`harness.report.writers.machine`)."""
         import pandas as pd
 
+        return pd.DataFrame(self.cells())
+
+    def cells(self) -> list[dict]:
+        """The lines of `frame`, as a report's JSON has them."""
         from harness.report.sections.records import cells
 
-        return pd.DataFrame(list(cells(self._results)))
+        return list(cells(self._results))
 
     def comparisons(self) -> pd.DataFrame:
         """A line for each pair of rows: difference, low, high in points, p, p_holm (of declared pairs), …"""

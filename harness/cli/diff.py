@@ -1,4 +1,4 @@
-"""`run.py diff A B`: how two recipes or rows differ, option by option."""
+"""`run.py diff A B`: how two recipes or rows differ, option by option; or two stores, or two runs of a table."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ import argparse
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
-from harness.cli.words import columns
+from harness.cli import runs
+from harness.cli.main import add_json, add_results
+from harness.cli.words import as_json, columns
 from harness.spec.errors import SpecError, meant, unknown
 from harness.spec.files import load_experiment, load_profile, load_recipe
 from harness.spec.recipe import OPTIONS, STAGES
@@ -20,18 +23,25 @@ Side = tuple[str, Mapping[str, Value]]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    text = "a recipe (name or file), or a row as FILE:ROW, as in experiments/table3c.yaml:Joint"
+    text = "a recipe (name or file), a row as FILE:ROW (experiments/table3c.yaml:Joint), a results folder, or a report's JSON file"
     parser.add_argument("a", metavar="A", help=text)
     parser.add_argument("b", metavar="B", help="the same; a row of A's file may be written as :ROW")
+    parser.add_argument("--table", nargs="+", action="extend", metavar="FILE", help="of two results folders: this table's cells, instead of all jobs")
     parser.add_argument("--all", action="store_true", help="every option of stages that only one side has, not its losses and length alone")
-    parser.add_argument("--profile", metavar="P", help="under this profile (default: the paper's own scale)")
+    parser.add_argument("--profile", metavar="P", help="under this profile (default: the paper's own scale; of a table: proxy)")
+    add_json(parser)
+    add_results(parser)
 
 
 def main(options: argparse.Namespace) -> int:
+    if options.table or runs.is_run(options.a) or runs.is_run(options.b):
+        text, data = runs.main(options)
+        print(as_json(data) if options.json else text)
+        return 0
     file = options.a.partition(".yaml:")[0] + ".yaml" if ".yaml:" in options.a else ""
     second = file + options.b if options.b.startswith(":") else options.b
     left, right = side(options.a, options.profile), side(second, options.profile)
-    print(difference(left, right, everything=options.all))
+    print(as_json(record(left, right)) if options.json else difference(left, right, everything=options.all))
     return 0
 
 
@@ -90,6 +100,20 @@ def difference(left: Side, right: Side, *, everything: bool = False) -> str:
     rest = len(alone) - len(shown)
     more = f"\n  and {rest} more options of stages that only one side has: --all" if rest else ""
     return table + more + ("\n  * assumed: the source is silent, the value is ours" if marked else "")
+
+
+def record(left: Side, right: Side) -> dict[str, Any]:
+    """For a program: every option that differs, those of stages that one side alone has included. only: that side, or null."""
+    (a, ours), (b, theirs) = left, right
+    alone = {name: "a" for name, _ in lone(ours, theirs)} | {name: "b" for name, _ in lone(theirs, ours)}
+    found = []
+    for name in dict.fromkeys([*ours, *theirs]):
+        one, other = ours.get(name), theirs.get(name)
+        if name in alone or (one is not None and other is not None and one.value != other.value):
+            plain = {side: None if value is None else value.value for side, value in (("a", one), ("b", other))}
+            assumed = [side for side, value in (("a", one), ("b", other)) if value is not None and value.assumed and value.origin == "recipe"]
+            found.append({"option": name, **plain, "only": alone.get(name), "assumed": assumed})
+    return {"a": a, "b": b, "options": found}
 
 
 def lone(ours: Mapping[str, Value], theirs: Mapping[str, Value]) -> Iterator[tuple[str, Value]]:

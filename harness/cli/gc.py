@@ -29,9 +29,9 @@ def main(options: argparse.Namespace) -> int:
     store = open_store(options.results)
     found = unneeded(store, (job for job in stored_jobs(store) if not isinstance(job, Known)), merged(made))
     if options.json:
-        gone = {one.job.key for one in found if options.delete and delete(store, one.job)}
+        deleted = {one.job.key for one in found if options.delete and delete(store, one.job)}
         print(as_json([
-            {"key": one.job.key, "kind": one.job.kind, "name": one.job.name, "bytes": one.bytes, "seconds": one.seconds, "deleted": one.job.key in gone}
+            {"key": one.job.key, "kind": one.job.kind, "name": one.job.name, "bytes": one.bytes, "seconds": one.seconds, "deleted": one.job.key in deleted}
             for one in found
         ]))  # fmt: skip
         return 0
