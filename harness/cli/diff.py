@@ -14,7 +14,7 @@ from harness.cli.words import as_json, columns
 from harness.spec.errors import SpecError, meant, unknown
 from harness.spec.files import load_experiment, load_profile, load_recipe
 from harness.spec.recipe import OPTIONS, STAGES
-from harness.spec.resolve import Value, base, resolve
+from harness.spec.resolve import Value, base, recipe_of, resolve
 
 ABSENT = "–"
 _LOSS_OR_LENGTH = re.compile(r"\.(lambda\w*|steps|lr|teacher|slot_fill)$")
@@ -60,7 +60,7 @@ def side(text: str, profile: str | None) -> Side:
     if len(found) != 1:
         raise SpecError(f"{experiment.document.name}: " + unknown(f'no row "{label}"', label, labels, "rows"))
     index = labels.index(found[0])
-    row = resolve(experiment, index, base(load_recipe(experiment.value.recipe, experiment.document.path.parent), scale))
+    row = resolve(experiment, index, base(recipe_of(experiment, index), scale))
     stages = row.row.stages or ()
     kept = {n: v for n, v in row.values.items() if n.split(".")[0] not in STAGES or n.split(".")[0] in stages}
     return found[0], {"stages": Value(list(stages), "row", experiment.where("rows", index)), **kept}

@@ -54,7 +54,8 @@ def specs(made: list[Plan]) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for plan in made:
         found[plan.experiment.document.path.name] = plan.experiment.document.path
-        for shelf, document in (("recipes", plan.recipe), ("profiles", plan.profile.document)):
+        shelves = [*(("recipes", recipe) for recipe in plan.recipes), ("profiles", plan.profile.document)]
+        for shelf, document in shelves:
             found |= {f"{shelf}/{layer.path.name}": layer.path for layer, _ in layers(document)}
         for benchmark in plan.benchmarks.values():
             found[f"benchmarks/{benchmark.document.path.name}"] = benchmark.document.path

@@ -201,7 +201,7 @@ def heading(plan: Plan, store: Store) -> str:
     base = next((u for job in ours for u in job.inputs.values() if isinstance(u, Source)), None)
     lines = [
         f"{spec.kind.capitalize()} {spec.name} · {spec.title} · {plan.experiment.document.name}",
-        f"  profile {plan.profile.name}: {profile.title}; recipe {plan.recipe.path.stem}; {plural(len(plan.seeds), 'seed')}"
+        f"  profile {plan.profile.name}: {profile.title}; {recipes(plan)}; {plural(len(plan.seeds), 'seed')}"
         + (f"; base {known_as(base)}" if base else ""),
         f"  {plural(len(plan.rows), 'row')}"
         + (f" × {plural(len(plan.columns), 'column')}, {' and '.join(plan.protocols)}" if plan.columns else "")
@@ -221,6 +221,12 @@ def heading(plan: Plan, store: Store) -> str:
     )
     lines += [f"  not run: {row} ({reason})" for row, reason in absent]
     return "\n".join(lines)
+
+
+def recipes(plan: Plan) -> str:
+    """The experiment's, and those of rows that name their own."""
+    first, *others = (recipe.path.stem for recipe in plan.recipes)
+    return f"recipe {first}" + (f" (rows of their own: {', '.join(others)})" if others else "")
 
 
 def known_as(source: Source) -> str:
@@ -263,6 +269,7 @@ def record(
                 "file": plan.experiment.document.name,
                 "profile": plan.profile.name,
                 "recipe": plan.recipe.path.stem,
+                "recipes": [recipe.path.stem for recipe in plan.recipes],
                 "overrides": list(plan.overrides),
                 "seeds": list(plan.seeds),
                 "cells": [

@@ -17,7 +17,7 @@ from harness.spec.errors import SpecError, meant, unknown
 from harness.spec.experiment import Column, Experiment
 from harness.spec.files import Loaded, LoadedExperiment, load_benchmark, load_experiment, load_profile, load_recipe
 from harness.spec.profile import Profile
-from harness.spec.resolve import ResolvedRow, base, check_overrides, resolve, resolve_base
+from harness.spec.resolve import Base, ResolvedRow, base, check_overrides, recipe_of, resolve, resolve_base
 from harness.spec.text import Document
 from models.schema import Latents
 
@@ -51,13 +51,14 @@ class Cell:
 
 @dataclass(frozen=True)
 class Plan:
-    """rows, columns: those selected, in the table's order. overrides: the `--set` texts. own_recipe: whether the recipe
-    is the experiment's. checkpoints: row label → seed → last training, or the base model. base: benchmark → protocol → the
+    """rows, columns: those selected, in the table's order. recipe: of the rows that name none. recipes: that one, then the
+    rows' own. overrides: the `--set` texts. own_recipe: whether the recipe is the experiment's. checkpoints: row label → seed → last training, or the base model. base: benchmark → protocol → the
     base model's own evaluation, under a proxy profile: whether its benchmarks leave room below and above it."""
 
     experiment: LoadedExperiment
     profile: Loaded[Profile]
     recipe: Document
+    recipes: tuple[Document, ...]
     rows: tuple[ResolvedRow, ...]
     columns: tuple[Column, ...]
     benchmarks: Mapping[str, Loaded[Benchmark]]
@@ -147,7 +148,7 @@ def plan_experiment(
 ) -> Plan:
     """Plan one experiment. Raises SpecError, one line for each mistake, before anything is computed.
 
-    recipe: another than the experiment's own. rows, columns: only these, by name or a unique part of one. seeds,
+    recipe: another than the experiment's own, for rows that name none. rows, columns: only these, by name or a unique part of one. seeds,
     protocols, latents: instead of the profile's; what the table shows is always among them. overrides: "stage1.p=0.3". digests: cache file for checkpoints'
     digests. tasks: where task digests come from (default: `models.evaluation.tasks.digest`).
     """
@@ -163,6 +164,7 @@ def plan_experiment(
     overrides = tuple(overrides)
     own_recipe = recipe is None or recipe == spec.recipe
     start = base(written, profile, overrides, own_recipe)
+    starts: dict[str | None, Base] = {None: start}
     chosen_columns = _select([c.name for c in spec.columns], columns, "--columns", "columns")
     chosen_rows = _select([r.label for r in spec.rows], rows, "--rows", "rows")
     benchmarks = _benchmarks(experiment, folder)
@@ -170,7 +172,13 @@ def plan_experiment(
     used_seeds = tuple(range(seeds or profile.value.seeds))
     used_protocols = tuple(dict.fromkeys((spec.protocol, *(protocols or profile.value.protocols))))
     modes = tuple(dict.fromkeys(("own", *(latents or (*profile.value.latents, *spec.latents)))))
-    resolved = [resolve(experiment, i, start) for i, row in enumerate(spec.rows) if row.label in chosen_rows]
+    chosen = [(i, one.recipe) for i, one in enumerate(spec.rows) if one.label in chosen_rows]
+    if recipe and all(name for _, name in chosen):
+        raise SpecError(f"--recipe {recipe}: no row uses it: each names its own (recipe: in the row)")
+    for i, name in chosen:
+        if name not in starts:
+            starts[name] = base(recipe_of(experiment, i), profile, overrides)
+    resolved = [resolve(experiment, i, starts[name]) for i, name in chosen]
     check_overrides(start, resolved)
     selected = tuple(column for column in spec.columns if column.name in chosen_columns)
     cells: list[Cell] = []
@@ -214,7 +222,7 @@ def plan_experiment(
         + [job for jobs in own.values() for job in jobs.values()]
     )
     return Plan(
-        experiment, profile, written, tuple(resolved), selected, benchmarks, used_seeds, used_protocols, tuple(cells),
+        experiment, profile, written, tuple({s.recipe.path: s.recipe for s in starts.values()}.values()), tuple(resolved), selected, benchmarks, used_seeds, used_protocols, tuple(cells),
         graph, checkpoints, own, overrides, own_recipe,
     )  # fmt: skip
 

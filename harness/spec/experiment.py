@@ -137,6 +137,8 @@ class Row(Frozen):
     label: str
     stages: tuple[StageName, ...] | None = None
     set: dict[str, Any] = Field(default_factory=dict)
+    recipe: str | None = None
+    """The recipe of this row alone, instead of the experiment's: rows of several methods make one table."""
     external: External | None = None
     delta: Delta | None = None
     reported: tuple[ReportedValue, ...] = ()
@@ -167,8 +169,9 @@ class Row(Frozen):
         if len(given) != 1:
             have = f"has {' and '.join(given)}" if given else "has none"
             raise ValueError(f"needs one of stages, external, delta; it {have} (stages: [] is the base model)")
-        if self.set and self.stages is None:
-            raise ValueError(f"set: belongs to a row that we train (stages: …), not to {given[0]}:")
+        for name in ("set", "recipe"):
+            if getattr(self, name) and self.stages is None:
+                raise ValueError(f"{name}: belongs to a row that we train (stages: …), not to {given[0]}:")
         return self
 
 

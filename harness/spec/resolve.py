@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from harness.spec.errors import SpecError, unknown, validate
 from harness.spec.experiment import Row
-from harness.spec.files import Loaded, LoadedExperiment
+from harness.spec.files import Loaded, LoadedExperiment, load_recipe
 from harness.spec.profile import Profile
 from harness.spec.recipe import GLOBAL, HEADER, OPTIONS, SECTIONS, STAGES, Recipe, expand, leaves
 from harness.spec.text import Document, layers, parse
@@ -65,7 +65,7 @@ class ResolvedRow:
 
 @dataclass(frozen=True)
 class Base:
-    """What all rows of an experiment start from: recipe and profile, read once."""
+    """What rows of one recipe start from: recipe and profile, read once."""
 
     recipe: Document
     values: dict[str, Value]
@@ -164,6 +164,22 @@ def override(text: str) -> dict[str, Value]:
         return {dotted: Value(value, "--set", place) for dotted in expand(name.strip())}
     except ValueError as error:
         raise SpecError(f"{place}: {error}") from None
+
+
+def recipe_of(experiment: LoadedExperiment, index: int) -> Document:
+    """The recipe of a row: its own, else the experiment's.
+
+    Raises SpecError for a recipe that is not there, and for a stage of which the row's own recipe says nothing.
+    """
+    row, place = experiment.value.rows[index], ("rows", index, "recipe")
+    try:
+        document = load_recipe(row.recipe or experiment.value.recipe, experiment.document.path.parent)
+    except SpecError as error:
+        raise experiment.error(str(error), *(place if row.recipe else ("recipe",))) from None
+    if row.recipe and isinstance(document.data, dict) and (strange := [stage for stage in row.stages or () if stage not in document.data]):
+        there = ", ".join(name for name in STAGES if name in document.data) or "none"
+        raise experiment.error(f"recipe {row.recipe} has no stage {strange[0]} (its stages: {there})", "rows", index, "stages")
+    return document
 
 
 def resolve(experiment: LoadedExperiment, index: int, start: Base) -> ResolvedRow:
@@ -265,9 +281,9 @@ def _row_names(row: Row, name: str, place: str) -> tuple[str, ...]:
     stages = row.stages or ()
     reached = tuple(n for n in found if n.split(".")[0] not in STAGES or n.split(".")[0] in stages)
     if not reached:
-        section = found[0].split(".")[0] if len(found) == 1 else "a stage with it"
+        section, some = (found[0].split(".")[0], "it") if len(found) == 1 else (f"stage with {name}", "one")
         raise SpecError(
-            f"{place}: the row has no {section} (stages: [{', '.join(stages)}]); add it to stages or drop this"
+            f"{place}: the row has no {section} (stages: [{', '.join(stages)}]); add {some} to stages or drop this"
         )
     return reached
 

@@ -86,7 +86,8 @@ class Study:
     experiment: Experiment
     profile: Profile
     profile_name: str
-    recipe_name: str
+    recipes: tuple[str, ...]
+    """Names: the experiment's first, then those of rows that have one of their own."""
     benchmarks: Mapping[str, Benchmark]
     columns: tuple[Column, ...]
     arms: tuple[Arm, ...]
@@ -100,6 +101,11 @@ class Study:
     """The experiment's file, for the audit of its printed numbers."""
     registers: tuple[str, Mapping[str, typing.Any]] = ("", {})
     """The name and content of what a run of it registers."""
+
+    @property
+    def recipe_text(self) -> str:
+        """ "recipe vreflection", "recipes vreflection, lvr"."""
+        return f"recipe{'s' * (len(self.recipes) > 1)} {', '.join(self.recipes)}"
 
     def evaluations(self) -> Iterator[Evaluation]:
         for arm in self.arms:
@@ -160,14 +166,14 @@ def study_of(plan: Plan) -> Study:
         benchmark: tuple(Evaluation(job, seed, protocol) for protocol, job in by_protocol.items() for seed in plan.seeds)
         for benchmark, by_protocol in getattr(plan, "base", {}).items()
     }
-    documents = [plan.experiment.document, plan.profile.document, plan.recipe]
+    documents = [plan.experiment.document, plan.profile.document, *plan.recipes]
     documents += [loaded.document for loaded in plan.benchmarks.values()]
     return Study(
         name=report_name(plan),
         experiment=spec,
         profile=plan.profile.value,
         profile_name=plan.profile.name,
-        recipe_name=plan.recipe.path.stem,
+        recipes=tuple(recipe.path.stem for recipe in plan.recipes),
         benchmarks={name: loaded.value for name, loaded in plan.benchmarks.items()},
         columns=plan.columns,
         arms=tuple(arms),

@@ -136,7 +136,7 @@ def masses_chart(results: Results, marks: Sequence[Mark]) -> Chart | None:
         (Panel("student (DAC), own states", tuple(marks), (), 0.0),),
         "Attention in the evidence box minus the box's share of the picture, in points, 95 % t-interval over samples",
         "",
-        f"recipe {results.study.recipe_name} · profile {results.study.profile_name}",
+        f"{results.study.recipe_text} · profile {results.study.profile_name}",
         chance_title="looking everywhere alike",
     )
 

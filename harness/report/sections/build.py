@@ -98,7 +98,11 @@ def build(study: Study, store: Store, out_dir: Path, tracking: Tracking | None =
         sections.append(
             Section(
                 "Assumed",
-                text=("The paper is silent on these options; the values are this project's.",),
+                text=(
+                    "The paper is silent on these options; the values are this project's."
+                    if len(study.recipes) == 1
+                    else "The source of the recipe named first is silent on the option; the value is this project's.",
+                ),
                 bullets=tuple(silent),
                 folded=True,
                 name="assumed",
@@ -115,7 +119,7 @@ def build(study: Study, store: Store, out_dir: Path, tracking: Tracking | None =
         label=f"{spec.kind.capitalize()} {spec.name}",
         title=spec.title,
         subtitle=" · ".join([
-            spec.source or "No source given", f"recipe {study.recipe_name}", f"profile {study.profile_name}",
+            spec.source or "No source given", study.recipe_text, f"profile {study.profile_name}",
             count(len(study.registers[1].get("seeds", ())), "seed"), registered(study, store),
         ]),
         headline=(),
@@ -149,7 +153,7 @@ def special(results: Results, warning: list[str]) -> Report:
         name=study.name,
         label=f"{spec.kind.capitalize()} {spec.name}",
         title=spec.title,
-        subtitle=f"{spec.source or 'No source given'} · recipe {study.recipe_name} · profile {study.profile_name}",
+        subtitle=f"{spec.source or 'No source given'} · {study.recipe_text} · profile {study.profile_name}",
         headline=tuple(headline),
         sections=(main, *sections[1:], origin),
         chart=chart,
@@ -227,7 +231,7 @@ def chart(results: Results) -> Chart | None:
         tuple(panels),
         f"Measured here{' at proxy scale' if proxy else ''}, 95 % interval ({noise})" if found else "Measured here: nothing yet",
         "Reported by the paper" + (" (another model, other data: not comparable)" if proxy else ""),
-        f"accuracy in percent · recipe {study.recipe_name} · profile {study.profile_name} · protocol {protocol}",
+        f"accuracy in percent · {study.recipe_text} · profile {study.profile_name} · protocol {protocol}",
         **axis_of(results, rows),
     )
 

@@ -102,7 +102,7 @@ def latency_chart(results: Results, found: Mapping[str, Any]) -> Chart:
         tuple(panels),
         f"Measured here: extra time of a whole answer with S = {steps} latent steps, 95 % interval",
         f"The paper's arithmetic: S = {steps} over the answer's tokens",
-        f"in percent · {found['device']} · recipe {results.study.recipe_name} · profile {results.study.profile_name}",
+        f"in percent · {found['device']} · {results.study.recipe_text} · profile {results.study.profile_name}",
         x=tuple(map(float, answers)),
         x_label="tokens of the answer",
     )

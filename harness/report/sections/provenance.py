@@ -65,7 +65,7 @@ def scale_table(results: Results) -> Table | None:
     return Table(
         "scale",
         f"What profile {study.profile_name} changes, the same for every arm.",
-        (Column(f"recipe {study.recipe_name}", numeric=False), Column(f"profile {study.profile_name}", numeric=False)),
+        (Column(study.recipe_text if len(study.recipes) == 1 else "the row's recipe", numeric=False), Column(f"profile {study.profile_name}", numeric=False)),
         tuple(lines),
         stub="Option",
     )
@@ -100,13 +100,15 @@ def proxy_rows(study: Study) -> list[TableRow]:
 
 
 def assumed(results: Results) -> list[str]:
-    """Options on which the paper is silent, with the values used."""
+    """Options on which a recipe's source is silent, with the values used; of several recipes, each under its name."""
+    first, *others = results.study.recipes
     found: dict[str, dict[str, None]] = {}
     for arm in results.arms.values():
+        whose = f"{Path(arm.row.recipe).stem if arm.row.recipe else first}: " if others else ""
         for name, value in arm.values.items():
             if value.assumed and value.origin in ("recipe", "schema") and reads(arm, name):
                 text = value_text(value.unscaled if value.factor else value.value)
-                found.setdefault(short(name), {})[text] = None
+                found.setdefault(whose + short(name), {})[text] = None
     return [f"{name} = {' or '.join(values)}" for name, values in found.items()]
 
 

@@ -106,6 +106,26 @@ IN_THE_TABLE = {
         ("recipe: vreflection", "recipe: vreflecton"),
         'table.yaml:4: recipe: no such recipe "vreflecton"; did you mean "vreflection"? (recipes: ',
     ),
+    "an unknown recipe of a row": (
+        row("recipe: lvrr, stages: [lvr]"),
+        'table.yaml:8: row "Stage 2 Only": recipe: no such recipe "lvrr"; did you mean "lvr"? (recipes: lvr, visreflect, ',
+    ),
+    "a misspelt recipe of a row": (
+        row("recpe: lvr, stages: [lvr]"),
+        'table.yaml:8: row "Stage 2 Only": recpe: no such field; did you mean "recipe"? (fields: label, ',
+    ),
+    "a stage that the row's recipe has not": (
+        row("recipe: lvr, stages: [stage1]"),
+        'table.yaml:8: row "Stage 2 Only": stages: recipe lvr has no stage stage1 (its stages: sft, lvr)',
+    ),
+    "an option that the row's recipe has not": (
+        row("recipe: lvr, stages: [lvr], set: {p: 0.3}"),
+        'table.yaml:8: row "Stage 2 Only": set.p: the row has no stage with p (stages: [lvr]); add one to stages or drop this',
+    ),
+    "a recipe for a system that is not trained here": (
+        row("recipe: lvr, external: {not_run: no weights}"),
+        'table.yaml:8: row "Stage 2 Only": recipe: belongs to a row that we train (stages: …), not to external:',
+    ),
     "an unknown benchmark": (
         ("[mmvp, hrbench4k, blink]", "[mmvp, hrbench, blink]"),
         'table.yaml:5: columns[1]: no such benchmark "hrbench"; did you mean "hrbench',
