@@ -51,7 +51,7 @@ def write(made: list[Plan], store: Store, reports: Path, tracking: Any = None, f
     from harness.spec.files import EXPERIMENTS
 
     for plan in made:
-        current = not force and tabular == "interval" and up_to_date(plan, store, reports)
+        current = not force and up_to_date(plan, store, reports, tabular)
         current = current and not reachable_again(paths(plan, reports)["md"], tracking)
         if not current:
             render(plan, store, reports, tracking, tabular=tabular)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.outgoing import inert, inert_values, redact
-from harness.report.numbers.fingerprint import fingerprint, stamped
+from harness.report.numbers.fingerprint import fingerprint, of_choice, stamped
 from harness.report.writers.files import replace_file
 from harness.report.writers.index import write_index
 
@@ -45,14 +45,15 @@ def paths(plan: Plan, out_dir: Path) -> dict[str, Path]:
     return {name: Path(out_dir) / f"{report_name(plan)}{ending}" for name, ending in ENDINGS.items()}
 
 
-def up_to_date(plan: Plan, store: Store, out_dir: Path) -> bool:
-    """Whether every file is there and was drawn from exactly these specs, results and renderer."""
+def up_to_date(plan: Plan, store: Store, out_dir: Path, tabular: str = "interval") -> bool:
+    """Whether every file is there and was drawn from exactly these specs, results and renderer. tabular: as for `render`."""
     from harness.report.numbers.study import study_of
 
     now = fingerprint(study_of(plan), store)
     files = paths(plan, out_dir)
     table = files.pop("csv")  # has no place for a stamp; written with the others
-    return table.exists() and all(stamped(path) == now for path in files.values())
+    alone = stamped(files.pop("main"))
+    return table.exists() and alone == of_choice(now, tabular) and all(stamped(path) == now for path in files.values())
 
 
 def render(

@@ -68,6 +68,11 @@ def renderer() -> str:
     return seen.hexdigest()
 
 
+def of_choice(fingerprint: str, beside: str) -> str:
+    """The stamp of the LaTeX table alone: it depends on what stands beside its values, too."""
+    return fingerprint if beside == "interval" else f"{beside}-{fingerprint}"[: len(fingerprint)]
+
+
 def stamped(path: Path) -> str | None:
     """The fingerprint inside a report's file; None when there is none."""
     try:

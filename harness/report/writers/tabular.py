@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from harness.report.numbers.fingerprint import STAMP
+from harness.report.numbers.fingerprint import STAMP, of_choice
 from harness.report.sections.types import Report
 from harness.report.sections.words import MINUS
 from harness.report.writers.latex import cell_text, comment, escape
@@ -18,7 +18,8 @@ BESIDE = ("interval", "half", "none")
 def tabular_alone(report: Report, beside: str = "interval") -> str:
     """beside: what stands by each value. A report without accuracies has its first table here as it is."""
     warning = [f"% {comment(report.warning)}"] if report.warning else []
-    lines = [f"% {comment(report.label)}: {comment(report.title)}. {comment(report.subtitle)}", f"% {STAMP} {report.fingerprint}", *warning]
+    stamp = f"% {STAMP} {of_choice(report.fingerprint, beside)}"
+    lines = [f"% {comment(report.label)}: {comment(report.title)}. {comment(report.subtitle)}", stamp, *warning]
     cells = [cell for cell in report.data.get("cells", ()) if cell.get("latents") == "own"]
     return "\n".join([*lines, *(of_cells(cells, beside) if cells else of_first_table(report))]) + "\n"
 

@@ -10,7 +10,7 @@ import pytest
 
 from harness import load
 from harness.frames import TableFrames, experiment
-from harness.report import paths, render
+from harness.report import paths, render, up_to_date
 from harness.spec.errors import SpecError
 from harness.store import Store
 from tests.harness.report.world import fill, make_plan
@@ -80,6 +80,15 @@ def test_bold_is_only_the_row_that_is_shown_to_be_above_all_others(tmp_path):
     assert best and {cell["row"] for cell in best} == {ROW}
     bold = [line for line in (tmp_path / "reports" / "table3c-main.tex").read_text().splitlines() if r"\textbf" in line]
     assert len(bold) == 1 and bold[0].startswith("{}Two-stage") and r"$\pm$" in bold[0]
+
+
+def test_a_table_with_other_values_beside_is_not_taken_for_the_default_one(world, tmp_path):
+    plan, store, _ = world
+    render(plan, store, tmp_path, tabular="half")
+    assert up_to_date(plan, store, tmp_path, "half")
+    assert not up_to_date(plan, store, tmp_path) and not up_to_date(plan, store, tmp_path, "none")
+    render(plan, store, tmp_path)
+    assert up_to_date(plan, store, tmp_path) and not up_to_date(plan, store, tmp_path, "half")
 
 
 def test_nothing_is_bold_where_nothing_is_shown(written):
