@@ -48,6 +48,26 @@ class Images(Frozen):
     with them (they are drawn on the stored raster); stored: as the raster lies in the file (the release's training)."""
 
 
+class Clips(Frozen):
+    """Which frames of a clip become tokens, and how many. The defaults are those of VisReflect's training."""
+
+    fps: Positive = 1.0
+    min_frames: Count = 4
+    max_frames: Count = 256
+    odd: Literal["nearest", "down"] = "nearest"
+    """Frames are taken in pairs. nearest: an odd number goes to the nearest multiple of 2 (release's training); down: to the one
+    below (release's evaluation)."""
+    min_pixels: Count = 128 * 28 * 28
+    """Of a frame."""
+    max_pixels: Count = 256 * 28 * 28
+    total_pixels: Count = 18000 * 28 * 28
+    """Of all pairs of frames: a frame of a long clip becomes smaller, down to 1.05 of `min_pixels` (release: 0.9 of a sequence
+    of 20,000 tokens)."""
+    seconds_per_grid: Positive | Literal["measured"] = 1.0
+    """Time from one pair of frames to the next, as mRoPE is told of it. 1.0 whatever the clip: the release; measured: the true
+    one, of the frames that were taken."""
+
+
 Latents = Literal["own", "zeroed", "noise", "shuffled", "oracle"]
 
 

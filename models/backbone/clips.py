@@ -1,0 +1,199 @@
+"""A clip as the vision tower sees it: which frames, of what size, and how much time lies between them. Decoding is PyAV's.
+
+A clip is a video file, or a folder of numbered pictures (as some of MVBench's are), `FOLDER_FPS` a second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from models.backbone.pictures import Unreadable, open_image
+from models.schema import Clips
+
+FOLDER_FPS = 3.0
+"""Of the frames that TVQA, and so MVBench, gives as pictures."""
+PICTURES = (".jpg", ".jpeg", ".png")
+PAIR = 2
+"""Frames in one step of the grid: the tower's temporal patch."""
+
+Span = tuple[float, float]
+"""Begin and end in seconds."""
+
+
+@dataclass(frozen=True)
+class ClipFacts:
+    """What is known of a clip before its frames are chosen."""
+
+    frames: int
+    fps: float
+
+    @property
+    def seconds(self) -> float:
+        return self.frames / self.fps
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Frames of one clip."""
+
+    pictures: tuple[Image.Image, ...]
+    """As RGB, in the clip's own size, in order."""
+    numbers: tuple[int, ...]
+    """Of each among the clip's frames, from 0."""
+    facts: ClipFacts
+    seconds_per_grid: float
+    """What mRoPE is told of the time from one pair of frames to the next (see `Clips.seconds_per_grid`)."""
+
+    @property
+    def times(self) -> tuple[float, ...]:
+        """When each is shown, in seconds."""
+        return tuple(number / self.facts.fps for number in self.numbers)
+
+
+def facts_of(path: Path | str) -> ClipFacts:
+    """Frames and rate of a clip: its container's, or counted where the container does not say. Raises Unreadable."""
+    if Path(path).is_dir():
+        return ClipFacts(len(_pictures(path)), FOLDER_FPS)
+    with _opened(path) as (container, stream):
+        rate = float(stream.average_rate or stream.guessed_rate or 0)
+        count = stream.frames or sum(1 for packet in container.demux(stream) if packet.size)
+    if count <= 0 or rate <= 0:
+        raise _unreadable(path, f"{count} frames at {rate:g} a second")
+    return ClipFacts(count, rate)
+
+
+def read_clip(path: Path | str, clips: Clips, span: Span | None = None) -> Frames:
+    """The frames that `clips` takes of a clip, or of a span of it. Raises Unreadable, naming the file."""
+    facts = facts_of(path)
+    try:
+        return _read(path, facts, clips, span)
+    except _Shorter as found:  # the container promised more frames than there are
+        return _read(path, ClipFacts(found.frames, facts.fps), clips, span)
+
+
+def read_frames(path: Path | str, numbers: Iterable[int]) -> list[Image.Image]:
+    """Single frames of a clip by number, in the order asked for. Raises Unreadable."""
+    wanted = list(numbers)
+    try:
+        found = _decoded(path, set(wanted))
+    except _Shorter as shorter:
+        raise _unreadable(path, f"it has {shorter.frames} frames, and number {max(wanted)} is asked for") from None
+    return [found[number] for number in wanted]
+
+
+def chosen(facts: ClipFacts, clips: Clips, span: Span | None = None) -> tuple[int, ...]:
+    """Numbers of the frames that `clips` takes: evenly spaced from the first to the last of the clip, or of a span."""
+    first, last = 0, facts.frames - 1
+    if span is not None:
+        low, high = sorted(span)
+        first, last = (min(max(round(at * facts.fps), 0), facts.frames - 1) for at in (low, high))
+    there = last - first + 1
+    count = there / facts.fps * clips.fps
+    if clips.odd == "nearest":
+        count = max(count, clips.min_frames)
+    count = PAIR * (round(count / PAIR) if clips.odd == "nearest" else int(count / PAIR))
+    count = max(1, min(max(count, clips.min_frames), clips.max_frames, there))
+    return tuple(first + round(at) for at in torch.linspace(0, last - first, count, dtype=torch.float64).tolist())
+
+
+def pixel_limits(frames: int, clips: Clips) -> tuple[int, int]:
+    """(least, most) pixels of each of so many frames, so that all of them keep within the clip's budget."""
+    most = min(clips.max_pixels, max(clips.total_pixels / frames * PAIR, 1.05 * clips.min_pixels))
+    return clips.min_pixels, int(most)
+
+
+def patches_of_clip(processor: Any, frames: Frames, clips: Clips) -> tuple[Tensor, Tensor]:
+    """Patches [t * h * w, 3 * 2 * side²] float32 of a clip, and its grid [3] (t, h, w) in patches.
+
+    processor: the checkpoint's, for pictures. An odd number of frames is made even by showing the last one twice.
+    """
+    pictures = list(frames.pictures)
+    pictures += pictures[-1:] * (len(pictures) % PAIR)
+    least, most = pixel_limits(len(frames.pictures), clips)
+    made = processor(images=pictures, size={"shortest_edge": least, "longest_edge": most}, return_tensors="pt")
+    _, height, width = made["image_grid_thw"][0].tolist()
+    # The processor shows a picture twice, as a pair of equal frames: of each frame one of the two is taken.
+    single = made["pixel_values"].view(len(pictures), height * width, 3, PAIR, -1)[:, :, :, 0]
+    pairs = torch.stack([single[0::PAIR], single[1::PAIR]], dim=3)
+    return pairs.flatten(2).flatten(0, 1), torch.tensor([len(pictures) // PAIR, height, width])
+
+
+class _Shorter(Exception):
+    def __init__(self, frames: int) -> None:
+        self.frames = frames
+
+
+def _read(path: Path | str, facts: ClipFacts, clips: Clips, span: Span | None) -> Frames:
+    numbers = chosen(facts, clips, span)
+    found = _decoded(path, set(numbers))
+    apart = PAIR * (numbers[-1] - numbers[0]) / max(len(numbers) - 1, 1) / facts.fps
+    seconds = clips.seconds_per_grid if isinstance(clips.seconds_per_grid, float) else apart
+    return Frames(tuple(found[number] for number in numbers), numbers, facts, seconds)
+
+
+def _decoded(path: Path | str, wanted: set[int]) -> dict[int, Image.Image]:
+    if Path(path).is_dir():
+        files = _pictures(path)
+        if max(wanted) >= len(files):
+            raise _Shorter(len(files))
+        return {number: open_image(files[number]) for number in wanted}
+    found: dict[int, Image.Image] = {}
+    count = 0
+    for count, frame in enumerate(_frames(path), 1):
+        if count - 1 in wanted:
+            found[count - 1] = frame.to_image()
+            if len(found) == len(wanted):
+                return found
+    if not count:
+        raise _unreadable(path, "no frame can be decoded")
+    raise _Shorter(count)
+
+
+def _frames(path: Path | str) -> Iterator[Any]:
+    with _opened(path) as (container, stream):
+        stream.thread_type = "AUTO"
+        yield from container.decode(stream)
+
+
+def _pictures(path: Path | str) -> list[Path]:
+    files = sorted(file for file in Path(path).iterdir() if file.suffix.lower() in PICTURES)
+    if not files:
+        raise _unreadable(path, f"a folder without pictures ({', '.join(PICTURES)})")
+    return files
+
+
+class _opened:
+    """The container and its first video stream; whatever PyAV raises is Unreadable."""
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = path
+
+    def __enter__(self) -> tuple[Any, Any]:
+        import av
+
+        try:
+            self.container = av.open(str(self.path))
+        except (av.FFmpegError, OSError, ValueError) as why:
+            raise _unreadable(self.path, str(why)) from None
+        if not self.container.streams.video:
+            self.container.close()
+            raise _unreadable(self.path, "it has no video stream")
+        return self.container, self.container.streams.video[0]
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        import av
+
+        self.container.close()
+        if isinstance(error, av.FFmpegError):
+            raise _unreadable(self.path, str(error)) from None
+
+
+def _unreadable(path: Path | str, why: str) -> Unreadable:
+    return Unreadable(path, "unreadable clip", f"not a readable clip ({why}); replace the file or take its sample out")

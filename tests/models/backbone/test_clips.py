@@ -1,0 +1,131 @@
+"""Reading clips: real files, written and read with PyAV."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers.models.qwen2_vl.video_processing_qwen2_vl import Qwen2VLVideoProcessor
+
+from models.backbone.clips import (
+    ClipFacts,
+    chosen,
+    patches_of_clip,
+    pixel_limits,
+    read_clip,
+    read_frames,
+)
+from models.backbone.images import load_image_processor
+from models.backbone.pictures import Unreadable
+from models.schema import Clips, Images
+
+FPS = 10
+
+
+def grey(picture: Image.Image) -> int:
+    return int(np.asarray(picture).mean())
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory) -> Path:
+    """40 frames, each grey of 5 times its number."""
+    path = tmp_path_factory.mktemp("clip") / "clip.mkv"
+    with av.open(str(path), "w") as file:
+        stream = file.add_stream("ffv1", rate=FPS)
+        stream.width, stream.height, stream.pix_fmt = 84, 56, "bgr0"
+        for number in range(40):
+            shown = np.full((56, 84, 3), 5 * number, dtype=np.uint8)
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(shown, format="rgb24")))
+        file.mux(stream.encode())
+    return path
+
+
+@pytest.fixture(scope="module")
+def processor(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("processor")
+    facts = {"image_processor_type": "Qwen2VLImageProcessor", "patch_size": 14, "merge_size": 2, "temporal_patch_size": 2}
+    (folder / "preprocessor_config.json").write_text(json.dumps(facts))
+    return load_image_processor(folder, Images())
+
+
+def test_frames_are_those_of_their_numbers(clip: Path) -> None:
+    frames = read_clip(clip, Clips(fps=2))
+    assert frames.facts == ClipFacts(40, FPS)
+    assert frames.numbers == (0, 6, 11, 17, 22, 28, 33, 39)
+    assert [grey(picture) for picture in frames.pictures] == [5 * number for number in frames.numbers]
+    assert [grey(picture) for picture in read_frames(clip, [30, 4])] == [150, 20]
+
+
+def test_a_span_is_cut_out_of_the_clip(clip: Path) -> None:
+    frames = read_clip(clip, Clips(fps=2), span=(1.0, 3.0))
+    assert (frames.numbers[0], frames.numbers[-1]) == (10, 30) and len(frames.numbers) == 4
+
+
+def test_seconds_per_grid_are_the_releases_or_measured(clip: Path) -> None:
+    assert read_clip(clip, Clips()).seconds_per_grid == 1.0
+    assert read_clip(clip, Clips(seconds_per_grid="measured")).seconds_per_grid == pytest.approx(2 * 39 / 3 / FPS)
+
+
+def test_frames_shrink_to_the_clips_budget() -> None:
+    clips = Clips(min_pixels=784, max_pixels=8 * 784, total_pixels=40 * 784)
+    assert [pixel_limits(frames, clips)[1] for frames in (4, 20, 100)] == [8 * 784, 4 * 784, int(1.05 * 784)]
+
+
+def test_the_evaluation_takes_odd_numbers_down_and_one_frame_at_least() -> None:
+    clips = Clips(min_frames=1, odd="down")
+    assert [len(chosen(ClipFacts(frames, 30.0), clips)) for frames in (3, 90, 151, 300)] == [1, 2, 4, 10]
+
+
+def test_a_folder_of_pictures_is_a_clip(clip: Path, tmp_path: Path) -> None:
+    for number in range(12):
+        read_frames(clip, [number])[0].save(tmp_path / f"{number:05d}.png")
+    frames = read_clip(tmp_path, Clips())
+    assert frames.facts.seconds == 4 and [grey(picture) for picture in frames.pictures] == [0, 20, 35, 55]
+
+
+def test_patches_are_those_of_the_library(clip: Path, processor) -> None:
+    """Of an even number of frames, as transformers' processor of videos makes them."""
+    clips = Clips(min_pixels=784, max_pixels=6 * 784)
+    frames = read_clip(clip, clips)
+    patches, grid = patches_of_clip(processor, frames, clips)
+    pictures = torch.stack([torch.from_numpy(np.asarray(p)).permute(2, 0, 1) for p in frames.pictures])
+    made = Qwen2VLVideoProcessor(do_resize=False)(videos=[pictures], return_tensors="pt", do_sample_frames=False)
+    assert grid.tolist() == made["video_grid_thw"][0].tolist() == [2, 4, 6]
+    assert torch.allclose(patches, made["pixel_values_videos"], atol=1e-5)
+
+
+def test_a_last_odd_frame_is_shown_twice(clip: Path, processor) -> None:
+    frames = read_clip(clip, Clips(min_frames=3, max_frames=3))
+    patches, grid = patches_of_clip(processor, frames, Clips())
+    pair = patches.view(2, -1, 3, 2, 196)[1]
+    assert grid[0] == 2 and torch.equal(pair[:, :, 0], pair[:, :, 1])
+
+
+@pytest.mark.parametrize("content", [b"", b"no film at all" * 100])
+def test_a_file_that_is_no_clip_is_named(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "broken.mp4"
+    path.write_bytes(content)
+    with pytest.raises(Unreadable, match=r"broken\.mp4: not a readable clip") as found:
+        read_clip(path, Clips())
+    assert found.value.reason == "unreadable clip"
+
+
+def test_missing_files_and_empty_folders_are_named(tmp_path: Path) -> None:
+    with pytest.raises(Unreadable, match="none.mp4"):
+        read_clip(tmp_path / "none.mp4", Clips())
+    with pytest.raises(Unreadable, match="without pictures"):
+        read_clip(tmp_path, Clips())
+
+
+def test_a_clip_that_was_cut_off_is_sampled_over_the_frames_it_has(clip: Path, tmp_path: Path) -> None:
+    """Its container counts frames that cannot be decoded."""
+    path = tmp_path / "half.mkv"
+    path.write_bytes(clip.read_bytes()[: len(clip.read_bytes()) // 2])
+    frames = read_clip(path, Clips())
+    assert frames.numbers[-1] < 39 and frames.numbers[-1] == frames.facts.frames - 1
+    assert [grey(picture) for picture in frames.pictures] == [5 * number for number in frames.numbers]
