@@ -279,5 +279,10 @@ class Experiment(Frozen):
         """ "table3c": the stem of its reports' file names."""
         return self.kind + self.name.replace(" ", "-")
 
+    @property
+    def any_reported(self) -> bool:
+        """Whether a paper's values stand beside the rows; a comparison of our own has none."""
+        return any(row.reported for row in self.rows)
+
     def row(self, label: str) -> Row:
         return next(row for row in self.rows if row.label == label)

@@ -142,10 +142,11 @@ def own_base(results: Results) -> bool:
 
 
 def main_table(results: Results, protocol: Protocol, marks: dict[str, str]) -> Table:
-    """measured and reported side by side; the verdict only where the profile allows one."""
+    """measured and reported side by side, unless nothing is reported; the verdict only where the profile allows one."""
     study, proxy = results.study, results.study.profile.proxy
-    with_reported = protocol == study.experiment.protocol
-    names = [name for name in results.columns if with_reported or results.planned(name, protocol)]
+    own_protocol = protocol == study.experiment.protocol
+    with_reported = own_protocol and study.experiment.any_reported
+    names = [name for name in results.columns if own_protocol or results.planned(name, protocol)]
     columns: list[Column] = [Column(heading, numeric=False) for heading in study.experiment.cells]
     for name in names:
         group = results.title(name)
@@ -181,7 +182,7 @@ def main_table(results: Results, protocol: Protocol, marks: dict[str, str]) -> T
     label = f"{study.experiment.kind.capitalize()} {study.experiment.name}"
     scale = "; columns marked proxy were measured at proxy scale" if proxy else ""
     rows, reasons = with_reasons(rows)
-    footnotes = study.experiment.footnotes if with_reported else {}
+    footnotes = study.experiment.footnotes if own_protocol else {}
     return Table(
         f"main-{protocol}",
         f"{label}: {sentence(study.experiment.title)} Accuracy in percent with 95 % interval, protocol {protocol}{scale}.",
@@ -240,8 +241,8 @@ def main_notes(results: Results, protocol: Protocol) -> tuple[str, ...]:
         return tuple(notes)
     if study.profile.proxy:
         notes.append(
-            f"Profile {study.profile_name}: {study.profile.title}. Proxy values say nothing about the paper's; they stand "
-            "side by side to show what was claimed, and no cell gets a verdict."
+            f"Profile {study.profile_name}: {study.profile.title}. Proxy values say nothing about the paper's"
+            + ("; they stand side by side to show what was claimed, and no cell gets a verdict." if study.experiment.any_reported else ".")
         )
     arms = [results.estimate(label, name, protocol) for label in results.arms for name in results.columns]
     seeds = max((e.seeds for e in arms if e), default=0)
