@@ -28,18 +28,18 @@ from models.proxy.splits import stream
 
 SEED = 0
 VISION_STEPS = 900
-TEXT = Plan("text", steps=800, stop=600, batch=64, lr=1.5e-3, warmup=50)
+TEXT = Plan("text", steps=800, stop=600, batch=128, lr=1.5e-3, warmup=50)
 LANGUAGE = Plan(
-    "language", steps=1600, stop=700, batch=20, lr=1.5e-3, warmup=100, text_share=0.15,
+    "language", steps=1600, stop=700, batch=40, ring=1536, fresh=12, lr=1.5e-3, warmup=100, text_share=0.15,
     course=Course(easy=(0, 0.5, 1, 0.25), open_ended=(0, 0.375, 0.6, 0.15), slots=(1, 1, 0, 0), scaffold=(0.25, 0.75, 1, 0),
                   parts=(("look", 0), ("read", 0), ("hop", 0), ("pick", 0.25))),
 )
 ANSWERS = Plan(
-    "answers", steps=900, batch=20, lr=1.2e-3, warmup=40, text_share=0.15,
+    "answers", steps=900, batch=40, ring=1536, fresh=12, lr=1.2e-3, warmup=40, text_share=0.15,
     course=Course(easy=(0, 0.5, 0.8, 0.2), open_ended=(0.1, 0.4, 0.4, 0.12), slots=(0.5, 0.55, 0, 0.3), scaffold=(0.3, 0.7, 0.7, 0)),
 )
 PLACES = Plan(
-    "places", steps=700, batch=20, lr=1.2e-3, warmup=40, text_share=0.12,
+    "places", steps=700, batch=40, ring=1536, fresh=12, lr=1.2e-3, warmup=40, text_share=0.12,
     course=Course(easy=(0, 0.5, 0.7, 0.2), open_ended=(0, 0.4, 0.25, 0.12), slots=(0, 1, 0.3, 0.3), scaffold=(0.2, 0.7, 0.6, 0),
                   shares=PLACES_SHARES),
 )
@@ -102,7 +102,7 @@ def _worker(rank: int, world: int, port: int, name: str, previous: str, out: str
     if world > 1:
         os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
         torch.distributed.init_process_group("gloo", rank=rank, world_size=world)
-    state, plan = Path(out) / "state", PHASES[name]
+    state, plan = Path(out) / "state", PHASES[name].among(world)
     processor = build_processor()
     tokens = Tokens(processor.tokenizer)
     model = _fresh_model(tokens)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -80,19 +80,20 @@ class Course:
 
 @dataclass(frozen=True)
 class Plan:
-    """One phase's budget. `batch` is rows per process and step."""
+    """One phase's budget. `batch`, `ring` and `fresh` are of all processes together."""
 
     name: str
     steps: int
     batch: int
+    """Rows per step."""
     lr: float
     warmup: int = 100
     end_lr: float = 0.05
     """Last learning rate as a share of `lr`, reached by a cosine."""
     ring: int = 768
-    """Scenes kept with their tokens, per process."""
+    """Scenes kept with their tokens."""
     fresh: int = 6
-    """New scenes per step and process."""
+    """New scenes per step."""
     dense_every: int = 6
     """Every how many steps a batch of 192-px pictures is read."""
     stop: int | None = None
@@ -101,6 +102,13 @@ class Plan:
     """Share of steps that are text lookups, falling to a third of it."""
     course: Course | None = None
     """None: the text phase."""
+
+    def among(self, processes: int) -> Plan:
+        """One process's part. ValueError where the rows cannot be shared equally."""
+        if self.batch % processes:
+            raise ValueError(f"{self.batch} rows of phase {self.name} cannot be shared among {processes} processes")
+        shared = {name: max(getattr(self, name) // processes, 1) for name in ("batch", "ring", "fresh")}
+        return replace(self, **shared)
 
     def rate(self, step: int) -> float:
         """Learning rate of a step as a share of `lr`: linear warm-up, cosine to `end_lr`."""
