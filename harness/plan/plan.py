@@ -202,7 +202,7 @@ def plan_experiment(
                 if isinstance(asked, ExternalSystem):
                     jobs = _answers(maker, asked, row, column, under, used_seeds)
                 else:
-                    wanted = modes if protocol == "paper" and aside else ("own",)
+                    wanted = (modes if aside else ("own", *spec.latents)) if protocol == "paper" else ("own",)
                     side = used_seeds[: profile.value.side_seeds]
                     kept = used_seeds if protocol == spec.protocol else side
                     jobs = {} if reason else _evaluations(maker, row, column, under, kept, side, wanted)

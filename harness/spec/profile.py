@@ -157,7 +157,8 @@ class Profile(Frozen):
     """Seeds, counted from the first, that also get the other latents modes and the protocols that the table does not show;
     null = all of them."""
     side_benchmarks: tuple[FileName, ...] | None = None
-    """Benchmarks on which those are asked for; null = all of them. Modes and protocols named on the command line are for all."""
+    """Benchmarks on which those are asked for; null = all of them. Modes that an experiment names, and modes and protocols
+    of the command line, are for every benchmark."""
     protocols: tuple[Protocol, ...] = ("paper",)
     latents: tuple[Latents, ...] = ("own",)
     """Modes in which arms with a latent path are decoded under protocol `paper`; `own` is the table's."""

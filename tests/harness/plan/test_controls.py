@@ -32,6 +32,11 @@ def test_every_row_resolves_and_is_decoded_with_every_latents_mode_that_it_can_b
     assert all(found[row] == {"own"} for row in ("Markers only (S = 0)", "Vanilla SFT", "Base model"))
 
 
+def test_the_latents_that_the_experiment_names_are_decoded_on_every_column():
+    cell = plan_experiment(CONTROLS, "proxy", tasks=fake_digest).cell("Two-stage, own latents", "blink")
+    assert {mode for seed, mode in cell.jobs if seed == 0} == ALL
+
+
 def test_sweeping_s_at_inference_trains_nothing_and_changes_nothing_but_s():
     plan = plan_experiment(CONTROLS, "proxy", tasks=fake_digest)
     own, *swept = (plan.cell(row, "mmvp").jobs[0, "own"] for row in ("Two-stage, own latents", *SWEPT))
