@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from harness.cli.main import add_results
 from harness.cli.stored import open_store
-from harness.cli.words import plural
+from harness.cli.words import command, plural
 
 if TYPE_CHECKING:
     from harness.store import Store
@@ -52,9 +52,8 @@ def main(options: argparse.Namespace) -> int:
         (Processes.kill if options.kill else Processes.ask_to_stop)(lease)
     queued = cancel_queued(store, wanted)
     if chosen:
-        print(
-            f"asked {plural(len(chosen), 'worker')} and {plural(len(drivers), 'driver')} to stop; run.py status shows when they have"
-        )
+        asked = f"{plural(len(chosen), 'worker')} and {plural(len(drivers), 'driver')}"
+        print(f"asked {asked} to stop; {command('status', results=store.root)} shows when they have")
     if queued:
         print(f"removed {plural(len(queued), 'job')} from the cluster's queue")
     if not chosen and not queued:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from harness.cli.main import add_selection, plans
 from harness.cli.stored import open_store
-from harness.cli.words import listed, plural
+from harness.cli.words import command, listed, plural
 from harness.kinds import kind_of
 
 if TYPE_CHECKING:
@@ -33,14 +33,15 @@ def main(options: argparse.Namespace) -> int:
     asked = [job for job in merged(made) if kind_of(job.kind).shown]
     done = [job for job in asked if store.is_done(job) or store.damage(job)]
     if not done:
-        raise SpecError(f"{options.results}: none of the {plural(len(asked), 'result')} is done; run.py FILE comes first")
+        raise SpecError(f"{options.results}: none of the {plural(len(asked), 'result')} is done; {command(*options.files, profile=options.profile, results=options.results)} comes first")
     facts = {"tables": [[plan.name, plan.profile.name] for plan in made], "code": code(), "versions": versions()}
     counts = bundle.write(
         options.to, store, done, specs(made), facts, registered=map(name_of, made), everything=options.everything
     )
     size = options.to.stat().st_size
     print(f"{options.to}: {plural(counts['store'], 'job')} whole, {counts['lineage']} by name and digests, {size / 1e6:.1f} MB")
-    print(f"check it: run.py verify {options.to}; take it into a store: run.py import {options.to} --results DIR")
+    check, take = command("verify", options.to), command("import", options.to, "--results", "DIR")
+    print(f"check it: {check}; take it into a store: {take}")
     if missing := [job.name for job in asked if job not in done]:
         print(f"{plural(len(missing), 'result')} not done and left out: {listed(missing)}", file=sys.stderr)
     return 0

@@ -7,7 +7,8 @@ from collections import defaultdict
 
 from harness.cli.main import add_json, add_selection, plans
 from harness.cli.stored import open_store
-from harness.cli.words import as_json, columns, duration, plural
+from harness.cli.words import as_json, columns, command, plural
+from harness.durations import duration
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,7 +49,8 @@ def main(options: argparse.Namespace) -> int:
     what = ", ".join(f"{plan.name} ({plan.profile.name})" for plan in made)
     print(f"not needed by {what}:\n" + columns(rows))
     if not options.delete:
-        print("nothing was deleted; tables and profiles that are not named count as not needed; --delete deletes, run.py tag keeps")
+        keep = command("tag", "NAME", "KEY…", results=options.results)
+        print(f"nothing was deleted; tables and profiles that are not named count as not needed; --delete deletes, {keep} keeps")
         return 0
     gone = [one for one in found if delete(store, one.job)]
     print(f"{plural(len(gone), 'job')} deleted, {sum(one.bytes for one in gone) / 1e6:.1f} MB")

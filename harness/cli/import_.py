@@ -8,7 +8,7 @@ from pathlib import Path
 
 from harness.cli.main import add_results
 from harness.cli.stored import open_store
-from harness.cli.words import listed, plural
+from harness.cli.words import command, listed, plural
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,5 +40,5 @@ def main(options: argparse.Namespace) -> int:
     if taken.other:
         print(f"kept this store's own, which differ or are in hand: {listed(taken.other)}", file=sys.stderr)
     for name, profile in manifest.get("tables", ()):
-        print(f"{name}: run.py report FILE --profile {profile} --results {options.results} writes its report")
+        print(f"{name}: {command('report', 'FILE', profile=profile, results=options.results)} writes its report")
     return 1 if taken.other else 0

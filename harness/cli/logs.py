@@ -6,7 +6,7 @@ import argparse
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -103,17 +103,9 @@ class Steps:
 
     def new(self) -> Iterator[str]:
         """Those since the last call: step 40/125  loss 1.82  lr 0.0006  2.1 s/step"""
+        from harness.dispatch.driver.progress import told
         from harness.store.files import read_lines
 
         lines, self.offset = read_lines(self.path, self.offset)
         for line in lines:
             yield told(line)
-
-
-def told(line: Mapping[str, Any]) -> str:
-    """One reported step, with whatever it has of loss, learning rate and pace."""
-    values = line["values"]
-    found = [f"{name} {values[name]:.3g}" for name in ("loss", "lr") if name in values]
-    if "seconds_per_step" in values:
-        found.append(f"{values['seconds_per_step']:.2g} s/step")
-    return "  ".join([f"step {line['step']}/{line['total']}", *found])

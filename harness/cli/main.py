@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import errno
 import gc
 import importlib
 import keyword
 import os
+import re
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -85,10 +87,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 class Parser(argparse.ArgumentParser):
-    """Complains in one line, like every other mistake."""
+    """Complains in one line, like every other mistake, with the nearest of the names that it knows."""
 
     def error(self, message: str) -> NoReturn:
+        if chosen := re.search(r"invalid choice: '(.*)' \(choose from (.*)\)", message):
+            message += near(chosen[1], re.findall(r"[\w-]+", chosen[2]))
         self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
+def near(word: str, names: Iterable[str]) -> str:
+    found = difflib.get_close_matches(word, list(names), n=1)
+    return f'; did you mean "{found[0]}"?' if found else ""
 
 
 class Version(argparse.Action):
@@ -119,7 +128,14 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         arguments.insert(0, "run")
     elif arguments and arguments[0].startswith("-") and arguments[0] not in ("-h", "--help", "--version"):
         arguments.insert(0, "run")
-    return parser_of([word for word in arguments[:1] if word in VERBS]).parse_args(arguments)
+    parser = parser_of([word for word in arguments[:1] if word in VERBS])
+    options, unknown_words = parser.parse_known_args(arguments)
+    if unknown_words:
+        word = next((word for word in unknown_words if word.startswith("-")), "").partition("=")[0]
+        known = Parser(add_help=False)
+        _verb(options.verb).add_arguments(known)
+        parser.error(f"unrecognized arguments: {' '.join(unknown_words)}{near(word, known._option_string_actions)}")
+    return options
 
 
 def parser_of(verbs: Collection[str]) -> Parser:

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.cli.words import duration, plural
+from harness.cli.words import plural
+from harness.durations import duration
 from harness.outgoing import inert
 
 if TYPE_CHECKING:

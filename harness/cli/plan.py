@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from harness.cli.main import add_json, add_selection, plans
 from harness.cli.stored import history, open_store, standing
-from harness.cli.words import as_json, columns, duration, listed, plural
+from harness.cli.words import as_json, columns, listed, plural
+from harness.durations import duration
 from harness.jobs import Graph, Job, Source
 from harness.kinds import kind_of, place_of
 
@@ -104,6 +105,7 @@ def needed(profile: Profile, graph: Graph, costs: Mapping[str, float | None]) ->
     Of a cluster nobody knows how many jobs it runs at once (a throttle holds for one array alone), so there it is the sum
     and what no number of nodes makes shorter: "; about 72 h 00 min of work, 36 h 00 min along the longest chain".
     """
+    from harness.dispatch.driver import forecast
     from harness.plan.cost import makespan
 
     known = {key: cost for key, cost in costs.items() if cost is not None}
@@ -113,7 +115,8 @@ def needed(profile: Profile, graph: Graph, costs: Mapping[str, float | None]) ->
         chain = makespan(graph, known, slots=len(known))  # the load of one slot is below the longest job
         parts.append(f"about {duration(sum(known.values()))} of work, {duration(chain)} along the longest chain")
     elif known:
-        parts.append(f"about {duration(makespan(graph, known, slots))} on {plural(slots, 'slot')}")
+        order = forecast.priorities(graph, {job.key: known.get(job.key, 0.0) for job in graph})
+        parts.append(f"about {duration(forecast.left_of_all(order, known, set(), slots))} on {plural(slots, 'slot')}")
     if unknown := len(costs) - len(known):
         parts.append(f"{plural(unknown, 'job')} of unknown cost (no finished job of their shape)")
     return "; " + ", and ".join(parts) if parts else ""

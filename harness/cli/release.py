@@ -7,7 +7,8 @@ import time
 
 from harness.cli.main import add_results
 from harness.cli.stored import open_store
-from harness.cli.words import duration
+from harness.cli.words import command
+from harness.durations import duration
 from harness.spec.errors import SpecError
 
 
@@ -33,7 +34,7 @@ def main(options: argparse.Namespace) -> int:
         print("nobody holds it; the next run takes it over by itself")
         return 0
     if alive is None and not options.yes:
-        raise SpecError(f"check on {newest.owner.host} that it is gone, then: run.py release {record.key[:12]} --yes")
+        raise SpecError(f"check on {newest.owner.host} that it is gone, then: {command('release', record.key[:12], '--yes', results=store.root)}")
     store.release(record)
     print("released")
     return 0

@@ -7,17 +7,22 @@ import gc
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from harness.cli.main import add_results
 from harness.cli.stored import damage, open_store, selected
-from harness.cli.words import plural
+from harness.cli.words import command, plural
 from harness.jobs import Job, Known
 from harness.spec.errors import SpecError
+
+if TYPE_CHECKING:
+    from harness.store import Store
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("keys", nargs="*", metavar="KEY", help="these jobs (default: all that failed)")
-    parser.add_argument("--profile", default="proxy", metavar="P", help="whose resources they get (default: proxy)")
+    parser.add_argument("--profile", metavar="P", help="whose resources they get (default: that of the table they were run for)")
+    parser.add_argument("--detach", action="store_true", help="return at once; the work goes on by itself")
     parser.add_argument("--damaged", action="store_true", help="set these damaged jobs aside (default: all), to be made anew")
     add_results(parser)
 
@@ -25,12 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(options: argparse.Namespace) -> int:
     if options.damaged:
         return set_aside(options.results, options.keys)
-    from harness.cli.run import work
-    from harness.jobs import Graph
-    from harness.spec.files import load_profile
     from harness.store.jobs import stored_jobs
 
-    store, profile = open_store(options.results), load_profile(options.profile).value
+    store = open_store(options.results)
     jobs = selected(store, options.keys) if options.keys else stored_jobs(store)
     if options.keys and (damaged := damage(store, jobs)):
         print("\n".join(damaged), file=sys.stderr)
@@ -44,10 +46,43 @@ def main(options: argparse.Namespace) -> int:
     if not again:
         print("no job failed")
         return 0
+    return run_again(options, store, again)
+
+
+def run_again(options: argparse.Namespace, store: Store, again: list[Job]) -> int:
+    """Each where its profile says: here, or on the cluster."""
+    from harness.cli.run import detach, work
+    from harness.jobs import Graph
+    from harness.spec.files import load_profile
+
+    groups = by_profile(store, again, options.profile)
+    profiles = {name: load_profile(name).value for name in groups}
+    if options.detach and any(profile.dispatch.kind == "local" for profile in profiles.values()):
+        return detach(options)
     gc.enable()
-    outcome = work(Graph(again), store, profile)
-    print("run.py FILE continues with the jobs that depend on them")
-    return outcome.exit_code
+    codes = []
+    for name, jobs in groups.items():
+        codes.append(work(Graph(jobs), store, profiles[name], options.detach).exit_code)
+        print(f"{command('FILE', profile=name, results=store.root)} continues with the jobs that depend on {plural(len(jobs), 'retried job')}")
+    return max(codes)
+
+
+def by_profile(store: Store, jobs: list[Job], named: str | None) -> dict[str, list[Job]]:
+    """Profile -> the jobs to run under it: the one named, else that of the table that needed them. Raises SpecError where several did,
+    or where none is known and the last attempt ran on a cluster: a 7B training is not begun on a login node."""
+    from harness.tracking.labels import profiles_of
+
+    known = profiles_of(store)
+    groups: dict[str, list[Job]] = {}
+    for job in jobs:
+        names = (named,) if named else known.get(job.key, ())
+        attempt = next(reversed(store.attempts(job)), None)
+        queued = attempt is not None and "owner" in attempt.claim and attempt.owner.scheduler == "slurm"
+        if len(names) > 1 or (not names and queued):
+            which = " and ".join(names) or "on a cluster, under a profile that is not known here"
+            raise SpecError(f"{job.kind} {job.name}: was run for {which}; {command('retry', job.key12, '--profile', 'NAME', results=store.root)}")
+        groups.setdefault(names[0] if names else "proxy", []).append(job)
+    return groups
 
 
 def set_aside(results: Path, keys: Sequence[str]) -> int:
@@ -59,7 +94,7 @@ def set_aside(results: Path, keys: Sequence[str]) -> int:
     chosen = [job for job in damaged if not keys or any(fits(job, key) for key in keys)]
     for key in keys:
         if not any(fits(job, key) for job in chosen):
-            raise SpecError(f"{key}: no damaged job begins with it; run.py status shows which are damaged")
+            raise SpecError(f"{key}: no damaged job begins with it; {command('status', results=store.root)} shows which are damaged")
     for job in chosen:
         print(f"{job.kind} {job.name}: set aside in {store.set_aside(store.folder(job))}")
     print(f"{plural(len(chosen), 'damaged job')} set aside" + ("; run.py FILE computes them again" if chosen else ""))

@@ -14,7 +14,7 @@ from harness.cli.notice import VARIABLE, Notice
 from harness.cli.report import REPORTS
 from harness.cli.stored import damage, history, open_store
 from harness.cli.tracking import begin, tracker
-from harness.cli.words import plural
+from harness.cli.words import command, plural
 from harness.jobs import Source
 from harness.tracking.where import check as check_address
 
@@ -85,7 +85,7 @@ def go(options: argparse.Namespace, notice: Notice) -> int:
     if problem := follower.finish():
         print(problem, file=sys.stderr)
     if outcome is not None and (outcome.interrupted or outcome.detached):
-        print("the same command goes on from here; run.py status shows where it stands", file=sys.stderr)
+        print(f"the same command goes on from here; {command('status', results=store.root)} shows where it stands", file=sys.stderr)
         return outcome.exit_code
     write(made, store, reports, tracker(store))
     notice.reports = reports
@@ -123,7 +123,7 @@ def work(graph: Graph, store: Store, profile: Profile, detach: bool = False) -> 
     for line in (*outcome.notes, *map(str, said)):
         print(line, file=sys.stderr)
     if blocked:
-        print(f"{plural(len(blocked), 'job')} could not run for it: run.py status shows which", file=sys.stderr)
+        print(f"{plural(len(blocked), 'job')} could not run for it: {command('status', results=store.root)} shows which", file=sys.stderr)
     return outcome
 
 
@@ -187,12 +187,12 @@ def detach(options: argparse.Namespace) -> int:
     from harness.store import trust
 
     log = trust.private(options.results, ".drivers") / f"detached-{time.strftime('%Y%m%d-%H%M%S')}.log"
-    command = [sys.executable, *sys.orig_argv[1:]]
-    command.remove("--detach")
+    again = [sys.executable, *sys.orig_argv[1:]]
+    again.remove("--detach")
     with log.open("w") as output:
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+            again, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
         )
-    print(f"working on {plural(len(options.files), 'file')} as process {process.pid}; its output goes to {log}")
-    print("run.py status shows where it stands; the same command without --detach attaches to it")
+    print(f"working as process {process.pid}; its output goes to {log}")
+    print(f"{command('status', results=options.results)} shows where it stands; the same command without --detach attaches to it")
     return 0

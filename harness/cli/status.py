@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from harness.cli.main import add_json, add_selection, plans
 from harness.cli.stored import finished, open_store, standing
-from harness.cli.words import as_json, columns, duration, plural
+from harness.cli.words import as_json, columns, plural
+from harness.durations import duration
 from harness.jobs import Graph, Job
 from harness.spec.errors import SpecError
 

@@ -8,7 +8,7 @@ from datetime import datetime
 
 from harness.cli.main import add_json, add_results
 from harness.cli.stored import open_store, selected
-from harness.cli.words import as_json, columns, listed, plural
+from harness.cli.words import as_json, columns, command, listed, plural
 from harness.spec.errors import SpecError
 
 
@@ -33,12 +33,13 @@ def main(options: argparse.Namespace) -> int:
             print(as_json([asdict(tag) for tag in found]))
             return 0
         rows = [(t.name, plural(len(t.keys), "job"), f"{datetime.fromtimestamp(t.time):%Y-%m-%d}", t.note) for t in found]
-        print(columns(rows) or f"{options.results}: no tags yet; run.py tag NAME KEY… makes one")
+        print(columns(rows) or f"{options.results}: no tags yet; {command('tag', 'NAME', 'KEY…', results=store.root)} makes one")
     elif options.remove:
         tags.remove(store.root, options.name)
         print(f"tag {options.name} is gone; its jobs are still there")
     elif not options.keys and not options.note:
-        raise SpecError(f"{options.name}: names no job; run.py tag {options.name} KEY… (run.py status --all lists the jobs)")
+        again, every = (command(*words, results=store.root) for words in (("tag", options.name, "KEY…"), ("status", "--all")))
+        raise SpecError(f"{options.name}: names no job; {again} ({every} lists the jobs)")
     else:
         jobs = selected(store, options.keys)
         tag = tags.write(store.root, options.name, [job.key for job in jobs], options.note)

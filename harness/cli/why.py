@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from harness.cli.main import add_json, add_selection, plans
 from harness.cli.stored import history, open_store, standing
-from harness.cli.words import as_json, columns, duration, plural
+from harness.cli.words import as_json, columns, plural
+from harness.durations import duration
 from harness.jobs import Graph, Job
 from harness.spec.errors import SpecError, unknown
 from harness.spec.files import EXPERIMENTS

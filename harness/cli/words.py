@@ -8,17 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-
-def duration(seconds: float | None) -> str:
-    """40 s · 3 min 20 s · 2 h 05 min · unknown"""
-    if seconds is None:
-        return "unknown"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+from harness.places import results_option
 
 
 def as_json(data: Any) -> str:
@@ -30,8 +20,8 @@ def command(*words: object, results: Path | None = None, profile: str | None = N
     """A command that a person can copy: with the store and the profile of the present one, where they are not the defaults."""
     said = ["run.py", *map(str, words)]
     said += ["--profile", profile] if profile not in (None, "proxy") else []
-    said += ["--results", str(results)] if results not in (None, Path("results")) else []
-    return " ".join(word if word.isupper() or "…" in word else shlex.quote(word) for word in said)
+    text = " ".join(word if word.isupper() or "…" in word else shlex.quote(word) for word in said)
+    return text + (results_option(results) if results is not None else "")
 
 
 def plural(n: int, noun: str) -> str:

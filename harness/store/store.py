@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import fcntl
 import os
 import shutil
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.jobs import Job
+from harness.places import results_option
 from harness.store import done as done_file
 from harness.store import files, integrity, outputs
 from harness.store.attempts import Attempt, attempts_of, create_attempt
@@ -141,8 +143,12 @@ class Store:
                 if len(key) >= 4 and (digits.startswith(key[:12]) or entry.name == key):
                     found.append(Path(entry.path))
         if len(found) != 1:
-            what = "several jobs begin with it: " + ", ".join(path.name for path in found) if found else "no such job"
-            raise StoreError(f"{self.root}: {key}: {what}")
+            if found:
+                raise StoreError(f"{self.root}: {key}: several jobs begin with it: {', '.join(path.name for path in found)}")
+            names = [path.name for path in self.root.glob("[!.]*/*/")]
+            near = difflib.get_close_matches(key, [*names, *(name.rpartition("-")[2] for name in names)], n=1)
+            remedy = f'did you mean "{near[0]}"?' if near else f"run.py status --all{results_option(self.root)} lists them"
+            raise StoreError(f"{self.root}: {key}: no such job; {remedy}")
         return Record.read(found[0])
 
     def records(self) -> Iterator[Record]:
@@ -196,7 +202,7 @@ class Store:
         """The damage in the job's folder `home` with what to do, in one line."""
         key12, where = home.name.rpartition("-")[2], f"{home.parent.name}/{home.name}"
         remedy = "take it away" if damage.endswith(integrity.ADDED) else "put it back"
-        return f"{where}/{damage}; {remedy}, or set the job aside and make it anew: run.py retry {key12} --damaged"
+        return f"{where}/{damage}; {remedy}, or set the job aside and make it anew: run.py retry {key12} --damaged{results_option(self.root)}"
 
     def is_done(self, job: Job | Record) -> bool:
         """Whether it is done and whole."""
@@ -300,11 +306,10 @@ class Store:
             return Status(State.INTERRUPTED, reason, newest)
         return Status(State.READY)
 
-    @staticmethod
-    def _unseen(attempt: Attempt, key12: str) -> str:
+    def _unseen(self, attempt: Attempt, key12: str) -> str:
         minutes = (time.time() - attempt.last_beat) / 60
         return f"{attempt.owner}, which cannot be checked from here; last sign of life {minutes:.0f} min ago" + (
-            f"; if it is gone: run.py release {key12}" if minutes > 2 else ""
+            f"; if it is gone: run.py release {key12}{results_option(self.root)}" if minutes > 2 else ""
         )
 
     def _keys_in_hand(self) -> dict[str, str]:

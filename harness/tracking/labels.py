@@ -83,6 +83,15 @@ def labels(store: Store) -> dict[str, Label]:
     return {key: Label(tuple(tables[key]), tuple(uses[key])) for key in tables}
 
 
+def profiles_of(store: Store) -> dict[str, tuple[str, ...]]:
+    """Job key -> names of the profiles under which a table needed it."""
+    found: dict[str, dict[str, None]] = {}
+    for path in sorted(home(store).glob("labels/*--*.json")):
+        for key in files.read_note(path):
+            found.setdefault(key, {})[path.stem.rpartition("--")[2]] = None
+    return {key: tuple(names) for key, names in found.items()}
+
+
 def _table(path: Path) -> str:
     return path.stem.rpartition("--")[0]
 

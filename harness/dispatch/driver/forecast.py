@@ -104,13 +104,3 @@ def left_of_all(order: list[Job], remaining: Mapping[str, float], running: set[s
             if not lacking[child]:
                 heapq.heappush(able, (parents_end(waiting[child][1]), waiting[child][0], child))
     return max(ends.values(), default=0.0)
-
-
-def spoken(seconds: float) -> str:
-    """40 s · 3 min 20 s · 2 h 5 min"""
-    seconds = int(seconds)
-    if seconds < 60:
-        return f"{seconds} s"
-    if seconds < 3600:
-        return f"{seconds // 60} min {seconds % 60:02d} s"
-    return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"

@@ -148,15 +148,7 @@ class Driver:
                 begun = status.attempt.claim.get("started", time.time())
                 left = forecasts.left_of_running(progress, begun, self.run.seconds[job.key])
                 remaining[job.key] = left
-                running.append(
-                    Running(
-                        job,
-                        progress["step"] if progress else 0,
-                        progress["total"] if progress else 0,
-                        left,
-                        status.attempt,
-                    )
-                )
+                running.append(Running(job, progress, left, status.attempt))
             elif status.state in (State.FAILED, State.BLOCKED):
                 del remaining[job.key]
         left = forecasts.left_of_all(self.run.order, remaining, {item.job.key for item in running}, self.backend.slots)

@@ -9,19 +9,27 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, TextIO
 
-from harness.dispatch.driver.forecast import spoken
+from harness.durations import duration
 from harness.jobs import Job
 from harness.outgoing import inert
 from harness.store import Attempt, State, Status
 
 
+def told(line: Mapping[str, Any]) -> str:
+    """One reported step, with whatever it has of loss, learning rate and pace: step 40/125  loss 1.82  lr 0.0006  2.1 s/step"""
+    values = line["values"]
+    found = [f"{name} {values[name]:.3g}" for name in ("loss", "lr") if name in values]
+    if "seconds_per_step" in values:
+        found.append(f"{values['seconds_per_step']:.2g} s/step")
+    return "  ".join([f"step {line['step']}/{line['total']}", *found])
+
+
 @dataclass(frozen=True)
 class Running:
-    """left: seconds."""
+    """last: what the job reported last, as a line of metrics.jsonl. left: seconds."""
 
     job: Job
-    step: int
-    total: int
+    last: Mapping[str, Any] | None
     left: float
     attempt: Attempt
 
@@ -36,6 +44,10 @@ class Snapshot:
     left: float
     stopping: bool = False
 
+    @property
+    def done(self) -> int:
+        return sum(status.state is State.DONE for status in self.statuses.values())
+
     def summary(self) -> str:
         """12 of 80 done · 2 running · about 9 min left"""
         counts = Counter(status.state for status in self.statuses.values())
@@ -43,7 +55,7 @@ class Snapshot:
         parts += [
             f"{counts[state]} {state}" for state in State if counts[state] and state not in (State.DONE, State.MISSING)
         ]
-        parts.append("stopping" if self.stopping else f"about {spoken(self.left)} left")
+        parts.append("stopping" if self.stopping else f"about {duration(self.left)} left")
         return " · ".join(parts)
 
 
@@ -96,9 +108,11 @@ class PlainDisplay:
         for job, status in snapshot.changed:
             if status.state in (State.READY, State.MISSING, State.BLOCKED):
                 continue
-            log = f"  [log {status.attempt.log}]" if status.attempt and status.state is not State.DONE else ""
-            reason = "" if status.state in (State.RUNNING, State.DONE) or not status.reason else f": {status.reason}"
-            self.say(f"{job.kind} {job.name} {status.state}{reason} ({snapshot.summary()}){log}")
+            wrong = status.state not in (State.RUNNING, State.SUBMITTED, State.DONE)
+            log = f"  [log {status.attempt.log}]" if status.attempt and wrong else ""
+            reason = f": {status.reason}" if status.reason and status.state not in (State.RUNNING, State.DONE) else ""
+            far = f"  {snapshot.done} of {len(snapshot.statuses)} done, about {duration(snapshot.left)} left" if status.state is State.DONE else ""
+            self.say(f"{status.state:<11} {job.kind} {job.name}{reason}{far}{log}")
         if blocked := newly_blocked(snapshot):
             self.say(blocked)
 
@@ -110,7 +124,7 @@ class PlainDisplay:
 
 
 class LiveDisplay:
-    """A few redrawn lines with the running jobs, their progress and logs; finished jobs scroll by above."""
+    """A few redrawn lines with the running jobs, their step, loss and time left; finished jobs scroll by above."""
 
     def __init__(self, stream: TextIO) -> None:
         from rich.console import Console
@@ -134,8 +148,8 @@ class LiveDisplay:
             self.say(blocked)
         table = Table.grid(padding=(0, 2))
         for item in snapshot.running:
-            share = f"{item.step}/{item.total}" if item.total else "starting"
-            table.add_row(inert(f"{item.job.kind} {item.job.name}"), share, spoken(item.left) + " left", inert(str(item.attempt.log)))
+            far = told(item.last) if item.last else "starting"
+            table.add_row(inert(f"{item.job.kind} {item.job.name}"), far, f"{duration(item.left)} left")
         self.live.update(Group(table, Text(snapshot.summary(), style="bold")))
 
     def say(self, text: str) -> None:

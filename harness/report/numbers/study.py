@@ -13,7 +13,7 @@ from harness.plan.jobs import has_latents
 from harness.plan.registration import content_of, name_of, standing
 from harness.spec.benchmark import Benchmark, Protocol
 from harness.spec.experiment import Column, Experiment, Row
-from harness.spec.files import REPOSITORY, LoadedExperiment
+from harness.spec.files import EXPERIMENTS, REPOSITORY, LoadedExperiment
 from harness.spec.profile import Profile
 from harness.spec.resolve import Value
 
@@ -97,6 +97,8 @@ class Study:
     left_out: tuple[str, ...] = ()
     text: tuple[str, ...] = ()
     file: str = "FILE"
+    profile_option: str = ""
+    """ " --profile NAME": what a command about it needs, where the profile is not the commands' default."""
     loaded: LoadedExperiment | None = None
     """The experiment's file, for the audit of its printed numbers."""
     registers: tuple[str, Mapping[str, typing.Any]] = ("", {})
@@ -135,6 +137,11 @@ def typed(path: Path) -> str:
     """A spec's file as a person types it from the project's folder; of one that lies elsewhere the end, which names no machine."""
     whole = path.resolve()
     return str(whole.relative_to(REPOSITORY)) if whole.is_relative_to(REPOSITORY) else "/".join(path.parts[-2:])
+
+
+def profile_option(path: Path) -> str:
+    named = path.stem if path.resolve().parent == EXPERIMENTS / "profiles" else typed(path)
+    return "" if named == "proxy" else f" --profile {named}"
 
 
 def study_of(plan: Plan) -> Study:
@@ -183,6 +190,7 @@ def study_of(plan: Plan) -> Study:
         left_out=tuple(left_out),
         text=tuple(repr(document.data) for document in documents),
         file=typed(plan.experiment.document.path),
+        profile_option=profile_option(plan.profile.document.path),
         loaded=plan.experiment,
         registers=(name_of(plan), content_of(plan)),
     )

@@ -39,7 +39,7 @@ def declared_table(results: Results, protocol: Protocol = "paper") -> Table | No
             *reach_notes(results, tested, protocol),
             *(["The answers of two rows to the questions on which they differ, with the pictures:"] if example else []),
         ),
-        command=f'run.py samples {results.study.file} "{example[0]}" "{example[1]}"' if example else "",
+        command=f'run.py samples {results.study.file} "{example[0]}" "{example[1]}"{results.study.profile_option}' if example else "",
     )
 
 

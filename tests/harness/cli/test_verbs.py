@@ -104,14 +104,14 @@ def test_a_plan_says_what_is_shared_and_why_each_job_runs(desk: Desk, capsys):
     line = next(line for line in said.splitlines() if line.strip().startswith("stage1-seed0-") and "from base" in line)
     assert "no result yet" in line and line.endswith("for Stage 1 Only, Two-stage (Ours)")
     assert "4 trainings for 4 rows, 5 written out row by row" in said
-    assert "75 jobs: 0 done, 75 to run; 75 jobs of unknown cost" in said
+    assert "58 jobs: 0 done, 58 to run; 58 jobs of unknown cost" in said
     assert not Path("results").exists()
 
 
 def test_a_plan_forecasts_from_what_is_done(desk: Desk, capsys):
     finish(desk)
     said = run(capsys, "plan", desk.table())
-    assert "75 jobs: 3 done, 72 to run; " in said
+    assert "58 jobs: 3 done, 55 to run; " in said
     desk.write("profiles/longer.yaml", desk.profile("proxy").replace("steps: 0.05", "steps: 0.1"))
     said = run(capsys, "plan", desk.table(), "--profile", "longer")
     line = next(line for line in said.splitlines() if line.strip().startswith("stage1-seed0-") and "from base" in line)
@@ -153,7 +153,7 @@ def test_a_plan_as_json_holds_jobs_and_cells(desk: Desk, capsys):
     plan = json.loads(run(capsys, "plan", desk.table(), "--json"))
     keys = {job["key"] for job in plan["jobs"]}
     (table,) = plan["experiments"]
-    assert len(keys) == 75 and len(table["cells"]) == 24
+    assert len(keys) == 58 and len(table["cells"]) == 20
     assert {job["key"] for cell in table["cells"] for job in cell["jobs"]} < keys
     assert all(
         parent in keys or parent.startswith("source:") for job in plan["jobs"] for parent in job["inputs"].values()
