@@ -31,7 +31,7 @@ def made(tmp_path_factory):
     os.chdir(folder)
     try:
         desk = Desk(folder)
-        text = PROFILE.format(n=N, seeds=2, side_seeds=1, proxy="true")
+        text = PROFILE.format(n=N, seeds=2, side_seeds=1, side_benchmarks="null", proxy="true")
         desk.write("profiles/invented.yaml", re.sub(r"backbone: .*", f"backbone: {{source: local, path: {folder / 'base'}}}", text))
         fill(Store("results"), plan_experiment(desk.table(), "invented"), n=N)
         yield desk

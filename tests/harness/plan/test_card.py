@@ -29,7 +29,7 @@ def planned(tmp_path):
     from tests.harness.report.world import PROFILE
 
     def plan(card: str, **options):
-        profile = PROFILE.format(n=16, seeds=2, side_seeds="null", proxy="true")
+        profile = PROFILE.format(n=16, seeds=2, side_seeds="null", side_benchmarks="null", proxy="true")
         (tmp_path / "invented.yaml").write_text(options.pop("profile", lambda text: text)(profile))
         (tmp_path / "x.yaml").write_text(SPEC.format(card=card))
         tasks = lambda benchmark, protocol: {f"{protocol}_{benchmark}": "0" * 64}

@@ -217,6 +217,19 @@ def test_the_report_says_for_how_many_seeds_latents_are_replaced(tmp_path, world
     assert "Latents are replaced for" not in text(world[2])
 
 
+def test_columns_that_the_profile_leaves_aside_are_missing_from_the_side_tables_and_named(tmp_path):
+    plan, store = make_plan(tmp_path, n=40, side_benchmarks="[mmvp]"), Store(tmp_path / "results")
+    fill(store, plan, n=40)
+    tables = {t.name: t for s in build(study_of(plan), store, tmp_path / "reports").sections for t in s.tables}
+    assert {row.group for row in tables["latents"].rows} == {"MMVP"}
+    assert "The profile does not ask for replaced latents on HRBench-4K and BLINK." in tables["latents"].notes
+    assert {column.group for column in tables["main-stock"].columns} == {"MMVP"}
+    assert not any(note.startswith(("HRBench", "BLINK")) for note in tables["main-stock"].notes)
+    assert len({column.group for column in tables["main-paper"].columns}) == 3
+    render(plan, store, tmp_path / "reports", formats=("md", "json", "csv"))
+    assert "not run" not in text(tmp_path / "reports")
+
+
 def test_rows_that_share_a_training_are_named(world):
     assert "Stage 1 Only is the first part of Two-stage (Ours): one training (" in text(world[2])
 

@@ -28,6 +28,7 @@ set: {{precision: fp32}}
 scale: {{steps: 0.08, lr: 60, lambda_bcm: 10}}
 seeds: {seeds}
 side_seeds: {side_seeds}
+side_benchmarks: {side_benchmarks}
 protocols: [paper, stock]
 latents: [own, zeroed, shuffled, oracle]
 """
@@ -43,10 +44,11 @@ TASKS = {
 
 def make_plan(
     folder: Path, *, n: int = 400, seeds: int = 1, side_seeds: str | int = "null", proxy: bool = True, table: str = "table3c",
-    **options,
+    side_benchmarks: str = "null", **options,
 ) -> Plan:
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "invented.yaml").write_text(PROFILE.format(n=n, seeds=seeds, side_seeds=side_seeds, proxy=str(proxy).lower()))
+    asked = PROFILE.format(n=n, seeds=seeds, side_seeds=side_seeds, side_benchmarks=side_benchmarks, proxy=str(proxy).lower())
+    (folder / "invented.yaml").write_text(asked)
     return plan_experiment(
         REPOSITORY / "experiments" / f"{table}.yaml",
         load_profile(str(folder / "invented.yaml")),
