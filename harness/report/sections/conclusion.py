@@ -34,6 +34,8 @@ def conclusion(results: Results) -> str:
         said = [f"{counts[outcome]} {forms[counts[outcome] != 1]}" for outcome, forms in words.items() if counts[outcome]]
         parts = [f"Of {count(len(judged), 'claim')} of the paper that could be judged here{scale}, {listed(said)}."]
     parts.append(against_base(results))
+    if not results.study.experiment.claims:
+        parts.append(between_rows(results))
     parts.append(could_show(results))
     return " ".join(part for part in parts if part)
 
@@ -44,6 +46,21 @@ def against_base(results: Results) -> str:
     if answer.startswith("Yes"):
         return f"Against the base model: {answer.partition(': ')[2]}"
     return "No row is shown to exceed the base model." if answer else ""
+
+
+def between_rows(results: Results) -> str:
+    """Which declared differences between rows are shown: what a table without claims is about."""
+    tested, base = declared(results), base_row(results)
+    adjusted = tested.family.adjusted
+    pairs = {pair: comparison for pair, comparison in tested.pairs.items() if pair[1] != base}
+    if not pairs:
+        return ""
+    shown = {pair: comparison for pair, comparison in pairs.items() if adjusted[pair] <= LEVEL}
+    if not shown:
+        return f"Between rows: none of {count(len(pairs), 'declared difference')} is shown."
+    first, second, column = largest = max(shown, key=lambda pair: abs(shown[pair].difference))
+    named = f"{first} {MINUS} {second} on {results.title(column)} {difference(shown[largest])}"
+    return f"Between rows: {len(shown)} of {count(len(pairs), 'declared difference')} shown, largest {named}."
 
 
 def could_show(results: Results) -> str:
