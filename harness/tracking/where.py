@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from harness.characters import named
 from harness.outgoing import inert
 from harness.store import files
+from harness.tracking.address import problem as problem_of
 
 if TYPE_CHECKING:
     from harness.store import Store
@@ -21,8 +20,6 @@ if TYPE_CHECKING:
 EXPERIMENT = "vreflection"
 UI = "http://127.0.0.1:5000"
 """Where `mlflow ui` listens by default: addresses of runs in a local database lead there."""
-DRIVERS = {"postgresql": ("psycopg", "psycopg2"), "mysql": ("mysqlclient", "MySQLdb", "pymysql"), "mssql": ("pyodbc",)}
-"""Kind of database → what to install, and the modules any of which will do."""
 
 
 class TrackingError(OSError):
@@ -61,33 +58,8 @@ def check(store: Store) -> None:
                 "--results DIR, or set MLFLOW_TRACKING_URI"
             )
         return
-    scheme, colon, rest = uri.partition(":")
-    kind = scheme.lower().partition("+")[0] if colon else ""
-    problem = ""
-    if kind in ("http", "https"):
-        try:
-            host = urlsplit(uri).hostname
-        except ValueError:
-            host = None
-        problem = "" if host else "names no server; write http://HOST:PORT"
-    elif kind == "sqlite":
-        path = rest.partition("?")[0]
-        if not path.startswith("///"):
-            problem = "is no database's address; write sqlite:///PATH, or sqlite:////PATH from the root"
-        elif path in ("///", "///:memory:"):
-            problem = "is a database in memory, gone with each process; write sqlite:///PATH"
-    elif kind in DRIVERS:
-        if not any(importlib.util.find_spec(name) for name in DRIVERS[kind]):
-            problem = f"needs a driver that is not installed: uv pip install {DRIVERS[kind][0]}"
-    elif uri == "databricks" or kind == "databricks":
-        if importlib.util.find_spec("databricks") is None:
-            problem = "needs a package that is not installed: uv pip install databricks-sdk"
-    elif re.fullmatch(r"[\w.-]+:\d+(/.*)?", uri):
-        problem = f"has no scheme; write http://{inert(uri)}"
-    elif colon and kind != "file":
-        problem = "is of a kind that MLflow does not know; use http(s)://, sqlite:///, postgresql://, mysql:// or a folder"
-    if problem:
-        raise TrackingError(f"MLFLOW_TRACKING_URI: {shown_address(store)} {problem}, or unset it: the results folder has its own")
+    if problem := problem_of(uri):
+        raise TrackingError(f"MLFLOW_TRACKING_URI: {inert(uri, keep='')} {inert(problem, keep='')}, or unset it: the results folder has its own")
 
 
 def is_own(store: Store) -> bool:

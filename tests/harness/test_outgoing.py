@@ -153,17 +153,37 @@ def test_everything_a_report_leaves_is_free_of_the_address_s_password(tmp_path, 
         ("sqlite:///:memory:", "in memory"),
         ("sqlite:x.db", "sqlite:///PATH"),
         ("mssql://u:pw-SECRET@h/db", "uv pip install pyodbc"),
+        ("postgresql://u:pw-SECRET@h/db", "uv pip install psycopg"),
+        ("postgres://u:pw-SECRET@h/db", "write postgresql://"),
+        ("databricks-uc", "write databricks, or databricks://PROFILE"),
+        ("http://bob:pw-SECRET@h:port", "write http://HOST:PORT"),
+        ("http://h:99999", "write http://HOST:PORT"),
+        ("http:// h", "write http://HOST:PORT"),
+        ("http://h:5000\nhttp://i", "a line break"),
+        ("'http://h:5000'", "write it without them"),
+        ("~/mlruns", "write the whole path"),
+        ("$HOME/mlruns", "write the whole path"),
+        ("sqlite:///$HOME/x.db", "write the whole path"),
+        ("file://host/mlruns", "names a host (host); write file:///PATH"),
+        ("file", "is a file, where MLflow needs a folder"),
+        ("sqlite:///file", "is a file, and no SQLite database"),
+        ("sqlite:///folder", "is a folder; name a file in it"),
+        ("sqlite:///nowhere/x.db", "lies in a folder that is not there"),
     ],
 )
 def test_an_address_that_mlflow_could_never_use_is_one_line(tmp_path, monkeypatch, address, says):
+    monkeypatch.chdir(tmp_path)
+    Path("file").write_text("a text")
+    Path("folder").mkdir()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
     with pytest.raises(where.TrackingError, match="MLFLOW_TRACKING_URI: ") as caught:
         where.check(Store(tmp_path))
     assert says in str(caught.value) and "SECRET" not in str(caught.value) and "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("address", ["", "  ", "sqlite:////tmp/x.db", "sqlite:///x.db", "file:/tmp/mlruns", "file:///tmp/mlruns", "mlruns", "./mlruns", "/tmp/mlruns", "http://h:5000", "https://u:p@h/x/"])  # fmt: skip
+@pytest.mark.parametrize("address", ["", "  ", "sqlite:////tmp/x.db", "sqlite:///x.db", "file:/tmp/mlruns", "file:///tmp/mlruns", "mlruns", "./mlruns", "/tmp/mlruns", "my runs", "file:///tmp/my%20runs", "sqlite:///my runs.db", "HTTP://h", "databricks", "databricks://me", "http://h:5000", "https://u:p@h/x/"])  # fmt: skip
 def test_the_usual_addresses_are_taken(tmp_path, monkeypatch, address):
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
     where.check(Store(tmp_path))
 

@@ -270,11 +270,24 @@ def test_a_running_job_is_copied_while_it_runs(tmp_path):
     assert ask(tmp_path, [job.key])[1][job.key][1]["state"] == "interrupted"
 
 
-
-def test_a_folder_as_tracking_address_works(synced, tmp_path):
+@pytest.mark.parametrize(
+    "address",
+    ["{}/my runs", "sqlite:///{}/my runs.db", *(pytest.param(form, marks=pytest.mark.slow) for form in ("file:{}/mlruns", "file://{}/my%20runs"))],
+)
+def test_folders_and_files_as_tracking_addresses_work(synced, tmp_path, address):
     root, graph = synced[:2]
-    address = f"file:{tmp_path / 'mlruns'}"
+    address = address.format(tmp_path)
     result = sync(root, MLFLOW_TRACKING_URI=address)
     assert result.returncode == 0, result.stdout + result.stderr
     unreachable, runs, _ = ask(root, [job.key for job in graph], MLFLOW_TRACKING_URI=address)
     assert not unreachable and len(runs) == len(graph)
+    assert [path for path in tmp_path.iterdir() if path.name in ("mlruns", "my runs", "my runs.db")]
+
+
+def test_databricks_without_an_account_is_one_line_and_the_store_answers(synced, tmp_path):
+    root, graph = synced[:2]
+    given = {"MLFLOW_TRACKING_URI": "databricks", "HOME": str(tmp_path)}
+    result = sync(root, **given)
+    assert result.returncode == 1 and result.stdout.splitlines()[-1].startswith("MLflow at databricks: ")
+    unreachable, runs, _ = ask(root, [next(iter(graph)).key], **given)
+    assert unreachable.startswith("MLflow at databricks: ") and "\n" not in unreachable and len(runs) == 1
