@@ -23,7 +23,7 @@ VERBS = {
     "logs": "show a job's log",
     "why": "show what a cell still needs and what it costs",
     "report": "write the reports again from what is stored",
-    "samples": "show the questions on which two rows differ, with pictures and both answers",
+    "samples": "write a page of all questions with pictures and every answer, to filter and search",
     "cancel": "stop jobs that run or wait",
     "retry": "let a failed or damaged job run again",
     "verify": "compare every finished job, or an exported bundle, with its digests",

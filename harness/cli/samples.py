@@ -1,98 +1,76 @@
-"""`run.py samples FILE ROW_A ROW_B`: the questions on which two rows differ, with pictures and both answers."""
+"""`run.py samples FILE [ROW_A ROW_B]`: the questions one by one, with pictures and every row's answers, as a page to search and filter."""
 
 from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Sequence
-from dataclasses import asdict
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
 
-from harness.cli.main import add_json, add_results, count, folder_name, plans
+from harness.cli.main import add_results, count, folder_name, plans
 from harness.cli.report import REPORTS, reports_folder
 from harness.cli.stored import open_store
-from harness.cli.words import as_json
-
-if TYPE_CHECKING:
-    from harness.report.writers.samples import SideBySide
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE", help="experiments/*.yaml")
-    parser.add_argument("row_a", metavar="ROW_A", help="a row, or a unique part of its name")
-    parser.add_argument("row_b", metavar="ROW_B", help="another row, or “Base model”")
+    parser.add_argument("rows", nargs="*", metavar="ROW", help="two rows to begin with: a unique part of a name, or “Base model”")
     parser.add_argument("--column", metavar="COLUMN", help="only this one (default: every benchmark of the table)")
     parser.add_argument("--protocol", choices=("paper", "stock"), help="default: the table's")
-    parser.add_argument("--seed", type=int, metavar="SEED", help="default: the first")
-    parser.add_argument("--most", type=count, default=16, metavar="N", help="questions shown of each benchmark (default: 16)")
+    parser.add_argument("--seed", type=int, metavar="SEED", help="the seed to begin with (default: the first)")
+    parser.add_argument("--most", type=count, default=2000, metavar="N", help="questions of each benchmark, spread evenly (default: 2000)")
     parser.add_argument("--profile", default="proxy", metavar="P", help="profile's name or file (default: proxy)")
     parser.add_argument("--reports", type=folder_name, metavar="DIR", help=REPORTS)
-    add_json(parser)
     add_results(parser)
 
 
 def main(options: argparse.Namespace) -> int:
-    from harness.outgoing import inert
-    from harness.report.writers.files import replace_file
+    from harness.report.numbers.results import Results
+    from harness.report.numbers.study import settled, study_of
+    from harness.report.viewer.answers import columns_of, row_label, sheet
+    from harness.report.viewer.files import write
     from harness.report.writers.index import write_index
-    from harness.report.writers.samples import columns_of, compare, page, row_label
+    from harness.spec.errors import SpecError
     from harness.spec.files import EXPERIMENTS
 
-    chosen = dict(files=[options.file], recipe=None, rows=[], columns=[], protocols=[], latents=[], overrides=[])
+    if len(options.rows) not in (0, 2):
+        raise SpecError(f"samples takes two rows, or none for all of them; there {'is' if len(options.rows) == 1 else 'are'} {len(options.rows)}")
+    chosen = dict(files=[options.file], recipe=None, columns=[], protocols=[], latents=[], overrides=[])
     seeds = None if options.seed is None else options.seed + 1
-    (plan,) = plans(argparse.Namespace(**vars(options) | chosen | {"seeds": seeds}))
-    rows = row_label(plan, options.row_a), row_label(plan, options.row_b)
-    protocol = options.protocol or plan.experiment.value.protocol
-    asked = [options.column or "", protocol if protocol != plan.experiment.value.protocol else ""]
-    asked.append("" if options.seed is None else f"seed {options.seed}")
+    (plan,) = plans(argparse.Namespace(**vars(options) | chosen | {"rows": [], "seeds": seeds}))
+    rows = tuple(row_label(plan, row) for row in options.rows)
+    spec = plan.experiment.value
+    protocol = options.protocol or spec.protocol
     reports = reports_folder(options)
-    path = reports / "samples" / f"{slug(plan.name, *rows, *asked)}.html"
+    asked = [options.column or "", protocol if protocol != spec.protocol else ""]
+    path = reports / "samples" / f"{slug(plan.name, *asked)}.html"
     store = open_store(options.results)
-    parts = [
-        compare(plan, store, column, rows, protocol, path.parent.absolute(), options.most, options.seed)
-        for column in columns_of(plan, options.column)
-    ]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(path, inert(page(plan, rows, protocol, parts)).encode())
+    results = Results(settled(study_of(plan), store), store, path.parent.absolute())
+    found = {column.name: sheet(results, column, protocol, options.most) for column in columns_of(plan, options.column)}
+    sheets = [one for one in found.values() if one is not None]
+    if not sheets:
+        raise SpecError(f"{options.file}: no evaluation is done{f' under protocol {protocol}' if options.protocol else ''}; run it first")
+    for one in sheets:
+        for row in rows:
+            if one.of(row, options.seed) is None:
+                why = next((text for text in one.missing if text.startswith(f"{row}, own")), "no evaluation is planned")
+                raise SpecError(f"{row} on {one.column.name}: {why.rpartition(': ')[2]}; run it first, or name another column")
+    label = f"{spec.kind.capitalize()} {spec.name}"
+    head = {"label": label, "title": spec.title, "profile": plan.profile.name, "protocol": protocol}
+    written = write(path, head, sheets)
     write_index(reports, EXPERIMENTS)
-    if options.json:
-        print(as_json(record(rows, protocol, path, parts)))
-        return 0
-    print(f"first: {rows[0]}; second: {rows[1]}; protocol {protocol}")
-    for part in parts:
-        print(f"  {part.words}")
-    print(f"written: {path}")
+    if rows:
+        print(f"first: {rows[0]}; second: {rows[1]}; protocol {protocol}")
+    if absent := [name for name, one in found.items() if one is None]:
+        print(f"  not run, so not shown: {', '.join(absent)}")
+    for one in sheets:
+        said = one.words((rows[0], rows[1]), options.seed) if rows else f"{one.title}: {len(one.questions):,} of {one.asked:,} questions, {len(one.runs)} evaluations"
+        print(f"  {said}")
+    place = {"a": rows[0], "b": rows[1], "show": "flips"} if rows else {}
+    place |= {} if options.seed is None else {"seed": str(options.seed)}
+    print(f"written: {path}{'#' * bool(place)}{urlencode(place)} ({written.size / 1e6:.1f} MB with its pictures, loaded as they are looked at)")
     return 0
 
 
-def record(rows: tuple[str, str], protocol: str, path: Path, parts: Sequence[SideBySide]) -> dict[str, Any]:
-    """For a program. Pictures are on the page alone."""
-    counts = ("n", "both_right", "only_first", "only_second", "both_wrong_alike", "both_wrong_apart")
-    return {
-        "first": rows[0],
-        "second": rows[1],
-        "protocol": protocol,
-        "page": str(path),
-        "columns": [
-            {
-                "title": part.title,
-                **{name: getattr(part, name) for name in counts},
-                "first_job": part.first_job,
-                "second_job": part.second_job,
-                "questions": [
-                    {
-                        "task": one.task, "doc_id": one.doc_id, "question": one.question, "options": dict(one.options),
-                        "target": one.target, "first": asdict(one.first), "second": asdict(one.second),
-                    }
-                    for one in part.shown
-                ],
-            }
-            for part in parts
-        ],
-    }  # fmt: skip
-
-
 def slug(*words: str) -> str:
-    """ "table3c", "Two-stage (Ours)", "Joint Train", "" -> "table3c-two-stage-ours-joint-train"."""
+    """ "table3c", "", "stock" -> "table3c-stock"."""
     return re.sub("[^a-z0-9]+", "-", "-".join(words).lower()).strip("-")

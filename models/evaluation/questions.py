@@ -60,6 +60,28 @@ def read_questions(mirror: Path, benchmark: str, task: str, doc_ids: Iterable[in
     return found
 
 
+def each_question(mirror: Path, benchmark: str, task: str, doc_ids: Iterable[int]) -> Iterator[tuple[int, MirrorQuestion]]:
+    """The same in order of doc_id, a few in memory at a time: pictures may have many millions of pixels."""
+    wanted = sorted(set(doc_ids))
+    if task not in OWN_TASKS:
+        from models.evaluation import stock
+
+        loaded = stock.load_task(task, mirror)
+        for doc_id in wanted:
+            yield doc_id, stock.asked(loaded, doc_id)
+        return
+    reading, boxes, left = reading_of(benchmark), boxes_of(mirror, task), set(wanted)
+    documents = (document for file in split_files(mirror, *dataset_of(task)) for document in _Split(file).documents())
+    for doc_id, document in enumerate(documents):
+        if doc_id in left:
+            left.remove(doc_id)
+            yield doc_id, _asked(reading, document, boxes.get(doc_id, ()))
+        if not left:
+            return
+    if left:
+        raise IndexError(f"{task}: the data set has no question number {min(left)}")
+
+
 def first_question(mirror: Path, benchmark: str, task: str) -> None:
     """Reads the task's first question, its pictures decoded. FileNotFoundError as in `read_questions`; OSError or ValueError
     for a file, picture or text that cannot be read."""

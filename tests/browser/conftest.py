@@ -28,7 +28,7 @@ def browser():
 @pytest.fixture
 def visit(browser):
     """A function that opens a file at a width, in a light or dark scheme."""
-    contexts, complaints = [], []
+    contexts, complaints, requests = [], [], []
 
     def opened(page: Path, *, width: int = 1280, height: int = 900, scheme: str = "light", fragment: str = ""):
         context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
@@ -37,10 +37,11 @@ def visit(browser):
         tab.on("console", lambda message: complaints.append(message.text) if message.type in ("error", "warning") else None)
         tab.on("pageerror", lambda error: complaints.append(str(error)))
         tab.on("request", lambda asked: None if asked.url.startswith(("file:", "data:")) else complaints.append(f"asked for {asked.url}"))
+        tab.on("request", lambda asked: requests.append(asked.url))
         tab.goto(page.resolve().as_uri() + fragment)
         return tab
 
-    opened.complaints = complaints
+    opened.complaints, opened.requests = complaints, requests
     yield opened
     for context in contexts:
         context.close()

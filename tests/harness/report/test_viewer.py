@@ -1,0 +1,157 @@
+"""The questions one by one: what a viewer is given, over a real mirror and invented answers."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from PIL import Image
+
+from harness.cli.samples import slug
+from harness.report.numbers.results import Results
+from harness.report.numbers.study import settled, study_of
+from harness.report.viewer.answers import UNREADABLE, columns_of, kinds, row_label, sheet, spread
+from harness.report.viewer.files import PART_BYTES, SIDE, reduced, write
+from harness.spec.errors import SpecError
+from harness.store import Store
+from harness.store import store as store_module
+from models.proxy.mirrors import write_mirror
+from tests.harness.report.test_report import Page
+from tests.harness.report.world import fill, make_plan
+
+ROWS = ("Two-stage (Ours)", "Joint Train")
+HEAD = {"label": "Table 3c", "title": "A title", "profile": "invented", "protocol": "paper"}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    patch = pytest.MonkeyPatch()
+    patch.setattr(store_module.files, "sync_file_system", lambda path: None)
+    folder = tmp_path_factory.mktemp("viewer")
+    plan, store = make_plan(folder, n=40, seeds=2), Store(folder / "results")
+    fill(store, plan, n=40, skip=("stage2-teacher-random",))
+    mirror = plan.cell(ROWS[0], "mmvp").by_seed()[0].inputs["mirror"]
+    write_mirror(store.outputs(mirror), "mmvp", n=40, seed=0, split="test")
+    patch.undo()
+    return plan, store, Results(settled(study_of(plan), store), store, folder / "reports" / "samples")
+
+
+@pytest.fixture(scope="module")
+def mmvp(world):
+    plan, _, results = world
+    (column,) = columns_of(plan, "mmvp")
+    return sheet(results, column, "paper", 1000)
+
+
+def delivered(path):
+    """The value of a data file."""
+    text = path.read_text()
+    name, _, value = text.removeprefix("deliver(").removesuffix(");\n").partition(",")
+    return json.loads(name), json.loads(value)
+
+
+def test_every_evaluation_is_there_once_and_what_was_not_run_is_named(world, mmvp):
+    plan, store, _ = world
+    seen = [(run.row, run.latents, run.seed) for run in mmvp.runs]
+    assert len(seen) == len(set(seen))
+    assert [one for one in seen if one[0] == "Base model"] == [("Base model", "own", 0)], "one evaluation stands for both seeds"
+    assert {latents for row, latents, _ in seen if row == "Joint Train"} == {"own", "zeroed", "shuffled", "oracle"}
+    assert any(one.startswith("Stage 2 Only, own latents, seed 0: ") for one in mmvp.missing)
+    run = mmvp.of("Joint Train", 1)
+    rows = [json.loads(line) for line in (store.outputs(plan.cell("Joint Train", "mmvp").by_seed()[1]) / "samples.jsonl").open()]
+    assert [answer.right for answer in run.answers] == [row["correct"] for row in rows]
+    assert [answer.prediction for answer in run.answers] == [row["prediction"] or UNREADABLE for row in rows]
+
+
+def test_a_line_for_the_terminal_counts_right_and_wrong(mmvp):
+    first, second = (mmvp.of(row) for row in ROWS)
+    only = sum(a.right and not b.right for a, b in zip(first.answers, second.answers))
+    assert mmvp.words(ROWS).startswith(f"{mmvp.title}: 40 questions; both right ") and f"only the first {only}," in mmvp.words(ROWS)
+
+
+def test_the_files_hold_every_answer_and_its_text_and_each_picture_once(world, mmvp, tmp_path):
+    path = tmp_path / "samples" / "table3c.html"
+    written = write(path, HEAD, [mmvp])
+    name, data = delivered(path.with_suffix("") / "mmvp.js")
+    assert name == "mmvp" and len(data["questions"]) == 40 and len(data["runs"]) == len(mmvp.runs)
+    for run, given in zip(mmvp.runs, data["runs"]):
+        assert given["right"] == "".join("01"[answer.right] for answer in run.answers)
+        assert [data["said"][at] for at in given["said"]] == [answer.prediction for answer in run.answers]
+    _, part = delivered(path.with_suffix("") / "mmvp-0.js")
+    assert part["texts"][part["answers"][0][0][0]] == "<|lvr_start|>A<|im_end|>" and part["answers"][0][0][1] == 8
+    question = data["questions"][3]
+    assert question["text"] and len(question["options"]) == 2 and question["target"] in ("A", "B")
+    file, width, height, boxes = question["pictures"][0]
+    with Image.open(path.with_suffix("") / file) as picture:
+        assert picture.size == (width, height) and all(0 <= side <= 100 for side in boxes[0])
+    on_disk = {str(one.relative_to(path.with_suffix(""))) for one in path.with_suffix("").rglob("*") if one.is_file()}
+    assert on_disk == written.names and sum(name.startswith("pictures/") for name in on_disk) <= 40
+    page = Page()
+    page.feed(path.read_text())
+    assert page.open == [] and page.loads == []
+
+
+def test_what_an_earlier_viewer_left_is_gone(mmvp, tmp_path):
+    stale = tmp_path / "table3c" / "gone.js"
+    stale.parent.mkdir()
+    stale.write_text("deliver('gone', 1)")
+    write(tmp_path / "table3c.html", HEAD, [mmvp])
+    assert not stale.exists()
+
+
+def test_kinds_are_what_tells_questions_apart_and_can_be_chosen_from():
+    rows = [{"task": "t", "groups": {"pair": str(k), "category": "odd" if k % 2 else "even", "same": "x"}} for k in range(40)]
+    assert set(kinds(rows)) == {(("category", "odd"),), (("category", "even"),)}
+    rows = [{"task": f"t{k % 2}", "groups": {"task": f"t{k % 2}"}} for k in range(4)]
+    assert kinds(rows)[0] == (("task", "t0"),), "a group that repeats the task is no other kind"
+    assert kinds([{"task": "t"}] * 3) == ((), (), ())
+
+
+def test_fewer_questions_are_spread_evenly_over_all():
+    keys = [("t", at) for at in range(1000)]
+    assert spread(keys, 4) == [("t", 0), ("t", 250), ("t", 500), ("t", 750)] and spread(keys, 2000) == keys
+
+
+def test_a_large_picture_is_reduced_and_a_drawing_keeps_its_colours():
+    name, _, size = reduced(Image.effect_noise((4000, 2000), 80))
+    assert size == (SIDE, SIDE // 2) and name.endswith(".jpg")
+    name, _, size = reduced(Image.new("RGBA", (64, 64), "#336699"))
+    assert size == (64, 64) and name.endswith(".png")
+
+
+def test_long_answers_are_cut_with_a_word_and_their_files_stay_small(world, mmvp, tmp_path):
+    from dataclasses import replace
+
+    long = tuple(replace(run, answers=tuple(replace(a, response=f"{k} " * 5000, prediction="y" * 500) for k, a in enumerate(run.answers))) for run in mmvp.runs)
+    write(tmp_path / "long.html", HEAD, [replace(mmvp, runs=long)])
+    parts = sorted((tmp_path / "long").glob("mmvp-*.js"))
+    assert len(parts) > 1 and max(part.stat().st_size for part in parts) < 2 * PART_BYTES
+    assert "more characters)" in parts[0].read_text() and "(440 more characters)" in (tmp_path / "long" / "mmvp.js").read_text()
+
+
+def test_a_row_is_named_by_any_part_that_fits_one_and_a_wrong_name_gets_the_nearest(world):
+    plan = world[0]
+    assert row_label(plan, "two-stage") == "Two-stage (Ours)" and row_label(plan, "base") == "Base model"
+    with pytest.raises(SpecError, match='no row "Joint Tain"; did you mean "Joint Train"'):
+        row_label(plan, "Joint Tain")
+    with pytest.raises(SpecError, match='row "stage" fits .* write more of the name'):
+        row_label(plan, "stage")
+    with pytest.raises(SpecError, match='no column "mnvp"; did you mean "mmvp"'):
+        columns_of(plan, "mnvp")
+
+
+def test_runs_that_answered_other_questions_are_refused(world):
+    plan, store, results = world
+    (column,) = columns_of(plan, "blink")
+    file = store.outputs(plan.cell("Joint Train", "blink").by_seed()[0]) / "samples.jsonl"
+    before = file.read_text()
+    try:
+        file.write_text("".join(before.splitlines(keepends=True)[1:]))
+        with pytest.raises(SpecError, match="blink: Joint Train did not answer the same questions as Base model; only one has vr_blink_counting number 0"):
+            sheet(results, column, "paper", 1000)
+    finally:
+        file.write_text(before)
+
+
+def test_a_page_of_another_protocol_or_column_is_another_file():
+    assert slug("table3c", "", "") == "table3c" and slug("table3c", "", "stock") == "table3c-stock" and slug("table3c", "mmvp", "") == "table3c-mmvp"
