@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from harness.outgoing import inert, inert_values, redact
 from harness.report.numbers.fingerprint import fingerprint, of_choice, stamped
 from harness.report.writers.files import replace_file
-from harness.report.writers.index import write_index
+from harness.report.writers.index import more_seeds, read_article, write_index
 
 if TYPE_CHECKING:
     from harness.plan import Plan
@@ -46,14 +46,19 @@ def paths(plan: Plan, out_dir: Path) -> dict[str, Path]:
 
 
 def up_to_date(plan: Plan, store: Store, out_dir: Path, tabular: str = "interval") -> bool:
-    """Whether every file is there and was drawn from exactly these specs, results and renderer. tabular: as for `render`."""
+    """Whether every file is there, was drawn from exactly these specs, results and renderer, and links to the report with more
+    seeds, if there is one. tabular: as for `render`."""
     from harness.report.numbers.study import study_of
 
-    now = fingerprint(study_of(plan), store)
+    study = study_of(plan)
+    now = fingerprint(study, store)
     files = paths(plan, out_dir)
     table = files.pop("csv")  # has no place for a stamp; written with the others
     alone = stamped(files.pop("main"))
-    return table.exists() and alone == of_choice(now, tabular) and all(stamped(path) == now for path in files.values())
+    if not table.exists() or alone != of_choice(now, tabular) or any(stamped(path) != now for path in files.values()):
+        return False
+    page = read_article(files["html"])
+    return page is None or page.links == more_seeds(study, Path(out_dir))
 
 
 def render(

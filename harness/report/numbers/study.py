@@ -109,6 +109,10 @@ class Study:
         """ "recipe vreflection", "recipes vreflection, lvr"."""
         return f"recipe{'s' * (len(self.recipes) > 1)} {', '.join(self.recipes)}"
 
+    @property
+    def seeds(self) -> int:
+        return len(self.registers[1].get("seeds", ()))
+
     def evaluations(self) -> Iterator[Evaluation]:
         for arm in self.arms:
             for found in arm.evaluations.values():

@@ -23,6 +23,7 @@ from harness.report.sections.records import of_tables, records
 from harness.report.sections.tables import answer_table, main_notes, main_table, own_base
 from harness.report.sections.types import Chart, Drawing, Mark, Panel, Report, Section, Table
 from harness.report.sections.words import count, scaled
+from harness.report.writers.index import more_seeds
 from harness.store import Store
 
 
@@ -116,11 +117,13 @@ def build(study: Study, store: Store, out_dir: Path, tracking: Tracking | None =
     spec = study.experiment
     return Report(
         name=study.name,
+        links=more_seeds(study, out_dir),
+        seeds=study.seeds,
         label=f"{spec.kind.capitalize()} {spec.name}",
         title=spec.title,
         subtitle=" · ".join([
             spec.source or "No source given", study.recipe_text, f"profile {study.profile_name}",
-            count(len(study.registers[1].get("seeds", ())), "seed"), registered(study, store),
+            count(study.seeds, "seed"), registered(study, store),
         ]),
         headline=(),
         conclusion=conclusion(results),

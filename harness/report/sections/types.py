@@ -157,6 +157,8 @@ class Report:
     warning: str = ""
     """Shown above everything: an overridden result, missing MLflow."""
     links: dict[str, str] = field(default_factory=dict)
+    """Words -> address of the same table measured in another way, below the subtitle."""
+    seeds: int = 0
     profile: str = ""
     conclusion: str = ""
     drawings: tuple[Drawing, ...] = ()

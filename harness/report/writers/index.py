@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
@@ -19,6 +20,7 @@ from harness.report.numbers.fingerprint import STAMP, renderer, stamped
 from harness.report.writers.files import replace_file
 
 if TYPE_CHECKING:
+    from harness.report.numbers.study import Study
     from harness.report.sections.types import Report
 
 _ARTICLE = re.compile(r"<!-- index: (\{.*?\}) -->")
@@ -26,28 +28,24 @@ _ARTICLE = re.compile(r"<!-- index: (\{.*?\}) -->")
 
 @dataclass(frozen=True)
 class Article:
-    """One table's part of the index. finding: the report's conclusion. measured of cells. reported, regenerated: outcome -> claims, on the paper's numbers and on
-    those measured here. paper: neither overridden nor partial."""
+    """One table's part of the index. finding: the report's conclusion. missing: cells without a value. contradicted: claims of the
+    paper that fail on its own numbers. links: as in `Report`. paper: neither overridden nor partial."""
 
     name: str
     label: str
     title: str
     subtitle: str
     profile: str
+    seeds: int
     finding: str
-    measured: int
-    cells: int
-    reported: dict[str, int]
-    regenerated: dict[str, int]
+    missing: int
+    contradicted: int
+    links: dict[str, str]
     paper: bool
 
     @property
     def file(self) -> str:
         return f"{self.name}.html"
-
-    @property
-    def claims(self) -> int:
-        return sum(self.reported.values())
 
 
 @dataclass(frozen=True)
@@ -74,21 +72,17 @@ def front_matter(report: Report) -> str:
     ]
     own = own or [cell for table in tables["main"] for row in table.rows for cell in row.cells if cell.jobs]
     claims = [row for table in tables.get("claims", ()) for row in table.rows]
-
-    def judged(column: int) -> dict[str, int]:
-        return {outcome: n for outcome in Holds if (n := sum(row.cells[column].display.startswith(outcome) for row in claims))}
-
     facts = {
         "name": report.name,
         "label": report.label,
         "title": report.title,
         "subtitle": report.subtitle,
         "profile": report.profile,
+        "seeds": report.seeds,
         "finding": report.conclusion or next(iter(report.headline), ""),
-        "measured": sum(cell.value is not None or cell.tone != "warning" for cell in own),
-        "cells": len(own),
-        "reported": judged(1),
-        "regenerated": judged(2),
+        "missing": sum(cell.value is None and cell.tone == "warning" for cell in own),
+        "contradicted": sum(row.cells[1].display == Holds.FAILS for row in claims),
+        "links": report.links,
         "paper": report.paper,
     }
     text = json.dumps(facts, ensure_ascii=True)
@@ -104,6 +98,16 @@ def read_article(page: Path) -> Article | None:
     if facts.keys() != {field.name for field in fields(Article)}:
         return None  # a page that an earlier version left; drawing its table again replaces it
     return Article(**facts)
+
+
+def more_seeds(study: Study, folder: Path) -> dict[str, str]:
+    """Words -> address, from `folder`, of the report of the same table under the same profile with the most seeds, where one
+    with more than this study's lies in the folder above or in one below."""
+    best: tuple[int, str] = (study.seeds, "")
+    for page in (folder.parent / f"{study.name}.html", *sorted(folder.glob(f"*/{study.name}.html"))):
+        if page.is_file() and (found := read_article(page)) and found.profile == study.profile_name and found.seeds > best[0]:
+            best = (found.seeds, os.path.relpath(page, folder))
+    return {f"The same table with {best[0]} seeds": best[1]} if best[1] else {}
 
 
 def index_fingerprint(

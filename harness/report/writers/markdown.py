@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from itertools import groupby
+from urllib.parse import quote
 
 from harness.report.numbers.fingerprint import STAMP
 from harness.report.sections.types import Cell, Report, Section, Table, TableRow
@@ -16,6 +17,8 @@ _SPECIAL = re.compile(r"([\\`*_<>|]|\[(?=[^\]]*\]\()|\](?=\())")
 def markdown(report: Report) -> str:
     """The whole file."""
     lines = [f"# {escape(report.label)}: {escape(report.title)}", "", escape(report.subtitle), ""]
+    for words, address in report.links.items():
+        lines += [f"[{escape(words)}]({quote(address.removesuffix('.html'))}.md)", ""]
     if report.warning:
         lines += [f"> **{escape(report.warning)}**", ""]
     if report.conclusion:

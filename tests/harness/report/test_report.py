@@ -141,7 +141,7 @@ def test_every_row_is_held_against_the_base_model_it_was_trained_from(world):
 
 
 def test_a_note_names_the_command_that_shows_the_questions_themselves(world):
-    command = 'run.py samples experiments/table3c.yaml "Stage 1 Only" "Two-stage (Ours)"'
+    command = f'run.py samples experiments/table3c.yaml "Stage 1 Only" "Two-stage (Ours)" --profile {world[0].profile.document.path.parent.name}/invented.yaml'
     assert f"`{command}`" in text(world[2]) and r"\`" not in text(world[2])
     assert f"<code>{command.replace(chr(34), '&#34;')}</code>" in text(world[2], "html")
     assert r"\texttt{run.py samples experiments/table3c.yaml {\char34}Stage 1 Only{\char34}" in text(world[2], "tex")

@@ -8,7 +8,7 @@ import shutil
 
 import pytest
 
-from harness.report import render, write_index
+from harness.report import render, up_to_date, write_index
 from harness.report.writers.index import read_article
 from harness.store import Store
 from harness.store import store as store_module
@@ -39,7 +39,8 @@ def test_the_index_holds_the_rendered_tables_and_names_the_others(reports):
     page = (reports / "index.html").read_text()
     assert '<dt id="table3c">' in page and '<dt id="table4">' in page
     assert page.index('id="table3c"') < page.index('id="table4"')
-    assert f"2 of {SPECS} tables and figures" in page and "run.py experiments/table1.yaml" in page
+    assert page.count("<li>Table") + page.count("<li>Figure") + page.count("<li>Controls") == SPECS - 2
+    assert "<code>run.py experiments/table1.yaml</code>" in page
 
 
 def test_an_overridden_report_is_linked_and_not_among_the_papers_tables(reports):
@@ -52,7 +53,8 @@ def test_the_index_shows_each_conclusion_and_leads_to_the_page_behind_it(reports
     page = html.unescape((reports / "index.html").read_text())
     article = read_article(reports / "table3c.html")
     assert article.finding.startswith("This run") and article.finding in page and 'href="table3c.html"' in page
-    assert (article.cells, article.measured, article.claims, article.paper) == (12, 12, 4, True)
+    assert (article.missing, article.contradicted, article.seeds, article.paper) == (0, 0, 1, True)
+    assert read_article(reports / "table4.html").missing and "cells without a value" in page
     assert len(page) < 50_000
 
 
@@ -63,16 +65,41 @@ def test_a_cell_of_a_page_leads_to_its_job_its_log_and_its_samples(reports):
         assert (reports / address).is_file()
 
 
-def test_the_index_says_of_claims_how_they_came_out_twice(reports):
-    article = read_article(reports / "table3c.html")
-    assert article.reported["holds"] and sum(article.regenerated.values()) == article.claims
+def test_the_index_says_findings_and_counts_only_what_is_missing_or_wrong(reports, tmp_path):
     page = html.unescape((reports / "index.html").read_text())
-    assert "claims on the paper's numbers: " in page and ", on those measured here: " in page and "12 of 12 cells" in page
+    assert "gaps of about" in page and "12 of 12 cells" not in page and "contradict" not in page
+    shutil.copytree(reports, tmp_path / "reports")
+    table = tmp_path / "reports" / "table3c.html"
+    table.write_text(table.read_text().replace('"contradicted": 0', '"contradicted": 2').replace("report-fingerprint: ", "report-fingerprint: 0", 1))
+    write_index(tmp_path / "reports", EXPERIMENTS)
+    assert "the paper's own numbers contradict 2 of its claims" in html.unescape((tmp_path / "reports" / "index.html").read_text())
+
+
+def test_a_report_of_one_seed_links_to_the_same_table_with_more_where_it_exists(tmp_path):
+    patch = pytest.MonkeyPatch()
+    patch.setattr(store_module.files, "sync_file_system", lambda path: None)
+    store = Store(tmp_path / "results")
+    one, three = make_plan(tmp_path, n=24), make_plan(tmp_path, n=24, seeds=3)
+    fill(store, three, n=24)
+    patch.undo()
+    for folder, other, address in (("", "three", "three/table3c.html"), ("one", "", "../table3c.html")):
+        root = tmp_path / f"reports-{folder}"
+        single, more = root / folder, root / other
+        render(one, store, single)
+        assert up_to_date(one, store, single) and read_article(single / "table3c.html").links == {}
+        render(three, store, more, formats=("html",))
+        assert not up_to_date(one, store, single), "the link is missing"
+        render(one, store, single)
+        assert up_to_date(one, store, single)
+        page = (single / "table3c.html").read_text()
+        assert f'<a href="{address}">The same table with 3 seeds</a>' in page and (single / address).is_file()
+        assert f"[The same table with 3 seeds]({address.removesuffix('.html')}.md)" in (single / "table3c.md").read_text()
+        assert read_article(more / "table3c.html").links == {}, "not the other way round"
 
 
 def test_a_page_of_an_earlier_version_is_left_out_until_it_is_drawn_again(reports, tmp_path):
     page = tmp_path / "table3c.html"
-    page.write_text((reports / "table3c.html").read_text().replace('"regenerated":', '"holding":', 1))
+    page.write_text((reports / "table3c.html").read_text().replace('"contradicted":', '"holding":', 1))
     assert read_article(page) is None
 
 
@@ -91,7 +118,7 @@ def test_the_index_is_written_again_only_when_a_page_changed(reports, tmp_path):
     assert write_index(folder, EXPERIMENTS)[1] is False
     (folder / "table4.html").unlink()
     assert write_index(folder, EXPERIMENTS)[1] is True
-    assert f"1 of {SPECS} tables and figures" in (folder / "index.html").read_text()
+    assert "<li>Table 4: " in (folder / "index.html").read_text()
 
 
 def test_a_folder_of_reports_below_is_named_with_its_tables(reports, tmp_path):
@@ -105,7 +132,7 @@ def test_a_folder_of_reports_below_is_named_with_its_tables(reports, tmp_path):
     assert write_index(folder, EXPERIMENTS)[1] is True
     page = (folder / "index.html").read_text()
     links = '<a href="three%20seeds/index.html">three seeds</a> (<a href="three%20seeds/table3c.html">Table 3c</a>).'
-    assert f"<li>Also: {links}</li>" in page and f"2 of {SPECS} tables" in page
+    assert f"<li>Also: {links}</li>" in page
     below = folder / "three seeds" / "table3c.html"
     below.write_text(below.read_text().replace("report-fingerprint: ", "report-fingerprint: 0", 1))
     assert write_index(folder, EXPERIMENTS)[1] is True, "a page below was drawn again"
