@@ -6,10 +6,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import Literal
 
 import numpy as np
 import torch
 from torch.utils.data import Sampler
+
+from models.training.packing import shares
 
 _NOISE = 2
 """Of the generators' random stream; a method's own draw has 1."""
@@ -29,6 +32,9 @@ class Order:
     world: int = 1
     lengths: Sequence[int] | None = field(default=None, repr=False, compare=False)
     """[samples], rough: samples of a step are sorted by it, so that a micro-batch's rows have little padding."""
+    share: Literal["count", "tokens", "padded"] = "count"
+    """What the micro-batches of a step have alike: samples; or, by their lengths, tokens or tokens with padding. The step's samples are
+    the same, and so is what is drawn for each."""
 
     def __post_init__(self) -> None:
         if self.samples < 1:
@@ -58,9 +64,17 @@ class Order:
         """Number of this rank's `micro`-th micro-batch among those of all ranks in a step."""
         return micro * self.world + self.rank
 
+    def places(self, step: int, micro: int) -> list[int]:
+        """Where in `step_samples` the samples of this rank's `micro`-th micro-batch stand."""
+        number = self.number(micro)
+        if self.share == "count" or self.lengths is None:
+            return list(range(number * self.micro_batch, (number + 1) * self.micro_batch))
+        lengths = tuple(self.lengths[k] for k in self.step_samples(step))
+        return _shares(lengths, self.accumulation * self.world, self.share == "padded")[number]
+
     def micro_samples(self, step: int, micro: int) -> list[int]:
-        first = self.number(micro) * self.micro_batch
-        return self.step_samples(step)[first : first + self.micro_batch]
+        drawn = self.step_samples(step)
+        return [drawn[place] for place in self.places(step, micro)]
 
 
 class MicroBatches(Sampler[list[int]]):
@@ -83,11 +97,15 @@ def _permutation(seed: int, epoch: int, samples: int) -> np.ndarray:
     return np.random.default_rng([seed, epoch]).permutation(samples)
 
 
+@lru_cache(maxsize=4)
+def _shares(lengths: tuple[int, ...], parts: int, padded: bool) -> list[list[int]]:
+    return [sorted(group) for group in shares(lengths, parts, padded=padded)]
+
+
 def noise(order: Order, step: int, micro: int) -> list[torch.Generator]:
     """The generators of self-fed draws and random queries, one for each sample of the micro-batch."""
-    first = order.number(micro) * order.micro_batch
     seeds = (
         np.random.SeedSequence([order.seed, _NOISE, step, place]).generate_state(1, np.uint64)[0]
-        for place in range(first, first + order.micro_batch)
+        for place in order.places(step, micro)
     )
     return [torch.Generator().manual_seed(int(seed) & (2**63 - 1)) for seed in seeds]

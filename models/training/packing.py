@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Iterable, Iterator, Sequence
 
 
@@ -24,6 +25,47 @@ def first_fit(lengths: Sequence[int], room: int) -> list[list[int]]:
             rows.append([number])
             free.append(room - length)
     return rows
+
+
+def shares(lengths: Sequence[int], parts: int, *, padded: bool = False) -> list[list[int]]:
+    """Sample numbers in so many groups, none of them empty, whose costs are as alike as may be; the dearest group first.
+
+    A group costs its tokens, or, padded, its samples times the longest of them: then it holds neighbours in length. Ranks that
+    work on neighbouring groups at the same time wait little for each other. Raises ValueError for fewer samples than groups.
+    """
+    if len(lengths) < parts:
+        raise ValueError(f"{len(lengths)} samples cannot be cut into {parts} groups")
+    lengths = [max(length, 1) for length in lengths]
+    falling = sorted(range(len(lengths)), key=lambda k: -lengths[k])
+    if not padded:
+        groups: list[list[int]] = [[] for _ in range(parts)]
+        loads = [(0, part) for part in range(parts)]
+        for number in falling:  # the longest sample that is left goes where there is least: at most a third above the best
+            load, part = heapq.heappop(loads)
+            groups[part].append(number)
+            heapq.heappush(loads, (load + lengths[number], part))
+        return [groups[part] for _, part in sorted(loads, key=lambda item: (-item[0], item[1]))]
+    low, high = 1, max(lengths) * len(lengths)
+    while low < high:  # the smallest cost that no group has to exceed
+        middle = (low + high) // 2
+        low, high = (low, middle) if len(_neighbours(lengths, falling, middle)) <= parts else (middle + 1, high)
+    found = _neighbours(lengths, falling, low)
+    while len(found) < parts:  # groups left over halve what costs most
+        at = max((k for k, group in enumerate(found) if len(group) > 1), key=lambda k: len(found[k]) * lengths[found[k][0]])
+        half = len(found[at]) // 2
+        found[at : at + 1] = [found[at][:half], found[at][half:]]
+    return sorted(found, key=lambda group: (-len(group) * lengths[group[0]], group[0]))
+
+
+def _neighbours(lengths: Sequence[int], falling: Sequence[int], most: int) -> list[list[int]]:
+    """Groups of neighbours in falling length, each as large as padding it to its first sample costs at most `most`, or one."""
+    found: list[list[int]] = []
+    for number in falling:
+        if found and (len(found[-1]) + 1) * lengths[found[-1][0]] <= most:
+            found[-1].append(number)
+        else:
+            found.append([number])
+    return found
 
 
 def release_groups(

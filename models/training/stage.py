@@ -8,7 +8,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -27,6 +27,7 @@ from models.run import Run
 from models.training.collate import Cached, Collator, Extra, Live, Pixels, rough_length
 from models.training.data import Samples, read_samples
 from models.training.features import FeatureStore
+from models.training.lengths import rough_lengths
 from models.training.order import MicroBatches, Order
 from models.training.probe import probe
 from models.training.substitutes import FAILURES, Substituting
@@ -50,8 +51,8 @@ def train(
     """Train one stage and write a checkpoint folder to run.out; returns its diagnostics.
 
     inputs: the checkpoint `init` that training starts from, the `data`, and what the stage needs (`StageSpec.needs`), by role;
-    features, folders of `cache_features`, only for spec.vision "cached". micro_batch: sequences per forward pass at
-    most; what does not divide the rank's share of global_batch is an error that lists the choices. Under torchrun (RANK,
+    features, folders of `cache_features`, only for spec.vision "cached". micro_batch: sequences per forward pass, on
+    average where they are cut by length; what does not divide the rank's share of global_batch is an error that lists the choices. Under torchrun (RANK,
     WORLD_SIZE set) ranks share the global batch. gradient_checkpointing None: for large models on a GPU. attention: transformers' name of
     the language model's attention. The last samples of the data set (`held_out`) are never trained on: the diagnostics are of them.
     Raises `models.run.Interrupted` after a stop request, with a checkpoint in run.checkpoints.
@@ -66,7 +67,8 @@ def train(
     pixels, extra = _pixels(spec, inputs), _extra(spec, method, inputs)
     order = Order(
         samples=len(samples) - held,
-        lengths=_rough_lengths(samples, pixels, extra) if isinstance(pixels, Cached) else None,
+        lengths=_rough_lengths(samples, pixels, extra),
+        share=_share(spec, pixels),
         steps=stage.steps,
         global_batch=stage.global_batch,
         micro_batch=min(micro_batch, stage.global_batch // world),
@@ -269,8 +271,10 @@ def _store(inputs: Mapping[str, Path], role: str, spec: TrainSpec, cut: Cut | No
     return store
 
 
-def _rough_lengths(samples: Samples, pixels: Cached, extra: Mapping[str, Extra]) -> list[int]:
+def _rough_lengths(samples: Samples, pixels: Pixels, extra: Mapping[str, Extra]) -> list[int] | None:
     """0 of a sample without features: a substitute will take its place."""
+    if not isinstance(pixels, Cached):
+        return rough_lengths(samples, pixels.processor)
 
     def length(number: int) -> int:
         try:
@@ -279,6 +283,14 @@ def _rough_lengths(samples: Samples, pixels: Cached, extra: Mapping[str, Extra])
             return 0
 
     return [length(number) for number in range(len(samples))]
+
+
+def _share(spec: TrainSpec, pixels: Pixels) -> Literal["count", "tokens", "padded"]:
+    """Cached features are of small pictures: their micro-batches stay as many samples each. Rows that are not packed are padded in
+    memory, whatever the attention's kernel leaves out."""
+    if isinstance(pixels, Cached):
+        return "count"
+    return "tokens" if spec.packing == "packed" else "padded"
 
 
 class _Numbers(Dataset):

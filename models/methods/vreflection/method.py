@@ -80,12 +80,11 @@ class VReflection(Method):
         if not isinstance(stage, Alignment) or stage.align != "bernoulli":
             return None
         draws = np.random.default_rng([order.seed, _INDICATOR, step])
-        number, size = order.number(micro), order.micro_batch
         if stage.granularity == "step":
             drawn = draws.random()
         else:
             shared = stage.draw_samples if stage.granularity == "microbatch" else 1
-            places = np.arange(number * size, (number + 1) * size) // shared
+            places = np.array(order.places(step, micro)) // shared
             drawn = draws.random(-(-order.global_batch // shared))[places]
         return torch.as_tensor(drawn < stage.p)
 
