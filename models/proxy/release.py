@@ -141,8 +141,8 @@ its accuracies say nothing about those of a large model.
 
 Everything is drawn in full contrast. The worlds of fine-tuning and evaluation are shifted: contrast .25 to .6 and noise 1 to
 1.6 times as strong (`benchmarks.SHIFT`). Phases 6 and 7 started from the bf16 weights of the base of generator
-2, made by phases 1 to 5 while evidence had a margin of 8 pixels, and ran as one process each; the whole command has not been run
-again from random values. `metrics.jsonl` holds all phases.
+2, made by phases 1 to 5 while evidence had a margin of 8 pixels. A slow test runs every phase for a few steps from random values
+(`tests/models/proxy/test_pretrain.py`); the whole command has not been run through from there. `metrics.jsonl` holds all phases.
 
 ## Measured
 Greedy, the paper's prompt, percent right with 95 % Wilson intervals; `partial` is the share of questions of families answered

@@ -169,6 +169,11 @@ class Results:
         """Whether any row is evaluated there under this protocol and latents mode."""
         return any(self.evaluations(row, column, protocol, latents) for row in (*self.arms, BASE))
 
+    def columns_under(self, protocol: Protocol) -> list[str]:
+        """All under the table's own protocol; under another, those that are evaluated there."""
+        own = protocol == self.study.experiment.protocol
+        return [name for name in self.columns if own or self.planned(name, protocol)]
+
     def _find(self, row: str, column: str, protocol: Protocol, latents: str) -> Found:
         arm = self.arms.get(row)
         if arm is not None and arm.undefined:

@@ -22,8 +22,9 @@ def declared_table(results: Results, protocol: Protocol = "paper") -> Table | No
         ends = f"{trend.trend[0]} to {trend.trend[-1]}"
         label = f"trend from {ends}" if trend.shape == "line" else f"bend from {ends} (middle {MINUS} ends)"
         found[label, column] = comparison, adjusted[trend, column]
+    columns = results.columns_under(protocol)
     rows = [
-        TableRow(label, tuple(pair_cell(*found[label, name]) if (label, name) in found else Cell("–", tone="muted") for name in results.columns))
+        TableRow(label, tuple(pair_cell(*found[label, name]) if (label, name) in found else Cell("–", tone="muted") for name in columns))
         for label in dict.fromkeys(label for label, _ in found)
     ]
     example = next(iter(tested.pairs), None)
@@ -31,7 +32,7 @@ def declared_table(results: Results, protocol: Protocol = "paper") -> Table | No
         f"declared-{protocol}",
         f"The comparisons that this table declares, in points with the uncorrected 95 % interval; p after Holm over these "
         f"{count(tested.size, 'test')}, bold where it is at most 0.05{scale_word(results)}.",
-        tuple(Column(results.title(name)) for name in results.columns),
+        tuple(Column(results.title(name)) for name in columns),
         tuple(rows),
         stub="Comparison",
         notes=(

@@ -146,7 +146,7 @@ def main_table(results: Results, protocol: Protocol, marks: dict[str, str]) -> T
     study, proxy = results.study, results.study.profile.proxy
     own_protocol = protocol == study.experiment.protocol
     with_reported = own_protocol and study.experiment.any_reported
-    names = [name for name in results.columns if own_protocol or results.planned(name, protocol)]
+    names = results.columns_under(protocol)
     columns: list[Column] = [Column(heading, numeric=False) for heading in study.experiment.cells]
     for name in names:
         group = results.title(name)
@@ -228,9 +228,8 @@ def main_notes(results: Results, protocol: Protocol) -> tuple[str, ...]:
     """Column by column what was asked; under the paper's own table also what the numbers may be used for."""
     study = results.study
     notes = []
-    for name, column in results.columns.items():
-        if protocol != study.experiment.protocol and not results.planned(name, protocol):
-            continue
+    for name in results.columns_under(protocol):
+        column = results.columns[name]
         benchmark = study.benchmarks[column.benchmark]
         words = benchmark.protocols.get(benchmark.under(protocol), "") if column.score == "overall" else ""
         read = f"; {'asked and read as: ' if study.profile.proxy else ''}{words}" if words else ""

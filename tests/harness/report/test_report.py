@@ -224,6 +224,7 @@ def test_columns_that_the_profile_leaves_aside_are_missing_from_the_side_tables_
     assert {row.group for row in tables["latents"].rows} == {"MMVP"}
     assert "The profile does not ask for replaced latents on HRBench-4K and BLINK." in tables["latents"].notes
     assert {column.group for column in tables["main-stock"].columns} == {"MMVP"}
+    assert [column.title for column in tables["declared-stock"].columns] == ["MMVP"]
     assert not any(note.startswith(("HRBench", "BLINK")) for note in tables["main-stock"].notes)
     assert len({column.group for column in tables["main-paper"].columns}) == 3
     render(plan, store, tmp_path / "reports", formats=("md", "json", "csv"))
