@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import argparse
 import re
+import string
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
-from harness.cli.main import add_results, count, folder_name, plans
+from harness.cli.main import add_json, add_results, count, folder_name, plans
 from harness.cli.report import REPORTS, reports_folder
 from harness.cli.stored import open_store
+from harness.cli.words import as_json
+
+if TYPE_CHECKING:
+    from harness.report.viewer.answers import Answer, Sheet
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--most", type=count, default=2000, metavar="N", help="questions of each benchmark, spread evenly (default: 2000)")
     parser.add_argument("--profile", default="proxy", metavar="P", help="profile's name or file (default: proxy)")
     parser.add_argument("--reports", type=folder_name, metavar="DIR", help=REPORTS)
+    add_json(parser)
     add_results(parser)
 
 
@@ -34,6 +43,8 @@ def main(options: argparse.Namespace) -> int:
 
     if len(options.rows) not in (0, 2):
         raise SpecError(f"samples takes two rows, or none for all of them; there {'is' if len(options.rows) == 1 else 'are'} {len(options.rows)}")
+    if options.json and not options.rows:
+        raise SpecError("samples --json compares two rows; name them")
     chosen = dict(files=[options.file], recipe=None, columns=[], protocols=[], latents=[], overrides=[])
     seeds = None if options.seed is None else options.seed + 1
     (plan,) = plans(argparse.Namespace(**vars(options) | chosen | {"rows": [], "seeds": seeds}))
@@ -58,6 +69,9 @@ def main(options: argparse.Namespace) -> int:
     head = {"label": label, "title": spec.title, "profile": plan.profile.name, "protocol": protocol}
     written = write(path, head, sheets)
     write_index(reports, EXPERIMENTS)
+    if options.json:
+        print(as_json(record((rows[0], rows[1]), options.seed, protocol, path, sheets, written.questions)))
+        return 0
     if rows:
         print(f"first: {rows[0]}; second: {rows[1]}; protocol {protocol}")
     if absent := [name for name, one in found.items() if one is None]:
@@ -69,6 +83,36 @@ def main(options: argparse.Namespace) -> int:
     place |= {} if options.seed is None else {"seed": str(options.seed)}
     print(f"written: {path}{'#' * bool(place)}{urlencode(place)} ({written.size / 1e6:.1f} MB with its pictures, loaded as they are looked at)")
     return 0
+
+
+def record(
+    rows: tuple[str, str], seed: int | None, protocol: str, page: Path, sheets: Sequence[Sheet], asked: Mapping[str, Sequence[Mapping[str, Any]]]
+) -> dict[str, Any]:
+    """For a program: the questions on which one row is right and the other wrong. Pictures are on the page alone."""
+    columns = []
+    for one in sheets:
+        first, second = (one.of(row, seed) for row in rows)
+        assert first is not None and second is not None
+        differing = [at for at, (a, b) in enumerate(zip(first.answers, second.answers)) if a.right != b.right]
+        columns.append({
+            "title": one.title, **one.counts(rows, seed), "first_job": first.job.name, "second_job": second.job.name,
+            "questions": [
+                {
+                    "task": one.questions[at][0], "doc_id": one.questions[at][1], "question": asked[one.column.name][at]["text"],
+                    "options": dict(zip(string.ascii_uppercase, asked[one.column.name][at]["options"])), "target": one.targets[at],
+                    "first": answered(first.answers[at]), "second": answered(second.answers[at]),
+                }
+                for at in differing
+            ],
+        })  # fmt: skip
+    return {"first": rows[0], "second": rows[1], "protocol": protocol, "page": str(page), "columns": columns}
+
+
+def answered(one: Answer) -> dict[str, Any]:
+    return {
+        "letter": one.prediction, "correct": one.right, "response": one.response, "latent_steps": one.latent_steps,
+        "truncated": one.truncated, "loglik": one.loglik,
+    }  # fmt: skip
 
 
 def slug(*words: str) -> str:

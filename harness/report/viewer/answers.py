@@ -72,16 +72,27 @@ class Sheet:
         mine = sorted((run for run in self.runs if (run.row, run.latents) == (row, "own")), key=lambda run: run.seed)
         return next((run for run in mine if run.seed == seed), mine[0] if mine and seed is None else None)
 
-    def words(self, rows: tuple[str, str], seed: int | None = None) -> str:
-        """One line for a terminal."""
+    def counts(self, rows: tuple[str, str], seed: int | None = None) -> dict[str, int]:
+        """How often which of two rows is right."""
         first, second = (self.of(row, seed) for row in rows)
         assert first is not None and second is not None
-        pairs = [(a.right, b.right) for a, b in zip(first.answers, second.answers)]
-        wrong = [a.prediction != b.prediction for a, b in zip(first.answers, second.answers) if not (a.right or b.right)]
+        pairs = [(a.right, b.right, a.prediction == b.prediction) for a, b in zip(first.answers, second.answers)]
+        return {
+            "n": len(pairs),
+            "both_right": sum(a and b for a, b, _ in pairs),
+            "only_first": sum(a and not b for a, b, _ in pairs),
+            "only_second": sum(b and not a for a, b, _ in pairs),
+            "both_wrong_alike": sum(alike and not (a or b) for a, b, alike in pairs),
+            "both_wrong_apart": sum(not (alike or a or b) for a, b, alike in pairs),
+        }
+
+    def words(self, rows: tuple[str, str], seed: int | None = None) -> str:
+        """One line for a terminal."""
+        found = self.counts(rows, seed)
         return (
-            f"{self.title}: {len(pairs):,} questions; both right {pairs.count((True, True))}, only the first "
-            f"{pairs.count((True, False))}, only the second {pairs.count((False, True))}, both wrong {len(wrong)} "
-            f"({sum(wrong)} with different answers)"
+            f"{self.title}: {found['n']:,} questions; both right {found['both_right']}, only the first {found['only_first']}, only the "
+            f"second {found['only_second']}, both wrong {found['both_wrong_alike'] + found['both_wrong_apart']} "
+            f"({found['both_wrong_apart']} with different answers)"
         )
 
 

@@ -38,6 +38,8 @@ class Written:
     folder: Path
     names: set[str] = field(default_factory=set)
     size: int = 0
+    questions: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    """Column -> its questions, as the page is given them."""
 
     def add(self, name: str, content: bytes) -> None:
         if name not in self.names:
@@ -105,10 +107,11 @@ def column(written: Written, one: Sheet) -> dict[str, Any]:
         for run in one.runs
     ]  # fmt: skip
     per_part = questions_in_a_part(one)
+    written.questions[name] = questions(written, one, kinds)
     written.script(
         name,
         {
-            "questions": questions(written, one, kinds), "kinds": [list(kind) for kind in kinds], "said": list(said.places),
+            "questions": written.questions[name], "kinds": [list(kind) for kind in kinds], "said": list(said.places),
             "runs": runs, "part": per_part, "missing": list(one.missing),
         },
     )  # fmt: skip

@@ -96,7 +96,7 @@ def test_every_verb_says_to_a_program_what_its_description_names(done: Desk, cap
     assert set(rows) == told["object"] and set(rows["options"][0]) == told["an option"]
     assert {one["option"]: (one["a"], one["b"], one["only"]) for one in rows["options"]}["stage2.teacher"] == ("random", "stage1", None)
 
-    samples = re.sub(r"\s", "", ", ".join(sorted(described("samples")["object"])))
+    samples = re.sub(r"\s", "", ", ".join(sorted(described("samples FILE ROW ROW")["object"])))
     assert samples == "columns,first,page,protocol,second"
 
     assert set(printed(capsys, "verify", "--json")) == described("verify")["object"]

@@ -13,6 +13,7 @@ from harness.frames import TableFrames, experiment
 from harness.report import paths, render, up_to_date
 from harness.spec.errors import SpecError
 from harness.store import Store
+from tests.harness.cli.test_programs import described
 from tests.harness.report.world import fill, make_plan
 
 ROW = "Two-stage (Ours)"
@@ -42,6 +43,16 @@ def test_json_and_csv_hold_the_markdown_tables_numbers(written):
     assert len(table) == len(text["cells"])
     line = table[(table.row == ROW) & (table.column == "mmvp") & (table.protocol == "paper") & (table.latents == "own")]
     assert line.value.item() == pytest.approx(cell["value"])
+
+
+def test_the_files_have_the_fields_that_their_description_names_and_no_others(written):
+    text, table, _ = written
+    told = described("NAME.json")
+    assert set(text) == told["object"] and set(text["claims"][0]) == told["a claim"]
+    assert all(set(one) == told["a comparison"] for one in text["comparisons"])
+    own = [cell for cell in text["cells"] if cell["latents"] == "own"]
+    assert own and all(set(cell) == told["a cell"] for cell in own)
+    assert set(table.columns) == told["a cell"] and all(set(cell) < told["a cell"] for cell in text["cells"] if cell not in own)
 
 
 def test_a_cell_without_a_value_is_there_and_says_why(written):

@@ -7,7 +7,7 @@ import json
 import pytest
 from PIL import Image
 
-from harness.cli.samples import slug
+from harness.cli.samples import record, slug
 from harness.report.numbers.results import Results
 from harness.report.numbers.study import settled, study_of
 from harness.report.viewer.answers import UNREADABLE, columns_of, kinds, row_label, sheet, spread
@@ -16,6 +16,7 @@ from harness.spec.errors import SpecError
 from harness.store import Store
 from harness.store import store as store_module
 from models.proxy.mirrors import write_mirror
+from tests.harness.cli.test_programs import described
 from tests.harness.report.test_report import Page
 from tests.harness.report.world import fill, make_plan
 
@@ -67,6 +68,17 @@ def test_a_line_for_the_terminal_counts_right_and_wrong(mmvp):
     first, second = (mmvp.of(row) for row in ROWS)
     only = sum(a.right and not b.right for a, b in zip(first.answers, second.answers))
     assert mmvp.words(ROWS).startswith(f"{mmvp.title}: 40 questions; both right ") and f"only the first {only}," in mmvp.words(ROWS)
+
+
+def test_a_program_gets_the_questions_on_which_two_rows_differ(mmvp, tmp_path):
+    written = write(tmp_path / "page.html", HEAD, [mmvp])
+    said = record(ROWS, None, "paper", tmp_path / "page.html", [mmvp], written.questions)
+    (column,), told = said["columns"], described("samples FILE ROW ROW")
+    assert set(said) == told["object"] and set(column) == told["a column"]
+    assert len(column["questions"]) == column["only_first"] + column["only_second"] > 0
+    for one in column["questions"]:
+        assert set(one) == told["a question"] and set(one["first"]) == told["first, second"]
+        assert one["first"]["correct"] != one["second"]["correct"] and one["question"] and set(one["options"]) == {"A", "B"}
 
 
 def test_the_files_hold_every_answer_and_its_text_and_each_picture_once(world, mmvp, tmp_path):
