@@ -63,7 +63,8 @@ def run_again(options: argparse.Namespace, store: Store, again: list[Job]) -> in
     codes = []
     for name, jobs in groups.items():
         codes.append(work(Graph(jobs), store, profiles[name], options.detach).exit_code)
-        print(f"{command('FILE', profile=name, results=store.root)} continues with the jobs that depend on {plural(len(jobs), 'retried job')}")
+        if not codes[-1]:
+            print(f"{command('FILE', profile=name, results=store.root)} continues with the jobs that depend on {plural(len(jobs), 'retried job')}")
     return max(codes)
 
 

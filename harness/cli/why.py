@@ -99,7 +99,7 @@ def told(need: Need) -> list[str]:
     if need.not_run:
         return [*lines, f"  not run: {need.not_run}"]
     if need.value:
-        lines.append(f"  {shown(need.value)}{' so far' if need.todo else ''}")
+        lines.append(f"  {'so far ' if need.todo else ''}{shown(need.value)}")
     spared = sum(need.statuses[job.key].state == "not needed" for job in need.jobs)
     if not need.todo:
         others = f"; {plural(spared, 'job')} that nothing waits for any more" if spared else ""

@@ -24,8 +24,13 @@ class SpecError(Exception):
 
 
 def nearest(word: str, choices: Iterable[str]) -> str:
-    """`did you mean "x"? (fields: …)` without the noun: the closest choice, or nothing when none is close."""
-    close = difflib.get_close_matches(str(word), list(choices), n=1, cutoff=0.6)
+    """`did you mean "x"? (fields: …)` without the noun: the closest choice, or nothing when none is close. Of a row, a word or the
+    beginning of its name may be what was meant."""
+    word, names = str(word), list(choices)
+    close = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
+    if not close and len(word) > 2:
+        parts = {part.lower(): name for name in reversed(names) for part in (name[: len(word)], *name.split())}
+        close = [parts[part] for part in difflib.get_close_matches(word.lower(), parts, n=1, cutoff=0.75)]
     return f'; did you mean "{close[0]}"?' if close else ""
 
 

@@ -190,6 +190,7 @@ IN_THE_COMMAND = {
     "a profile's file that is not there": (("--profile", "x/mine.yaml"), "no such file x/mine.yaml"),
     "an unknown row": (("--rows", "Stage 3"), '--rows: no row "Stage 3"; did you mean "Stage'),
     "an ambiguous row": (("--rows", "only"), '--rows: "only" fits Stage 1 Only and Stage 2 Only; write more of the name'),
+    "a misspelt word of a row": (("--rows", "Jiont"), '--rows: no row "Jiont"; did you mean "Joint Train"?'),
     "an unknown column": (("--columns", "mmpv"), '--columns: no column "mmpv"; did you mean "mmvp"?'),
     "an unknown recipe": (("--recipe", "paper"), '--recipe: no such recipe "paper"'),
     "an override out of range": (("--set", "stage1.p=1.5"), "--set stage1.p=1.5: 1.5 is out of range: must be at most 1"),
