@@ -147,7 +147,7 @@ class Store:
                 raise StoreError(f"{self.root}: {key}: several jobs begin with it: {', '.join(path.name for path in found)}")
             names = [path.name for path in self.root.glob("[!.]*/*/")]
             near = difflib.get_close_matches(key, [*names, *(name.rpartition("-")[2] for name in names)], n=1)
-            remedy = f'did you mean "{near[0]}"?' if near else f"run.py status --all{results_option(self.root)} lists them"
+            remedy = f'did you mean "{near[0]}"?' if near else f"run.py status --all{results_option(self.root, 'DIR')} lists them"
             raise StoreError(f"{self.root}: {key}: no such job; {remedy}")
         return Record.read(found[0])
 
@@ -202,7 +202,7 @@ class Store:
         """The damage in the job's folder `home` with what to do, in one line."""
         key12, where = home.name.rpartition("-")[2], f"{home.parent.name}/{home.name}"
         remedy = "take it away" if damage.endswith(integrity.ADDED) else "put it back"
-        return f"{where}/{damage}; {remedy}, or set the job aside and make it anew: run.py retry {key12} --damaged{results_option(self.root)}"
+        return f"{where}/{damage}; {remedy}, or set the job aside and make it anew: run.py retry {key12} --damaged{results_option(self.root, 'DIR')}"
 
     def is_done(self, job: Job | Record) -> bool:
         """Whether it is done and whole."""
@@ -309,7 +309,7 @@ class Store:
     def _unseen(self, attempt: Attempt, key12: str) -> str:
         minutes = (time.time() - attempt.last_beat) / 60
         return f"{attempt.owner}, which cannot be checked from here; last sign of life {minutes:.0f} min ago" + (
-            f"; if it is gone: run.py release {key12}{results_option(self.root)}" if minutes > 2 else ""
+            f"; if it is gone: run.py release {key12}{results_option(self.root, 'DIR')}" if minutes > 2 else ""
         )
 
     def _keys_in_hand(self) -> dict[str, str]:
