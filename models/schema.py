@@ -103,6 +103,12 @@ class DecodeSpec(Frozen):
     checkpoint: what the evaluated checkpoint's generation_config.json says."""
     penalise_picked: bool = False
     """Whether an id that the model would pick in a latent step counts as an id of the answer there (it does in the release)."""
+    no_repeat_ngram: Annotated[int, Field(ge=0)] = 0
+    """Ids in a row, of prompt and answer, that may not occur twice, as transformers does; 0: any (VisReflect's release: 3 for its
+    video baseline of zero steps)."""
+    answer: Literal["free", "prefix", "letter"] = "free"
+    """What may be said behind the latent segment. free: anything; prefix: "The answer is:" and then anything; letter:
+    "The answer is:", one of the question's letters, and the end (VisReflect's release, for videos)."""
     ends: Literal["all", "tokenizer"] = "all"
     """What ends an answer: the end tokens of generation_config.json and of the tokenizer, or the tokenizer's alone."""
 

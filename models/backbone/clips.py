@@ -8,14 +8,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
+import numpy as np
 from PIL import Image
-from torch import Tensor
 
 from models.backbone.pictures import Unreadable, open_image
 from models.schema import Clips
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FOLDER_FPS = 3.0
 """Of the frames that TVQA, and so MVBench, gives as pictures."""
@@ -100,7 +102,7 @@ def chosen(facts: ClipFacts, clips: Clips, span: Span | None = None) -> tuple[in
         count = max(count, clips.min_frames)
     count = PAIR * (round(count / PAIR) if clips.odd == "nearest" else int(count / PAIR))
     count = max(1, min(max(count, clips.min_frames), clips.max_frames, there))
-    return tuple(first + round(at) for at in torch.linspace(0, last - first, count, dtype=torch.float64).tolist())
+    return tuple(first + round(at) for at in np.linspace(0, last - first, count).tolist())
 
 
 def pixel_limits(frames: int, clips: Clips) -> tuple[int, int]:
@@ -114,6 +116,8 @@ def patches_of_clip(processor: Any, frames: Frames, clips: Clips) -> tuple[Tenso
 
     processor: the checkpoint's, for pictures. An odd number of frames is made even by showing the last one twice.
     """
+    import torch
+
     pictures = list(frames.pictures)
     pictures += pictures[-1:] * (len(pictures) % PAIR)
     least, most = pixel_limits(len(frames.pictures), clips)

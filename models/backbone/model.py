@@ -87,9 +87,9 @@ class Backbone(Qwen2_5_VLForConditionalGeneration):
         return embeds.detach().to(like.dtype)
 
     def embed(self, input_ids: Tensor, features: Tensor | None) -> Tensor:
-        """Input embeddings [R, L, D] with the features [T, D] in the image tokens' places."""
+        """Input embeddings [R, L, D] with the features [T, D] in the places of image and video tokens."""
         embeds = self.get_input_embeddings()(input_ids)
-        places = input_ids == self.config.image_token_id
+        places = (input_ids == self.config.image_token_id) | (input_ids == self.config.video_token_id)
         count = int(places.sum())
         if count != (0 if features is None else len(features)):
             raise ValueError(f"{count} image tokens, but {0 if features is None else len(features)} image features")

@@ -1,7 +1,7 @@
 """From a conversation to token ids, labels, slots and positions, in the release's chat template.
 
 Usable by training (`build`) and evaluation (`prompt`). Knows the template's strings; takes the number of tokens of every
-image from its merged grid; never sees pixels.
+picture and clip from its merged grid; never sees pixels.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,10 +19,44 @@ from models.backbone.tokens import IGNORED, SpecialTokens
 SYSTEM = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
 ASSISTANT = "<|im_start|>assistant\n"
 IMAGE = "<image>"
+VIDEO = "<video>"
 LATENT = "<lvr>"
+TOKENS_PER_SECOND = 2
+"""What mRoPE's temporal row advances by in a second of a clip, in every published Qwen2.5-VL."""
 
-Grid = tuple[int, int]
-"""Merged (height, width) of an image, in tokens."""
+
+class ClipGrid(NamedTuple):
+    """Merged grid of a clip."""
+
+    steps: int
+    """Pairs of frames."""
+    height: int
+    width: int
+    seconds: float
+    """From one pair of frames to the next."""
+
+    @property
+    def stacked(self) -> tuple[int, int]:
+        """(height, width) of its frames laid one below another, which is the order of its tokens."""
+        return self.steps * self.height, self.width
+
+
+Grid = tuple[int, int] | ClipGrid
+"""Merged (height, width) of an image, in tokens; or a clip's."""
+
+
+_MEDIA = f"{IMAGE}|{VIDEO}"
+
+
+def tokens_of(grid: Grid) -> int:
+    """Merged tokens of a picture or clip."""
+    height, width = flat_grid(grid)
+    return height * width
+
+
+def flat_grid(grid: Grid) -> tuple[int, int]:
+    """(height, width) of a picture, or of a clip's frames one below another."""
+    return grid.stacked if isinstance(grid, ClipGrid) else (int(grid[0]), int(grid[1]))
 
 
 @dataclass(frozen=True)
@@ -56,13 +91,17 @@ def check_box(box: list[float] | tuple[float, ...], name: str) -> None:
 
 
 def user_text(value: str, grids: Sequence[Grid]) -> str:
-    """A question's content: every `<image>` (and the newline after it) becomes its vision tokens."""
-    parts = re.split(f"{IMAGE}\n?", value)
-    if len(parts) - 1 != len(grids):
-        raise ValueError(f"{len(parts) - 1} {IMAGE} placeholders for {len(grids)} images in {value!r}")
+    """A question's content: every `<image>` or `<video>` (and the newline after it) becomes its vision tokens."""
+    named = re.findall(_MEDIA, value)
+    if len(named) != len(grids):
+        raise ValueError(f"{len(named)} {IMAGE} placeholders for {len(grids)} images in {value!r}")
+    parts = re.split(f"(?:{_MEDIA})\n?", value)
     text = parts[0]
-    for (height, width), rest in zip(grids, parts[1:]):
-        text += "<|vision_start|>" + "<|image_pad|>" * (height * width) + "<|vision_end|>" + rest
+    for name, grid, rest in zip(named, grids, parts[1:]):
+        if (name == VIDEO) != isinstance(grid, ClipGrid):
+            raise ValueError(f"{name} stands for {'a clip' if isinstance(grid, ClipGrid) else 'a picture'} in {value!r}")
+        pad = "<|video_pad|>" if name == VIDEO else "<|image_pad|>"
+        text += "<|vision_start|>" + pad * tokens_of(grid) + "<|vision_end|>" + rest
     return text
 
 
@@ -135,7 +174,7 @@ def build(
     for message in conversations:
         role, value = message["from"], message["value"]
         if role == "human":
-            wanted = len(re.findall(IMAGE, value))
+            wanted = len(re.findall(_MEDIA, value))
             text = turn("user", user_text(value, grids[used : used + wanted])) + ASSISTANT
             used += wanted
             new = encode(tokenizer, text)
@@ -168,29 +207,33 @@ def build(
         if not 0 <= image < len(grids):
             raise ValueError(f"{name}, box {at}: image {image} of {len(grids)}")
     slots = [latent_steps] * len(starts) if isinstance(latent_steps, int) else listed or []
-    return TokenSequence(ids, labels, [tuple(g) for g in grids], [tuple(b) for b in boxes], starts, images, slots)
+    return TokenSequence(ids, labels, [g if isinstance(g, ClipGrid) else tuple(g) for g in grids], [tuple(b) for b in boxes], starts, images, slots)
 
 
-def positions(input_ids: Tensor, grids: Sequence[Grid] | Tensor, image_token: int) -> Tensor:
+def positions(input_ids: Tensor, grids: Sequence[Grid] | Tensor, *media: int) -> Tensor:
     """[4, L]: the text position and the three mRoPE rows of one sample [L], as Qwen2.5-VL's `get_rope_index` has them.
 
-    Text advances all three rows by one; an image spans its grid and advances by the longer side.
+    grids: of its pictures and clips in order, or [I, 2] of pictures. media: ids of the image and video tokens. Text advances
+    all three rows by one; an image spans its grid and advances by the longer side; a clip spans its seconds too.
     """
     length = len(input_ids)
     text = torch.arange(length)
-    sizes = torch.as_tensor(grids, dtype=torch.long).reshape(-1, 2)
-    image = input_ids == image_token
-    counts = sizes.prod(1).tolist()
-    if int(image.sum()) != sum(counts):
-        raise ValueError(f"{int(image.sum())} image tokens, but the grids {sizes.tolist()} have {sum(counts)}")
+    sizes = [grid if isinstance(grid, ClipGrid) else tuple(map(int, grid)) for grid in grids]
+    shown = torch.isin(input_ids, torch.tensor(media))
+    counts = [tokens_of(grid) for grid in sizes]
+    if int(shown.sum()) != sum(counts):
+        raise ValueError(f"{int(shown.sum())} image tokens, but the grids {[list(s) for s in sizes]} have {sum(counts)}")
     mrope = text.repeat(3, 1)
-    at = image.nonzero()[:, 0]
+    at = shown.nonzero()[:, 0]
     begin = 0
-    for (height, width), count in zip(sizes.tolist(), counts):
+    for grid, count in zip(sizes, counts):
         first = int(at[begin])
-        origin = int(mrope[0, first])
+        height, width = grid[1:3] if isinstance(grid, ClipGrid) else grid
         cell = torch.arange(count)
-        mrope[:, first : first + count] = origin + torch.stack([torch.zeros_like(cell), cell // width, cell % width])
-        mrope[:, first + count :] -= count - max(height, width)
+        frame = cell // (height * width)
+        seconds = grid.seconds if isinstance(grid, ClipGrid) else 0.0
+        spread = torch.stack([(frame * (seconds * TOKENS_PER_SECOND)).long(), cell // width % height, cell % width])
+        mrope[:, first : first + count] = int(mrope[0, first]) + spread
+        mrope[:, first + count :] -= count - int(spread.max()) - 1
         begin += count
     return torch.cat([text[None], mrope])

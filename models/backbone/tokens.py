@@ -22,6 +22,8 @@ class SpecialTokens:
     image: int
     vision_start: int
     vision_end: int
+    video: int = -1
+    """-1: none."""
 
     @classmethod
     def of(cls, tokenizer) -> SpecialTokens:
@@ -34,7 +36,7 @@ class SpecialTokens:
         missing = [name for name in names.values() if name not in vocabulary]
         if missing:
             raise ValueError(f"the tokenizer lacks {', '.join(missing)}; call tokens.add_tokens(tokenizer) first")
-        return cls(**{field: vocabulary[name] for field, name in names.items()})
+        return cls(**{field: vocabulary[name] for field, name in names.items()}, video=vocabulary.get("<|video_pad|>", -1))
 
 
 def add_tokens(tokenizer) -> int:

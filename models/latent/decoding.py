@@ -19,6 +19,7 @@ from models.backbone.tokens import SpecialTokens
 from models.latent.feed import Feed, Given, LatentStep, donors_of, feed_of, own_state
 from models.latent.prefill import Prefill, last_states, read
 from models.latent.prompt import Prompt
+from models.latent.script import Script, repeating
 from models.latent.slots import distances
 from models.schema import DecodeSpec
 
@@ -78,6 +79,8 @@ class _Row:
         """Whether `<|lvr_end|>` is to follow them, whatever the model says."""
         self.segment = -1
         """Latent segments begun, less one."""
+        self.said = 0
+        """Tokens since the last latent segment, or since the beginning."""
         self.steps = 0
         self.done = self.truncated = False
         self.latents: list[Tensor] = []
@@ -103,6 +106,7 @@ def decode(
     keep_logits: Callable[[Tensor], Tensor] | None = None,
     end_vector: Tensor | None = None,
     hide_images: bool = False,
+    script: Script | None = None,
 ) -> list[Decoded | None]:
     """Greedy answers to `prompts`, in order.
 
@@ -125,12 +129,13 @@ def decode(
     generator (CPU): of the noise and the derangement. on_step sees every forward of the last pass. prefill: of these
     prompts, from `read`, where they are decoded more than once. keep_logits: [k, V] -> [k, W], called with the model's logits
     of every token it is asked for, before penalties and forbidden tokens; `Decoded.kept` holds what it returns. hide_images:
-    once a row's latent segment is over, its image tokens are masked from everything that follows.
+    once a row's latent segment is over, its image tokens are masked from everything that follows. script: for an `answer` that
+    is not free; the letters are the prompts'.
     """
     if not prompts:
         return []
-    _check(model, prompts, spec, end_vector)
-    options = {"tokens": tokens, "eos": eos, "on_step": on_step, "keep_logits": keep_logits, "hide_images": hide_images}
+    _check(model, prompts, spec, end_vector, script)
+    options = {"tokens": tokens, "eos": eos, "on_step": on_step, "keep_logits": keep_logits, "hide_images": hide_images, "script": script}
     with torch.inference_mode():
         if prefill is None:
             prefill = read(model, prompts, spec.start == "forced", tokens)
@@ -145,7 +150,7 @@ def decode(
         return _Decoder(model, prompts, spec, feed, keep_latents, leave_late=leave_late, **options).run()
 
 
-def _check(model: Backbone, prompts: list[Prompt], spec: DecodeSpec, end_vector: Tensor | None) -> None:
+def _check(model: Backbone, prompts: list[Prompt], spec: DecodeSpec, end_vector: Tensor | None, script: Script | None) -> None:
     if model.training:
         raise ValueError("decode needs model.eval()")
     if spec.repetition_penalty == "checkpoint":
@@ -156,6 +161,10 @@ def _check(model: Backbone, prompts: list[Prompt], spec: DecodeSpec, end_vector:
                 raise ValueError(f"latents: oracle feeds what a prompt brings with it; prompt {at} has none")
             if (held := prompt.oracle.shape[1]) < spec.latent_steps:
                 raise ValueError(f"latents: oracle holds {held} for prompt {at}, but latent_steps is {spec.latent_steps}")
+    if spec.answer != "free" and script is None:
+        raise ValueError(f"answer: {spec.answer} needs the ids that it puts into answers")
+    if spec.answer == "letter" and not all(prompt.letters for prompt in prompts):
+        raise ValueError("answer: letter chooses among a question's letters, and a prompt has none; use answer: prefix or free")
     if spec.leave == "latent" and end_vector is None:
         raise ValueError("leave: latent compares states with a learned end vector, which this checkpoint lacks; use leave: steps")
 
@@ -211,6 +220,7 @@ class _Decoder:
     keep_logits: Callable[[Tensor], Tensor] | None = None
     end_vector: Tensor | None = None
     hide_images: bool = False
+    script: Script | None = None
     rows: list[_Row] = field(default_factory=list)
     seen: Tensor | None = None
     """[r, V] bool: ids of prompt and answer, where they are penalised."""
@@ -314,7 +324,26 @@ class _Decoder:
         if self.seen is not None:
             logits, penalty = logits.float(), self.spec.repetition_penalty
             logits = torch.where(self.seen[rows], torch.where(logits < 0, logits * penalty, logits / penalty), logits)
+        for at, number in enumerate(rows):
+            self._restrict(logits[at], self.rows[number])
         return logits.argmax(-1)
+
+    def _restrict(self, logits: Tensor, row: _Row) -> None:
+        """Rule out in place, of one row's logits [V], what `no_repeat_ngram` and `answer` forbid."""
+        if self.spec.no_repeat_ngram:
+            ids = self.prompts[row.prompt].input_ids.tolist() + row.ids
+            logits[list(repeating(ids, self.spec.no_repeat_ngram))] = -torch.inf
+        if self.spec.answer == "free" or row.left:
+            return
+        letters = self.prompts[row.prompt].letters if self.spec.answer == "letter" else None
+        allowed = self.script.allowed(row.said, letters)
+        if allowed is None:
+            return
+        if row.segment < 0 and not row.said and self.spec.start == "emitted":
+            allowed = (*allowed, self.tokens.lvr_start)
+        kept = logits[list(allowed)].clone()
+        logits.fill_(-torch.inf)
+        logits[list(allowed)] = kept
 
     def _see(self, rows: list[int], ids: Tensor) -> None:
         """These ids [k] are in the answers of these rows now."""
@@ -325,6 +354,7 @@ class _Decoder:
         row.ids.append(token)
         row.counted += 1
         starts = token == self.tokens.lvr_start
+        row.said = 0 if starts or row.closing or token == self.tokens.lvr_end else row.said + 1
         row.segment += starts
         row.closing = starts and self.spec.end == "forced"
         if token in self.eos:
@@ -344,7 +374,7 @@ class _Decoder:
         for at in rows:
             ids = self.prompts[self.rows[at].prompt].input_ids
             end = len(self.prefill.mask[0]) - self.prefill.forced
-            self.mask[at, end - len(ids) : end] &= (ids != self.tokens.image).to(self.mask.device)
+            self.mask[at, end - len(ids) : end] &= ((ids != self.tokens.image) & (ids != self.tokens.video)).to(self.mask.device)
 
     def _take(self, row: _Row, fed: Tensor, state: Tensor) -> None:
         """Book one latent step."""

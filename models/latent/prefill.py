@@ -72,7 +72,7 @@ def read(model: Backbone, prompts: list[Prompt], forced: bool, tokens: SpecialTo
     """Run the prompts, left-padded, with `<|lvr_start|>` behind each if its start is forced."""
     prompt_ids = [prompt.input_ids.cpu() for prompt in prompts]
     merge = model.model.visual.spatial_merge_size
-    placed = [positions(i, grids_of(p, merge), tokens.image) for i, p in zip(prompt_ids, prompts)]
+    placed = [positions(i, grids_of(p, merge), tokens.image, tokens.video) for i, p in zip(prompt_ids, prompts)]
     if forced:
         start = torch.tensor([tokens.lvr_start])
         prompt_ids = [torch.cat([ids, start]) for ids in prompt_ids]

@@ -9,18 +9,20 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from models.backbone.template import Grid, flat_grid
+
 if TYPE_CHECKING:
     from models.backbone.model import Backbone
 
 
 @dataclass(eq=False)
 class Prompt:
-    """One question, tokenised, image tokens already expanded. No, one or several images."""
+    """One question, tokenised, image tokens already expanded. No, one or several images and clips, which are all called images."""
 
     input_ids: Tensor
     """[L] int64"""
-    image_grids: Tensor | None = None
-    """[I, 2] merged (height, width); taken from `image_grid_thw` if None."""
+    image_grids: Tensor | Sequence[Grid] | None = None
+    """[I, 2] merged (height, width), or with clips a list of grids; taken from `image_grid_thw` if None."""
     image_embeds: Tensor | None = None
     """[T, D] features after the merger, instead of pixel_values."""
     pixel_values: Tensor | None = None
@@ -31,6 +33,8 @@ class Prompt:
     """[b]: image of every box; None is the first."""
     oracle: Tensor | None = None
     """[b, at least S, D]: what `latents: oracle` feeds for each box."""
+    letters: tuple[int, ...] = ()
+    """Ids of the option letters, for `answer: letter`."""
     seed: int | None = None
     """Of this question's noise, whatever the batch; None draws one from decode's generator."""
 
@@ -54,15 +58,18 @@ def vision(model: Backbone, prompts: list[Prompt]) -> tuple[Tensor | None, Tenso
         grids.append(grids_of(prompt, merge))
     if not features:
         return None, torch.zeros(0, 2, dtype=torch.long)
-    return torch.cat(features), torch.cat(grids)
+    return torch.cat(features), torch.tensor([flat_grid(grid) for own in grids for grid in own]).reshape(-1, 2)
 
 
-def grids_of(prompt: Prompt, merge: int) -> Tensor:
+def grids_of(prompt: Prompt, merge: int) -> Sequence[Grid]:
+    """Of its pictures and clips, in order."""
+    if isinstance(prompt.image_grids, Tensor):
+        return [tuple(grid) for grid in prompt.image_grids.tolist()]
     if prompt.image_grids is not None:
-        return prompt.image_grids.cpu()
+        return prompt.image_grids
     if prompt.image_grid_thw is not None:
-        return prompt.image_grid_thw[:, 1:].cpu() // merge
-    return torch.zeros(0, 2, dtype=torch.long)
+        return [tuple(grid) for grid in (prompt.image_grid_thw[:, 1:] // merge).tolist()]
+    return []
 
 
 def boxes_of(model: Backbone, prompts: Sequence[Prompt]) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -17,9 +17,10 @@ if TYPE_CHECKING:
 class Slots:
     """How many latent slots a segment of a training sample has."""
 
-    of: Literal["none", "fixed", "box", "piece"]
+    of: Literal["none", "fixed", "box", "piece", "pieces"]
     """none: the template has no latent segments; fixed: `count` each; box: one for each merged token under the segment's box;
-    piece: one for each merged token of the piece that is cut out for it."""
+    piece: one for each merged token of the piece that is cut out for it; pieces: of all pieces of its sample, which has one
+    segment."""
     count: int = 0
 
 

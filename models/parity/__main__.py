@@ -16,7 +16,7 @@ def main(arguments: list[str] | None = None) -> int:
         prog="python -m models.parity",
         description=parity.__doc__.split("\n")[0],
         epilog="Only what DIR holds is checked: a reference result missing from DIR is one check fewer, not a failure; --checks N "
-        "makes it one. The authors' releases give 98 checks (V-Reflection), 212 (LVR) and 81 (VisReflect's image stage).",
+        "makes it one. The authors' releases give 98 checks (V-Reflection), 212 (LVR) and 181 (VisReflect).",
     )
     parser.add_argument("folder", metavar="DIR", type=Path)
     parser.add_argument(

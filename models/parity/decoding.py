@@ -13,8 +13,9 @@ from models.backbone.model import Backbone
 from models.backbone.template import positions
 from models.backbone.tokens import SpecialTokens
 from models.config import DecodeSpec
+from models.latent.boxes import MERGE
 from models.latent.decoding import Step, decode
-from models.latent.prompt import Prompt, vision
+from models.latent.prompt import Prompt, grids_of, vision
 from models.latent.slots import distances
 from models.parity.reference import OUTPUT, Check, Noted, difference, unequal
 
@@ -42,24 +43,35 @@ def prompt_checks(
     model: Backbone, prompt: Prompt, tokens: SpecialTokens, held: Noted, prefix: str, title: str
 ) -> Iterator[Check]:
     """What the language model is fed of a prompt and where, if `held` has them under `prefix`."""
-    features, grids = vision(model, [prompt])
+    features, _ = vision(model, [prompt])
     if f"{prefix}prompt_inputs_embeds" in held:
         embeds = model.embed(prompt.input_ids[None], features).detach()
         yield Check(f"{title}: prompt inputs", difference(embeds, held[f"{prefix}prompt_inputs_embeds"]), OUTPUT)
     if f"{prefix}prompt_position_ids" in held:
-        places = positions(prompt.input_ids, grids, tokens.image)
+        places = positions(prompt.input_ids, grids_of(prompt, MERGE), tokens.image, tokens.video)
         yield Check(f"{title}: prompt positions", unequal(places[:, None], held[f"{prefix}prompt_position_ids"]), 0)
+
+
+def baseline(
+    model: Backbone, prompt: Prompt, spec: DecodeSpec, tokens: SpecialTokens, eos: set[int], stated: Noted, name: str
+) -> Check:
+    """A case without latent steps and without markers: its ids."""
+    markers = [tokens.lvr_start, tokens.lvr, tokens.lvr_end]
+    answer = decode(model, [prompt], spec, tokens=tokens, eos=eos)[0]
+    wrong = unequal(torch.tensor(answer.token_ids), torch.tensor(stated["new_ids"])) + (sorted(stated["suppress_tokens"]) != sorted(markers))
+    return Check(f"decoding {name}: ids", wrong, 0)
 
 
 def checks(
     model: Backbone, prompts: list[Prompt], spec: DecodeSpec, tokens: SpecialTokens, eos: set[int], stated: Noted, held: Noted,
-    name: str, **options,
+    name: str, begin: int | None = None, **options,
 ) -> Iterator[Check]:
     """One case NAME of a reference's `generate`: ids, which forwards got a state, and where `held` has them the inputs, states,
-    logits and positions of every forward of the first prompt."""
+    logits and positions of every forward of the first prompt. begin: an id that is forced as the first new one, beside those that
+    the case names."""
     steps: list[Step] = []
     given = stated["forced_ids_by_generated_index"]
-    ids = {int(at): given[at] for at in given}
+    ids = {int(at): given[at] for at in given} | ({} if begin is None else {0: begin})
     with forced(model, ids, steps):
         answers = decode(model, prompts, spec, tokens=tokens, eos=eos, on_step=steps.append, **options)
     latent = stated["latent_input_at_forward"]

@@ -297,8 +297,12 @@ def prompt_about(picture: int, ids: Tensor, seen: Mapping[str, Tensor], grid_thw
 
 def pixels_of(pictures: list[Image.Image], least: int, most: int) -> Tensor:
     """Patches [N, 1176] of pictures, resized to between so many pixels by this project's processor."""
+    return torch.cat(patches_of(processor_of(least, most), pictures)[0])
+
+
+def processor_of(least: int, most: int) -> Any:
+    """This project's image processor of the published sizes, for between so many pixels."""
     with tempfile.TemporaryDirectory() as folder:
         facts = {"image_processor_type": "Qwen2VLImageProcessor", "patch_size": 14, "merge_size": 2, "temporal_patch_size": 2}
         (Path(folder) / "preprocessor_config.json").write_text(json.dumps(facts))
-        processor = load_image_processor(folder, Images(min_pixels=least, max_pixels=most, processor="pil"))
-        return torch.cat(patches_of(processor, pictures)[0])
+        return load_image_processor(folder, Images(min_pixels=least, max_pixels=most, processor="pil"))

@@ -1,4 +1,5 @@
-"""VisReflect, its image stage: crops, template, one training step, decoding, the reading of answers."""
+"""VisReflect, its image stage: crops, template, one training step, decoding, the reading of answers. Its video stage is beside
+this: `visreflect_video`."""
 
 from __future__ import annotations
 
@@ -21,7 +22,7 @@ from models.latent.losses import IGNORED
 from models.methods.visreflect.crops import cut
 from models.methods.visreflect.release import answer_text, rectangle, too_long
 from models.methods.visreflect.spec import Reflect
-from models.parity import decoding, training
+from models.parity import decoding, training, visreflect_video
 from models.parity.reference import (
     OUTPUT,
     TINY,
@@ -42,40 +43,35 @@ MARKERS = {"<BOR>": "<|lvr_start|>", "<VR>": "<|lvr|>", "<EOR>": "<|lvr_end|>"}
 CELL_PX = 28
 GREY_LEVEL = 1 / 255 / 0.26 / 2
 """One of 255, after normalisation, relative to pixels whose largest value is above 2."""
-_VIDEO = "its video stage is not part of this project yet"
 
 
 class VisReflectReference(Reference):
     title = "VisReflect"
     described = "its image stage under `image.pass1.`, its video stage under `video.pass1.`"
     parts: ClassVar = {"image": "image.pass1.*", "video": "video.pass1.*", "generate": "image_steps*.step_in"}
-    described_by: ClassVar = {"image": ("image_batch", "train"), "generate": ("generate",)}
+    described_by: ClassVar = {"image": ("image_batch", "train"), "video": ("video_batch", "train"), "generate": ("generate", "constraint")}
     weights = ("image",)
     reasons: ClassVar = {
         "manifest: torch": "the reference's version",
         "manifest: transformers": "the reference's version",
         "manifest: ids.bytes": "a remark",
         "manifest: ids.vocab": "the embedding's size: its weights would not load otherwise",
-        "video: *": _VIDEO,
-        "generate: video*": _VIDEO,
-        "manifest: *video*": _VIDEO,
-        "manifest: clue_frames": _VIDEO,
-        "manifest: context_frames": _VIDEO,
-        "manifest: constraint*": _VIDEO,
-        "manifest: gold_letter": "the right letter of a video question: " + _VIDEO,
+        "manifest: constraint.note": "a remark",
+        "manifest: *.allowed_ids_by_generated_index": "the same rule as of video_steps4_constrained, whose are compared",
+        "manifest: gold_letter": "the right letter of a video question comes from the benchmark's own task",
         "manifest: viscot": "raw Visual CoT: this project reads the records made of it",
         "manifest: row_template": "in words; the rows' ids and labels are compared",
         "manifest: *.vision_tower_calls_per_forward": "dummy pictures that the release encodes while decoding; ours encodes none",
         "manifest: *.new_text": "the text of the ids, which are compared",
-        "manifest: *.lm_passes": "one in the image stage",
+        "manifest: video_batch.*": "how the clips of the tiny batch become pixels: compared where the folder has the clips",
+        "manifest: train.image*.lm_passes": "one in the image stage",
         "manifest: image_batch.settings_pixels*": "pixel limits of the tiny batch; its pixels are compared",
         "manifest: ids.<|im_start|>": "part of the rows' ids, which are compared",
     }
 
     left_out: ClassVar = (
-        "image: in.pixel_values", "video: *", "generate: video*", "generate: *.prompt_inputs_embeds", "generate: *.ids",
-        "manifest: *video*", "manifest: clue_frames", "manifest: context_frames", "manifest: gold_letter", "manifest: viscot",
-        "manifest: constraint",
+        "image: in.pixel_values", "video: in.pixel_values_videos", "video: in.clip_uint8*", "generate: *.prompt_inputs_embeds",
+        "generate: *.ids", "manifest: gold_letter", "manifest: viscot",
     )  # fmt: skip
 
     @classmethod
@@ -93,7 +89,7 @@ class VisReflectReference(Reference):
         ids, none = self.ids, -1  # it has no third marker
         return SpecialTokens(
             ids["<|lvr_start|>"], ids["<|lvr|>"], none, ids["<|lvr_end|>"],
-            ids["<|image_pad|>"], ids["<|vision_start|>"], ids["<|vision_end|>"],
+            ids["<|image_pad|>"], ids["<|vision_start|>"], ids["<|vision_end|>"], ids["<|video_pad|>"],
         )  # fmt: skip
 
     def batch(self) -> Batch:
@@ -124,6 +120,7 @@ class VisReflectReference(Reference):
         yield from _template(self.manifest.get("templates_image", []))
         cases = self.manifest.get("parse_letter", [])
         yield Check(f"reading answers, {len(cases)} cases", sum(read_visreflect(c["text"]) != c["letter"] for c in cases), 0)
+        yield from visreflect_video.checks(self, attention, _written)
         held = self.part("image")
         if not held:
             return

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from models.backbone import template
+from models.backbone.clips import patches_of_clip
 from models.backbone.images import patches_of
-from models.backbone.template import Grid
+from models.backbone.template import ClipGrid, Grid, flat_grid, tokens_of
 from models.backbone.tokens import IGNORED, SpecialTokens
 from models.latent.batch import Batch, Encoded
 from models.latent.boxes import count_under
@@ -26,14 +27,15 @@ from models.methods.stage import Slots
 from models.training.data import Sample
 from models.training.features import FeatureStore
 from models.training.packing import first_fit
+from models.training.parse import ClipFile
 
 
 class Pixels(Protocol):
     """Where the vision side of a batch comes from."""
 
     def __call__(self, pictures: Sequence[Any]) -> tuple[list[Tensor], list[Grid], Tensor | None]:
-        """Of picture files, or of pieces: one tensor each, merged grids, and grid_thw [n, 3] if the tensors are patches, not
-        features. A box without a piece has the grid (0, 0)."""
+        """Of picture and clip files, or of pieces: one tensor each, merged grids, and grid_thw [n, 3] if the tensors are patches,
+        not features. A box without a piece has the grid (0, 0)."""
         ...
 
 
@@ -48,7 +50,7 @@ class Cached:
 
     def tokens(self, pictures: Sequence[Any]) -> int:
         """Merged tokens of all of them."""
-        return sum(height * width for height, width in (self.store.grid(one.key) for one in pictures))
+        return sum(tokens_of(self.store.grid(one.key)) for one in pictures)
 
 
 @dataclass
@@ -61,15 +63,26 @@ class Live:
     """What the pictures are cut out by; None for whole files."""
 
     def __call__(self, pictures: Sequence[Any]) -> tuple[list[Tensor], list[Grid], Tensor | None]:
-        opened = [one.open() if self.pieces is None else self.pieces.open(one, self.processor) for one in pictures]
-        shown = {at: picture for at, picture in enumerate(opened) if picture is not None}
-        patches, grids = [torch.zeros(0, 0)] * len(pictures), torch.zeros(len(pictures), 3, dtype=torch.long)
+        patches, grid_thw = [torch.zeros(0, 0)] * len(pictures), torch.zeros(len(pictures), 3, dtype=torch.long)
+        seconds: dict[int, float] = {}
+        shown: dict[int, Any] = {}
+        for at, one in enumerate(pictures):
+            if isinstance(one, ClipFile):
+                frames = one.open()
+                seconds[at] = frames.seconds_per_grid
+                patches[at], grid_thw[at] = patches_of_clip(self.processor, frames, one.clips)
+            elif (picture := one.open() if self.pieces is None else self.pieces.open(one, self.processor)) is not None:
+                shown[at] = picture
         if shown:
-            made, grids[list(shown)] = patches_of(self.processor, list(shown.values()))
+            made, grid_thw[list(shown)] = patches_of(self.processor, list(shown.values()))
             for at, own in zip(shown, made, strict=True):
                 patches[at] = own
         merge = self.processor.merge_size
-        return patches, [(h // merge, w // merge) for _, h, w in grids.tolist()], grids
+        grids: list[Grid] = [
+            ClipGrid(t, h // merge, w // merge, seconds[at]) if at in seconds else (h // merge, w // merge)
+            for at, (t, h, w) in enumerate(grid_thw.tolist())
+        ]
+        return patches, grids, grid_thw
 
 
 @dataclass
@@ -128,7 +141,7 @@ class Collator:
         self.tokens = SpecialTokens.of(tokenizer)
         self.pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
         self.encoder = Encoder(tokenizer)
-        self.positions = Positions(self.tokens.image)
+        self.positions = Positions(self.tokens.image, self.tokens.video)
         self.pixels, self.slots, self.extra = pixels, slots, dict(extra or {})
         self.packing, self.max_tokens = packing, max_tokens
         self.slot_targets, self.end_marker, self.short_rows, self.write = slot_targets, end_marker, short_rows, write
@@ -137,8 +150,10 @@ class Collator:
         vision, grids, grid_thw = self.pixels([image for sample in samples for image in sample.images])
         first = _offsets([len(sample.images) for sample in samples])
         first_box = _offsets([len(sample.boxes) for sample in samples])
-        cut = {role: one.pixels([p for s in samples for p in one.pieces.of(s)]) for role, one in self.extra.items()}
-        counts = self._slots(samples, grids, first, [grids for _, grids, _ in cut.values()])
+        owned = {role: [one.pieces.of(sample) for sample in samples] for role, one in self.extra.items()}
+        cut = {role: self.extra[role].pixels([p for own in pieces for p in own]) for role, pieces in owned.items()}
+        first_piece = {role: _offsets(list(map(len, pieces))) for role, pieces in owned.items()}
+        counts = self._slots(samples, grids, first, [(cut[role][1], first_piece[role]) for role in cut])
         built = [
             template.build(
                 self.encoder,
@@ -169,11 +184,13 @@ class Collator:
         order = [first[k] + i for row in rows for k in row for i in range(len(samples[k].images))]
         none = None if grid_thw is None else torch.zeros(0)
         pictures = torch.cat([vision[i] for i in order]) if order else none
-        boxes = [b for row in rows for k in row for b in range(first_box[k], first_box[k + 1])]
-        encoded = {role: _encoded(*found, boxes) for role, found in cut.items()}
+        encoded = {
+            role: _encoded(*found, [p for row in rows for k in row for p in range(*first_piece[role][k : k + 2])])
+            for role, found in cut.items()
+        }
         batch = Batch(
             **text,
-            image_grids=torch.tensor([grids[i] for i in order], dtype=torch.long).reshape(-1, 2),
+            image_grids=torch.tensor([flat_grid(grids[i]) for i in order], dtype=torch.long).reshape(-1, 2),
             samples=len(samples),
             encoded=encoded,
             image_embeds=pictures if grid_thw is None else None,
@@ -218,15 +235,18 @@ class Collator:
         }
 
     def _slots(
-        self, samples: Sequence[Sample], grids: list[Grid], first: list[int], pieces: list[list[Grid]]
+        self, samples: Sequence[Sample], grids: list[Grid], first: list[int], pieces: list[tuple[list[Grid], list[int]]]
     ) -> list[int] | int | None:
         """Of every box of all samples, or of all boxes alike; None for the template without segments. first: number of each
-        sample's first picture."""
+        sample's first picture. pieces: by role, their grids and the number of each sample's first."""
         match self.slots.of:
             case "none":
                 return None
             case "piece":
-                return [height * width for height, width in pieces[0]]
+                return list(map(tokens_of, pieces[0][0]))
+            case "pieces":
+                sizes, begin = list(map(tokens_of, pieces[0][0])), pieces[0][1]
+                return [sum(sizes[begin[k] : begin[k + 1]]) for k, sample in enumerate(samples) for _ in sample.boxes]
             case "box":
                 return [
                     count_under(box, grids[first[k] + image])
@@ -254,11 +274,13 @@ def _offsets(counts: Sequence[int]) -> list[int]:
 
 
 class Encoder:
-    """Looks like a tokenizer to the template. A run of image tokens is encoded as one and repeated, and texts are remembered."""
+    """Looks like a tokenizer to the template. A run of image or video tokens is encoded as one and repeated, and texts are
+    remembered."""
 
-    def __init__(self, tokenizer: Any, image: str = "<|image_pad|>") -> None:
-        self._run, self._width = re.compile(f"(?:{re.escape(image)})+"), len(image)
-        self._image, self._id = image, tokenizer.convert_tokens_to_ids(image)
+    def __init__(self, tokenizer: Any, media: Sequence[str] = ("<|image_pad|>", "<|video_pad|>")) -> None:
+        self._run = re.compile("|".join(f"(?:{re.escape(name)})+" for name in media))
+        self._names = re.compile("|".join(map(re.escape, media)))
+        self._ids = {tokenizer.convert_tokens_to_ids(name) for name in media}
         self._tokenizer = tokenizer
         self._encode = lru_cache(maxsize=1 << 15)(self._encode_once)
 
@@ -273,31 +295,31 @@ class Encoder:
         return tuple(self._tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def __call__(self, text: str, add_special_tokens: bool = False) -> dict[str, list[int]]:
-        runs = [len(run.group()) // self._width for run in self._run.finditer(text)]
+        runs = [len(self._names.findall(run.group())) for run in self._run.finditer(text)]
         if not runs:
             return {"input_ids": list(self._encode(text))}
         ids: list[int] = []
-        for token in self._encode(self._run.sub(self._image, text)):
-            ids += [token] * (runs.pop(0) if token == self._id else 1)
+        for token in self._encode(self._run.sub(lambda run: self._names.match(run.group()).group(), text)):
+            ids += [token] * (runs.pop(0) if token in self._ids else 1)
         return {"input_ids": ids}
 
 
 class Positions:
     """`template.positions`, remembered by where the images stand, their grids and the length."""
 
-    def __init__(self, image: int, size: int = 256) -> None:
-        self._image, self._size = image, size
+    def __init__(self, *media: int, size: int = 256) -> None:
+        self._media, self._size = torch.tensor(media), size
         self._known: OrderedDict[tuple, Tensor] = OrderedDict()
 
     def __call__(self, ids: Tensor, grids: Sequence[Grid]) -> Tensor:
-        places = (ids == self._image).nonzero()[:, 0]
+        places = torch.isin(ids, self._media).nonzero()[:, 0]
         starts, at = [], 0
-        for height, width in grids:
+        for grid in grids:
             starts.append(int(places[at]) if at < len(places) else -1)
-            at += height * width
+            at += tokens_of(grid)
         key = (len(ids), len(places), tuple(starts), tuple(map(tuple, grids)))
         if key not in self._known:
-            self._known[key] = template.positions(ids, grids, self._image)
+            self._known[key] = template.positions(ids, grids, *self._media.tolist())
             if len(self._known) > self._size:
                 self._known.popitem(last=False)
         return self._known[key]

@@ -7,20 +7,22 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-from models.backbone.pictures import Box, open_image, turned
+from models.backbone.clips import ClipFacts, Frames, Span, facts_of, read_clip, read_frames
+from models.backbone.pictures import Box, Unreadable, open_image, turned
 from models.config import Surplus
-from models.schema import Orientation
+from models.schema import Clips, Orientation
 from models.training.places import Finder, NotThere
 
 ROLES = ("human", "gpt")
 REASONS = (
     "malformed entry", "bad roles", "image count", "special token", "missing image", "box count", "bad box", "bad box image",
-    "unreadable picture", "picture too large", "picture shape", "too long",
+    "unreadable picture", "picture too large", "picture shape", "too long", "bad span", "unreadable clip",
 )  # fmt: skip
 """Why a sample is rejected, in the order of checking."""
 OVERSHOOT = 0.5
@@ -33,6 +35,9 @@ MISPLACED = {
     "gpt": ("<image>", "<image> in an answer kept as text"),
 }
 """Role -> the placeholder that means nothing there, as in the release, and the words that name such a row."""
+
+
+_CLIPS = Clips()
 
 
 class Rejected(ValueError):
@@ -51,6 +56,8 @@ class Source:
     annotations: Path
     images: Path
     kind: str = "Q_A"
+    clips: Clips = _CLIPS
+    """How its clips are sampled."""
 
 
 @dataclass(frozen=True)
@@ -68,20 +75,49 @@ class ImageFile:
 
 
 @dataclass(frozen=True)
+class ClipFile:
+    """A clip of the data set."""
+
+    key: str
+    """`<ds_name>/<name in the annotation>`: the same on every machine."""
+    path: Path
+    clips: Clips = _CLIPS
+
+    @property
+    def facts(self) -> ClipFacts:
+        """Raises pictures.Unreadable."""
+        return _facts(self.path)
+
+    def open(self) -> Frames:
+        """The frames that the model sees. Raises pictures.Unreadable."""
+        return read_clip(self.path, self.clips)
+
+    def frame(self, number: int) -> Image.Image:
+        """One frame in the clip's own size. Raises pictures.Unreadable."""
+        return read_frames(self.path, [number])[0]
+
+
+_facts = lru_cache(maxsize=1 << 14)(facts_of)
+
+
+@dataclass(frozen=True)
 class Sample:
     """One conversation, checked."""
 
     id: str
     """`<ds_name>:<entry>`, entries counted from 0."""
-    images: tuple[ImageFile, ...]
+    images: tuple[ImageFile | ClipFile, ...]
+    """Pictures and clips, in the order of their placeholders."""
     conversations: tuple[dict[str, str], ...]
-    """{"from": "human" | "gpt", "value": text} in turn; `<image>` and `<lvr>` still stand in the text."""
+    """{"from": "human" | "gpt", "value": text} in turn; `<image>`, `<video>` and `<lvr>` still stand in the text."""
     boxes: tuple[Box, ...]
     """Normalised x0, y0, x1, y1 on the picture as `ImageFile.open` gives it, cut at its edges; the k-th belongs to the k-th `<lvr>`."""
     box_image: tuple[int, ...]
     """Image of every box, 0-based."""
     mends: tuple[str, ...] = ()
     """What was not as it should be and could be put right, in words."""
+    spans: tuple[Span, ...] = ()
+    """In seconds: what of the sample's clip is evidence. Such a sample has one box, the whole frame, for its one segment."""
 
 
 def parse(
@@ -102,6 +138,8 @@ def parse(
     """
     if not isinstance(entry, dict):
         raise Rejected("malformed entry", f"expected an object, got {type(entry).__name__}")
+    if "video" in entry:
+        return _clip_sample(entry, source, number, paths, literals)
     for name in ("image", "conversations", "bboxes"):
         if name not in entry:
             raise Rejected("malformed entry", f"field {name!r} is missing")
@@ -129,6 +167,51 @@ def parse(
     if tags and orientation == "upright":
         boxes = tuple(turned(box, tags[image]) for box, image in zip(boxes, images, strict=True))
     return Sample(f"{source.name}:{number}", files, turns, boxes, images, mends)
+
+
+WHOLE_FRAME = (0.0, 0.0, 1.0, 1.0)
+
+
+def _clip_sample(
+    entry: dict[str, Any], source: Source, number: int, paths: Finder | Sequence[str], literals: re.Pattern[str] | None
+) -> Sample:
+    """A record of VisReflect's release about a clip: {video, question, answer, temporal_span}."""
+    for name in ("video", "question", "answer"):
+        if not isinstance(entry.get(name), str):
+            raise Rejected("malformed entry", f"field {name!r} is not a text")
+    said = ({"from": "human", "value": entry["question"]}, {"from": "gpt", "value": entry["answer"]})
+    for turn in said:
+        if found := re.search("<image>|<video>|<lvr>", turn["value"]):
+            raise Rejected("special token", f"the text of a {turn['from']} turn holds {found[0]}, which would stand for a picture or slots")
+    question, answer = _turns(list(said), literals)
+    spans = _spans(entry.get("temporal_span"))
+    name = entry["video"]
+    if isinstance(paths, Finder):
+        try:
+            path = paths.find(name)
+        except NotThere as why:
+            raise Rejected("missing image", str(why), why.folders) from None
+        try:
+            _facts(Path(path))
+        except Unreadable as why:
+            raise Rejected(why.reason, str(why)) from None
+    else:
+        path = paths[0]
+    file = ClipFile(f"{source.name}/{name}", Path(path), source.clips)
+    turns = ({"from": "human", "value": "<video>" + question["value"]}, answer)
+    return Sample(f"{source.name}:{number}", (file,), turns, (WHOLE_FRAME,), (0,), spans=spans)
+
+
+def _spans(given: Any) -> tuple[Span, ...]:
+    """[begin, end] in seconds, or a list of such pairs; the release puts their ends in order."""
+    pairs = given if isinstance(given, list) and given and isinstance(given[0], list) else [given]
+    found = []
+    for pair in pairs:
+        values = [_number(value) for value in pair] if isinstance(pair, list) else []
+        if len(values) != 2 or not all(math.isfinite(value) and value >= 0 for value in values):
+            raise Rejected("bad span", f"temporal_span {str(given)[:120]}; expected [begin, end] in seconds, or a list of such pairs")
+        found.append((min(values), max(values)))
+    return tuple(found)
 
 
 def _turns(conversations: Any, literals: re.Pattern[str] | None) -> tuple[dict[str, str], ...]:

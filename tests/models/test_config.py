@@ -26,7 +26,7 @@ from models.config import (
 )
 from models.methods.lvr.spec import Lvr
 from models.methods.sft.spec import Sft
-from models.methods.visreflect.spec import Crops, Reflect
+from models.methods.visreflect.spec import ClueFrames, Crops, Reflect, ReflectVideo
 from models.methods.vreflection.spec import Joint, Stage1, Stage2
 
 OPTIMISATION = {
@@ -46,7 +46,7 @@ IMAGES = {"min_pixels": 100352, "max_pixels": 4014080, "processor": "torchvision
 DECODE = {
     "latent_steps": 8, "latents": "own", "start": "emitted", "end": "emitted", "max_new_tokens": 512, "count_latents": False,
     "max_segments": None, "repetition_penalty": 1.0, "penalise_picked": False, "ends": "all",
-    "cut_latents": True, "leave": "steps", "leave_distance": "mse", "leave_below": 0.02,
+    "no_repeat_ngram": 0, "answer": "free", "cut_latents": True, "leave": "steps", "leave_distance": "mse", "leave_below": 0.02,
 }  # fmt: skip
 FROZEN = {
     Sft: OPTIMISATION | {"kind": "sft"},
@@ -56,6 +56,10 @@ FROZEN = {
     Reflect: OPTIMISATION
     | {"kind": "reflect", "steps": 5000, "weight_decay": 0.0, "lambda_vr": 0.1, "crop_min_tokens": 16, "crop_max_tokens": 128,
        "average": "crop", "crop_rule": "outward", "template": "placeholders", "gradient_scale": 1.0},
+    ReflectVideo: OPTIMISATION
+    | {"kind": "reflect_video", "steps": 5000, "lr": 1e-6, "weight_decay": 0.0, "global_batch": 8, "lambda_vr": 0.1, "clue_frames": 3,
+       "clue_min_tokens": 16, "clue_max_tokens": 64, "passes": "two"},
+    ClueFrames: {"most": 3, "min_tokens": 16, "max_tokens": 64},
     Crops: {"min_tokens": 16, "max_tokens": 128, "rule": "outward"},
     Lvr: OPTIMISATION
     | {
@@ -75,7 +79,7 @@ FROZEN = {
     ExternalMirror: {"source": "external", "revision": "main"},
     LinkedMirror: {"source": "external", "tasks": ()},
     System: {"model": None, "arguments": {}},
-    FeaturesSpec: {"images": Images(), "crops": None},
+    FeaturesSpec: {"images": Images(), "crops": None, "clues": None},
     MapsSpec: {
         "benchmark": None, "samples": 6, "latent_steps": 8, "max_new_tokens": 512, "images": Images(), "precision": "bf16",
     },
@@ -114,6 +118,7 @@ REFUSED = {
     "a distance from no end vector": (Lvr, {"lambda_end": 0.1}, "set latent_end: true, or lambda_end: 0"),
     "a given latent for nobody knows how many steps": (DecodeSpec, {"latents": "oracle", "leave": "free"}, "use leave: steps"),
     "crops of no size": (Reflect, {"crop_min_tokens": 129}, "crop_min_tokens 129 is above crop_max_tokens 128"),
+    "clue frames of no size": (ReflectVideo, {"clue_min_tokens": 65}, "clue_min_tokens 65 is above clue_max_tokens 64"),
     "slots of a stage that has crops": (Reflect, {"slot_fill": "teacher"}, "Extra inputs are not permitted"),
     "packed rows filled one after another": (TrainSpec, {"stage": Stage2()}, "packing: packed cannot roll out its slots"),
 }  # fmt: skip

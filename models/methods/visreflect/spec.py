@@ -1,4 +1,4 @@
-"""VisReflect's image stage and its options. Torch-free."""
+"""VisReflect's two stages and their options. Torch-free."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from models.methods.stage import PICTURES, Cut, Features, Need, Slots, StageSpec
 from models.schema import Count, Frozen, NonNegative, Positive
 
 if TYPE_CHECKING:
-    from models.methods.base import Pieces
+    from models.methods.base import Method, Pieces
 
 CropRule = Literal["outward", "nearest"]
 """Which pixels a box stands for. outward: the box rounded outwards, a sliver grown to a token's side. nearest: edges rounded to
@@ -96,5 +96,72 @@ class Reflect(StageSpec, Reflection):
         return decoded <= self.crop_min_tokens and self.crop_rule == "outward"  # the other rule gives some boxes no crop
 
 
-STAGES = (Reflect,)
-CUTS = {"crops": Crops}
+class ClueFrames(Cut):
+    """Clue frames of a clip, and the size of each as the frozen tower sees it, in merged tokens."""
+
+    most: Count = 3
+    min_tokens: Count = 16
+    max_tokens: Count = 64
+
+    def pieces(self) -> Pieces:
+        from models.methods.visreflect.clues import CluePieces
+
+        return CluePieces(self)
+
+
+class ReflectVideo(StageSpec):
+    """VisReflect, video stage: CE + lambda_vr * L_VR, on clips whose evidence is spans of time. One segment holds the embeddings
+    of up to three frames of the spans. Two passes: the first gives L_VR; in the second every slot holds the first's state
+    before it, detached, and the cross-entropy is taken there alone."""
+
+    kind: Literal["reflect_video"] = "reflect_video"
+    means = ("vr", "vr_first")
+    readings: ClassVar[Mapping[str, tuple[str, str]]] = {
+        "vr": ("all slots", "1 − cosine of H with the clue frames"),
+        "vr_first": ("first slot", "1 − cosine of H with the clue frames"),
+    }
+    reading_note = "The clue frames: of VisReflect's video stage, the embeddings in the slots, and H the states before them."
+    steps: Count = 5000
+    lr: Positive = 1e-6
+    weight_decay: NonNegative = 0.0
+    global_batch: Count = 8
+    lambda_vr: NonNegative = 0.1
+    """Weight of L_VR beside the cross-entropy."""
+    clue_frames: Count = 3
+    """Most frames of a clip's spans in its slots."""
+    clue_min_tokens: Count = 16
+    """Fewest merged tokens of a clue frame."""
+    clue_max_tokens: Count = 64
+    """Most merged tokens of a clue frame."""
+    passes: Literal["two", "one"] = "two"
+    """one: the cross-entropy is taken of the first pass, with the clue frames in the slots, as in the image stage."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> ReflectVideo:
+        if self.clue_min_tokens > self.clue_max_tokens:
+            raise ValueError(
+                f"clue_min_tokens {self.clue_min_tokens} is above clue_max_tokens {self.clue_max_tokens}; no frame has such a size"
+            )
+        return self
+
+    @property
+    def clues(self) -> ClueFrames:
+        return ClueFrames(most=self.clue_frames, min_tokens=self.clue_min_tokens, max_tokens=self.clue_max_tokens)
+
+    def slots(self, latent_steps: int) -> Slots:
+        return Slots("pieces")
+
+    def needs(self) -> tuple[Need, ...]:
+        return PICTURES, Features("clues", self.clues)
+
+    def averaged(self, mean: str) -> Literal["boxes", "slots"]:
+        return "slots" if mean == "vr" else "boxes"
+
+    def method(self, latent_steps: int) -> Method:
+        from models.methods.visreflect.video import VisReflectVideo
+
+        return VisReflectVideo(self, latent_steps)
+
+
+STAGES = (Reflect, ReflectVideo)
+CUTS = {"crops": Crops, "clues": ClueFrames}
