@@ -8,6 +8,7 @@ only when something is drawn: `up_to_date` imports none of them.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -78,7 +79,8 @@ def render(
     from harness.report.numbers.study import study_of
     from harness.report.sections.build import build
 
-    report = inert_values(build(study_of(plan), store, Path(out_dir), tracking))
+    study = study_of(plan)
+    report = inert_values(replace(build(study, store, Path(out_dir), tracking), links=more_seeds(study, Path(out_dir))))
     written = []
     Path(out_dir).mkdir(parents=True, exist_ok=True)
     for one in report.drawings:

@@ -23,7 +23,6 @@ from harness.report.sections.records import of_tables, records
 from harness.report.sections.tables import answer_table, main_notes, main_table, own_base
 from harness.report.sections.types import Chart, Drawing, Mark, Panel, Report, Section, Table
 from harness.report.sections.words import count, scaled
-from harness.report.writers.index import more_seeds
 from harness.store import Store
 
 
@@ -117,7 +116,6 @@ def build(study: Study, store: Store, out_dir: Path, tracking: Tracking | None =
     spec = study.experiment
     return Report(
         name=study.name,
-        links=more_seeds(study, out_dir),
         seeds=study.seeds,
         label=f"{spec.kind.capitalize()} {spec.name}",
         title=spec.title,
