@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 PREFIX = "The answer is:"
@@ -42,6 +44,13 @@ def letter_ids(tokenizer: Any, letters: Sequence[str]) -> tuple[int, ...]:
     if len(set(found)) < len(found):
         raise ValueError(f"letters {', '.join(letters)} begin with the same token behind {PREFIX!r}; use answer: free")
     return tuple(found)
+
+
+def listed_letters(text: str) -> list[str]:
+    """The option letters that a question lists at the heads of its lines ("A. …", "(A) …", "A) …", "A: …"), from A on without
+    a gap."""
+    heads = set(re.findall(r"^\s*\(?([A-Z])[.):]", text, re.MULTILINE))
+    return list(takewhile(heads.__contains__, "ABCDEFGHIJKLMNOPQRSTUVWXYZ"))
 
 
 def repeating(ids: Sequence[int], size: int) -> set[int]:

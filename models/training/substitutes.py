@@ -1,7 +1,8 @@
 """What becomes of a sample that fails while a model trains: a picture that was deleted or damaged after the data job read it.
 
 Rule: the next sample by number that can be read takes its place, in a circle over the same part of the data set. That
-depends on the sample alone, so that every rank, number of ranks and resumed run trains on the same.
+depends on the sample alone, so that every rank, number of ranks and resumed run trains on the same. A clip has no substitute:
+one that cannot be read any more ends the training.
 """
 
 from __future__ import annotations
@@ -68,9 +69,19 @@ class Substituting:
                 self.collator([self.samples[tried]])
             except FAILURES as error:
                 why = why or str(error)
+                if self._is_clip(tried):
+                    raise DataError(
+                        f"sample {self.samples.name(tried)}: {why}; a clip has no substitute: mend the file, or take the record out"
+                    ) from None
             else:
                 return tried, why
         raise DataError(
             f"sample {self.samples.name(number)} and the {min(count, MOST_TRIES) - 1} after it cannot be read ({why}); "
             "see whether the picture folder is still there, then retry the job"
         )
+
+    def _is_clip(self, number: int) -> bool:
+        try:
+            return bool(self.samples[number].spans)
+        except FAILURES:
+            return False

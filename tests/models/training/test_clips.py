@@ -1,0 +1,91 @@
+"""Records of clips: read, rejected by name, and trained on beside pictures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+from transformers import AutoTokenizer
+
+from models import loading
+from models.backbone.images import load_image_processor
+from models.methods.stage import Slots
+from models.methods.visreflect.spec import ClueFrames, ReflectVideo
+from models.methods.visreflect.video import clip_answer
+from models.training.collate import Collator, Extra, Live
+from models.training.data import DataError, read_samples
+from models.training.substitutes import Substituting
+from tests.models.training.conftest import SMALL
+
+CLUES = ClueFrames(min_tokens=1, max_tokens=4)
+
+
+def write_clip(path: Path, frames: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    with av.open(str(path), "w") as file:
+        stream = file.add_stream("ffv1", rate=2)
+        stream.width, stream.height, stream.pix_fmt = 56, 56, "bgr0"
+        for _ in range(frames):
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(rng.integers(0, 256, (56, 56, 3), dtype=np.uint8), format="rgb24")))
+        file.mux(stream.encode())
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    (tmp_path / "clips").mkdir()
+    write_clip(tmp_path / "clips/a.mkv", 8, 0)
+    write_clip(tmp_path / "clips/b.mkv", 12, 1)
+    (tmp_path / "clips/broken.mkv").write_bytes(b"no clip")
+
+    def record(video: str, span: object) -> dict:
+        return {"video": video, "question": "What falls?", "answer": "The answer is: A", "temporal_span": span}
+
+    records = [
+        record("a.mkv", [1.0, 2.5]), record("broken.mkv", [0, 1]), record("none.mkv", [0, 1]), record("b.mkv", [[0, 1], [4, 3]]),
+        record("a.mkv", "soon"), record("a.mkv", None),
+    ]  # fmt: skip
+    (tmp_path / "clips.json").write_text(json.dumps(records))
+    meta = [{"ds_name": "clips", "data_path": "clips.json", "image_folder": "clips", "ds_type": "Q_A"}]
+    (tmp_path / "meta.json").write_text(json.dumps(meta))
+    return tmp_path
+
+
+def collator(base: Path, **options) -> Collator:
+    pieces = CLUES.pieces()
+    clues = Extra(pieces, Live(pieces.processor(base, SMALL), pieces))
+    pixels = Live(load_image_processor(base, SMALL))
+    return Collator(AutoTokenizer.from_pretrained(base), pixels, slots=Slots("pieces"), extra={"clues": clues}, write=clip_answer, **options)
+
+
+def test_records_of_clips_that_cannot_be_used_are_named_and_counted(data: Path, tmp_path: Path) -> None:
+    samples = read_samples(data, report=tmp_path / "report")
+    assert [samples.name(k) for k in range(len(samples))] == ["clips:0", "clips:3"]
+    assert samples[1].spans == ((0.0, 1.0), (3.0, 4.0))
+    lines = [json.loads(line) for line in (tmp_path / "report/rejected.jsonl").read_text().splitlines()]
+    assert [(line["entry"], line["reason"]) for line in lines] == [
+        (1, "unreadable clip"), (2, "missing image"), (4, "bad span"), (5, "bad span"),
+    ]  # fmt: skip
+
+
+def test_packed_clips_have_the_losses_of_padded_ones(base: Path, data: Path) -> None:
+    samples = list(map(read_samples(data).__getitem__, range(2)))
+    model = loading.load(base, heads=(), latent_steps=0, dtype=torch.float32)
+    losses = {}
+    for packing in ("padded", "packed"):
+        batch = collator(base, packing=packing)(samples).batch
+        assert batch.slots == len(model.encode(batch.encoded["clues"].values, batch.encoded["clues"].grid_thw, None))
+        losses[packing] = model.stage_terms(batch, ReflectVideo(), 1).losses
+    for name in ("ce", "vr"):
+        torch.testing.assert_close(losses["packed"][name], losses["padded"][name], rtol=1e-4, atol=1e-5)
+
+
+def test_a_clip_that_is_gone_since_ends_the_training_and_has_no_substitute(base: Path, data: Path) -> None:
+    samples = read_samples(data)
+    sample = samples[0]
+    sample.images[0].path.write_bytes(b"damaged since")
+    with pytest.raises(DataError, match=r"sample clips:0: .*a\.mkv.*a clip has no substitute"):
+        Substituting(collator(base), samples, range(2))([0])
