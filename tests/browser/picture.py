@@ -20,6 +20,7 @@ def picture(page: Path, path: Path) -> None:
         browser = playwright.chromium.launch(executable_path=EXECUTABLE, args=["--no-sandbox"])
         tab = browser.new_page(viewport={"width": WIDTH, "height": 900}, device_scale_factor=1.5, color_scheme="light")
         tab.goto(page.resolve().as_uri())
+        tab.evaluate("document.querySelector('nav').remove()")
         chart = tab.locator(".chart .wide").bounding_box()
         top = tab.locator("h1").bounding_box()
         assert chart is not None and top is not None, "the page has no chart"
