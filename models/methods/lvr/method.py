@@ -47,14 +47,16 @@ class LVR(Method):
         )  # fmt: skip
 
     def oracle(self, model: Backbone, prompts: Sequence[Prompt], latent_steps: int, encode: Encode | None = None) -> list[Tensor]:
-        """The first merged tokens under the true boxes, in raster order."""
+        """The merged tokens under the true boxes, in raster order, as many as there are steps; from the first again where a box
+        has fewer, so that every slot holds evidence."""
         features, grids, boxes, images = boxes_of(model, prompts)
         cells = Cells.of(grids, images)
-        inside = box_cells(boxes, cells)
-        least = int(inside.sum(1).min())
-        if least < latent_steps:
-            raise ValueError(f"latents: oracle has {least} tokens under a box, but latent_steps is {latent_steps}")
-        firsts = torch.stack([features[own[here][:latent_steps]] for own, here in zip(cells.index, inside, strict=True)])
+        turns = torch.arange(latent_steps, device=features.device)
+        found = []
+        for own, here in zip(cells.index, box_cells(boxes, cells), strict=True):
+            tokens = features[own[here]]
+            found.append(tokens[turns % len(tokens)])
+        firsts = torch.stack(found)
         return list(firsts.split([len(prompt.boxes) for prompt in prompts]))
 
 

@@ -26,7 +26,7 @@ class Lvr(StageSpec):
         "The box's tokens: of LVR, the picture's merged tokens under the box, in raster order, and H the state before each, with "
         "the tokens in the slots."
     )
-    oracle_words = "by the first merged tokens under the true evidence box (oracle)"
+    oracle_words = "by the merged tokens under the true evidence box, from the first, again where they are fewer (oracle)"
     lambda_lvr: NonNegative = 0.1
     """Weight of the distance beside the cross-entropy."""
     lvr_distance: Literal["mse", "mae", "cosine"] = "mse"

@@ -17,6 +17,7 @@ from models.backbone.images import load_image_processor
 from models.config import DecodeSpec, EvaluateSpec, TrainSpec
 from models.evaluation.engine import Engine
 from models.latent import slots
+from models.latent.prompt import Prompt
 from models.methods.lvr.spec import Lvr
 from models.methods.stage import Slots
 from models.run import LocalRun
@@ -108,3 +109,16 @@ def test_how_a_recipe_leaves_a_segment_reaches_the_decoder(world, trained, tmp_p
     assert answer.latent_steps == wanted
     assert answer.response.startswith("<|lvr_start|>" + "<|lvr|>" * wanted)
     assert not answer.response.startswith("<|lvr_start|>" + "<|lvr|>" * (wanted + 1))
+
+
+def test_a_box_with_fewer_tokens_than_steps_gives_them_again_from_the_first(trained):
+    engine = Engine(trained[0], precision="fp32")
+    features = torch.arange(4.0)[:, None].expand(4, 3)
+    prompt = Prompt(
+        torch.zeros(1, dtype=torch.long), image_embeds=features, image_grid_thw=torch.tensor([[1, 4, 4]]),
+        boxes=torch.tensor([[0.0, 0.0, 0.5, 1.0], [0.5, 0.5, 1.0, 1.0]], dtype=torch.float64),
+    )  # fmt: skip
+    (given,) = Lvr().method(5).oracle(engine.model, [prompt], 5)
+    assert given[:, :, 0].tolist() == [[0, 2, 0, 2, 0], [3, 3, 3, 3, 3]]
+    (fewer,) = Lvr().method(1).oracle(engine.model, [prompt], 1)
+    assert fewer[:, :, 0].tolist() == [[0], [3]]
