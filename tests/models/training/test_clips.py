@@ -9,13 +9,17 @@ import av
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
 from models import loading
 from models.backbone.images import load_image_processor
+from models.config import TrainSpec
 from models.methods.stage import Slots
 from models.methods.visreflect.spec import ClueFrames, ReflectVideo
 from models.methods.visreflect.video import clip_answer
+from models.run import LocalRun
+from models.training import train
 from models.training.collate import Collator, Extra, Live
 from models.training.data import DataError, read_samples
 from models.training.substitutes import Substituting
@@ -89,3 +93,17 @@ def test_a_clip_that_is_gone_since_ends_the_training_and_has_no_substitute(base:
     sample.images[0].path.write_bytes(b"damaged since")
     with pytest.raises(DataError, match=r"sample clips:0: .*a\.mkv.*a clip has no substitute"):
         Substituting(collator(base), samples, range(2))([0])
+
+
+def test_the_stage_trains_to_the_end(base: Path, data: Path, tmp_path: Path) -> None:
+    records = json.loads((data / "clips.json").read_text())
+    (data / "clips.json").write_text(json.dumps([records[0], records[3]] * 4))
+    out = tmp_path / "out"
+    out.mkdir()
+    stage = ReflectVideo(steps=2, global_batch=2, lr=1e-3, precision="fp32", clue_min_tokens=1, clue_max_tokens=4)
+    spec = TrainSpec(stage=stage, images=SMALL, vision="live")
+    diagnostics = train(LocalRun(out), spec, inputs={"init": base, "data": data}, micro_batch=2)
+    assert diagnostics["training_samples"] == 6 and diagnostics["replaced"] == 0
+    before, after = (load_file(folder / "model.safetensors") for folder in (base, out))
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert moved and not any("visual" in name for name in moved)
