@@ -5,6 +5,7 @@ A clip is a video file, or a folder of numbered pictures (as some of MVBench's a
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 FOLDER_FPS = 3.0
 """Of the frames that TVQA, and so MVBench, gives as pictures."""
 PICTURES = (".jpg", ".jpeg", ".png")
+FILMS = (".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".flv", ".mpg")
 PAIR = 2
 """Frames in one step of the grid: the tower's temporal patch."""
 
@@ -71,6 +73,12 @@ def facts_of(path: Path | str) -> ClipFacts:
     return ClipFacts(count, rate)
 
 
+def is_clip(path: Path | str) -> bool:
+    """Whether this file or folder of a data set is a clip and no picture, by its name."""
+    suffix = os.path.splitext(path)[1].lower()
+    return suffix in FILMS or (not suffix and os.path.isdir(path))
+
+
 def read_clip(path: Path | str, clips: Clips, span: Span | None = None) -> Frames:
     """The frames that `clips` takes of a clip, or of a span of it. Raises Unreadable, naming the file."""
     facts = facts_of(path)
@@ -109,6 +117,16 @@ def pixel_limits(frames: int, clips: Clips) -> tuple[int, int]:
     """(least, most) pixels of each of so many frames, so that all of them keep within the clip's budget."""
     most = min(clips.max_pixels, max(clips.total_pixels / frames * PAIR, 1.05 * clips.min_pixels))
     return clips.min_pixels, int(most)
+
+
+def grid_of_clip(processor: Any, path: Path | str, size: tuple[int, int], clips: Clips) -> tuple[int, int, int]:
+    """Merged (steps, height, width) of a clip with frames of `size` (width, height), without its pixels. Raises Unreadable."""
+    from models.backbone.images import grid_of
+
+    frames = len(chosen(facts_of(path), clips))
+    least, most = pixel_limits(frames, clips)
+    height, width = grid_of(processor, *size, limits=(least, most))
+    return (frames + 1) // PAIR, height, width
 
 
 def patches_of_clip(processor: Any, frames: Frames, clips: Clips) -> tuple[Tensor, Tensor]:

@@ -53,10 +53,11 @@ def patches_of(processor: Any, pictures: list[Image.Image]) -> tuple[list[Tensor
     return list(made["pixel_values"].split(grids.prod(dim=1).tolist())), grids
 
 
-def grid_of(processor: Any, width: int, height: int) -> tuple[int, int]:
-    """Merged (height, width) in tokens of a picture of this many pixels, without its pixels."""
+def grid_of(processor: Any, width: int, height: int, limits: tuple[int, int] | None = None) -> tuple[int, int]:
+    """Merged (height, width) in tokens of a picture of this many pixels, without its pixels. limits: least and most pixels, if
+    not the processor's own."""
     cell = processor.patch_size * processor.merge_size
-    least, most = processor.size["shortest_edge"], processor.size["longest_edge"]
+    least, most = limits or (processor.size["shortest_edge"], processor.size["longest_edge"])
     down, across = smart_resize(height, width, cell, least, most)
     return down // cell, across // cell
 

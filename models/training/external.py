@@ -15,8 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from models.backbone.clips import is_clip, read_clip
 from models.backbone.pictures import Facts, Unreadable, facts_of
 from models.config import ExternalTraining, TrainingSet
+from models.schema import Clips
 from models.training.data import DataError, Samples, Summary, counted, meta_file, read_sources
 from models.training.index import sha256, write_index
 from models.training.parse import REASONS, Rejected, Source
@@ -102,10 +104,8 @@ def check_pictures(paths: tuple[str, ...], meta: str, min_usable: float) -> None
     """Decode a few pictures. Raises DataError when more of them than the profile allows cannot be used."""
     bad = []
     for path in paths:
-        try:
-            facts_of(path)
-        except Unreadable as why:
-            bad.append(str(why))
+        if isinstance(found := _facts(path), Unreadable):
+            bad.append(str(found))
     if len(bad) > (1 - min_usable) * len(paths):
         raise DataError(
             f"{meta}: {len(bad)} of {len(paths)} pictures looked at cannot be used; the first: {bad[0]}"
@@ -242,6 +242,9 @@ def _decode(found: Survey, threads: int, progress: Callable[[int, int], None], *
 
 def _facts(path: str) -> Facts | Unreadable:
     try:
+        if is_clip(path):
+            width, height = read_clip(path, Clips()).pictures[0].size
+            return Facts(width, height, 1, ())
         return facts_of(path)
     except Unreadable as why:
         return why

@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from models.backbone import template
+from models.backbone.clips import grid_of_clip, is_clip
 from models.backbone.images import grid_of
+from models.backbone.pictures import Unreadable
+from models.backbone.template import ClipGrid, tokens_of
 from models.backbone.tokens import SpecialTokens
-from models.schema import Orientation
+from models.schema import Clips, Orientation
 
 if TYPE_CHECKING:
     from models.training.data import Samples
@@ -49,10 +52,25 @@ def rough_lengths(samples: Samples, processor: Any) -> list[int] | None:
     return [int(n) for n in _pictures(samples, processor) + samples.columns.text // 4]
 
 
+def _clip_grids(samples: Samples, processor: Any) -> dict[int, ClipGrid]:
+    """Number among the data set's pictures -> grid, of those that are clips and can be read."""
+    columns, found = samples.columns, {}
+    for number, (width, height, _) in enumerate(columns.sizes.tolist()):
+        if not is_clip(path := columns.path(number)):
+            continue
+        try:
+            found[number] = ClipGrid(*grid_of_clip(processor, path, (width, height), Clips()), 1.0)
+        except Unreadable:  # its rows have been rejected already
+            continue
+    return found
+
+
 def _pictures(samples: Samples, processor: Any) -> np.ndarray:
     """[samples]: merged tokens of each one's pictures."""
     columns = samples.columns
     each = picture_tokens(columns.sizes, processor, samples.orientation)
+    for number, grid in _clip_grids(samples, processor).items():
+        each[number] = tokens_of(grid)
     row: np.ndarray = np.repeat(np.arange(len(samples)), np.diff(columns.ref_end, prepend=0))
     return np.bincount(row, weights=each[columns.refs], minlength=len(samples))
 
@@ -72,11 +90,13 @@ def over_long(
     boxes = np.diff(columns.box_end, prepend=0)
     bound = pictures + columns.text + boxes * (slots + 2) + _AROUND * (counts + 1)
     tokens, found = SpecialTokens.of(tokenizer), {}
+    clips = _clip_grids(samples, processor)
     for number in (bound > max_tokens).nonzero()[0].tolist():
         sample = samples[number]
-        sizes = [columns.sizes[k].tolist() for k in columns.numbers(number)]
-        turned = samples.orientation == "upright"
-        grids = [grid_of(processor, *((h, w) if turned and tag > 4 else (w, h))) for w, h, tag in sizes]
+        turned, grids = samples.orientation == "upright", []
+        for k in columns.numbers(number):
+            w, h, tag = columns.sizes[k].tolist()
+            grids.append(clips.get(k) or grid_of(processor, *((h, w) if turned and tag > 4 else (w, h))))
         built = template.build(
             tokenizer, tokens, sample.conversations, grids, sample.boxes, latent_steps=latent_steps,
             box_images=sample.box_image, name=f"sample {sample.id}",

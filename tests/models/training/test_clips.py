@@ -14,7 +14,7 @@ from transformers import AutoTokenizer
 
 from models import loading
 from models.backbone.images import load_image_processor
-from models.config import TrainSpec
+from models.config import TrainingSet, TrainSpec
 from models.methods.stage import Slots
 from models.methods.visreflect.spec import ClueFrames, ReflectVideo
 from models.methods.visreflect.video import clip_answer
@@ -22,6 +22,7 @@ from models.run import LocalRun
 from models.training import train
 from models.training.collate import Collator, Extra, Live
 from models.training.data import DataError, read_samples
+from models.training.external import prepare
 from models.training.substitutes import Substituting
 from tests.models.training.conftest import SMALL
 
@@ -107,3 +108,20 @@ def test_the_stage_trains_to_the_end(base: Path, data: Path, tmp_path: Path) -> 
     before, after = (load_file(folder / "model.safetensors") for folder in (base, out))
     moved = {name for name in before if not torch.equal(before[name], after[name])}
     assert moved and not any("visual" in name for name in moved)
+
+
+def test_the_data_job_decodes_clips_once_and_rejects_those_it_cannot(base: Path, data: Path, tmp_path: Path) -> None:
+    path = data / "clips/b.mkv"
+    path.write_bytes(path.read_bytes()[:2000])  # its head can be read, its frames cannot
+    out = tmp_path / "out"
+    out.mkdir()
+    counts = prepare(out, data / "meta.json", TrainingSet(min_usable=0.1, images=SMALL), base)
+    assert counts["samples"] == 1 and counts["rejected"] == {"missing image": 1, "bad span": 2, "unreadable clip": 2}
+    assert len(read_samples(out)[0].images) == 1
+
+
+def test_a_clip_of_too_many_tokens_is_rejected_by_its_length(base: Path, data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    with pytest.raises(DataError, match="too long"):
+        prepare(out, data / "meta.json", TrainingSet(min_usable=0.1, images=SMALL, max_tokens=60), base)
