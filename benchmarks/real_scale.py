@@ -1,4 +1,4 @@
-"""What training at 7B on eight GPUs wastes, counted: the release's way beside this project's, from the same samples.
+"""What training at 7B on eight GPUs wastes, counted, and what it costs by formula: the usual way beside this project's.
 
     python -m benchmarks.real_scale            # seconds; --write: into benchmarks/real_scale.md
 
@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 
+from benchmarks import real_costs
 from models.training.order import Order
 from models.training.packing import release_groups
 
@@ -116,17 +117,21 @@ def table() -> str:
         "| Micro-batches | Cost in lockstep | without waiting | largest micro-batch, tokens |",
         "| :-- | --: | --: | --: |",
     ]
+    found: dict[str, tuple[float, float, int]] = {}
     for way in ways:
-        lockstep, alone, most = waste(way)
+        lockstep, alone, most = found[way.name] = waste(way)
         lines.append(f"| {way.name} | {lockstep:.2f} | {alone:.2f} | {most:,} |")
-    return "\n".join(lines)
+    costs = real_costs.table(
+        RANKS * ACCUMULATION * ROWS * lengths.mean(), (lengths**2).sum() / lengths.sum(), found[ways[1].name][0], found[ways[3].name][0]
+    )
+    return "\n".join([*lines, "", "## Seconds, bytes and prefills, by formula", "", costs])
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--write", action="store_true", help=f"into {FILE.name}")
     options = parser.parse_args(arguments)
-    page = f"# Training at real scale, counted\n\nMade by `python -m benchmarks.real_scale --write`.\n\n## Padding, and waiting for the slowest rank\n\n{ABOUT}\n\n{table()}\n"
+    page = f"# At real scale, counted\n\nMade by `python -m benchmarks.real_scale --write`.\n\n## Padding, and waiting for the slowest rank\n\n{ABOUT}\n\n{table()}\n"
     print(page)
     if options.write:
         FILE.write_text(page, encoding="utf-8")

@@ -15,6 +15,7 @@ from models.methods.vreflection.spec import Joint, Stage1, Stage2
 from models.run import Interrupted, LocalRun
 from models.training import cache_features, train, trainer
 from models.training import stage as stages
+from models.training.collate import Collator
 from models.training.cost import checkpoint_bytes
 from models.training.stage import held_out, load_model
 from tests.models.training.conftest import SMALL
@@ -228,6 +229,24 @@ def test_packed_rows_and_live_vision_train_as_padded_rows_on_cached_features(tmp
     go(tmp_path / "a", spec(stage), world)
     go(tmp_path / "b", spec(stage, packing="packed", vision="live"), world)
     assert_alike(numbers(tmp_path / "a"), numbers(tmp_path / "b"))
+
+
+@pytest.mark.parametrize("packing", ["packed", "padded"])
+def test_micro_batches_shared_out_by_length_train_as_those_of_equal_count(tmp_path, world, monkeypatch, packing):
+    stage = Stage1(steps=2, align="bernoulli", granularity="sample", **FAST)
+    monkeypatch.setattr(stages, "rough_lengths", lambda samples, *_: [9000 if k % 4 == 0 else 1 + k for k in range(len(samples))])
+    sizes, collate = [], Collator.__call__
+
+    def counting(self, samples):
+        sizes.append(len(samples))
+        return collate(self, samples)
+
+    monkeypatch.setattr(Collator, "__call__", counting)
+    go(tmp_path / "shared", spec(stage, packing=packing, vision="live"), world, micro_batch=2)
+    assert {1, 3} & set(sizes), "some micro-batch had not two samples"
+    monkeypatch.setattr(stages, "_share", lambda *_: "count")
+    go(tmp_path / "equal", spec(stage, packing=packing, vision="live"), world, micro_batch=2)
+    assert_alike(numbers(tmp_path / "equal"), numbers(tmp_path / "shared"))
 
 
 def test_a_broken_loss_names_the_step_and_the_samples(tmp_path, world, base):
