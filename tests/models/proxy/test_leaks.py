@@ -44,10 +44,14 @@ def above_majority(asked: list[Question]) -> float:
     which side is meant is evidence, not a leak, only while options are shuffled.
     """
     boxes = np.array([[*q.box, q.image, len(q.options)] for q in asked])
-    letters = np.array([q.letter for q in asked])
+    return by_classifier(boxes, np.array([q.letter for q in asked]))
+
+
+def by_classifier(known: np.ndarray, letters: np.ndarray) -> float:
+    """The same from any `known` [n, features]."""
     majority = max(np.mean(letters == letter) for letter in set(letters))
     models = (KNeighborsClassifier(25), DecisionTreeClassifier(min_samples_leaf=25, random_state=0))
-    return max(np.mean(cross_val_predict(model, boxes, letters, cv=5) == letters) for model in models) - majority
+    return max(np.mean(cross_val_predict(model, known, letters, cv=5) == letters) for model in models) - majority
 
 
 SOURCES = (
