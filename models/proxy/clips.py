@@ -1,7 +1,7 @@
 """Clips: scenes in which objects come and go, change colour or move for a while, with the exact span of what is asked about.
 
-A clip is a scene whose objects are always there, and events, each of one object in a span of frames. Whatever happens
-happens, begins and ends at whole half-seconds. Knows nothing of files or prompts.
+A clip is a scene whose objects are always there, and events, each of one object in a span of frames. Events begin and
+end at whole half-seconds. Knows nothing of files or prompts.
 """
 
 from __future__ import annotations
