@@ -128,6 +128,10 @@ class JobMaker:
     def _train(self, row: ResolvedRow, name: str, seed: int, init: Checkpoint, done: dict[str, Checkpoint]) -> Job:
         options, profile = row.options, self.profile.value
         stage = options.stage(name)
+        if stage.clips and (profile.vision == "cached" or not isinstance(profile.data, ExternalTraining)):
+            why = "the profile's training data are pictures" if profile.vision != "cached" else "vision: cached knows pictures only"
+            remedy = "it needs vision: live and data of others (source: external)"
+            raise self.profile.error(f'row "{row.row.label}" trains {name} on clips, and {why}; {remedy}', "vision")
         spec = TrainSpec(
             stage=stage,
             seed=seed,

@@ -86,6 +86,8 @@ class StageSpec(Optimisation):
     """Number in the diagnostics -> (heading, group of headings) in reports."""
     reading_note: ClassVar[str] = ""
     """What a reader has to know of those numbers."""
+    clips: ClassVar[bool] = False
+    """Whether its samples are clips, not pictures."""
     oracle_words: ClassVar[str] = "by what the true evidence box puts into the slots (oracle)"
     """What `latents: oracle` feeds, in a report's words."""
 

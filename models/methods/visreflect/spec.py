@@ -115,6 +115,7 @@ class ReflectVideo(StageSpec):
     before it, detached, and the cross-entropy is taken there alone."""
 
     kind: Literal["reflect_video"] = "reflect_video"
+    clips = True
     means = ("vr", "vr_first")
     readings: ClassVar[Mapping[str, tuple[str, str]]] = {
         "vr": ("all slots", "1 − cosine of H with the clue frames"),

@@ -7,6 +7,7 @@ from collections import Counter
 import pytest
 
 from harness.plan import Plan, plan_experiment
+from harness.spec.errors import SpecError
 from harness.spec.files import EXPERIMENTS
 from tests.harness.conftest import fake_digest
 
@@ -69,3 +70,13 @@ def test_a_number_that_nobody_printed_is_unknown_and_counts_for_nothing():
     spec = planned("smoke").experiment.value
     values = [value for row in spec.rows for value in row.reported]
     assert values and all(value.value is None and value.text == "unknown" for value in values)
+
+
+@pytest.mark.parametrize(("profile", "why"), [("smoke", "vision: cached knows pictures only"), ("live", "the profile's training data are pictures")])
+def test_a_stage_that_reads_clips_is_refused_where_there_are_none(tmp_path, profile, why):
+    (tmp_path / "profiles").mkdir()
+    (tmp_path / "profiles" / "live.yaml").write_text("extends: smoke\nvision: live\n")
+    table = tmp_path / "table.yaml"
+    table.write_text("table: mine\ntitle: t\nrecipe: visreflect\ncolumns: [mmvp]\nrows:\n  - V: {stages: [reflect, reflect_video]}\n")
+    with pytest.raises(SpecError, match=f'row "V" trains reflect_video on clips, and {why}; it needs vision: live and data of others'):
+        plan_experiment(table, profile, tasks=fake_digest)
