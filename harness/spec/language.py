@@ -42,7 +42,7 @@ of several stages, and a bare name such as `lr` stands for every stage that has 
 `sweep: {stage1.p: [0.1, 0.3]}`, which makes a row for each value (two keys: their product); a name in braces in its label,
 `p = {p}`, stands for the value, `reported:` is then one list for each row, and `x: p` puts the value on the axis.
 
-A row may name a recipe of its own, `recipe: lvr`, so that rows of several methods stand in one table (`experiments/methods.yaml`).
+A row may name a recipe of its own, `recipe: NAME`, so that rows of several methods stand in one table (`experiments/methods.yaml`).
 It then starts from that recipe instead of the experiment's, under the same profile; its stages are that recipe's, and what `--recipe`
 names is for the other rows. Columns, seeds and training data stay those of the experiment and the profile.
 """

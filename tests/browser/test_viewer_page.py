@@ -115,7 +115,7 @@ def test_kind_search_seed_and_latents_narrow_it_further(visit, viewer):
     tab.fill("[name=q]", "no such words")
     assert listed(tab) == [] and "No question fits" in tab.inner_text("#list")
     tab.click("button[type=reset]")
-    assert len(listed(tab)) == 60
+    tab.wait_for_function("document.querySelectorAll('#list a').length == 60")  # a new address is a new task of the page
 
 
 def test_a_reload_and_going_back_return_to_the_same_question_and_filters(visit, viewer):

@@ -106,7 +106,7 @@ class Study:
 
     @property
     def recipe_text(self) -> str:
-        """ "recipe vreflection", "recipes vreflection, lvr"."""
+        """ "recipe vreflection", "recipes vreflection, visreflect"."""
         return f"recipe{'s' * (len(self.recipes) > 1)} {', '.join(self.recipes)}"
 
     @property

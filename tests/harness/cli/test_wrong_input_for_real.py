@@ -77,7 +77,7 @@ def test_a_results_folder_on_a_read_only_disk(desk: Desk):
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
 def test_a_disk_that_is_full(desk: Desk):
-    with mounted(desk.folder / "disk", "size=256k"):
+    with mounted(desk.folder / "disk", "size=128k"):
         said = one_line(str(desk.table()), "--results", "disk/results")
         assert not list((desk.folder / "disk").rglob("DONE*"))
     assert "no space left to write" in said and "free some or choose another results folder" in said
@@ -174,5 +174,6 @@ def test_training_data_that_are_not_here_can_be_planned_and_not_run(desk: Desk, 
     table = external(desk, {})
     (desk.folder / "set" / "meta.json").unlink()
     assert main(["plan", table, "--profile", "mine"]) == 0
-    assert "set/meta.json: no such file" in capsys.readouterr().out
+    warned = capsys.readouterr().err
+    assert "set/meta.json: no such file" in warned and "run would refuse here" in warned
     assert "set/meta.json: no such file; give a meta JSON" in one_line(table, "--profile", "mine")
