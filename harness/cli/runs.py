@@ -109,7 +109,8 @@ def stores_record(a: str, b: str, found: Compared) -> dict[str, Any]:
 def cells(a: Run, b: Run, found: Sequence[Moved]) -> str:
     """A line for each cell that moved."""
     total = len({**a.by_place(), **b.by_place()})
-    lines = [f"{a.name} → {b.name}: {len(found)} of {plural(total, 'cell')} moved"]
+    still = sum(one.by == 0 for one in found)
+    lines = [f"{a.name} → {b.name}: {len(found)} of {plural(total, 'cell')} moved" + (f", {still} by the interval alone" if still else "")]
     rows = []
     for one in found:
         row, column, protocol, latents = one.where

@@ -99,7 +99,8 @@ def told(need: Need) -> list[str]:
     if need.not_run:
         return [*lines, f"  not run: {need.not_run}"]
     if need.value:
-        lines.append(f"  {'so far ' if need.todo else ''}{shown(need.value)}")
+        scale = "at proxy scale " if need.plan.profile.value.proxy else ""
+        lines.append(f"  {'so far ' if need.todo else ''}{scale}{shown(need.value)}")
     spared = sum(need.statuses[job.key].state == "not needed" for job in need.jobs)
     if not need.todo:
         others = f"; {plural(spared, 'job')} that nothing waits for any more" if spared else ""
@@ -127,7 +128,7 @@ def shown(value: Mapping[str, Any]) -> str:
     text = f"{value['value']:.1f} [{value['low']:.1f}, {value['high']:.1f}] %, {plural(value['n'], 'question')}, {plural(value['seeds'], 'seed')}"
     if value["reported"]:
         verdict = f": {value['verdict']}" if value["verdict"] not in (None, "proxy") else ""
-        text += f"; reported {value['reported']}{verdict}"
+        text += f"; the paper reports {value['reported']}{verdict or (' (another model)' if value['verdict'] == 'proxy' else '')}"
     return text
 
 

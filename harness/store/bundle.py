@@ -23,10 +23,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from harness.identity import digest
-from harness.jobs import Graph, Job
+from harness.jobs import Graph, Job, Known
 from harness.kinds import kind_of
 from harness.store.done import Damaged
 from harness.store.files import StoreError, renamed, sync_folder, writing
+from harness.store.jobs import stored_jobs
 from harness.store.records import Record, record_of
 from harness.store.store import Held, Store
 
@@ -246,6 +247,8 @@ def take(folder: Path, jobs: Iterable[tuple[Job, Record]], store: Store, source:
             attempt.fail("storage", type(error).__name__, str(error).partition("\n")[0])
             raise
         new.append(job.name)
+    # What the trainings behind the results were, without what they made: which evaluations differ in their seeds alone rests on it.
+    store.ensure_all(job for job in stored_jobs(Store(folder / "lineage")) if not isinstance(job, Known))
     for home in sorted((folder / "store" / REGISTERED).glob("*/")):
         place = store.root / REGISTERED / home.name
         if not place.exists():

@@ -59,7 +59,10 @@ class Tracker:
         return self._found
 
     def links(self, keys: Iterable[str]) -> dict[str, str]:
-        """Job key -> address of its run, for those that have one. Raises TrackingError (an OSError) when unreachable."""
+        """Job key -> address of its run, for those that have one: none in a store that nothing was copied from yet, as one that was
+        imported. Raises TrackingError (an OSError) when unreachable."""
+        if where.is_own(self.store) and not where.database(self.store).exists():
+            return {}
         found = self._ask()
         return {key: found[key].link for key in keys if key in found}
 

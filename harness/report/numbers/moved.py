@@ -37,7 +37,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Moved:
-    """A cell whose value, or whose lack of one, is not the same. a, b: the cells, None where a run has none of this place."""
+    """A cell whose value, interval or lack of a value is not the same. a, b: the cells, None where a run has none of this place."""
 
     where: Where
     a: Mapping[str, Any] | None
@@ -58,9 +58,13 @@ def moved(a: Run, b: Run) -> list[Moved]:
         one, other = ours.get(where), theirs.get(where)
         if one is None or other is None:
             found.append(Moved(where, one, other, (f"only in {(b if one is None else a).name}",)))
-        elif one["state"] != other["state"] or (one["value"] is not None and abs(one["value"] - other["value"]) > SMALLEST):
+        elif one["state"] != other["state"] or any(apart(one[name], other[name]) for name in ("value", "low", "high")):
             found.append(Moved(where, one, other, reasons(a, one, b, other)))
     return found
+
+
+def apart(one: float | None, other: float | None) -> bool:
+    return (one is None) is not (other is None) or (one is not None and other is not None and abs(one - other) > SMALLEST)
 
 
 def reasons(a: Run, one: Mapping[str, Any], b: Run, other: Mapping[str, Any]) -> tuple[str, ...]:
@@ -73,6 +77,8 @@ def reasons(a: Run, one: Mapping[str, Any], b: Run, other: Mapping[str, Any]) ->
     ]
     for first, second in zip(one["jobs"], other["jobs"]):
         found += same_job(a, b, first) if first == second else other_job(a, first, b, second)
+    if not found and not apart(one["value"], other["value"]):
+        found.append("the interval alone: other trainings stood beside it when seed noise was estimated")
     told = list(dict.fromkeys(found))
     return tuple(told[:MOST_REASONS] + ([f"{len(told) - MOST_REASONS} more"] if len(told) > MOST_REASONS else []))
 

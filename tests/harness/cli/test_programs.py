@@ -124,7 +124,8 @@ def test_why_shows_the_value_of_a_cell_that_is_done_as_the_report_has_it(done: D
     cell = frame.loc["Joint Train", "mmvp", "paper", "own"]
     assert main(["why", CELL, "table.yaml", "--profile", "invented"]) == 0
     said = capsys.readouterr().out
-    assert f"  {cell.value:.1f} [{cell.low:.1f}, {cell.high:.1f}] %, {N} questions, 2 seeds; reported 70.2\n" in said
+    text = f"{cell.value:.1f} [{cell.low:.1f}, {cell.high:.1f}] %, {N} questions, 2 seeds"
+    assert f"  at proxy scale {text}; the paper reports 70.2 (another model)\n" in said
     assert "complete: all " in said
 
 
@@ -173,9 +174,11 @@ def test_one_job_with_other_answers_in_another_store_is_told_with_what_else_diff
 
     assert main(["diff", "results", "again", "--table", "table.yaml", "--profile", "invented"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert "1 of" in lines[0] and len(lines) == 2
-    assert "Joint Train / mmvp" in lines[1] and "-1.2" in lines[1], "one of 40 questions, of one of two seeds"
-    assert "the same job answered otherwise: 1 of 40 questions, 0 right now and 1 wrong now; commit d9f20cf1c0ff → abcdef" in lines[1]
+    assert "4 of 66 cells moved, 3 by the interval alone" in lines[0] and len(lines) == 5
+    assert all("other trainings stood beside it" in line for line in lines[1:] if "Joint Train" not in line)
+    (line,) = (line for line in lines if "Joint Train / mmvp" in line)
+    assert "-1.2" in line, "one of 40 questions, of one of two seeds"
+    assert "the same job answered otherwise: 1 of 40 questions, 0 right now and 1 wrong now; commit d9f20cf1c0ff → abcdef" in line
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import pytest
 
 from harness.jobs import Job, Source
 from harness.store import Damaged, Store, StoreError, bundle, files
+from harness.store.jobs import is_whole, stored_jobs
 
 BASE = Source("/home/somebody/models/base", "ba5e")
 
@@ -78,6 +79,18 @@ def test_what_was_exported_is_whole_and_an_import_makes_it_the_others_result(exp
     assert done["imported"]["from"] == "bundle.zip" and done["code"] == {"commit": "c0de"}
     again = imported(exported, answers, other)
     assert (len(again.new), len(again.known)) == (0, 2)
+
+
+def test_an_importing_store_knows_the_trainings_that_it_does_not_hold(exported, answers, tmp_path):
+    """Which evaluations differ in their seeds alone, and with it the seed noise of a column, rests on what was trained."""
+    theirs = Store(tmp_path / "theirs")
+    with bundle.opened(exported) as (folder, _):
+        records = [record for record, _, _ in bundle.check(folder)]
+        bundle.take(folder, zip(stored_jobs(Store(folder / "store"), records), records, strict=True), theirs, "b.zip")
+    found = {job.key: job for job in stored_jobs(theirs) if job.kind == "evaluate"}
+    assert found.keys() == {job.key for job in answers} and all(map(is_whole, found.values()))
+    training = found[answers[0].key].inputs["checkpoint"]
+    assert not theirs.is_done(training) and theirs.attempts(training) == []
 
 
 def test_a_training_is_named_with_its_digests_but_its_weights_stay_at_home(exported, store, answers, tmp_path):
