@@ -51,6 +51,8 @@ def side(text: str, profile: str | None) -> Side:
     path, is_row, label = text.partition(".yaml:")
     if not is_row:
         recipe = load_recipe(text)
+        if "rows" in recipe.data:
+            raise SpecError(f'{text}: is a table; name one of its rows, as in "{text}:{next(iter(row_labels(recipe.data)), "ROW")}"')
         values = base(recipe, scale).scaled()
         silent = STAGES.keys() - recipe.data.keys()  # stages of another method
         return text, {name: value for name, value in values.items() if name.split(".")[0] not in silent}
@@ -64,6 +66,12 @@ def side(text: str, profile: str | None) -> Side:
     stages = row.row.stages or ()
     kept = {n: v for n, v in row.values.items() if n.split(".")[0] not in STAGES or n.split(".")[0] in stages}
     return found[0], {"stages": Value(list(stages), "row", experiment.where("rows", index)), **kept}
+
+
+def row_labels(data: Any) -> Iterator[str]:
+    """Of a table's text that nothing has looked at yet."""
+    rows = data["rows"]
+    yield from (str(label) for row in (rows if isinstance(rows, list) else ()) if isinstance(row, dict) for label in row)
 
 
 def difference(left: Side, right: Side, *, everything: bool = False) -> str:

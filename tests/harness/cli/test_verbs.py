@@ -413,3 +413,9 @@ def test_a_plan_on_data_that_are_not_here_warns_that_a_run_would_refuse(desk: De
     assert "nowhere/meta.json" in json.loads(run(capsys, "plan", table, "--profile", "mine", "--json"))["warnings"][0]
     assert main([table, "--profile", "mine"]) == 2
     assert "nowhere/meta.json" in capsys.readouterr().err and not list(Path("results").glob("train/*/attempts"))
+
+
+def test_a_table_without_a_row_is_no_side_of_a_difference(capsys):
+    assert main(["diff", "experiments/table3c.yaml", "vreflection"]) == 2
+    told = capsys.readouterr().err
+    assert told == 'experiments/table3c.yaml: is a table; name one of its rows, as in "experiments/table3c.yaml:Stage 1 Only"\n'
