@@ -20,7 +20,7 @@ PROFILE = """\
 extends: {world}/profile.yaml
 title: rehearsal on SLURM, DeepSpeed {zero}
 resources:
-  train: {{processes: 2, deepspeed: {zero}}}
+  train: {{processes: 2, deepspeed: {zero}, memory_gb: 12}}  # the world states it for one process
   evaluate: {{bundle: 4}}
 dispatch: {{kind: slurm, partition: main}}
 """
