@@ -124,11 +124,11 @@ def told(need: Need) -> list[str]:
 
 
 def shown(value: Mapping[str, Any]) -> str:
-    """72.4 [70.2, 74.6] %, 1000 questions, 3 seeds; reported 72.3: consistent"""
+    """72.4 [70.2, 74.6] %, 1000 questions, 3 seeds; the paper reports 72.3: consistent"""
     text = f"{value['value']:.1f} [{value['low']:.1f}, {value['high']:.1f}] %, {plural(value['n'], 'question')}, {plural(value['seeds'], 'seed')}"
     if value["reported"]:
-        verdict = f": {value['verdict']}" if value["verdict"] not in (None, "proxy") else ""
-        text += f"; the paper reports {value['reported']}{verdict or (' (another model)' if value['verdict'] == 'proxy' else '')}"
+        judged = {None: "", "proxy": " (another model)"}.get(value["verdict"], f": {value['verdict']}")
+        text += f"; the paper reports {value['reported']}{judged}"
     return text
 
 

@@ -104,7 +104,7 @@ def spec_changes(a: Store, one: Record, b: Store, other: Record) -> Iterator[str
                 yield from walk(a.record(left.key, left.kind), b.record(right.key, right.kind))
                 return
             except StoreError:
-                pass  # a bundle's upstream jobs are known by name alone
+                pass  # its folder is gone, or an import of before left none
         yield f"{role} {left.key[:19]} → {right.key[:19]}"
 
     yield from dict.fromkeys(walk(one, other))

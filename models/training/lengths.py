@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -49,7 +50,7 @@ def rough_lengths(samples: Samples, processor: Any) -> list[int] | None:
     the pictures yet."""
     if samples.columns.sizes is None or not len(samples):
         return None
-    return [int(n) for n in _pictures(samples, processor) + samples.columns.text // 4]
+    return [int(n) for n in _pictures(samples, processor, _clip_grids(samples, processor)) + samples.columns.text // 4]
 
 
 def _clip_grids(samples: Samples, processor: Any) -> dict[int, ClipGrid]:
@@ -65,11 +66,11 @@ def _clip_grids(samples: Samples, processor: Any) -> dict[int, ClipGrid]:
     return found
 
 
-def _pictures(samples: Samples, processor: Any) -> np.ndarray:
-    """[samples]: merged tokens of each one's pictures."""
+def _pictures(samples: Samples, processor: Any, clips: Mapping[int, ClipGrid]) -> np.ndarray:
+    """[samples]: merged tokens of each one's pictures and clips. clips: of `_clip_grids`, which opens every clip."""
     columns = samples.columns
     each = picture_tokens(columns.sizes, processor, samples.orientation)
-    for number, grid in _clip_grids(samples, processor).items():
+    for number, grid in clips.items():
         each[number] = tokens_of(grid)
     row: np.ndarray = np.repeat(np.arange(len(samples)), np.diff(columns.ref_end, prepend=0))
     return np.bincount(row, weights=each[columns.refs], minlength=len(samples))
@@ -86,11 +87,11 @@ def over_long(
     columns = samples.columns
     if columns.sizes is None or not len(samples):
         return {}
-    pictures, counts = _pictures(samples, processor), np.diff(columns.ref_end, prepend=0)
+    clips = _clip_grids(samples, processor)
+    pictures, counts = _pictures(samples, processor, clips), np.diff(columns.ref_end, prepend=0)
     boxes = np.diff(columns.box_end, prepend=0)
     bound = pictures + columns.text + boxes * (slots + 2) + _AROUND * (counts + 1)
     tokens, found = SpecialTokens.of(tokenizer), {}
-    clips = _clip_grids(samples, processor)
     for number in (bound > max_tokens).nonzero()[0].tolist():
         sample = samples[number]
         turned, grids = samples.orientation == "upright", []
