@@ -23,13 +23,27 @@ pytestmark = pytest.mark.cluster
 
 @contextmanager
 def read_only(folder: Path) -> Iterator[None]:
-    """Whoever opens a file in it for writing is refused; files that are open stay as they are."""
-    subprocess.run(["mount", "--bind", str(folder), str(folder)], check=True)
+    """Whoever opens a file in it for writing is refused; files that are open stay as they are.
+
+    The mount is made read-only elsewhere, where nobody can open a file for writing (which would keep it writable: "mount
+    point is busy"), and is laid over the folder in one step."""
+    aside = folder.with_name(f"{folder.name}-read-only")
+    aside.mkdir()
+    mount("--bind", folder, aside)
     try:
-        subprocess.run(["mount", "-o", "remount,bind,ro", str(folder)], check=True)
-        yield
+        mount("-o", "remount,bind,ro", aside)
+        mount("--bind", aside, folder)
+        try:
+            yield
+        finally:
+            subprocess.run(["umount", "--lazy", str(folder)], check=True)
     finally:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+        subprocess.run(["umount", "--lazy", str(aside)], check=True)
+        aside.rmdir()
+
+
+def mount(*words: str | Path) -> None:
+    subprocess.run(["mount", *map(str, words)], check=True)
 
 
 @contextmanager
