@@ -57,19 +57,23 @@ def build(token_ids: dict[str, int], seed: int) -> Qwen2_5_VLForConditionalGener
 
 def patches(pictures: np.ndarray) -> torch.Tensor:
     """Pictures uint8 [n, side, side, 3] as the processor would hand them to the tower: [n * patches, 3*2*8*8] fp32."""
-    n, side = pictures.shape[0], pictures.shape[1]
-    x = (pictures.astype(np.float32) / 255 - np.array(IMAGE_MEAN, np.float32)) / np.array(IMAGE_STD, np.float32)
-    g = side // (PATCH_PX * MERGE)
-    x = x.reshape(n, g, MERGE, PATCH_PX, g, MERGE, PATCH_PX, 3)
-    x = x.transpose(0, 1, 4, 2, 5, 7, 3, 6)  # image, merged row, merged col, merge row, merge col, channel, y, x
-    x = np.repeat(x[:, :, :, :, :, :, None], TEMPORAL, axis=6)
-    return torch.from_numpy(np.ascontiguousarray(x.reshape(n * (g * MERGE) ** 2, -1)))
+    return clip_patches(np.repeat(pictures[:, None], TEMPORAL, axis=1))
+
+
+def clip_patches(clips: np.ndarray) -> torch.Tensor:
+    """Clips uint8 [n, frames, side, side, 3] as the tower takes them, an even number of frames: [n * patches, 3*2*8*8] fp32."""
+    n, frames, side = clips.shape[:3]
+    x = (clips.astype(np.float32) / 255 - np.array(IMAGE_MEAN, np.float32)) / np.array(IMAGE_STD, np.float32)
+    g, steps = side // (PATCH_PX * MERGE), frames // TEMPORAL
+    x = x.reshape(n, steps, TEMPORAL, g, MERGE, PATCH_PX, g, MERGE, PATCH_PX, 3)
+    x = x.transpose(0, 1, 3, 6, 4, 7, 9, 2, 5, 8)  # clip, step, merged row and column, row and column in it, channel, frame, y, x
+    return torch.from_numpy(np.ascontiguousarray(x.reshape(n * steps * (g * MERGE) ** 2, -1)))
 
 
 @lru_cache(maxsize=64)
-def grid(n: int, side: int) -> torch.Tensor:
-    """image_grid_thw of n square pictures, int64 [n, 3], in patches."""
-    return torch.tensor([[1, side // PATCH_PX, side // PATCH_PX]] * n)
+def grid(n: int, side: int, steps: int = 1) -> torch.Tensor:
+    """grid_thw of n square pictures or clips, int64 [n, 3], in patches."""
+    return torch.tensor([[steps, side // PATCH_PX, side // PATCH_PX]] * n)
 
 
 def linear_patch_embedding(model: Qwen2_5_VLForConditionalGeneration) -> None:
@@ -85,8 +89,13 @@ def linear_patch_embedding(model: Qwen2_5_VLForConditionalGeneration) -> None:
 
 def see(model: Qwen2_5_VLForConditionalGeneration, pictures: np.ndarray) -> torch.Tensor:
     """Merged vision tokens [n, tokens, HIDDEN] of n pictures of one size, raster order."""
-    n, side = pictures.shape[0], pictures.shape[1]
-    tokens = model.model.visual(patches(pictures), grid_thw=grid(n, side)).pooler_output
+    return see_clips(model, np.repeat(pictures[:, None], TEMPORAL, axis=1))
+
+
+def see_clips(model: Qwen2_5_VLForConditionalGeneration, clips: np.ndarray) -> torch.Tensor:
+    """Merged vision tokens [n, steps * tokens, HIDDEN] of n clips [n, frames, side, side, 3], step after step."""
+    n, frames, side = clips.shape[:3]
+    tokens = model.model.visual(clip_patches(clips), grid_thw=grid(n, side, frames // TEMPORAL)).pooler_output
     if isinstance(tokens, (tuple, list)):
         tokens = torch.cat(list(tokens))
     return tokens.reshape(n, -1, HIDDEN)

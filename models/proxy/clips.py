@@ -6,9 +6,9 @@ end at whole half-seconds. Knows nothing of files or prompts.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import permutations
+from itertools import pairwise, permutations
 from typing import Literal
 
 import numpy as np
@@ -16,11 +16,13 @@ import numpy as np
 from models.proxy.questions import ASK, Question, name_of, phrase, pick, shuffled
 from models.proxy.scenes import ATTRIBUTES, COLORS, Item, Scene, SceneStyle, place, render, sample_scene
 
-FPS = 4
+FPS = 2
 """Frames a second of every clip."""
 TICK = FPS // 2
 """Frames of the half-second in whole numbers of which events begin and end."""
-STYLE = SceneStyle(side_px=96, items=(3, 6), colors=(4, 6), shapes=(3, 5), fills=(2, 4))
+SECONDS = 8
+"""Length of the clips that the base reads, and of those of fine-tuning and evaluation."""
+STYLE = SceneStyle(side_px=64, items=(3, 5), colors=(4, 6), shapes=(3, 5), fills=(2, 4))
 SHIFTED = replace(STYLE, contrast=(0.45, 0.8), noise=(1.0, 1.5))
 """The clips of fine-tuning and evaluation: paler and noisier than those the base has read."""
 DIRECTIONS = {"up": (-1, 0), "down": (1, 0), "to the left": (0, -1), "to the right": (0, 1)}
@@ -160,45 +162,44 @@ def _options(rng: np.random.Generator, clip: Clip, attribute: str, right: str, f
     return shuffled(rng, right, wrong)
 
 
-def _asked(clip: Clip, family: str, text: str, options: tuple[tuple[str, ...], int], events: list[Event]) -> Asked:
-    question = Question(family, text, *options, ALWAYS, tuple(e.item for e in events))
+def _asked(
+    clip: Clip, family: str, text: str, options: tuple[tuple[str, ...], int], events: Sequence[Event],
+    named: Mapping[str, Event] | None = None,
+) -> Asked:
+    """named: names in the text and what does the thing named, in the order of the text; its things are then those."""
+    things = tuple(e.item for e in (named.values() if named else events))
+    question = Question(family, text, *options, ALWAYS, things, names=tuple(named or ()))
     return Asked(clip, question, tuple(e.span for e in events))
 
 
-def glimpse(rng: np.random.Generator, scene: Scene, seconds: int) -> Asked | None:
-    """'What color is the striped circle?' of an object that is there for a moment only, like others at other moments."""
-    spans = [_span(rng, seconds * FPS, (3, 8)) for _ in range(int(rng.integers(1, 4)))]
-    events = _shown(rng, scene, spans, [])
-    if events is None:
-        return None
-    clip, asked = Clip(scene, tuple(events), seconds), str(pick(rng, list(ATTRIBUTES)))
-    name = _named(rng, clip, events[0].item, asked)
+# --- questions about a clip that is there ---------------------------------------------------------------------------
+
+
+def ask_glimpse(rng: np.random.Generator, clip: Clip, event: Event) -> Asked | None:
+    """'What color is the striped circle?' of an object that is there for a moment."""
+    asked = str(pick(rng, list(ATTRIBUTES)))
+    name = _named(rng, clip, event.item, asked)
     if name is None:
         return None
-    options = _options(rng, clip, asked, events[0].item.get(asked))
-    return _asked(clip, "glimpse", ASK[asked].format(f"the {name}"), options, events[:1])
+    options = _options(rng, clip, asked, event.item.get(asked))
+    return _asked(clip, "glimpse", ASK[asked].format("the " + name), options, [event], {name: event})
 
 
-def order(rng: np.random.Generator, scene: Scene, seconds: int) -> Asked | None:
-    """'Which appears first, the red circle or the blue square?'."""
-    events = _shown(rng, scene, _sequence(rng, seconds * FPS, 2), [])
-    if events is None:
-        return None
-    clip = Clip(scene, tuple(events), seconds)
+def ask_order(rng: np.random.Generator, clip: Clip, events: Sequence[Event]) -> Asked | None:
+    """'Which appears first, the red circle or the blue square?' of two events, the earlier one first."""
     names = [_named(rng, clip, e.item) for e in events]
     if names[0] is None or names[1] is None:
         return None
-    told = names if rng.random() < 0.5 else names[::-1]
+    told = list(zip(names, events, strict=True))
     options = shuffled(rng, f"the {names[0]}", [f"the {names[1]}"])
-    return _asked(clip, "order", f"Which appears first, the {told[0]} or the {told[1]}?", options, events)
+    if rng.random() < 0.5:
+        told.reverse()
+    text = f"Which appears first, the {told[0][0]} or the {told[1][0]}?"
+    return _asked(clip, "order", text, options, events, dict(told))
 
 
-def sequence(rng: np.random.Generator, scene: Scene, seconds: int) -> Asked | None:
+def ask_sequence(rng: np.random.Generator, clip: Clip, events: Sequence[Event]) -> Asked | None:
     """'In which order do these objects appear?', three of them, four orders to choose from."""
-    events = _shown(rng, scene, _sequence(rng, seconds * FPS, 3), [])
-    if events is None:
-        return None
-    clip = Clip(scene, tuple(events), seconds)
     names = [name for e in events if (name := _named(rng, clip, e.item)) is not None]
     if len(names) < 3:
         return None
@@ -207,63 +208,99 @@ def sequence(rng: np.random.Generator, scene: Scene, seconds: int) -> Asked | No
     return _asked(clip, "sequence", "In which order do these objects appear?", shuffled(rng, right, wrong), events)
 
 
-def after(rng: np.random.Generator, scene: Scene, seconds: int) -> Asked | None:
+def ask_after(rng: np.random.Generator, clip: Clip, anchor: Event, event: Event) -> Asked | None:
     """'What color is the object that appears after the red circle?'; its span is the evidence."""
+    asked, name = str(pick(rng, list(ATTRIBUTES))), _named(rng, clip, anchor.item)
+    if name is None:
+        return None
+    options = _options(rng, clip, asked, event.item.get(asked))
+    return _asked(clip, "after", ASK[asked].format(f"the object that appears after the {name}"), options, [event])
+
+
+def ask_turns(rng: np.random.Generator, clip: Clip, event: Event) -> Asked | None:
+    """'What color does the striped circle turn?'; its first colour is an option."""
+    name = _named(rng, clip, event.item, "color")
+    if name is None:
+        return None
+    options = _options(rng, clip, "color", event.color, first=(event.item.color,))
+    return _asked(clip, "turns", f"What color does the {name} turn?", options, [event], {name: event})
+
+
+def ask_moves(rng: np.random.Generator, clip: Clip, event: Event) -> Asked | None:
+    """'In which direction does the red circle move?'."""
+    name = _named(rng, clip, event.item)
+    if name is None:
+        return None
+    word = next(word for word, step in DIRECTIONS.items() if step == event.step)
+    options = shuffled(rng, word, [w for w in DIRECTIONS if w != word])
+    return _asked(clip, "moves", f"In which direction does the {name} move?", options, [event], {name: event})
+
+
+def ask_count(rng: np.random.Generator, clip: Clip, events: Sequence[Event]) -> Asked:
+    """'How many objects appear during the video?', one to four."""
+    options = shuffled(rng, str(len(events)), [str(n) for n in range(1, 5) if n != len(events)])
+    return _asked(clip, "count", "How many objects appear during the video?", options, events)
+
+
+# --- families: a fresh clip and a question about it -----------------------------------------------------------------
+
+
+def glimpse(rng: np.random.Generator, scene: Scene, seconds: int) -> Asked | None:
+    """An object that is there for a moment only, like others at other moments."""
+    spans = [_span(rng, seconds * FPS, (3, 8)) for _ in range(int(rng.integers(1, 4)))]
+    events = _shown(rng, scene, spans, [])
+    return events and ask_glimpse(rng, Clip(scene, tuple(events), seconds), events[0])
+
+
+def order(rng: np.random.Generator, scene: Scene, seconds: int) -> Asked | None:
+    """Two objects that come one after the other."""
+    events = _shown(rng, scene, _sequence(rng, seconds * FPS, 2), [])
+    return events and ask_order(rng, Clip(scene, tuple(events), seconds), events)
+
+
+def sequence(rng: np.random.Generator, scene: Scene, seconds: int) -> Asked | None:
+    """Three objects that come one after another."""
+    events = _shown(rng, scene, _sequence(rng, seconds * FPS, 3), [])
+    return events and ask_sequence(rng, Clip(scene, tuple(events), seconds), events)
+
+
+def after(rng: np.random.Generator, scene: Scene, seconds: int) -> Asked | None:
+    """Two or three objects that come one after another; the next one after one of them is asked about."""
     events = _shown(rng, scene, _sequence(rng, seconds * FPS, int(rng.integers(2, 4))), [])
     if events is None:
         return None
-    clip, asked = Clip(scene, tuple(events), seconds), str(pick(rng, list(ATTRIBUTES)))
     at = int(rng.integers(len(events) - 1))
-    name = _named(rng, clip, events[at].item)
-    if name is None:
-        return None
-    options = _options(rng, clip, asked, events[at + 1].item.get(asked))
-    return _asked(clip, "after", ASK[asked].format(f"the object that appears after the {name}"), options, [events[at + 1]])
+    return ask_after(rng, Clip(scene, tuple(events), seconds), events[at], events[at + 1])
 
 
 def turns(rng: np.random.Generator, scene: Scene, seconds: int) -> Asked | None:
-    """'What color does the striped circle turn?' among others that turn; its first colour is an option."""
+    """One to three objects that have another colour for a while."""
     chosen = [scene.items[k] for k in rng.choice(len(scene.items), min(len(scene.items), int(rng.integers(1, 4))), replace=False)]
     events = []
     for item in chosen:
         color = str(pick(rng, [c for c in COLORS if c != item.color]))
         events.append(Event("turns", item, *_span(rng, seconds * FPS, (4, 8)), color=color))
     clip = Clip(replace(scene, items=tuple(i for i in scene.items if i not in chosen)), tuple(events), seconds)
-    name = _named(rng, clip, events[0].item, "color")
-    if name is None:
-        return None
-    options = _options(rng, clip, "color", events[0].color, first=(events[0].item.color,))
-    return _asked(clip, "turns", f"What color does the {name} turn?", options, events[:1])
+    return ask_turns(rng, clip, events[0])
 
 
 def moves(rng: np.random.Generator, scene: Scene, seconds: int) -> Asked | None:
-    """'In which direction does the red circle move?', two or three cells."""
+    """An object that moves by two or three cells."""
     item, side = scene.items[int(rng.integers(len(scene.items)))], scene.side_px // 16
-    word = str(pick(rng, list(DIRECTIONS)))
-    step, far = DIRECTIONS[word], int(rng.integers(2, 4))
+    step, far = DIRECTIONS[str(pick(rng, list(DIRECTIONS)))], int(rng.integers(2, 4))
     path = [(item.row + k * step[0], item.col + k * step[1]) for k in range(1, far + 1)]
     others = [i for i in scene.items if i is not item]
     if any(not (0 <= r < side and 0 <= c < side) or any((i.row, i.col) == (r, c) for i in others) for r, c in path):
         return None
     start = TICK * int(rng.integers(1, (seconds - far) * FPS // TICK))  # the last cell is reached at the end, which must be seen
     event = Event("moves", item, start, start + far * FPS, step=step)
-    clip = Clip(replace(scene, items=tuple(others)), (event,), seconds)
-    name = _named(rng, clip, item)
-    if name is None:
-        return None
-    options = shuffled(rng, word, [w for w in DIRECTIONS if w != word])
-    return _asked(clip, "moves", f"In which direction does the {name} move?", options, [event])
+    return ask_moves(rng, Clip(replace(scene, items=tuple(others)), (event,), seconds), event)
 
 
 def count(rng: np.random.Generator, scene: Scene, seconds: int) -> Asked | None:
-    """'How many objects appear during the video?', one to four; each is there for a moment."""
-    number = int(rng.integers(1, 5))
-    events = _shown(rng, scene, [_span(rng, seconds * FPS, (3, 8)) for _ in range(number)], [])
-    if events is None:
-        return None
-    clip = Clip(scene, tuple(events), seconds)
-    options = shuffled(rng, str(number), [str(n) for n in range(1, 5) if n != number])
-    return _asked(clip, "count", "How many objects appear during the video?", options, events)
+    """One to four objects, each there for a moment."""
+    events = _shown(rng, scene, [_span(rng, seconds * FPS, (3, 8)) for _ in range(int(rng.integers(1, 5)))], [])
+    return events and ask_count(rng, Clip(scene, tuple(events), seconds), events)
 
 
 Family = Callable[[np.random.Generator, Scene, int], Asked | None]
@@ -278,3 +315,28 @@ def ask(rng: np.random.Generator, family: str, style: SceneStyle, seconds: int) 
         asked = FAMILIES[family](rng, sample_scene(rng, style), seconds)
         if asked is not None:
             return asked
+
+
+def ask_again(rng: np.random.Generator, clip: Clip) -> Asked | None:
+    """Another question about a clip; None where the one drawn cannot be asked."""
+    events = sorted(clip.events, key=lambda e: e.start)
+    event = events[int(rng.integers(len(events)))]
+    if event.kind == "turns":
+        return ask_turns(rng, clip, event)
+    if event.kind == "moves":
+        return ask_moves(rng, clip, event)
+    in_turn = all(one.end < other.start for one, other in pairwise(events))
+    kinds = ["glimpse", "glimpse", "count"]
+    if in_turn and len(events) > 1:
+        kinds = ["glimpse", "count", "order", "order", "after", "after"] + ["sequence", "sequence"] * (len(events) == 3)
+    at = int(rng.integers(max(len(events) - 1, 1)))
+    match pick(rng, kinds):
+        case "glimpse":
+            return ask_glimpse(rng, clip, event)
+        case "order":
+            return ask_order(rng, clip, [events[at], events[int(rng.integers(at + 1, len(events)))]])
+        case "after":
+            return ask_after(rng, clip, events[at], events[at + 1])
+        case "sequence":
+            return ask_sequence(rng, clip, events)
+    return ask_count(rng, clip, events)

@@ -12,16 +12,17 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from models.proxy import benchmarks, mirrors, prompts, questions
-from models.proxy.architecture import HIDDEN, linear_patch_embedding, see
+from models.proxy import benchmarks, clip_rows, clips, mirrors, prompts, questions
+from models.proxy.architecture import HIDDEN, TEMPORAL, linear_patch_embedding, see, see_clips
 from models.proxy.benchmarks import Asked
 from models.proxy.questions import Question
-from models.proxy.rows import Row, Tokens
+from models.proxy.rows import Row, Tokens, Turn
 from models.proxy.scenes import DENSE, USUAL
 from models.proxy.splits import Role, stream
 
@@ -34,7 +35,6 @@ PARTIAL = (0.05, 0.90)
 def answered_right(model: torch.nn.Module, tokens: Tokens, asked: list[Asked], prompt: Prompt = prompts.paper, batch: int = 32) -> list[bool]:
     """Per question: does greedy decoding begin with '<answer>' and the right letter?"""
     right: list[bool] = []
-    decoder = model.model.language_model
     for start in range(0, len(asked), batch):
         rows = []
         for a in asked[start : start + batch]:
@@ -50,17 +50,44 @@ def answered_right(model: torch.nn.Module, tokens: Tokens, asked: list[Asked], p
                 merged = see(model, np.stack([asked[start + r].pictures[k] for r, k in places]))
                 found |= dict(zip(places, merged, strict=True))
             seen = torch.cat([found[key].float().reshape(-1, HIDDEN) for key in sorted(found)])
-            ids = [r.prefix + t.ids for r, t in rows]
-            length = max(map(len, ids))
-            packed = torch.tensor([i + [tokens.pad] * (length - len(i)) for i in ids])
-            positions = torch.stack([_positions(r, length) for r, _ in rows], dim=1)
-            x = decoder.embed_tokens(packed).float()
-            x[packed == tokens.image] = seen
-            hidden = decoder(inputs_embeds=x, position_ids=positions, use_cache=False).last_hidden_state
-            for k, (row, turn) in enumerate(rows):
-                at = len(row.prefix) + torch.tensor([turn.answer_at - 1, turn.answer_at])
-                guess = model.lm_head(hidden[k, at]).argmax(-1)
-                right.append(bool((guess == packed[k, at + 1]).all()))
+        right += _right(model, tokens, rows, seen)
+    return right
+
+
+@torch.no_grad()
+def clips_right(
+    model: torch.nn.Module, tokens: Tokens, asked: list[clips.Asked], prompt: Prompt = prompts.mmvp, batch: int = 32
+) -> list[bool]:
+    """The same of questions about clips of one size."""
+    right: list[bool] = []
+    for start in range(0, len(asked), batch):
+        some = asked[start : start + batch]
+        rows = []
+        for one in some:
+            row = Row(tokens, cells=(one.clip.scene.side_px // 16,), steps=one.clip.frames // TEMPORAL)
+            rows.append((row, row.turn(replace(one.question, names=(), things=()), prompt(one.question), one.question.letter)))
+        with torch.autocast("cpu", torch.bfloat16):
+            seen = see_clips(model, np.stack([clip_rows.frames_of(one.clip) for one in some])).float()
+        right += _right(model, tokens, rows, seen.reshape(-1, HIDDEN))
+    return right
+
+
+def _right(model: torch.nn.Module, tokens: Tokens, rows: list[tuple[Row, Turn]], seen: torch.Tensor) -> list[bool]:
+    """seen: merged tokens [n, D] of what the rows show, in their order."""
+    decoder = model.model.language_model
+    ids = [r.prefix + t.ids for r, t in rows]
+    length = max(map(len, ids))
+    packed = torch.tensor([i + [tokens.pad] * (length - len(i)) for i in ids])
+    positions = torch.stack([_positions(r, length) for r, _ in rows], dim=1)
+    x = decoder.embed_tokens(packed).float()
+    x[(packed == tokens.image) | (packed == tokens.video)] = seen
+    right = []
+    with torch.autocast("cpu", torch.bfloat16):
+        hidden = decoder(inputs_embeds=x, position_ids=positions, use_cache=False).last_hidden_state
+        for k, (row, turn) in enumerate(rows):
+            at = len(row.prefix) + torch.tensor([turn.answer_at - 1, turn.answer_at])
+            guess = model.lm_head(hidden[k, at]).argmax(-1)
+            right.append(bool((guess == packed[k, at + 1]).all()))
     return right
 
 
@@ -134,6 +161,17 @@ def measure(model: torch.nn.Module, tokens: Tokens, benchmark: str, role: Role, 
     }
 
 
+def measure_clips(model: torch.nn.Module, tokens: Tokens, role: Role, *, shifted: bool, seed: int = 0, each: int = 100) -> dict:
+    """Percent right on `each` questions of every family about clips, and of all."""
+    result: dict = {"world": "shifted" if shifted else "clean", "split": role, "each": each}
+    for number, family in enumerate(clips.FAMILIES):
+        rng = stream(role, seed, 97, number)
+        style = clips.SHIFTED if shifted else clips.STYLE
+        asked = [clip_rows.draw_asked(role, rng, family, style) for _ in range(each)]
+        result[family] = round(100 * float(np.mean(clips_right(model, tokens, asked))), 1)
+    return result | {"mean": round(float(np.mean([result[family] for family in clips.FAMILIES])), 1)}
+
+
 def load(folder: Path) -> tuple[torch.nn.Module, Tokens]:
     """A saved checkpoint in fp32, with the fast patch embedding."""
     from transformers import AutoTokenizer, Qwen2_5_VLForConditionalGeneration
@@ -144,7 +182,7 @@ def load(folder: Path) -> tuple[torch.nn.Module, Tokens]:
 
 
 def main() -> None:
-    """``python -m models.proxy.measure DIR --split dev``: one JSON line per benchmark."""
+    """``python -m models.proxy.measure DIR --split dev``: one JSON line per benchmark, or with --clips per world of clips."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--split", choices=("dev", "test"), default="dev")
@@ -153,9 +191,15 @@ def main() -> None:
     parser.add_argument("--benchmarks", nargs="+", default=list(benchmarks.BENCHMARKS), choices=list(benchmarks.BENCHMARKS))
     parser.add_argument("--protocol", choices=list(prompts.LETTER_PROMPTS), default="paper")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--clips", action="store_true", help="questions about clips, by family, in the base's world and in the shifted one")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     model, tokens = load(options.checkpoint)
+    if options.clips:
+        for shifted in (False, True):
+            found = measure_clips(model, tokens, options.split, shifted=shifted, seed=options.seed, each=options.n or 100)
+            print(json.dumps(found), flush=True)
+        return
     for name in options.benchmarks:
         result = measure(model, tokens, name, options.split, options.seed, options.n, prompts.LETTER_PROMPTS[options.protocol])
         print(json.dumps(result), flush=True)

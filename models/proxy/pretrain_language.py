@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from models.proxy import curriculum, language
-from models.proxy.architecture import HIDDEN, see
+from models.proxy import benchmarks, clip_rows, curriculum, language
+from models.proxy.architecture import HIDDEN, see, see_clips
+from models.proxy.clips import Asked
 from models.proxy.curriculum import Stage
 from models.proxy.rows import Batch, Tokens, collate
 from models.proxy.scenes import Scene, render
@@ -27,7 +29,7 @@ INIT_STD = 0.06
 WRITE_WEIGHT = 1.0
 NEVER_TAUGHT = ("<|lvr_start|>", "<|lvr|>", "<|lvr_latent_end|>", "<|image_pad|>", "<|video_pad|>", "<|vision_pad|>")
 """Tokens left out of the softmax, so that the base is not taught against them."""
-PHASE_STREAM = {"text": 2, "language": 3, "answers": 4, "places": 5, "slots": 6, "kinds": 7}
+PHASE_STREAM = {"text": 2, "language": 3, "answers": 4, "places": 5, "slots": 6, "kinds": 7, "clips": 8}
 """Each phase's number in the random streams."""
 Log = Callable[[dict], None]
 
@@ -66,6 +68,9 @@ class Course:
     """Share of relations that are asked as BLINK asks them."""
     own: float = 0.0
     """Share of steps in which written segments hold the model's own states, from half of the phase on."""
+
+    clips: float = 0.0
+    """Share of steps that are questions about clips."""
 
     def stage(self, progress: float) -> Stage:
         """The mixture at a moment."""
@@ -146,19 +151,25 @@ def unit_vision(model: nn.Module, pictures: np.ndarray) -> float:
     return factor
 
 
+def _look_at(model: nn.Module, things: Sequence[Scene | Asked]) -> torch.Tensor:
+    if isinstance(things[0], Asked):
+        return see_clips(model, np.stack([clip_rows.frames_of(asked.clip) for asked in things]))
+    return see(model, np.stack([render(scene) for scene in things]))
+
+
 class Ring:
-    """Scenes with their merged tokens (bf16); the oldest is replaced."""
+    """Scenes, or questions about clips, with their merged tokens (bf16); the oldest is replaced."""
 
     def __init__(self, model: nn.Module, capacity: int) -> None:
         self.model, self.capacity = model, capacity
-        self.scenes: list[Scene] = []
+        self.scenes: list[Any] = []
         self.seen: list[torch.Tensor] = []
         self._at = 0
 
-    def add(self, scenes: list[Scene]) -> None:
-        """Draw, see and keep scenes of one size."""
+    def add(self, scenes: Sequence[Scene | Asked]) -> None:
+        """Draw, see and keep scenes or clips of one size."""
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-            seen = see(self.model, np.stack([render(s) for s in scenes])).bfloat16()
+            seen = _look_at(self.model, scenes).bfloat16()
         for scene, tokens in zip(scenes, seen, strict=True):
             if len(self.scenes) < self.capacity:
                 self.scenes.append(scene)
@@ -167,8 +178,8 @@ class Ring:
                 self.scenes[self._at], self.seen[self._at] = scene, tokens.clone()
                 self._at = (self._at + 1) % self.capacity
 
-    def draw(self, rng: np.random.Generator, count: int) -> tuple[list[Scene], torch.Tensor]:
-        """Random scenes and their tokens [count, tokens, D]."""
+    def draw(self, rng: np.random.Generator, count: int) -> tuple[list[Any], torch.Tensor]:
+        """Random scenes or clips and their tokens [count, tokens, D]."""
         picked = rng.choice(len(self.scenes), count, replace=len(self.scenes) < count)
         return [self.scenes[k] for k in picked], torch.stack([self.seen[k] for k in picked])
 
@@ -180,6 +191,7 @@ class Feed:
         self.tokens, self.plan = tokens, plan
         self.rng = stream("pretrain", seed, PHASE_STREAM[plan.name], rank, first_step)
         self.rings = {False: Ring(model, plan.ring), True: Ring(model, plan.ring // 4)}
+        self.clips = Ring(model, plan.ring)
 
     def next(self, step: int) -> tuple[Batch, torch.Tensor | None, torch.Tensor | None]:
         """The step's batch, the merged tokens of its scenes, and those of the pictures that are shown."""
@@ -189,9 +201,11 @@ class Feed:
             rows = [curriculum.text_row(self.tokens, rng, hard=not plain) for _ in range(plan.batch * (1 if plan.name == "text" else 4))]
             return collate(rows), None, None
         assert plan.course is not None
+        stage = plan.course.stage(progress)
+        if plan.course.clips and rng.random() < plan.course.clips:
+            return self._clips(stage)
         if rng.random() < plan.course.puzzles:
             return self._puzzles()
-        stage = plan.course.stage(progress)
         dense = step % plan.dense_every == plan.dense_every - 1 and progress > 0.25
         ring = self.rings[dense]
         count = plan.fresh if len(ring.scenes) >= plan.batch * 2 else plan.batch * 4
@@ -200,6 +214,13 @@ class Feed:
         rows = [curriculum.picture_row(self.tokens, rng, s, stage) for s in scenes]
         blind = torch.tensor([row.blind for row in rows])
         return collate(rows), seen, torch.where(blind[:, None, None], seen.roll(1, 0), seen)
+
+    def _clips(self, stage: Stage) -> tuple[Batch, torch.Tensor, torch.Tensor]:
+        count = self.plan.fresh if len(self.clips.scenes) >= self.plan.batch * 2 else self.plan.batch * 4
+        families = [benchmarks.choose(self.rng, clip_rows.SHARES) for _ in range(count)]
+        self.clips.add([clip_rows.draw_asked("pretrain", self.rng, family) for family in families])
+        asked, seen = self.clips.draw(self.rng, self.plan.batch)
+        return collate([clip_rows.clip_row(self.tokens, self.rng, one, stage) for one in asked]), seen, seen
 
     def _puzzles(self) -> tuple[Batch, torch.Tensor, torch.Tensor]:
         assert self.plan.course is not None

@@ -23,6 +23,8 @@ WEIGHT_FRAME = 0.1
 IGNORE = -100
 
 
+POSITIONS_PER_SECOND = 2
+"""mRoPE positions from one pair of frames to the next, a second later, as Qwen2.5-VL counts them."""
 READ_CLASSES = (*(len(v) for v in ATTRIBUTES.values()), 12, 12, len(GRAY_LEVELS), len(GRAY_LEVELS))
 """Classes of what a position that has looked at a thing can say: colour, shape, fill, row, column; plates A's and B's level."""
 
@@ -34,7 +36,7 @@ class Tokens:
         self.tokenizer = tokenizer
         self._cache: dict[str, list[int]] = {}
         one = tokenizer.convert_tokens_to_ids
-        self.image, self.latent = one("<|image_pad|>"), one("<|lvr|>")
+        self.image, self.video, self.latent = one("<|image_pad|>"), one("<|video_pad|>"), one("<|lvr|>")
         self.latent_start, self.latent_end, self.pad = one("<|lvr_start|>"), one("<|lvr_end|>"), one("<|endoftext|>")
         self.answer_open = one("<answer>")
 
@@ -93,10 +95,12 @@ class Turn:
 
 @dataclass
 class Row:
-    """A prefix and its turns. `cells`: merged tokens per side of each picture (none: a text row)."""
+    """A prefix and its turns. `cells`: merged tokens per side of each picture (none: a text row), or of the one clip."""
 
     tokens: Tokens
     cells: tuple[int, ...] = ()
+    steps: int = 0
+    """Pairs of frames of the clip, a second each; 0: pictures."""
     blind: bool = False
     """The picture shown is another scene's: what is asked can only be read from the slots."""
     prefix: list[int] = field(default_factory=list)
@@ -111,10 +115,12 @@ class Row:
         self._text((f"<|im_start|>system\n{prompts.SYSTEM}<|im_end|>\n" if self.cells else "") + "<|im_start|>user\n")
         for side in self.cells:
             self._text("<|vision_start|>")
-            self.prefix += [self.tokens.image] * side**2
+            self.prefix += [self.tokens.video if self.steps else self.tokens.image] * (side**2 * max(self.steps, 1))
             start = self.next_position
-            self.positions += [(start, start + k // side, start + k % side) for k in range(side**2)]
-            self.next_position += side
+            for step in range(max(self.steps, 1)):
+                time = start + step * POSITIONS_PER_SECOND
+                self.positions += [(time, start + k // side, start + k % side) for k in range(side**2)]
+            self.next_position = max(max(p) for p in self.positions[-(side**2) :]) + 1
             self._text("<|vision_end|>")
 
     def _text(self, text: str) -> None:
@@ -123,10 +129,13 @@ class Row:
             self.positions.append((self.next_position,) * 3)
             self.next_position += 1
 
-    def turn(self, question: Question, prompt: str, answer: str, slots: Slots | None = None) -> Turn:
-        """Add a question turn and its supervised answer. `prompt` holds the question's text, perhaps after a note."""
+    def turn(
+        self, question: Question, prompt: str, answer: str, slots: Slots | None = None, seen: tuple[tuple[int, int], ...] = (),
+    ) -> Turn:
+        """Add a question turn and its supervised answer. `prompt` holds the question's text, perhaps after a note. seen: of each
+        thing of a clip's question, the merged tokens that two heads look at."""
         turn = Turn()
-        self._look(turn, question, prompt)
+        self._look(turn, question, prompt, seen)
         turn.ids += self.tokens.encode(prompt) + self.tokens.encode("<|im_end|>\n<|im_start|>assistant\n")
         first_slot = len(turn.ids) + 1
         if slots is not None:
@@ -162,19 +171,20 @@ class Row:
         turn.ids += [self.tokens.latent] * slots.count
         self._supervise(turn, [self.tokens.latent_end, *self.tokens.encode("\n")], WEIGHT_FRAME)
 
-    def _look(self, turn: Turn, question: Question, prompt: str) -> None:
+    def _look(self, turn: Turn, question: Question, prompt: str, seen: tuple[tuple[int, int], ...]) -> None:
         """Note where attention should rest: at the last word of each name on its thing; where there are things and no
         words for them (marked points), at the question's last token on both, one head each."""
         if not self.cells or not question.things or self.blind:
             return
         cell = [t.row * self.cells[0] + t.col for t in question.things]
+        seen = seen or tuple((c, c) for c in cell)
         begin = prompt.index(question.text)
         if question.names:
             end = begin
-            for name, c, thing in zip(question.names, cell, question.things, strict=False):
+            for name, looked, thing in zip(question.names, seen, question.things, strict=False):
                 end = prompt.index(name, end) + len(name)
                 at = len(self.tokens.encode(prompt[:end])) - 1
-                turn.looks.append((at, c, c))
+                turn.looks.append((at, *looked))
                 words = (list(v).index(thing.get(a)) for a, v in ATTRIBUTES.items())
                 turn.reads.append((at, *words, thing.row, thing.col, IGNORE, IGNORE))
         elif all(isinstance(t, Marker) for t in question.things):
@@ -230,7 +240,7 @@ class Batch:
 
 def collate(rows: list[Row]) -> Batch:
     """Rows to tensors. ValueError if rows differ in their pictures' sizes: prefixes then differ in length."""
-    if len({(len(r.prefix), r.cells) for r in rows}) > 1:
+    if len({(len(r.prefix), r.cells, r.steps) for r in rows}) > 1:
         raise ValueError("a batch holds rows with pictures of the same sizes, or without any")
     turns = [(k, t) for k, r in enumerate(rows) for t in r.turns]
     length = max(len(t.ids) for _, t in turns)
@@ -244,14 +254,15 @@ def collate(rows: list[Row]) -> Batch:
         answers.append(count + next(k for k, (at, _, _) in enumerate(t.targets) if at == t.answer_at))
         count += len(t.targets)
     start = torch.tensor([rows[k].next_position for k, _ in turns])
+    pictured = [k for k, token in enumerate(first.prefix) if token in (first.tokens.image, first.tokens.video)]
     return Batch(
         prefix=torch.tensor([r.prefix for r in rows]),
         prefix_positions=torch.tensor([r.positions for r in rows]).permute(2, 0, 1),
         turns=torch.tensor([t.ids + [pad] * (length - len(t.ids)) for _, t in turns]),
         turn_positions=(start[:, None] + torch.arange(length)).expand(3, -1, -1),
         row_of=torch.tensor([k for k, _ in turns]),
-        picture_at=first.prefix.index(first.tokens.image) if first.cells else None,
-        pictured=torch.tensor([k for k, token in enumerate(first.prefix) if token == first.tokens.image], dtype=torch.long),
+        picture_at=pictured[0] if first.cells else None,
+        pictured=torch.tensor(pictured, dtype=torch.long),
         target_at=table([(n, p) for n, (_, t) in enumerate(turns) for p, _, _ in t.targets], 2),
         target_ids=torch.tensor([i for _, t in turns for _, i, _ in t.targets]),
         target_weights=torch.tensor([w for _, t in turns for _, _, w in t.targets]),
