@@ -13,7 +13,7 @@ from pydantic import Field, create_model, model_validator
 
 from models.methods.registry import CUTS, Stage
 from models.methods.stage import Cut
-from models.schema import Count, DecodeSpec, Frozen, Images, Share
+from models.schema import Clips, Count, DecodeSpec, Frozen, Images, Share
 
 Surplus = Literal["skip", "first", "union"]
 
@@ -32,6 +32,8 @@ class TrainSpec(Frozen):
     """Tokens of the longest sample allowed."""
     packing: Literal["packed", "padded"] = "packed"
     """packed: samples share a row, block-diagonal; padded: one sample a row, as the release really does."""
+    clips: Clips = Clips()
+    """How clips are sampled. Read by stages whose samples are clips."""
 
     @model_validator(mode="after")
     def _packable(self) -> TrainSpec:
@@ -132,6 +134,19 @@ class ProxyTraining(Frozen):
     seed: Annotated[int, Field(ge=0)] = 0
 
 
+CLIPS_GENERATOR = 1
+"""Version of the proxy's clips, raised when the same seed gives other clips or questions."""
+
+
+class ProxyClips(Frozen):
+    """Procedural clips in the format of VisReflect's release; generated, so its parameters are its identity. n: questions."""
+
+    source: Literal["proxy_clips"] = "proxy_clips"
+    generator: Count = CLIPS_GENERATOR
+    n: Count = 2700
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
 class ExternalTraining(Frozen):
     """Annotation files listed by a meta JSON, as a profile names them; identified by their content and their pictures'
     names and sizes (`models.training.external.identity`), not by where they lie."""
@@ -158,6 +173,8 @@ class TrainingSet(Frozen):
     images: Images = Images()
     """With `max_tokens`: a row that is longer without any latent slot is rejected."""
     max_tokens: Count = 16384
+    clips: Clips = Clips()
+    """How clips are sampled, which decides how long their rows are."""
 
 
 class ProxyMirror(Frozen):
@@ -218,6 +235,7 @@ FeaturesSpec = create_model("FeaturesSpec", __base__=_FeaturesSpec, **{role: (cu
 
 
 TrainingData = Annotated[Union[ProxyTraining, ExternalTraining], Field(discriminator="source")]
+ClipData = Annotated[Union[ProxyClips, ExternalTraining], Field(discriminator="source")]
 BenchmarkData = Annotated[Union[ProxyMirror, ExternalMirror], Field(discriminator="source")]
-DataSpec = Annotated[Union[ProxyTraining, TrainingSet], Field(discriminator="source")]
+DataSpec = Annotated[Union[ProxyTraining, ProxyClips, TrainingSet], Field(discriminator="source")]
 MirrorSpec = Annotated[Union[ProxyMirror, ProxyTwins, LinkedMirror], Field(discriminator="source")]

@@ -90,7 +90,7 @@ def brought(job: Job, profile: Profile, digests: Path) -> list[tuple[str, str, s
 
     what = "data" if job.kind == "data" else str(job.payload["benchmark"])
     try:
-        notes = check_inputs([job], profile.data, digests)
+        notes = check_inputs([job], (profile.data, profile.clips), digests)
     except (DataError, BadBenchmark) as error:
         return [(what, "error", str(error))]
     return [(what, "warning", note) for note in notes] or [(what, "ok", "found and looked through")]

@@ -59,29 +59,35 @@ class JobMaker:
     base: Source
     tasks: TaskDigests
     digests: Path | None = None
-    _training_set: Source | None = None
+    _training_sets: dict[str, Source] = field(default_factory=dict)
     benchmarks: Mapping[str, Loaded[Benchmark]] = field(default_factory=dict)
     _made: dict[str, Job] = field(default_factory=dict)
     _mirrors: dict[str, Job] = field(default_factory=dict)
     _checkpoints: dict[tuple[int, int], Checkpoint] = field(default_factory=dict)
     _evaluations: dict[tuple[int, int, str, str, str], Job] = field(default_factory=dict)
 
-    def data(self, row: ResolvedRow) -> Job:
-        """The training set. Of data of others the job needs to know how the row's pictures are sized and how long a
-        sample may be; the base model lends its tokenizer."""
-        spec = self.profile.value.data
+    def data(self, row: ResolvedRow, stage: StageSpec | None = None) -> Job:
+        """The training set of a stage, else of pictures. Of data of others the job needs to know how the row's pictures are
+        sized and how long a sample may be; the base model lends its tokenizer."""
+        clips = stage is not None and stage.clips
+        spec = self.profile.value.clips if clips else self.profile.value.data
+        if spec is None:
+            raise self.profile.error(
+                f'row "{row.row.label}" trains {stage.kind} on clips, and the profile has none; add clips: {{source: proxy_clips}}, '
+                "or {source: external, meta: …, revision: …}", "clips")  # fmt: skip
         if not isinstance(spec, ExternalTraining):
-            return self._once(Job("data", payload(spec), {}, f"scenes-{spec.n}"))
+            return self._once(Job("data", payload(spec), {}, f"{'clips' if clips else 'scenes'}-{spec.n}"))
         asked = TrainingSet(
             commit=spec.revision if _COMMIT.fullmatch(spec.revision) else None,
             surplus_boxes=spec.surplus_boxes,
             min_usable=spec.min_usable,
             images=row.options.images,
             max_tokens=row.options.max_tokens,
+            **({"clips": row.options.clips} if clips else {}),
         )
-        if self._training_set is None:
-            self._training_set = training_set(spec, self.digests)
-        return self._once(Job("data", payload(asked), {"files": self._training_set, "base": self.base}, "training-set"))
+        if spec.meta not in self._training_sets:
+            self._training_sets[spec.meta] = training_set(spec, self.digests)
+        return self._once(Job("data", payload(asked), {"files": self._training_sets[spec.meta], "base": self.base}, "training-set"))
 
     def mirror(self, benchmark: str) -> Job:
         """The questions of one benchmark. Raises SpecError when the profile has none."""
@@ -128,25 +134,23 @@ class JobMaker:
     def _train(self, row: ResolvedRow, name: str, seed: int, init: Checkpoint, done: dict[str, Checkpoint]) -> Job:
         options, profile = row.options, self.profile.value
         stage = options.stage(name)
-        if stage.clips and (profile.vision == "cached" or not isinstance(profile.data, ExternalTraining)):
-            why = "the profile's training data are pictures" if profile.vision != "cached" else "vision: cached knows pictures only"
-            remedy = "it needs vision: live and data of others (source: external)"
-            raise self.profile.error(f'row "{row.row.label}" trains {name} on clips, and {why}; {remedy}', "vision")
+        vision = "live" if stage.clips else profile.vision  # features of clips are not cached
         spec = TrainSpec(
             stage=stage,
             seed=seed,
             images=options.images,
-            vision=profile.vision,
+            vision=vision,
+            **({"clips": options.clips} if stage.clips else {}),
             max_tokens=options.max_tokens,
             packing="padded" if options.latent_steps and stage.rolls_out else options.packing,
             **({"latent_steps": options.latent_steps} if stage.slots(options.latent_steps).of == "fixed" else {}),
         )
-        inputs: dict[str, Job | Source] = {"data": self.data(row)}
+        inputs: dict[str, Job | Source] = {"data": self.data(row, stage)}
         for need in stage.needs():
             if isinstance(need, Earlier):
                 if need.stage in done:
                     inputs[need.role] = done[need.stage]
-            elif profile.vision == "cached":
+            elif vision == "cached":
                 inputs[need.role] = self.features(row, need)
         inputs["init"] = init
         return self._once(Job("train", payload(spec), inputs, f"{_slug(row, name)}-seed{seed}"))

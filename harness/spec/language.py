@@ -24,7 +24,7 @@ from harness.spec.benchmark import Benchmark, Inference, Score
 from harness.spec.experiment import Column, Delta, Experiment, External, Maps, Measurement, Plot, Quantity, Row, Spread
 from harness.spec.files import REPOSITORY
 from harness.spec.recipe import SECTIONS, STAGES, Recipe
-from models.config import ExternalMirror, ExternalTraining, ProxyMirror, ProxyTraining
+from models.config import ExternalMirror, ExternalTraining, ProxyClips, ProxyMirror, ProxyTraining
 
 PAGE = REPOSITORY / "docs" / "spec-language.md"
 HEAD = """\
@@ -57,8 +57,8 @@ def sections() -> Iterator[tuple[str, str, list[type[BaseModel]]]]:
     yield "Comparisons", "Entries of `comparisons:`, each known by its key.", list(comparisons.FORMS.values())
     yield "Recipe", "`experiments/recipes/*.yaml`. Options of the whole recipe, then those of each section.", [Recipe, *SECTIONS.values()]
     yield "Profile", "`experiments/profiles/*.yaml`: the same graph at another scale.", [
-        profile.Profile, profile.LocalBackbone, profile.HubBackbone, ProxyTraining, ExternalTraining, ProxyMirror, ExternalMirror,
-        profile.Resources, profile.LocalDispatch, profile.SlurmDispatch,
+        profile.Profile, profile.LocalBackbone, profile.HubBackbone, ProxyTraining, ExternalTraining, ProxyClips, ProxyMirror,
+        ExternalMirror, profile.Resources, profile.LocalDispatch, profile.SlurmDispatch,
     ]  # fmt: skip
     yield "Benchmark", "`experiments/benchmarks/*.yaml`.", [Benchmark, Score, Inference]
 

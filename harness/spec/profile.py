@@ -11,7 +11,7 @@ from harness.kinds import KINDS, NAMES
 from harness.spec.benchmark import Protocol
 from harness.spec.experiment import FileName
 from harness.spec.recipe import StageName
-from models.config import BenchmarkData, TrainingData
+from models.config import BenchmarkData, ClipData, TrainingData
 from models.schema import Count, Frozen, Latents, Positive
 
 if TYPE_CHECKING:
@@ -141,6 +141,8 @@ class Profile(Frozen):
     proxy: bool = False
     backbone: Backbone
     data: TrainingData
+    clips: ClipData | None = None
+    """Training data of the stages that read clips; null = none."""
     benchmarks: dict[FileName, BenchmarkData]
     set: dict[str, Any] = Field(default_factory=dict)
     scale: dict[str, Positive] = Field(default_factory=dict)

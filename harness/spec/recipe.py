@@ -13,7 +13,7 @@ from pydantic import Field, create_model
 from harness.spec.errors import unknown
 from models.methods.registry import STAGES
 from models.methods.stage import StageSpec
-from models.schema import Count, Frozen, Images, Positive
+from models.schema import Clips, Count, Frozen, Images, Positive
 
 if TYPE_CHECKING:
     StageName = str
@@ -54,6 +54,7 @@ class _Recipe(Frozen):
     """Which reading of an answer a cell counts; both are made from the same outputs and stored."""
     decode: Decoding = Decoding()
     images: Images = Images()
+    clips: Clips = Clips()
 
     @property
     def decoded_steps(self) -> int:
@@ -72,7 +73,7 @@ else:
 """With a section for every kind of stage, by its name."""
 
 
-SECTIONS: dict[str, type[Frozen]] = {**STAGES, "decode": Decoding, "images": Images}
+SECTIONS: dict[str, type[Frozen]] = {**STAGES, "decode": Decoding, "images": Images, "clips": Clips}
 GLOBAL = tuple(name for name in Recipe.model_fields if name not in SECTIONS)
 HEADER = ("extends", "title", "source", "shared", "assumed")
 """Keys of a recipe file that are no options. `extends` names another recipe, of which this one lists what it changes; `shared`

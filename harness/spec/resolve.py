@@ -230,6 +230,8 @@ def check_overrides(start: Base, rows: Iterable[ResolvedRow]) -> None:
 
 def _reads(row: ResolvedRow, name: str) -> bool:
     section = name.partition(".")[0]
+    if section == "clips":
+        return any(row.options.stage(stage).clips for stage in row.row.stages or ())
     return section not in STAGES or (section in (row.row.stages or ()) and not _unread_by(row, name))
 
 

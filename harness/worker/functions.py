@@ -34,6 +34,10 @@ def data(context: Context) -> Any:
             threads=context.run.threads,
             progress=context.run.progress,
         )
+    if spec.source == "proxy_clips":
+        from models.proxy.clipset import write_clip_set
+
+        return write_clip_set(context.run.out, n=spec.n, seed=spec.seed, progress=context.run.progress)
     from models.proxy.trainset import write_training_set
 
     return write_training_set(context.run.out, n=spec.n, seed=spec.seed, progress=context.run.progress)

@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TypeGuard
 
 from harness.jobs import Job, Source
 from harness.plan.training_data import looked_at
-from models.config import ExternalTraining, TrainingData
+from models.config import ClipData, ExternalTraining, TrainingData
 
 
-def check_inputs(jobs: Iterable[Job], training: TrainingData | None = None, cache: Path | None = None) -> list[str]:
+def check_inputs(jobs: Iterable[Job], training: Sequence[TrainingData | ClipData | None] = (), cache: Path | None = None) -> list[str]:
     """Look at the external data that these jobs would read; returns a line for each set with rejected samples, or of which
     only a part is here.
 
-    training: the profile's training data; looked at where they are external. cache: see `looked_at`. Raises models.training.data.DataError naming file, entry, field and remedy, or models.evaluation.external.BadBenchmark.
+    training: the profile's training data, of pictures and of clips; looked at where they are external. cache: see `looked_at`. Raises models.training.data.DataError naming file, entry, field and remedy, or models.evaluation.external.BadBenchmark.
     """
     notes = []
     for job in jobs:
         if job.payload.get("source") != "external":
             continue
-        if job.kind == "data" and isinstance(training, ExternalTraining):
-            notes += _training_set(job, training, cache)
+        if job.kind == "data":
+            notes += [note for spec in training if _is_of(job, spec) for note in _training_set(job, spec, cache)]
         elif job.kind == "mirror":
             notes += check_benchmark(job)
     return notes
+
+
+def _is_of(job: Job, spec: TrainingData | ClipData | None) -> TypeGuard[ExternalTraining]:
+    files = job.inputs["files"]
+    return isinstance(spec, ExternalTraining) and isinstance(files, Source) and files.location == str(Path(spec.meta).expanduser().absolute())
 
 
 def _training_set(job: Job, spec: ExternalTraining, cache: Path | None) -> list[str]:

@@ -24,10 +24,10 @@ import numpy as np
 
 from models.backbone.pictures import tag_of
 from models.config import Surplus
-from models.schema import Orientation
+from models.schema import Clips, Orientation
 from models.training.index import Columns, Summary, counted, has_index, read_index
 from models.training.jsonlist import DataError
-from models.training.parse import ImageFile, Sample, Source, parse
+from models.training.parse import UNSTATED, ImageFile, Sample, Source, parse
 from models.training.survey import survey, writing
 
 __all__ = [
@@ -56,6 +56,11 @@ class Samples:
 
     def __len__(self) -> int:
         return len(self.columns)
+
+    @property
+    def clips(self) -> Clips:
+        """How clips are sampled; the same in all sources."""
+        return self.sources[0].clips
 
     def __getitem__(self, index: int) -> Sample:
         """Raises `Rejected` or DataError when the annotation file is no longer what was read."""
@@ -105,8 +110,11 @@ def meta_file(data: Path) -> Path:
     return path
 
 
-def read_sources(data: Path) -> list[Source]:
-    """The meta file's entries. Relative paths are looked up from the meta file's folder, then its parent, then here."""
+def read_sources(data: Path, clips: Clips = UNSTATED) -> list[Source]:
+    """The meta file's entries. Relative paths are looked up from the meta file's folder, then its parent, then here.
+
+    clips: how their clips are sampled.
+    """
     meta = meta_file(Path(data))
     try:
         entries = json.loads(meta.read_text(encoding="utf-8-sig"))
@@ -130,7 +138,7 @@ def read_sources(data: Path) -> list[Source]:
         if not annotations.is_file():
             raise DataError(f"{place}, field 'data_path': {annotations} is no file; name the annotation file")
         images = _resolve(entry["image_folder"], meta, f"{place}, field 'image_folder'")
-        sources.append(Source(entry["ds_name"], annotations, images, entry["ds_type"]))
+        sources.append(Source(entry["ds_name"], annotations, images, entry["ds_type"], clips))
     names = Counter(s.name for s in sources)
     if repeated := [name for name, count in names.items() if count > 1]:
         raise DataError(
@@ -149,14 +157,16 @@ def _resolve(path: str, meta: Path, place: str) -> Path:
     )
 
 
-def read_samples(data: Path, *, report: Path | None = None, orientation: Orientation = "upright") -> Samples:
+def read_samples(
+    data: Path, *, report: Path | None = None, orientation: Orientation = "upright", clips: Clips = UNSTATED
+) -> Samples:
     """The samples of a data set: from the index that the data job wrote, or else by reading and checking everything here.
 
-    orientation: see `Images.orientation`. report: a folder that gets summary numbers in reading.json and, unless there is
+    orientation: see `Images.orientation`. clips: see `read_sources`. report: a folder that gets summary numbers in reading.json and, unless there is
     an index, rejected.jsonl and mended.jsonl (see `survey.writing`). Raises DataError for an unreadable file and when no
     sample is left.
     """
-    sources = read_sources(Path(data))
+    sources = read_sources(Path(data), clips)
     if has_index(Path(data)):
         columns, summary, surplus = read_index(Path(data), sources)
         found = Samples(sources, columns, summary, orientation=orientation, surplus=surplus)

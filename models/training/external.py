@@ -179,7 +179,7 @@ def prepare(
     tokenizer, processor = AutoTokenizer.from_pretrained(base), load_image_processor(base, spec.images)
     add_tokens(tokenizer)
     meta = meta_file(meta)
-    sources = read_sources(meta)
+    sources = read_sources(meta, spec.clips)
     with writing(out) as lines:
         found = survey(sources, lines=lines, surplus=spec.surplus_boxes, literals=literal_tokens(tokenizer))
         sizes = _decode(found, threads, progress, turn=spec.images.orientation == "upright")

@@ -15,7 +15,7 @@ from models.backbone.images import grid_of
 from models.backbone.pictures import Unreadable
 from models.backbone.template import ClipGrid, tokens_of
 from models.backbone.tokens import SpecialTokens
-from models.schema import Clips, Orientation
+from models.schema import Orientation
 
 if TYPE_CHECKING:
     from models.training.data import Samples
@@ -60,7 +60,7 @@ def _clip_grids(samples: Samples, processor: Any) -> dict[int, ClipGrid]:
         if not is_clip(path := columns.path(number)):
             continue
         try:
-            found[number] = ClipGrid(*grid_of_clip(processor, path, (width, height), Clips()), 1.0)
+            found[number] = ClipGrid(*grid_of_clip(processor, path, (width, height), samples.clips), 1.0)
         except Unreadable:  # its rows have been rejected already
             continue
     return found

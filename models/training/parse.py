@@ -37,7 +37,8 @@ MISPLACED = {
 """Role -> the placeholder that means nothing there, as in the release, and the words that name such a row."""
 
 
-_CLIPS = Clips()
+UNSTATED = Clips()
+"""How clips are sampled where nobody says."""
 
 
 class Rejected(ValueError):
@@ -56,7 +57,7 @@ class Source:
     annotations: Path
     images: Path
     kind: str = "Q_A"
-    clips: Clips = _CLIPS
+    clips: Clips = UNSTATED
     """How its clips are sampled."""
 
 
@@ -81,7 +82,7 @@ class ClipFile:
     key: str
     """`<ds_name>/<name in the annotation>`: the same on every machine."""
     path: Path
-    clips: Clips = _CLIPS
+    clips: Clips = UNSTATED
 
     @property
     def facts(self) -> ClipFacts:

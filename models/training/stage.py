@@ -62,7 +62,9 @@ def train(
     torch.set_num_threads(run.threads)
     init, method = Path(inputs["init"]), stage.method(spec.latent_steps)
     method.check()
-    samples = read_samples(Path(inputs["data"]), report=run.out if rank == 0 else None, orientation=spec.images.orientation)
+    samples = read_samples(
+        Path(inputs["data"]), report=run.out if rank == 0 else None, orientation=spec.images.orientation, clips=spec.clips
+    )
     held = held_out(len(samples))
     pixels, extra = _pixels(spec, inputs), _extra(spec, method, inputs)
     order = Order(

@@ -17,6 +17,7 @@ from models.config import (
     LinkedMirror,
     MapsSpec,
     MeasureSpec,
+    ProxyClips,
     ProxyMirror,
     ProxyTraining,
     ProxyTwins,
@@ -25,9 +26,10 @@ from models.config import (
     TrainSpec,
 )
 from models.methods.lvr.spec import Lvr
-from models.methods.sft.spec import Sft
+from models.methods.sft.spec import Sft, SftVideo
 from models.methods.visreflect.spec import ClueFrames, Crops, Reflect, ReflectVideo
 from models.methods.vreflection.spec import Joint, Stage1, Stage2
+from models.schema import Clips
 
 OPTIMISATION = {
     "steps": 2500, "lr": 1e-5, "weight_decay": 0.1, "decay_norms": False, "warmup_ratio": 0.03, "schedule": "cosine",
@@ -67,13 +69,22 @@ FROZEN = {
         "lambda_end": 0.0,
     },
     Images: IMAGES,
-    TrainSpec: {"latent_steps": 8, "seed": 0, "images": Images(), "vision": "live", "max_tokens": 16384, "packing": "packed"},
+    TrainSpec: {
+        "latent_steps": 8, "seed": 0, "images": Images(), "vision": "live", "max_tokens": 16384, "packing": "packed", "clips": Clips(),
+    },
+    Clips: {
+        "fps": 1.0, "min_frames": 4, "max_frames": 256, "odd": "nearest", "min_pixels": 128 * 28 * 28, "max_pixels": 256 * 28 * 28,
+        "total_pixels": 18000 * 28 * 28, "seconds_per_grid": 1.0,
+    },
+    SftVideo: OPTIMISATION | {"kind": "sft_video"},
+    ProxyClips: {"source": "proxy_clips", "n": 2700, "seed": 0},
     DecodeSpec: DECODE,
     EvaluateSpec: {"protocol": "paper", "decode": DecodeSpec(), "images": Images(), "precision": "bf16", "seed": 0, "system": None, "fetched": "as_is"},
     ProxyTraining: {"source": "proxy", "n": 8000, "seed": 0},
     ExternalTraining: {"source": "external", "surplus_boxes": "skip", "min_usable": 0.9},
     TrainingSet: {
         "source": "external", "commit": None, "surplus_boxes": "skip", "min_usable": 0.9, "images": Images(), "max_tokens": 16384,
+        "clips": Clips(),
     },
     ProxyMirror: {"source": "proxy", "n": None, "seed": 0, "split": "test"},
     ExternalMirror: {"source": "external", "revision": "main"},

@@ -34,7 +34,10 @@ def value_text(value: Any) -> str:
 def reads(arm: Arm, option: str) -> bool:
     """Whether the row's stages have the option."""
     section, dot, _ = option.partition(".")
-    return not dot or section not in STAGES or section in (arm.row.stages or ())
+    stages = arm.row.stages or ()
+    if section == "clips":
+        return any(STAGES[stage].clips for stage in stages)
+    return not dot or section not in STAGES or section in stages
 
 
 def scale_table(results: Results) -> Table | None:

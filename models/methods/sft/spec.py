@@ -16,4 +16,11 @@ class Sft(StageSpec):
         return Slots("none")
 
 
-STAGES = (Sft,)
+class SftVideo(Sft):
+    """The same on clips."""
+
+    kind: Literal["sft_video"] = "sft_video"
+    clips = True
+
+
+STAGES = (Sft, SftVideo)

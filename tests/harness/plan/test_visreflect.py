@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -72,11 +73,24 @@ def test_a_number_that_nobody_printed_is_unknown_and_counts_for_nothing():
     assert values and all(value.value is None and value.text == "unknown" for value in values)
 
 
-@pytest.mark.parametrize(("profile", "why"), [("smoke", "vision: cached knows pictures only"), ("live", "the profile's training data are pictures")])
-def test_a_stage_that_reads_clips_is_refused_where_there_are_none(tmp_path, profile, why):
+@pytest.fixture
+def both_stages(tmp_path) -> Path:
     (tmp_path / "profiles").mkdir()
-    (tmp_path / "profiles" / "live.yaml").write_text("extends: smoke\nvision: live\n")
+    (tmp_path / "profiles" / "none.yaml").write_text("extends: smoke\nclips: null\n")
     table = tmp_path / "table.yaml"
     table.write_text("table: mine\ntitle: t\nrecipe: visreflect\ncolumns: [mmvp]\nrows:\n  - V: {stages: [reflect, reflect_video]}\n")
-    with pytest.raises(SpecError, match=f'row "V" trains reflect_video on clips, and {why}; it needs vision: live and data of others'):
-        plan_experiment(table, profile, tasks=fake_digest)
+    return table
+
+
+def test_a_stage_that_reads_clips_is_refused_where_there_are_none(both_stages):
+    with pytest.raises(SpecError, match='none.yaml:2: clips: row "V" trains reflect_video on clips, and the profile has none; add clips: {source: proxy_clips}'):
+        plan_experiment(both_stages, "none", tasks=fake_digest)
+
+
+def test_each_stage_of_a_row_has_its_own_training_set(both_stages):
+    video = plan_experiment(both_stages, "smoke", tasks=fake_digest, seeds=1).checkpoints["V"][0]
+    image = video.inputs["init"]
+    assert image.inputs["data"].payload["source"] == "proxy" and video.inputs["data"].payload["source"] == "proxy_clips"
+    assert image.payload["vision"] == "cached" and "features" in image.inputs and "clips" not in image.payload
+    assert "vision" not in video.payload and "features" not in video.inputs, "clips are encoded while the model trains"
+    assert video.payload["clips"] == {"fps": 2.0, "min_pixels": 784}
