@@ -189,6 +189,14 @@ class ProxyMirror(Frozen):
     split: Literal["dev", "test"] = "test"
 
 
+class ProxyClipMirror(ProxyMirror):
+    """A generated benchmark of clips, in the schema and layout of Video-MME."""
+
+    source: Literal["proxy_clips"] = "proxy_clips"  # type: ignore[assignment]
+    generator: Count = CLIPS_GENERATOR
+    benchmark: Literal["videomme"] = "videomme"  # type: ignore[assignment]
+
+
 class ProxyTwins(Frozen):
     """Generated twin questions: the same question about two pictures that differ in the evidence alone, so in the answer."""
 
@@ -236,6 +244,6 @@ FeaturesSpec = create_model("FeaturesSpec", __base__=_FeaturesSpec, **{role: (cu
 
 TrainingData = Annotated[Union[ProxyTraining, ExternalTraining], Field(discriminator="source")]
 ClipData = Annotated[Union[ProxyClips, ExternalTraining], Field(discriminator="source")]
-BenchmarkData = Annotated[Union[ProxyMirror, ExternalMirror], Field(discriminator="source")]
+BenchmarkData = Annotated[Union[ProxyMirror, ProxyClipMirror, ExternalMirror], Field(discriminator="source")]
 DataSpec = Annotated[Union[ProxyTraining, ProxyClips, TrainingSet], Field(discriminator="source")]
-MirrorSpec = Annotated[Union[ProxyMirror, ProxyTwins, LinkedMirror], Field(discriminator="source")]
+MirrorSpec = Annotated[Union[ProxyMirror, ProxyClipMirror, ProxyTwins, LinkedMirror], Field(discriminator="source")]

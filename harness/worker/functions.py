@@ -53,6 +53,10 @@ def mirror(context: Context) -> Any:
         from models.proxy.twins import write_twins
 
         return write_twins(context.run.out, n=spec.n, seed=spec.seed, split=spec.split, progress=context.run.progress)
+    if spec.source == "proxy_clips":
+        from models.proxy.clip_mirror import write_clip_mirror
+
+        return write_clip_mirror(context.run.out, n=spec.n, seed=spec.seed, split=spec.split, progress=context.run.progress)
     from models.proxy.mirrors import write_mirror
 
     return write_mirror(

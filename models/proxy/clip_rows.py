@@ -13,7 +13,7 @@ from models.proxy.curriculum import Stage, letter_prompt
 from models.proxy.rows import Row, Slots, Tokens
 from models.proxy.splits import Role, draw
 
-SHARES = {"glimpse": 0.30, "order": 0.14, "sequence": 0.10, "after": 0.14, "turns": 0.12, "moves": 0.12, "count": 0.08}
+SHARES = {"glimpse": 0.20, "order": 0.20, "sequence": 0.08, "after": 0.12, "turns": 0.16, "moves": 0.16, "count": 0.08}
 HELD_BY_SLOTS = ("glimpse", "turns", "after")
 """Families whose evidence may stand in latent slots: it is one object's tokens."""
 

@@ -25,6 +25,9 @@ SECONDS = 8
 STYLE = SceneStyle(side_px=64, items=(3, 5), colors=(4, 6), shapes=(3, 5), fills=(2, 4))
 SHIFTED = replace(STYLE, contrast=(0.45, 0.8), noise=(1.0, 1.5))
 """The clips of fine-tuning and evaluation: paler and noisier than those the base has read."""
+LIGHT_FIRST, LIGHT_STEP = -28.0, 3.0
+"""Green of the background in the first frame, and how much more of it each later one has: time is visible, as the background's
+gradient makes place visible."""
 DIRECTIONS = {"up": (-1, 0), "down": (1, 0), "to the left": (0, -1), "to the right": (0, 1)}
 ALWAYS = (0.0, 0.0, 1.0, 1.0)
 
@@ -85,7 +88,8 @@ class Clip:
 
     def draw(self, frame: int) -> np.ndarray:
         """The picture of a frame, uint8 [side, side, 3]. The noise is the same in all."""
-        return render(replace(self.scene, items=self.items(frame)))
+        red, _, blue = self.scene.tint
+        return render(replace(self.scene, items=self.items(frame), tint=(red, LIGHT_FIRST + frame * LIGHT_STEP, blue)))
 
     def content(self) -> bytes:
         """What makes this clip this clip, for the split into roles."""

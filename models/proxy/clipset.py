@@ -19,28 +19,30 @@ from typing import Any
 
 from models.proxy import clips, prompts
 from models.proxy.benchmarks import choose
-from models.proxy.clip_rows import SHARES, draw_asked, frames_of
-from models.proxy.clips import SHIFTED, Asked
+from models.proxy.clip_rows import draw_asked, frames_of
+from models.proxy.clips import SECONDS, SHIFTED, Asked
 from models.proxy.films import content_of, content_of_all, write_film
-from models.proxy.splits import stream
+from models.proxy.splits import Role, stream
 
 DEFAULT_QUESTIONS = 2700
 QUESTIONS_PER_CLIP = 3
+SHARES = {"glimpse": 0.14, "order": 0.12, "sequence": 0.10, "after": 0.12, "turns": 0.22, "moves": 0.26, "count": 0.04}
+"""Of the clips, by what they are made for; those of which little can be asked are more, so that the questions come out even."""
 ANSWER = "The answer is: "
 CLIPS_STREAM = 200
 """Number of the clips in the random streams of a role, so that they share none with pictures."""
 
 
-def questions_of(seed: int, index: int, most: int) -> list[Asked]:
-    """Questions about training clip `index`, one at least."""
-    rng = stream("train", seed, CLIPS_STREAM, index)
-    first = draw_asked("train", rng, choose(rng, SHARES), SHIFTED)
+def questions_of(role: Role, seed: int, index: int, most: int = QUESTIONS_PER_CLIP, seconds: int = SECONDS) -> list[Asked]:
+    """Questions about clip `index` of a role, one at least and `most` at most, each with another text."""
+    rng = stream(role, seed, CLIPS_STREAM, index)
+    first = draw_asked(role, rng, choose(rng, SHARES), SHIFTED, seconds)
     found = {first.question.text: first}
-    for _ in range(2 * (min(most, QUESTIONS_PER_CLIP) - 1)):
+    for _ in range(2 * (QUESTIONS_PER_CLIP - 1)):
         other = clips.ask_again(rng, first.clip)
-        if other is not None and len(found) < most:
+        if other is not None:
             found.setdefault(other.question.text, other)
-    return list(found.values())[:most]
+    return list(found.values())[: min(most, QUESTIONS_PER_CLIP)]
 
 
 def record(asked: Asked, video: str) -> dict[str, Any]:
@@ -68,7 +70,7 @@ def write_clip_set(
     contents: list[tuple[str, str]] = []
     while len(entries) < n:
         index = len(contents)
-        asked = questions_of(seed, index, n - len(entries))
+        asked = questions_of("train", seed, index, n - len(entries))
         name = f"{index:05d}.mp4"
         frames = frames_of(asked[0].clip)
         write_film(out / "videos" / name, frames)

@@ -176,8 +176,8 @@ def _write(rows: Iterator[Row], parquet: Path, sidecar: Path, benchmark: str, re
     return len(documents)
 
 
-def _readme(configs: list[tuple[str, str, str]], title: str) -> str:
-    """`configs`: (configuration, split, data file)."""
+def readme(configs: list[tuple[str, str, str]], title: str) -> str:
+    """A data set's card. configs: (configuration, split, data file)."""
     block = "".join(
         f"- config_name: {name}\n  data_files:\n  - split: {split}\n    path: {path}\n" for name, split, path in configs
     )
@@ -191,7 +191,7 @@ def _path(split: str) -> str:
 def write_pairs(out: Path, pairs: Iterable[tuple[Asked, Asked]], title: str, report: Callable[[], None]) -> int:
     """A folder in MMVP's schema; the number of its questions."""
     count = _write(mmvp_rows(pairs), out / _path("train"), out / "boxes.jsonl", "mmvp", report)
-    (out / "README.md").write_text(_readme([("default", "train", _path("train"))], title))
+    (out / "README.md").write_text(readme([("default", "train", _path("train"))], title))
     return count
 
 
@@ -236,5 +236,5 @@ def write_mirror(
         }[benchmark]()
         counts[data_split] = _write(rows, out / _path(data_split), out / "boxes.jsonl", benchmark, report)
         configs = [(config, data_split, _path(data_split))]
-    (out / "README.md").write_text(_readme(configs, f"{benchmark}, proxy mirror ({split}, seed {seed})"))
+    (out / "README.md").write_text(readme(configs, f"{benchmark}, proxy mirror ({split}, seed {seed})"))
     return {"benchmark": benchmark, "split": split, "seed": seed, "rows": sum(counts.values()), "counts": counts}

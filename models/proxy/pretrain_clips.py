@@ -20,7 +20,7 @@ from models.proxy.pretrain import SEED, Journal
 from models.proxy.pretrain_language import Course, Plan
 
 CLIPS = Plan(
-    "clips", steps=600, batch=20, ring=400, fresh=4, lr=6e-4, warmup=20, text_share=0.03,
+    "clips", steps=450, batch=20, ring=400, fresh=4, lr=8e-4, warmup=20, text_share=0.03,
     course=Course(easy=(0, 1, 0.2, 0.2), open_ended=(0, 0.7, 0.3, 0.06), slots=(0, 1, 0.3, 0.3), scaffold=(0.4, 0.8, 0.5, 0),
                   shares=KINDS_SHARES, blind=0.2, written=0.8, puzzles=0.2, jigsaws=0.75, fixed_order=0.5, own=0.4, clips=0.65),
 )

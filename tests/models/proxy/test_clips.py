@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from models.proxy import clips
-from models.proxy.clips import FAMILIES, FPS, SHIFTED, STYLE, ask
+from models.proxy.clips import FAMILIES, FPS, LIGHT_STEP, SHIFTED, STYLE, ask
 from tests.models.proxy.test_leaks import ALLOWED, by_classifier
 
 
@@ -55,11 +55,13 @@ def test_a_glimpsed_object_is_named_by_words_that_fit_no_other_of_the_clip():
         assert fitting == [item]
 
 
-def test_frames_differ_only_while_something_happens():
+def test_things_change_when_an_event_begins_or_ends_and_the_light_all_the_time():
     one = asked("turns", 1, SHIFTED)[0]
-    frames = [one.clip.draw(k) for k in range(one.clip.frames)]
+    frames = [one.clip.draw(k).astype(int) for k in range(one.clip.frames)]
     for before, after, k in zip(frames, frames[1:], range(1, len(frames)), strict=False):
-        assert (before != after).any() == any(k in (e.start, e.end) for e in one.clip.events)
+        redder = (before[..., 0] != after[..., 0]).any() or (before[..., 2] != after[..., 2]).any()
+        assert redder == any(k in (e.start, e.end) for e in one.clip.events)
+        assert np.median(after[..., 1] - before[..., 1]) == LIGHT_STEP
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -1,4 +1,4 @@
-"""The fine-tuning set of clips, and clips as rows of pretraining: what is drawn is what a model is shown."""
+"""The fine-tuning set and the benchmark of clips, and clips as rows of pretraining: what is drawn is what a model is shown."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ import torch
 from models.backbone.clips import patches_of_clip, read_clip
 from models.backbone.images import load_image_processor
 from models.backbone.template import ClipGrid, positions
-from models.proxy import BASE_DIR, architecture, clip_rows, clips
+from models.proxy import BASE_DIR, architecture, clip_mirror, clip_rows, clips
+from models.proxy.clip_mirror import write_clip_mirror
 from models.proxy.clipset import questions_of, write_clip_set
 from models.proxy.curriculum import Stage
+from models.proxy.films import content_of
 from models.proxy.processor import build_processor
 from models.proxy.rows import Tokens
 from models.proxy.splits import belongs, stream
@@ -44,7 +46,7 @@ def test_every_record_is_read_as_the_release_writes_it(written):
 def test_a_film_decodes_to_the_very_pixels_that_were_drawn(written):
     out, _ = written
     shown = read_clip(out / "videos" / "00000.mp4", EVERY_FRAME)
-    drawn = clip_rows.frames_of(questions_of(3, 0, 3)[0].clip)
+    drawn = clip_rows.frames_of(questions_of("train", 3, 0)[0].clip)
     assert shown.seconds_per_grid == 1.0 and shown.facts.seconds == clips.SECONDS
     assert np.array_equal(np.stack([np.array(picture) for picture in shown.pictures]), drawn)
 
@@ -72,7 +74,7 @@ def test_a_set_of_no_questions_is_refused(tmp_path):
 def test_training_clips_share_no_layout_with_those_that_are_asked_about():
     rng = stream("test", 0, 1)
     tested = [clip_rows.draw_asked("test", rng, family) for family in clips.FAMILIES]
-    trained = [questions_of(0, index, 3)[0] for index in range(10)]
+    trained = [questions_of("train", 0, index)[0] for index in range(10)]
     assert all(belongs("test", [one.clip.content()]) and not belongs("train", [one.clip.content()]) for one in tested)
     assert all(belongs("train", [one.clip.content()]) for one in trained)
 
@@ -118,3 +120,32 @@ def test_what_a_row_points_to_is_the_thing_as_the_question_means_it(tokens):
                     found = there[divmod(cell, cells)]
                     assert (found.shape, found.fill) == (thing.shape, thing.fill)
                     assert family == "moves" or found == thing
+
+
+def test_the_benchmark_of_clips_is_read_as_video_mme_is(tmp_path):
+    from datasets import load_dataset
+    from lmms_eval.tasks.videomme.utils import (
+        TASK_CATEGORIES,
+        VIDEO_TYPE,
+        videomme_aggregate_results,
+        videomme_process_results,
+    )
+
+    report = write_clip_mirror(tmp_path, n=40, seed=2, split="dev")
+    docs = load_dataset(str(tmp_path), "videomme", split="test", cache_dir=str(tmp_path / "cache"))
+    spans = [json.loads(line) for line in (tmp_path / "spans.jsonl").read_text().splitlines()]
+    assert len(docs) == len(spans) == report["rows"] == 40 and [s["doc_id"] for s in spans] == list(range(40))
+    assert set(docs["duration"]) == set(VIDEO_TYPE) and set(docs["task_type"]) <= set(TASK_CATEGORIES)
+    for doc, span in zip(docs, spans, strict=True):
+        shown = read_clip(tmp_path / "data" / f"{doc['videoID']}.mp4", EVERY_FRAME)
+        assert content_of(np.stack([np.array(picture) for picture in shown.pictures])) == span["video_sha256"]
+        assert shown.facts.seconds == clip_mirror.SECONDS[doc["duration"]] >= max(high for _, high in span["spans"])
+    right = [videomme_process_results(doc, [doc["answer"]])["videomme_perception_score"] for doc in docs]
+    assert videomme_aggregate_results(right) == 100
+
+
+def test_dev_and_test_ask_about_other_clips(tmp_path):
+    reports = [write_clip_mirror(tmp_path / split, n=20, seed=0, split=split) for split in ("dev", "test", "test")]
+    assert reports[1] == reports[2] and reports[0]["videos_sha256"] != reports[1]["videos_sha256"]
+    with pytest.raises(ValueError, match="at least one question, not 0"):
+        write_clip_mirror(tmp_path / "none", n=0, seed=0, split="dev")
