@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.cli.main import add_selection, folder_name, plans
+from harness.cli.names import check_names
 from harness.cli.screen import screen
 from harness.cli.stored import damage, open_store
 
@@ -39,6 +40,7 @@ def main(options: argparse.Namespace) -> int:
     ensure_writable(reports)
     store = open_store(options.results)
     made = plans(options)
+    check_names(made, store, reports)
     write(made, store, reports, tracker(store), force=options.force, tabular=options.tabular)
     damaged = damage(store, merged(made))
     print("\n".join(damaged), end="\n" * bool(damaged), file=sys.stderr)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.cli.main import add_selection, folder_name, plans
+from harness.cli.names import check_names
 from harness.cli.notice import VARIABLE, Notice
 from harness.cli.report import REPORTS
 from harness.cli.stored import damage, history, open_store
@@ -61,6 +62,7 @@ def go(options: argparse.Namespace, notice: Notice) -> int:
     everything = merged(made)
     reports = reports_folder(options)
     ensure_writable(reports)
+    check_names(made, store, reports)
     profile = made[0].profile.value
     graph = needed(everything, store)
     if not ready(graph, store, profile):

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from harness.identity import digest
 from harness.kinds import KINDS
 from harness.spec.comparisons import comparisons_of
+from harness.spec.files import written_in
 from harness.store.files import StoreError, link_json, read_json, writing
 
 if TYPE_CHECKING:
@@ -29,13 +30,15 @@ FOLDER = ".registered"
 @dataclass(frozen=True)
 class Registration:
     """number: its place among those of its table. content: what was registered. there: how many of its results, and of
-    those that earlier ones of its table are about, existed when it was written. time: Unix seconds. commit: of the code, "" outside a checkout."""
+    those that earlier ones of its table are about, existed when it was written. time: Unix seconds. commit: of the code, "" outside a checkout.
+    file: of the spec (`harness.spec.files.written_in`), "" in registrations that are older than this field."""
 
     number: int
     content: Mapping[str, Any]
     there: int
     time: float
     commit: str
+    file: str = ""
 
 
 @dataclass(frozen=True)
@@ -95,7 +98,7 @@ def registrations(folder: Path) -> list[Registration]:
     while (text := read_json(folder / f"{len(found)}.json")) is not None:
         try:
             content = text["content"]
-            found.append(Registration(len(found), content, text["results_there"], text["time"], text["commit"]))
+            found.append(Registration(len(found), content, text["results_there"], text["time"], text["commit"], text.get("file", "")))
             if text["digest"] != digest(content):
                 raise StoreError(f"{folder}/{len(found) - 1}.json: its digest is not that of its content; it was changed by hand")
         except (KeyError, TypeError) as error:
@@ -122,6 +125,7 @@ def register(plan: Plan, store: Store, commit: Callable[[], str]) -> Registratio
         record = {
             "table": plan.name,
             "profile": plan.profile.name,
+            "file": written_in(plan.experiment.document.path),
             "digest": digest(content),
             "results_there": there,
             "time": time.time(),

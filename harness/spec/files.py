@@ -29,6 +29,15 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 EXPERIMENTS = REPOSITORY / "experiments"
 
 Model = TypeVar("Model")
+
+
+def written_in(path: Path) -> str:
+    """A spec's file as reports and registrations name it: from the project's folder, or folder and file of one that lies elsewhere,
+    which names no machine."""
+    whole = path.resolve()
+    return str(whole.relative_to(REPOSITORY)) if whole.is_relative_to(REPOSITORY) else "/".join(whole.parts[-2:])
+
+
 Shelf = Literal["recipes", "profiles", "benchmarks"]
 
 

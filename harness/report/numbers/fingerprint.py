@@ -46,6 +46,7 @@ def fingerprint(study: Study, store: Store) -> str:
             "registered": registered(study, store),
             "renderer": renderer(),
             "name": study.name,
+            "spec": study.spec,
             "text": list(study.text),
             "overrides": list(study.overrides),
             "left out": list(study.left_out),

@@ -13,13 +13,17 @@ from harness.plan.jobs import has_latents
 from harness.plan.registration import content_of, name_of, standing
 from harness.spec.benchmark import Benchmark, Protocol
 from harness.spec.experiment import Column, Experiment, Row
-from harness.spec.files import EXPERIMENTS, REPOSITORY, LoadedExperiment
+from harness.spec.files import EXPERIMENTS, REPOSITORY, LoadedExperiment, written_in
 from harness.spec.profile import Profile
 from harness.spec.resolve import Value
 
 if TYPE_CHECKING:
     from harness.plan import Plan
     from harness.store import Store
+
+
+BASE = "Base model"
+"""The label of the checkpoint that training starts from, where it is measured beside the rows."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +101,8 @@ class Study:
     left_out: tuple[str, ...] = ()
     text: tuple[str, ...] = ()
     file: str = "FILE"
+    spec: str = ""
+    """The same as reports record it."""
     profile_option: str = ""
     """ " --profile NAME": what a command about it needs, where the profile is not the commands' default."""
     loaded: LoadedExperiment | None = None
@@ -194,6 +200,7 @@ def study_of(plan: Plan) -> Study:
         left_out=tuple(left_out),
         text=tuple(repr(document.data) for document in documents),
         file=typed(plan.experiment.document.path),
+        spec=written_in(plan.experiment.document.path),
         profile_option=profile_option(plan.profile.document.path),
         loaded=plan.experiment,
         registers=(name_of(plan), content_of(plan)),

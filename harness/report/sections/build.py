@@ -130,6 +130,7 @@ def build(study: Study, store: Store, out_dir: Path, tracking: Tracking | None =
         fingerprint=fingerprint(study, store),
         warning=" ".join([*override_warning(results), *warning]),
         profile=study.profile_name,
+        spec=study.spec,
         data=records(results),
         paper=not study.overrides and not study.left_out,
     )
@@ -161,6 +162,7 @@ def special(results: Results, warning: list[str]) -> Report:
         fingerprint=fingerprint(study, results.store),
         warning=" ".join([*override_warning(results), *warning]),
         profile=study.profile_name,
+        spec=study.spec,
         drawings=drawings,
         data=of_tables(table for section in sections for table in section.tables),
         paper=not study.overrides and not study.left_out,

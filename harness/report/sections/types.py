@@ -164,5 +164,7 @@ class Report:
     drawings: tuple[Drawing, ...] = ()
     data: dict[str, Any] = field(default_factory=dict)
     """The same numbers for other programs (`harness.report.sections.records`)."""
+    spec: str = ""
+    """The experiment's file (`harness.spec.files.written_in`)."""
     paper: bool = True
     """Whether these are the paper's rows, all of them, as the recipe has them."""

@@ -17,6 +17,7 @@ def as_json(report: Report) -> str:
     head = {
         "format": FORMAT,
         "stamp": f"{STAMP} {report.fingerprint}",
+        "spec": report.spec,
         "table": report.label,
         "title": report.title,
         "subtitle": report.subtitle,
