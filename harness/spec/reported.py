@@ -8,22 +8,23 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator
 
-from harness.characters import named
+from harness.characters import named, shown
+from harness.spec.errors import show
 from models.schema import Frozen
 
 MISSING = frozenset({"", "-", "–", "—", "null", "~"})
+UNKNOWN = "unknown"
+"""Of a value that the paper prints and nobody here has read."""
 
 _NUMBER = re.compile(
     r"(?P<about>[~≈]\s*)?(?P<sign>[-+−±]?)(?P<digits>[0-9]+(?:\.[0-9]+)?)\s*(?P<percent>%?)\s*(?P<marks>[†‡*§¶]*)"
 )
-_ODD_NUMBER = re.compile(r"[-+]?\.?(?:nan|inf|infinity)|true|false|[-+]?[0-9._,]*[0-9](?:e[-+]?[0-9]+|[._,]+[0-9._,]*)", re.IGNORECASE)
-"""What another program, or a slip of the finger, makes of a number."""
 
 
 class Reported(Frozen):
     """text: as printed. value: the number, None where the paper prints none. approximate: "~15".
 
-    marks: footnote signs. A text that is no number ("Coconut-style") keeps its text and has no value.
+    marks: footnote signs.
     """
 
     text: str
@@ -55,9 +56,14 @@ def parse(written: Any) -> Any:
             raise ValueError(f'"{text}" holds {odd}; write ASCII digits')
         if re.fullmatch(r"[-+−~]?\s*[0-9]+,[0-9]{1,2}\s*%?", text):
             raise ValueError(f'"{text}" has a decimal comma; write a point')
-        if _ODD_NUMBER.fullmatch(text):
-            raise ValueError(f'"{text}" is no number as a paper prints it; write its digits, or - where it prints none')
-        return Reported(text="-" if text in MISSING else text)
+        if text in MISSING:
+            return Reported(text="-")
+        if text == UNKNOWN:
+            return Reported(text=text)
+        raise ValueError(
+            f"{show(shown(text, keep=''))} is no number as a paper prints it; write its digits, - where it prints none, or "
+            f"{UNKNOWN} where it is not known"
+        )
     sign = "-" if match["sign"] in ("-", "−") else ""
     return Reported(
         text=text, value=Decimal(sign + match["digits"]), approximate=bool(match["about"]), marks=match["marks"]

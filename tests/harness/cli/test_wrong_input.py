@@ -85,6 +85,10 @@ IN_THE_TABLE = {
         row("stages: [stage1], reported: [68.4, 67.5]"),
         'table.yaml:8: row "Stage 2 Only": reported: 2 values for 3 columns (mmvp, hrbench4k, blink); write - for one that the paper',
     ),
+    "a word among the reported values": (
+        row("stages: [stage1], reported: [68.4, abc, 52.9]"),
+        'table.yaml:8: row "Stage 2 Only": reported[1]: "abc" is no number as a paper prints it; write its digits, - where it prints none',
+    ),
     "two rows of one name": (
         (ROW, FIRST),
         'table.yaml:8: row "Stage 1 Only": a second row of this name (the first: table.yaml:7)',
