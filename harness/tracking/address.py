@@ -5,15 +5,15 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 DRIVERS = {"postgresql": ("psycopg", "psycopg2"), "mysql": ("mysqlclient", "MySQLdb", "pymysql"), "mssql": ("pyodbc",)}
 """Kind of database → what to install, and the modules any of which will do."""
-SQLITE = b"SQLite format 3\0"
-"""How every sqlite file begins."""
 KNOWN = "use http(s)://, sqlite:///, postgresql://, mysql:// or a folder"
 
 
@@ -38,6 +38,8 @@ def problem(uri: str) -> str:
         return f"has no scheme; write http://{uri}"
     if kind and "/" not in scheme and not Path(uri).exists():
         return f"is of a kind that MLflow does not know; {KNOWN}"
+    if "/" not in uri and uri not in (".", "mlruns") and not os.path.lexists(uri) and not written_short(uri):
+        return f"is no address, and no folder that is there; {KNOWN} (a new one is written ./{uri})"
     return folder(uri)
 
 
@@ -66,10 +68,17 @@ def database(uri: str) -> str:
         return "lies in a folder that is not there; make it first"
     if not os.access(file if file.exists() else file.parent, os.W_OK):
         return "cannot be written; choose another"
-    if file.is_file() and file.stat().st_size:
-        with file.open("rb") as opened:
-            if opened.read(len(SQLITE)) != SQLITE:
-                return "is a file, and no SQLite database; choose another"
+    if not file.exists():
+        return ""
+    if not file.is_file() or not os.access(file, os.R_OK):
+        return "cannot be read as a file; choose another"
+    try:
+        with closing(sqlite3.connect(file.absolute().as_uri() + "?mode=ro", uri=True)) as opened:
+            opened.execute("select count(*) from sqlite_master")
+    except sqlite3.OperationalError:  # in use just now, or in a state that a writer puts right
+        return ""
+    except sqlite3.DatabaseError as error:
+        return f"is a file, and no SQLite database ({error}); choose another"
     return ""
 
 

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 from harness.store import files
 from harness.store.attempts import attempts_of
 from harness.tracking import where
-from harness.tracking.address import SQLITE
 from harness.tracking.measured import artifacts_of
 
 if TYPE_CHECKING:
     from harness.store import Store
+
+SQLITE = b"SQLite format 3\0"
+"""How every sqlite file begins."""
 
 
 def signature(folder: Path) -> str:

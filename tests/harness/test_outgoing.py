@@ -2,8 +2,10 @@
 
 import io
 import os
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -167,6 +169,10 @@ def test_everything_a_report_leaves_is_free_of_the_address_s_password(tmp_path, 
         ("file://host/mlruns", "names a host (host); write file:///PATH"),
         ("file", "is a file, where MLflow needs a folder"),
         ("sqlite:///file", "is a file, and no SQLite database"),
+        ("sqlite:///cut.db", "is a file, and no SQLite database (database disk image is malformed)"),
+        ("sqlite:///pipe", "cannot be read as a file; choose another"),
+        ("nonsense", "is no address, and no folder that is there; use http(s)://"),
+        ("mlflow.example.org", "(a new one is written ./mlflow.example.org)"),
         ("sqlite:///folder", "is a folder; name a file in it"),
         ("sqlite:///nowhere/x.db", "lies in a folder that is not there"),
     ],
@@ -175,13 +181,19 @@ def test_an_address_that_mlflow_could_never_use_is_one_line(tmp_path, monkeypatc
     monkeypatch.chdir(tmp_path)
     Path("file").write_text("a text")
     Path("folder").mkdir()
+    os.mkfifo("pipe")
+    with closing(sqlite3.connect("whole.db")) as database:
+        database.execute("create table runs (id)")
+        database.commit()
+    Path("cut.db").write_bytes(Path("whole.db").read_bytes()[:3000])
     monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
     with pytest.raises(where.TrackingError, match="MLFLOW_TRACKING_URI: ") as caught:
         where.check(Store(tmp_path))
+    assert not Path("nonsense").exists()
     assert says in str(caught.value) and "SECRET" not in str(caught.value) and "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("address", ["", "  ", "sqlite:////tmp/x.db", "sqlite:///x.db", "file:/tmp/mlruns", "file:///tmp/mlruns", "mlruns", "./mlruns", "/tmp/mlruns", "my runs", "file:///tmp/my%20runs", "sqlite:///my runs.db", "HTTP://h", "databricks", "databricks://me", "http://h:5000", "https://u:p@h/x/"])  # fmt: skip
+@pytest.mark.parametrize("address", ["", "  ", "sqlite:////tmp/x.db", "sqlite:///x.db", "file:/tmp/mlruns", "file:///tmp/mlruns", "mlruns", "./mlruns", "/tmp/mlruns", "./my runs", "file:///tmp/my%20runs", "sqlite:///my runs.db", "HTTP://h", "databricks", "databricks://me", "http://h:5000", "https://u:p@h/x/"])  # fmt: skip
 def test_the_usual_addresses_are_taken(tmp_path, monkeypatch, address):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
