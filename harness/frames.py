@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from harness.plan import Plan
     from harness.report.numbers.results import Results
+    from harness.report.numbers.study import Evaluation
     from harness.store import Store
 
 
@@ -100,13 +101,16 @@ class TableFrames:
         return pd.DataFrame([one for protocol in self.plan.protocols for one in comparisons(self._results, protocol)])
 
     def samples(self, row: str, column: str, protocol: str = "paper", latents: str = "own") -> pd.DataFrame:
-        """A line for each question and seed, as samples.jsonl has them. Raises SpecError for an unknown name, and LookupError when
+        """A line for each question and seed, as samples.jsonl has them; the base model, which has no seeds, was asked once. Raises SpecError for an unknown name, and LookupError when
         nothing of the cell is done."""
         import pandas as pd
 
-        row, column = self._named(row, self._rows, "row"), self._named(column, [c.name for c in self.plan.columns], "column")
+        row, column = self._named(row, self._measured, "row"), self._named(column, [c.name for c in self.plan.columns], "column")
         frames = []
+        asked: dict[str, Evaluation] = {}
         for evaluation in self._results.evaluations(row, column, protocol, latents):  # type: ignore[arg-type]
+            asked.setdefault(evaluation.job.key, evaluation)
+        for evaluation in asked.values():
             if self.store.is_done(evaluation.job):
                 lines = pd.read_json(self.store.outputs(evaluation.job) / "samples.jsonl", lines=True, dtype=False)
                 frames.append(lines.assign(seed=evaluation.seed))
@@ -132,6 +136,14 @@ class TableFrames:
     @property
     def _rows(self) -> list[str]:
         return [row.label for row in self.plan.rows]
+
+    @property
+    def _measured(self) -> list[str]:
+        """The rows, and the base model where a report shows it beside them."""
+        from harness.report.numbers.results import BASE
+        from harness.report.sections.tables import own_base
+
+        return [*self._rows, *([BASE] if own_base(self._results) else [])]
 
     def _named(self, name: str, known: list[str], what: str) -> str:
         found = meant(name, known)

@@ -32,7 +32,7 @@ def main(options: argparse.Namespace) -> int:
     store, made = open_store(options.results, one_look=True), plans(options)
     found = [(plan, cell) for plan in made for cell in named(plan, options.cell)]
     if not found:
-        names = [cell.name.replace(" / ", "/") for plan in made for cell in plan.cells if cell.protocol == "paper"]
+        names = [cell.name.replace(" / ", "/") for plan in made for cell in cells_of(plan) if cell.protocol == "paper"]
         raise SpecError(unknown(f'no cell "{options.cell}"', options.cell, names, "cells"))
     known = history(store)
     needs = [needed(plan, cell, store, known) for plan, cell in found]
@@ -63,7 +63,8 @@ class Need:
 def needed(plan: Plan, cell: Cell, store: Store, known: Mapping[str, float]) -> Need:
     from harness.plan.cost import seconds_of
 
-    if delta := plan.experiment.value.row(cell.row).delta:
+    delta = next((row.row.delta for row in plan.rows if row.label == cell.row), None)
+    if delta:
         return Need(plan, cell, f"{delta.of} minus {delta.over}", "", None, (), (), {}, {})
     if cell.not_run and not (cell.jobs and all(map(store.is_done, cell.jobs.values()))):
         return Need(plan, cell, "", cell.not_run, None, (), (), {}, {})
@@ -154,15 +155,28 @@ def record(need: Need) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def cells_of(plan: Plan) -> list[Cell]:
+    """The table's cells, and those of the base model where a report shows it beside the rows."""
+    from harness.plan.plan import Cell
+    from harness.report.numbers.study import BASE
+
+    base = [
+        Cell(BASE, column, protocol, {(seed, "own"): job for seed in plan.seeds})
+        for column in plan.columns
+        for protocol, job in plan.base.get(column.benchmark, {}).items()
+    ]
+    return [*plan.cells, *([] if any(row.row.stages == () for row in plan.rows) else base)]
+
+
 def named(plan: Plan, text: str) -> list[Cell]:
     """Cells of protocol paper (or of the one in brackets) whose row and column fit."""
     row, slash, column = text.rpartition("/")
     if not slash:
         row, column = text, ""
     row, column = row.strip().lower(), column.strip().lower()
-    exact = [c for c in plan.cells if c.row.lower() == row]
+    cells = cells_of(plan)
     return [
         cell
-        for cell in exact or [c for c in plan.cells if row in c.row.lower()]
+        for cell in [c for c in cells if c.row.lower() == row] or [c for c in cells if row in c.row.lower()]
         if column in ("", cell.column.name.lower()) and cell.protocol == plan.experiment.value.protocol
     ]

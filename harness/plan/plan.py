@@ -67,7 +67,7 @@ class Plan:
     cells: tuple[Cell, ...]
     graph: Graph
     checkpoints: Mapping[str, Mapping[int, Checkpoint]]
-    base: Mapping[str, Mapping[str, Job]]
+    base: Mapping[str, Mapping[Protocol, Job]]
     overrides: tuple[str, ...] = ()
     own_recipe: bool = True
 
@@ -211,7 +211,7 @@ def plan_experiment(
             cells += _shown_instead(maker, row, spec, used_seeds[0])
             if spec.card and has_latents(row):
                 cells += _cards(maker, row, spec, selected, used_seeds[0])
-    own: dict[str, dict[str, Job]] = {}
+    own: dict[str, dict[Protocol, Job]] = {}
     if profile.value.proxy and checkpoints:
         untrained = resolve_base(start)
         for name, protocol in dict.fromkeys((c.column.benchmark, c.protocol) for c in cells if c.column in selected):

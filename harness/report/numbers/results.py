@@ -13,7 +13,7 @@ from harness.jobs import Job
 from harness.kinds import kind_of
 from harness.report.numbers.measure import Measured, Reader, Unmeasured, check_aggregate
 from harness.report.numbers.noise import ColumnNoise, change
-from harness.report.numbers.study import Arm, Evaluation, Study
+from harness.report.numbers.study import BASE, Arm, Evaluation, Study
 from harness.report.numbers.trainings import Run, Trainings
 from harness.report.numbers.values import JobRef, Rates
 from harness.spec.benchmark import Protocol, Score
@@ -23,7 +23,6 @@ from harness.stats import Answers, Comparison, Estimate, SeedNoise, compare, con
 from harness.store import Store
 from models.config import ExternalMirror
 
-BASE = "Base model"
 Metric = Literal["accuracy", "likelihood"]
 
 

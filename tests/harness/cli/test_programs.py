@@ -129,6 +129,20 @@ def test_why_shows_the_value_of_a_cell_that_is_done_as_the_report_has_it(done: D
     assert "complete: all " in said
 
 
+def test_the_base_model_beside_the_rows_is_known_to_why_and_to_notebooks(done: Desk, capsys):
+    from harness import load
+
+    table = load("results").table("table.yaml", profile="invented")
+    cell = table.frame().set_index(["row", "column", "protocol", "latents"]).loc["Base model", "mmvp", "paper", "own"]
+    assert main(["why", "Base model/mmvp", "table.yaml", "--profile", "invented"]) == 0
+    said = capsys.readouterr().out
+    assert f"Base model / mmvp\n  at proxy scale {cell.value:.1f} [{cell.low:.1f}, {cell.high:.1f}] %, {N} questions" in said
+    answers = table.samples("Base model", "mmvp")
+    assert len(answers) == N and 100 * answers.correct.mean() == pytest.approx(cell.value)
+    assert main(["why", "Bsae model/mmvp", "table.yaml", "--profile", "invented"]) == 2
+    assert 'did you mean "Base model/mmvp"?' in capsys.readouterr().err
+
+
 def test_two_runs_of_a_table_are_compared_cell_by_cell_with_the_reason(done: Desk, capsys):
     profile = ("--profile", "invented")
     (same,) = printed(capsys, "diff", "results", "results", "--table", "table.yaml", *profile, "--json")
