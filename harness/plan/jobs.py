@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ from models.config import (
     LinkedMirror,
     MapsSpec,
     MeasureSpec,
+    ProxyClipMirror,
     ProxyMirror,
     ProxyTwins,
     TrainingSet,
@@ -163,6 +164,7 @@ class JobMaker:
         return self._evaluations[name]
 
     def _evaluate(self, row: ResolvedRow, seed: int, benchmark: str, protocol: Protocol, latents: Latents) -> Job:
+        row = self.on(row, benchmark)
         options = row.options
         checkpoint, mirror = self.checkpoint(row, seed), self.mirror(benchmark)
         inference = self.inference(benchmark, protocol)
@@ -178,7 +180,8 @@ class JobMaker:
                 cut_latents=options.decode.cut_latents,
                 **(_leaving(options.decode) if has_latents(row) else {}),
                 max_segments=options.decode.max_segments,
-                **({name: getattr(inference, name) for name in _OF_DECODING} if inference else {}),
+                **({name: getattr(inference, name) for name in _OF_DECODING} if inference else {})
+                | (_clip_answers(row) if self.of_clips(benchmark) else {}),
             ),
             images=pixels(row, inference, protocol) if inference else options.images,
             precision=options.decode.precision,
@@ -187,6 +190,19 @@ class JobMaker:
         of = checkpoint.slug if isinstance(checkpoint, Job) else "base"
         slug = "-".join([of, benchmark, protocol] + [latents] * (latents != "own"))
         return self._once(Job("evaluate", payload(spec), {"checkpoint": checkpoint, "mirror": mirror}, slug))
+
+    def of_clips(self, benchmark: str) -> bool:
+        """Whether the benchmark asks about clips."""
+        return isinstance(self.profile.value.benchmarks.get(benchmark), ProxyClipMirror)
+
+    def on(self, row: ResolvedRow, benchmark: str) -> ResolvedRow:
+        """The row as it is decoded on a benchmark: one of clips has options of its own."""
+        if not self.of_clips(benchmark):
+            return row
+        stated = {name: value for name in ("latent_steps", "start") if (value := getattr(row.options.decode_clips, name)) is not None}
+        decode = row.options.decode.model_copy(update=stated)
+        values = {**row.values, **{f"decode.{name}": row.values[f"decode_clips.{name}"] for name in stated}}
+        return replace(row, options=row.options.model_copy(update={"decode": decode}), values=values)
 
     def inference(self, benchmark: str, protocol: Protocol) -> Inference | None:
         """How a model is run under the protocol; None where the profile has everything run as it is trained."""
@@ -278,6 +294,7 @@ class JobMaker:
     def modes(self, row: ResolvedRow, benchmark: str, asked: Sequence[Latents]) -> tuple[Latents, ...]:
         """Latent modes applicable to this row: only its own if it opens no latent segment; oracle where its last latent stage
         has something to feed for a true box, and the boxes are there."""
+        row = self.on(row, benchmark)
         if not has_latents(row):
             return ("own",)
         last = next(stage for stage in reversed(_stages(row)) if opens_segments(stage))
@@ -291,7 +308,7 @@ class JobMaker:
         """Whether the true boxes of the benchmark's questions lie beside it."""
         spec = self.profile.value.benchmarks.get(benchmark)
         if not isinstance(spec, ExternalMirror):
-            return True
+            return not self.of_clips(benchmark)
         folder = sources.benchmark_folder(self.profile, spec)
         return folder is not None and any(file.is_file() for pattern in ("boxes.jsonl", "*/boxes.jsonl") for file in folder.glob(pattern))
 
@@ -345,6 +362,17 @@ def _segment(row: ResolvedRow) -> dict[str, Any]:
     steps = row.options.decoded_steps if read("latent_steps") else row.options.latent_steps
     found: dict[str, Any] = {"latent_steps": steps}
     return found | {option: getattr(decode, option) for option in ("start", "end") if read(option)}
+
+
+def _clip_answers(row: ResolvedRow) -> dict[str, Any]:
+    """How answers about clips are held to a form; of rows that have learned it, or say so themselves."""
+    given, learned = row.options.decode_clips, _has_latent_stage(row)
+    found = {}
+    for name in ("answer", "repetition_penalty", "no_repeat_ngram"):
+        value = getattr(given, name)
+        if value is not None and (learned or row.values[f"decode_clips.{name}"].origin in ("row", "--set")):
+            found[name] = value
+    return found
 
 
 def _slug(row: ResolvedRow, stage: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from harness.spec.files import Loaded, LoadedExperiment, load_benchmark, load_ex
 from harness.spec.profile import Profile
 from harness.spec.resolve import Base, ResolvedRow, base, check_overrides, recipe_of, resolve, resolve_base
 from harness.spec.text import Document
+from models.config import ProxyClipMirror
 from models.schema import Latents
 
 CARD = "card-"
@@ -168,6 +169,7 @@ def plan_experiment(
     chosen_columns = _select([c.name for c in spec.columns], columns, "--columns", "columns")
     chosen_rows = _select([r.label for r in spec.rows], rows, "--rows", "rows")
     benchmarks = _benchmarks(experiment, folder)
+    profile = _reading(profile, (column.benchmark for column in spec.columns))
     maker = JobMaker(profile, backbone(profile, digests), _task_digests(benchmarks, tasks), digests, benchmarks=benchmarks)
     used_seeds = tuple(range(seeds or profile.value.seeds))
     used_protocols = tuple(dict.fromkeys((spec.protocol, *(protocols or profile.value.protocols))))
@@ -225,6 +227,14 @@ def plan_experiment(
         experiment, profile, written, tuple({s.recipe.path: s.recipe for s in starts.values()}.values()), tuple(resolved), selected, benchmarks, used_seeds, used_protocols, tuple(cells),
         graph, checkpoints, own, overrides, own_recipe,
     )  # fmt: skip
+
+
+def _reading(profile: Loaded[Profile], benchmarks: Iterable[str]) -> Loaded[Profile]:
+    """The profile with the base model that reads what these benchmarks show."""
+    value = profile.value
+    if value.clip_backbone is None or not any(isinstance(value.benchmarks.get(name), ProxyClipMirror) for name in benchmarks):
+        return profile
+    return replace(profile, value=value.model_copy(update={"backbone": value.clip_backbone}))
 
 
 def _task_digests(benchmarks: Mapping[str, Loaded[Benchmark]], given: TaskDigests | None) -> TaskDigests:

@@ -45,17 +45,18 @@ def backbone(profile: Loaded[Profile], cache: Path | None = None) -> Source:
     wanted = profile.value.backbone
     if not isinstance(wanted, LocalBackbone):
         return Source(f"hub:{wanted.repo}@{wanted.revision}", f"{wanted.repo}@{wanted.revision}")
-    written_in = profile.document.owner("backbone", "path").path.parent
+    name = "clip_backbone" if wanted is profile.value.clip_backbone else "backbone"
+    written_in = profile.document.owner(name, "path").path.parent
     candidates = [written_in / wanted.path, REPOSITORY / wanted.path]
     folder = next((c for c in candidates if c.is_dir()), None)
     if folder is None:
-        raise profile.error(f"no such folder {wanted.path}; name a checkpoint folder", "backbone", "path")
+        raise profile.error(f"no such folder {wanted.path}; name a checkpoint folder", name, "path")
     files = model_files(folder)
     for needed in ("config.json", ".safetensors"):
         if not any(f.name.endswith(needed) for f in files):
             raise profile.error(
                 f"{shown(folder)} is no checkpoint: it has no {needed.lstrip('.')} file; make or fetch it first",
-                "backbone",
+                name,
                 "path",
             )
     return Source(str(folder.resolve()), folder_digest(folder, files, cache))

@@ -143,6 +143,8 @@ class Profile(Frozen):
     data: TrainingData
     clips: ClipData | None = None
     """Training data of the stages that read clips; null = none."""
+    clip_backbone: Backbone | None = None
+    """Base model of experiments with a column of clips; null = `backbone`."""
     benchmarks: dict[FileName, BenchmarkData]
     set: dict[str, Any] = Field(default_factory=dict)
     scale: dict[str, Positive] = Field(default_factory=dict)

@@ -43,6 +43,17 @@ class Decoding(Frozen):
     precision: Literal["bf16", "fp32"] = "bf16"
 
 
+class ClipDecoding(Frozen):
+    """What is different where a benchmark asks about clips. latent_steps, start: null = as `decode` says. repetition_penalty: null = as
+    the protocol says. answer, repetition_penalty and no_repeat_ngram are read as `decode.start` is, see `DecodeSpec` for what they mean."""
+
+    latent_steps: Annotated[int, Field(ge=0)] | None = None
+    start: Literal["emitted", "forced", "never"] | None = None
+    answer: Literal["free", "prefix", "letter"] = "free"
+    repetition_penalty: Positive | None = None
+    no_repeat_ngram: Annotated[int, Field(ge=0)] = 0
+
+
 class _Recipe(Frozen):
     """The resolved options of one row: what training and evaluation jobs are made of."""
 
@@ -53,6 +64,7 @@ class _Recipe(Frozen):
     extract: Literal["strict", "release"] = "strict"
     """Which reading of an answer a cell counts; both are made from the same outputs and stored."""
     decode: Decoding = Decoding()
+    decode_clips: ClipDecoding = ClipDecoding()
     images: Images = Images()
     clips: Clips = Clips()
 
@@ -73,7 +85,7 @@ else:
 """With a section for every kind of stage, by its name."""
 
 
-SECTIONS: dict[str, type[Frozen]] = {**STAGES, "decode": Decoding, "images": Images, "clips": Clips}
+SECTIONS: dict[str, type[Frozen]] = {**STAGES, "decode": Decoding, "decode_clips": ClipDecoding, "images": Images, "clips": Clips}
 GLOBAL = tuple(name for name in Recipe.model_fields if name not in SECTIONS)
 HEADER = ("extends", "title", "source", "shared", "assumed")
 """Keys of a recipe file that are no options. `extends` names another recipe, of which this one lists what it changes; `shared`

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
+from harness.jobs import Job
 from harness.plan import Plan, plan_experiment
 from harness.spec.errors import SpecError
 from harness.spec.files import EXPERIMENTS
+from models.proxy import BASE_DIR
 from tests.harness.conftest import fake_digest
 
 OWN = "VisReflect, image stage"
@@ -80,6 +83,59 @@ def both_stages(tmp_path) -> Path:
     table = tmp_path / "table.yaml"
     table.write_text("table: mine\ntitle: t\nrecipe: visreflect\ncolumns: [mmvp]\nrows:\n  - V: {stages: [reflect, reflect_video]}\n")
     return table
+
+
+VIDEO_TABLE = """
+table: mine
+title: t
+recipe: visreflect
+columns: [vstar, videomme]
+rows:
+  - Base: {stages: []}
+  - Both: {stages: [reflect, reflect_video]}
+  - Free: {stages: [reflect, reflect_video], set: {decode_clips.start: never, decode_clips.answer: free, decode_clips.no_repeat_ngram: 3}}
+  - Other: {recipe: vreflection, stages: [stage1]}
+"""
+
+
+@pytest.fixture
+def video(tmp_path) -> Plan:
+    for folder in ("profiles", "benchmarks"):
+        (tmp_path / folder).mkdir()
+    score = "overall: {n: 2700, chance: 25, metric: accuracy}"
+    (tmp_path / "benchmarks" / "videomme.yaml").write_text(f"title: Video-MME\nprotocols: {{paper: p}}\nscale: {{paper: 100}}\nscores: {{{score}}}\n")
+    added = "benchmarks:\n  videomme: {source: proxy_clips, n: 30}\nclip_backbone: {source: local, path: ../backbone}\nlatents: [own, zeroed, oracle]\n"
+    (tmp_path / "profiles" / "video.yaml").write_text(f"extends: smoke\n{added}")
+    shutil.copytree(BASE_DIR, tmp_path / "backbone", ignore=shutil.ignore_patterns("*.md", "*.png", "*.jsonl"))
+    (tmp_path / "backbone" / "generation_config.json").write_text("{}")
+    (tmp_path / "table.yaml").write_text(VIDEO_TABLE)
+    return plan_experiment(tmp_path / "table.yaml", "video", tasks=fake_digest)
+
+
+def test_clips_are_answered_in_the_form_that_the_recipe_has_for_them_and_pictures_as_before(video):
+    def said(row: str, column: str) -> dict:
+        return video.cell(row, column).jobs[0, "own"].payload.get("decode", {})
+
+    limit = {"max_new_tokens": 24}
+    assert said("Both", "videomme") == {"latent_steps": 4, "start": "forced", "end": "forced", "answer": "letter", **limit}
+    assert said("Both", "vstar") == {"latent_steps": 1, "start": "forced", "end": "forced", **limit}
+    assert said("Free", "videomme") == {"latent_steps": 4, "start": "never", "end": "forced", "no_repeat_ngram": 3, **limit}
+    assert said("Free", "vstar") == said("Both", "vstar")
+    assert said("Base", "videomme") == said("Base", "vstar") == said("Other", "videomme") == limit
+
+
+def test_a_segment_that_is_opened_on_pictures_alone_has_replaced_latents_on_pictures_alone(video):
+    modes = {(row, column): {mode for _, mode in video.cell(row, column).jobs} for row in ("Both", "Free") for column in ("vstar", "videomme")}
+    assert modes["Both", "videomme"] == {"own", "zeroed"}, "clips have no true boxes"
+    assert modes["Free", "videomme"] == {"own"} and "zeroed" in modes["Free", "vstar"]
+
+
+def test_a_table_with_a_column_of_clips_begins_with_the_base_that_reads_them(video):
+    assert all(Path(job.inputs["init"].location).name == "backbone" for job in video.graph if job.kind == "train" and "init" in job.inputs and not isinstance(job.inputs["init"], Job))
+    assert video.profile.value.backbone.path == "../backbone"
+    (video.experiment.document.path.parent / "pictures.yaml").write_text(VIDEO_TABLE.replace(", videomme", ""))
+    pictures = plan_experiment(video.experiment.document.path.parent / "pictures.yaml", "video", tasks=fake_digest)
+    assert pictures.profile.value.backbone.path == "models/proxy/base"
 
 
 def test_a_stage_that_reads_clips_is_refused_where_there_are_none(both_stages):
