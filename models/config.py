@@ -74,6 +74,8 @@ class EvaluateSpec(Frozen):
     system: System | None = None
     """Who answers, if not a checkpoint of this project; then of `decode` only max_new_tokens is read."""
     fetched: Fetched = "as_is"
+    clips: Clips | None = None
+    """Which frames of clips are seen; None where a benchmark shows pictures alone."""
 
 
 class CardSpec(Frozen):

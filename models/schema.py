@@ -52,6 +52,8 @@ class Clips(Frozen):
     """Which frames of a clip become tokens, and how many. The defaults are those of VisReflect's training."""
 
     fps: Positive = 1.0
+    frames: Count | None = None
+    """So many of every clip instead, evenly spaced (lmms-eval: 32); of a shorter one all, less one if they are odd."""
     min_frames: Count = 4
     max_frames: Count = 256
     odd: Literal["nearest", "down"] = "nearest"
@@ -63,9 +65,16 @@ class Clips(Frozen):
     total_pixels: Count = 18000 * 28 * 28
     """Of all pairs of frames: a frame of a long clip becomes smaller, down to 1.05 of `min_pixels` (release: 0.9 of a sequence
     of 20,000 tokens)."""
-    seconds_per_grid: Positive | Literal["measured"] = 1.0
+    seconds_per_grid: Positive | Literal["measured", "sampled"] = 1.0
     """Time from one pair of frames to the next, as mRoPE is told of it. 1.0 whatever the clip: the release; measured: the true
-    one, of the frames that were taken."""
+    one, of the frames that were taken; sampled: the clip's length divided by its pairs, as transformers' processor has it."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Clips:
+        for what, least, most in (("frames", self.min_frames, self.max_frames), ("pixels", self.min_pixels, self.max_pixels)):
+            if least > most:
+                raise ValueError(f"min_{what} {least} is above max_{what} {most}; no clip fits that")
+        return self
 
 
 Latents = Literal["own", "zeroed", "noise", "shuffled", "oracle"]

@@ -186,6 +186,7 @@ class JobMaker:
             images=pixels(row, inference, protocol) if inference else options.images,
             precision=options.decode.precision,
             fetched=inference.fetched if inference else "as_is",
+            clips=options.clips if self.of_clips(benchmark) else None,
         )
         of = checkpoint.slug if isinstance(checkpoint, Job) else "base"
         slug = "-".join([of, benchmark, protocol] + [latents] * (latents != "own"))

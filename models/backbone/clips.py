@@ -6,7 +6,7 @@ A clip is a video file, or a folder of numbered pictures (as some of MVBench's a
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -73,6 +73,19 @@ def facts_of(path: Path | str) -> ClipFacts:
     return ClipFacts(count, rate)
 
 
+def look_at(path: Path | str) -> tuple[ClipFacts, tuple[int, int]]:
+    """(facts, (width, height) of a frame), with the frames counted, not believed, and the first one decoded: what can go wrong
+    later is a damaged frame alone. Reads the whole file. Raises Unreadable."""
+    if Path(path).is_dir():
+        return facts_of(path), open_image(_pictures(path)[0]).size
+    with _opened(path) as (container, stream):
+        rate = float(stream.average_rate or stream.guessed_rate or 0)
+        count = sum(1 for packet in container.demux(stream) if packet.size)
+    if count <= 0 or rate <= 0:
+        raise _unreadable(path, f"{count} frames at {rate:g} a second")
+    return ClipFacts(count, rate), read_frames(path, [0])[0].size
+
+
 def is_clip(path: Path | str) -> bool:
     """Whether this file or folder of a data set is a clip and no picture, by its name."""
     suffix = os.path.splitext(path)[1].lower()
@@ -104,13 +117,18 @@ def chosen(facts: ClipFacts, clips: Clips, span: Span | None = None) -> tuple[in
     if span is not None:
         low, high = sorted(span)
         first, last = (min(max(round(at * facts.fps), 0), facts.frames - 1) for at in (low, high))
-    there = last - first + 1
-    count = there / facts.fps * clips.fps
+    return tuple(first + round(at) for at in np.linspace(0, last - first, _count(last - first + 1, facts.fps, clips)).tolist())
+
+
+def _count(there: int, fps: float, clips: Clips) -> int:
+    """How many of so many frames are taken."""
+    if clips.frames is not None:
+        return max(1, PAIR * (min(clips.frames, there) // PAIR))
+    count = there / fps * clips.fps
     if clips.odd == "nearest":
         count = max(count, clips.min_frames)
     count = PAIR * (round(count / PAIR) if clips.odd == "nearest" else int(count / PAIR))
-    count = max(1, min(max(count, clips.min_frames), clips.max_frames, there))
-    return tuple(first + round(at) for at in np.linspace(0, last - first, count).tolist())
+    return max(1, min(max(count, clips.min_frames), clips.max_frames, there))
 
 
 def pixel_limits(frames: int, clips: Clips) -> tuple[int, int]:
@@ -134,12 +152,15 @@ def patches_of_clip(processor: Any, frames: Frames, clips: Clips) -> tuple[Tenso
 
     processor: the checkpoint's, for pictures. An odd number of frames is made even by showing the last one twice.
     """
+    return patches_of_frames(processor, frames.pictures, pixel_limits(len(frames.pictures), clips))
+
+
+def patches_of_frames(processor: Any, shown: Sequence[Image.Image], limits: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """The same of frames in order. limits: least and most pixels of each."""
     import torch
 
-    pictures = list(frames.pictures)
-    pictures += pictures[-1:] * (len(pictures) % PAIR)
-    least, most = pixel_limits(len(frames.pictures), clips)
-    made = processor(images=pictures, size={"shortest_edge": least, "longest_edge": most}, return_tensors="pt")
+    pictures = [*shown, *shown[-1:] * (len(shown) % PAIR)]
+    made = processor(images=pictures, size=dict(zip(("shortest_edge", "longest_edge"), limits)), return_tensors="pt")
     _, height, width = made["image_grid_thw"][0].tolist()
     # The processor shows a picture twice, as a pair of equal frames: of each frame one of the two is taken.
     single = made["pixel_values"].view(len(pictures), height * width, 3, PAIR, -1)[:, :, :, 0]
@@ -155,9 +176,16 @@ class _Shorter(Exception):
 def _read(path: Path | str, facts: ClipFacts, clips: Clips, span: Span | None) -> Frames:
     numbers = chosen(facts, clips, span)
     found = _decoded(path, set(numbers))
-    apart = PAIR * (numbers[-1] - numbers[0]) / max(len(numbers) - 1, 1) / facts.fps
-    seconds = clips.seconds_per_grid if isinstance(clips.seconds_per_grid, float) else apart
-    return Frames(tuple(found[number] for number in numbers), numbers, facts, seconds)
+    return Frames(tuple(found[number] for number in numbers), numbers, facts, seconds_per_grid(facts, numbers, clips))
+
+
+def seconds_per_grid(facts: ClipFacts, numbers: Sequence[int], clips: Clips) -> float:
+    """What mRoPE is told of the time from one pair of these frames to the next."""
+    if isinstance(clips.seconds_per_grid, float):
+        return clips.seconds_per_grid
+    if clips.seconds_per_grid == "sampled":
+        return PAIR * facts.seconds / len(numbers)
+    return PAIR * (numbers[-1] - numbers[0]) / max(len(numbers) - 1, 1) / facts.fps
 
 
 def _decoded(path: Path | str, wanted: set[int]) -> dict[int, Image.Image]:

@@ -33,7 +33,7 @@ class Unreadable(ValueError):
 
     def __init__(self, path: Path | str, reason: str, why: str) -> None:
         super().__init__(f"{path}: {why}")
-        self.reason = reason
+        self.path, self.reason = Path(path), reason
 
 
 @dataclass(frozen=True)

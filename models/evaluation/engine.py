@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -12,9 +12,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from models.backbone.images import load_image_processor
+from models.backbone.images import encode_images, load_image_processor
+from models.backbone.pictures import Unreadable
+from models.backbone.template import ClipGrid, Grid, tokens_of
 from models.backbone.tokens import ADDED, SpecialTokens, add_tokens
 from models.config import DecodeSpec, Images
+from models.evaluation.clips import ClipReader, identity, is_clip
 from models.evaluation.likelihood import AnswerLetters, LetterTokens
 from models.evaluation.vision import FeatureCache, content_hash, encode, merged_grid, rgb, weights_digest
 from models.latent.decoding import Decoded, decode
@@ -26,6 +29,8 @@ from models.methods.base import Pieces
 
 PRECISIONS = {"bf16": torch.bfloat16, "fp32": torch.float32}
 Message = dict[str, Any]
+_AS_TRAINED = ClipReader()
+MEDIA = ("image", "video")
 NO_TOKEN = -1
 """Stands for a token that a model does not have: no id equals it."""
 
@@ -37,11 +42,24 @@ class Question:
     input_ids: Tensor
     """[L] int64, image tokens expanded."""
     images: tuple[str, ...]
-    """Content hashes, in prompt order."""
-    grids: Tensor
-    """[I, 2] merged height and width."""
-    reload: Callable[[], list[Image.Image]]
-    """Gives the pictures again, should their features have been forgotten."""
+    """Content hashes of pictures and clips, in prompt order."""
+    grids: Tensor | tuple[Grid, ...]
+    """[I, 2] merged height and width; of a question with a clip the grids of all."""
+    reload: Callable[[], list[Image.Image | str]]
+    """Gives the pictures and the clips' paths again, should their features have been forgotten."""
+    reader: ClipReader = _AS_TRAINED
+    """How its clips are seen."""
+    rejected: str | None = None
+    """Why it cannot be asked: a clip of it cannot be read. Then it has no ids, and `images` names the clip."""
+
+    @property
+    def has_clips(self) -> bool:
+        return any(map(is_clip, self.images))
+
+    @classmethod
+    def unasked(cls, error: Unreadable) -> Question:
+        why = str(error).replace(str(error.path), error.path.name)
+        return cls(torch.zeros(0, dtype=torch.long), (f"unread {error.path.name}",), (), list, rejected=why)
 
 
 @dataclass(frozen=True)
@@ -55,6 +73,12 @@ class Answer:
     new_tokens: int | None
     letters: AnswerLetters | None = None
     """How likely each option letter was at the answer position; None where it is not known."""
+    rejected: str | None = None
+    """Why the question was never asked: a clip of it cannot be read. Then the response is empty."""
+
+    @classmethod
+    def never_asked(cls, why: str) -> Answer:
+        return cls("", False, 0, False, 0, rejected=why)
 
 
 class Engine:
@@ -122,35 +146,43 @@ class Engine:
         images: Images,
         reload: Sequence[Callable],
         encoded: bool = True,
+        reader: ClipReader = _AS_TRAINED,
     ) -> list[Question]:
         """Tokenise conversations and encode their new pictures, while the feature cache has room for them.
 
-        A conversation is a list of {"role", "content"}; content is a list of {"type": "text", "text"} and
-        {"type": "image", "url": picture} (lmms-eval's form). reload[i] gives the pictures of conversation i again.
-        The ids equal those of the checkpoint's own processor. encoded: False leaves every picture to the batch that needs it.
+        A conversation is a list of {"role", "content"}; content is a list of {"type": "text", "text"},
+        {"type": "image", "url": picture} and {"type": "video", "url": path} (lmms-eval's form). reload[i] gives the pictures
+        and paths of conversation i again. The ids equal those of the checkpoint's own processor. encoded: False leaves every
+        picture to the batch that needs it; clips always wait for theirs. A question with an unreadable clip is `rejected`.
         """
         processor = self._processor(images)
-        pictures = [[rgb(part["url"]) for part in _parts(c, "image")] for c in conversations]
-        hashes = [tuple(content_hash(p) for p in own) for own in pictures]
-        grids = [[merged_grid(processor, p) for p in own] for own in pictures]
-        texts = self.tokenizer.apply_chat_template(
-            [_without_pictures(c) for c in conversations],
-            chat_template=self.chat_template,
-            tokenize=False,
-            add_generation_prompt=True,
-        )
-        rows = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
-        if encoded:
-            self._remember(processor, images, zip(_flat(hashes), _flat(pictures), _flat(grids), strict=True))
-        return [
-            Question(
-                input_ids=torch.tensor(self._expanded(ids, own_grids)),
-                images=own_hashes,
-                grids=torch.tensor(own_grids, dtype=torch.long).reshape(-1, 2),
-                reload=again,
+        questions: dict[int, Question] = {}
+        shown: dict[int, list[_Shown]] = {}
+        for at, conversation in enumerate(conversations):
+            try:
+                shown[at] = [_Shown.of(part, processor, reader) for part in _media(conversation)]
+            except Unreadable as error:
+                questions[at] = Question.unasked(error)
+        if shown:
+            texts = self.tokenizer.apply_chat_template(
+                [_without_pictures(conversations[at]) for at in shown],
+                chat_template=self.chat_template,
+                tokenize=False,
+                add_generation_prompt=True,
             )
-            for ids, own_hashes, own_grids, again in zip(rows, hashes, grids, reload, strict=True)
-        ]
+            rows = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
+            if encoded:
+                self._remember(processor, images, [one for own in shown.values() for one in own])
+            for (at, own), ids in zip(shown.items(), rows, strict=True):
+                grids = [one.grid for one in own]
+                questions[at] = Question(
+                    input_ids=torch.tensor(self._expanded(ids, grids)),
+                    images=tuple(one.key for one in own),
+                    grids=_together(grids),
+                    reload=reload[at],
+                    reader=reader,
+                )
+        return [questions[at] for at in range(len(conversations))]
 
     def forget_answers(self) -> None:
         """Other questions come: what was kept of these is of no more use."""
@@ -282,44 +314,54 @@ class Engine:
             letters=None if decoded.kept is None else self.letters.at(decoded.kept, decoded.kept_at, pieces, special),
         )
 
-    def _expanded(self, ids: list[int], grids: list[tuple[int, int]]) -> list[int]:
-        """Each image token repeated once per merged token of its picture."""
-        sizes = iter(height * width for height, width in grids)
+    def _expanded(self, ids: list[int], grids: list[Grid]) -> list[int]:
+        """Each image or video token repeated once per merged token of its picture or clip."""
+        sizes = iter(map(tokens_of, grids))
         out: list[int] = []
         for token in ids:
-            out.extend([token] * next(sizes) if token == self.tokens.image else [token])
+            out.extend([token] * next(sizes) if token in (self.tokens.image, self.tokens.video) else [token])
         return out
 
-    def _remember(
-        self, processor: Any, images: Images, pictures: Iterable[tuple[str, Image.Image, tuple[int, int]]]
-    ) -> None:
+    def _remember(self, processor: Any, images: Images, shown: Sequence[_Shown]) -> None:
         """Encode pictures not yet cached as long as nothing would have to be forgotten for them."""
         per_token = self.model.config.get_text_config().hidden_size * PRECISIONS[self.precision].itemsize
         new: dict[str, Image.Image] = {}
         planned = 0
-        for key, picture, (height, width) in pictures:
-            size = height * width * per_token
-            if (key, images) in self.features or key in new or not self.features.has_room(planned + size):
+        for one in shown:
+            size = tokens_of(one.grid) * per_token
+            known = isinstance(one.media, str) or (one.key, images) in self.features or one.key in new
+            if known or not self.features.has_room(planned + size):
                 continue
-            new[key], planned = picture, planned + size
+            new[one.key], planned = one.media, planned + size
         for key, features in zip(new, encode(self.model, processor, list(new.values())), strict=True):
             self.features.put((key, images), features)
 
     def features_of(self, questions: Sequence[Question], images: Images) -> dict[str, Tensor]:
-        """The features of every picture of a batch, encoded again where the cache has forgotten or never held them."""
+        """The features of every picture and clip of a batch, encoded again where the cache has forgotten or never held them.
+        Raises pictures.Unreadable for a clip."""
         held: dict[str, Tensor] = {}
         missing: dict[str, Image.Image] = {}
         for question in questions:
-            absent = [key for key in question.images if (key, images) not in self.features and key not in missing]
-            if absent:
-                missing |= dict(zip(question.images, map(rgb, question.reload()), strict=True))
-            held |= {key: self.features.get((key, images)) for key in question.images if (key, images) in self.features}
-        missing = {key: picture for key, picture in missing.items() if key not in held}
+            wanted = {key: _kept_as(key, images, question.reader) for key in question.images if key not in held}
+            held |= {key: self.features.get(kept) for key, kept in wanted.items() if kept in self.features}
+            absent = {key for key in wanted if key not in held and key not in missing}
+            again = zip(question.images, question.reload(), strict=True) if absent else ()
+            for key, shown in again:
+                if key in absent and isinstance(shown, str):  # one at a time: a clip's patches are large
+                    held[key] = self._encoded_clip(question.reader, shown, images)
+                    self.features.put(wanted[key], held[key])
+                elif key in absent:
+                    missing[key] = rgb(shown)
         encoded = encode(self.model, self._processor(images), list(missing.values()))
         for key, features in zip(missing, encoded, strict=True):
             held[key] = features
             self.features.put((key, images), features)
         return held
+
+    def _encoded_clip(self, reader: ClipReader, path: str, images: Images) -> Tensor:
+        patches, grid = reader.patches(self._processor(images), path)
+        with torch.inference_mode():
+            return encode_images(self.model, [patches], grid[None])[0].to("cpu")
 
 
 class _Prefills:
@@ -349,19 +391,46 @@ class _Prefills:
         return found[0][0].rows([row for _, row in found])
 
 
-def _parts(conversation: list[Message], kind: str) -> list[dict[str, Any]]:
-    return [part for message in conversation for part in message["content"] if part["type"] == kind]
+@dataclass(frozen=True, eq=False)
+class _Shown:
+    """A picture or a clip of a conversation."""
+
+    key: str
+    """Of its content."""
+    media: Image.Image | str
+    """A picture, or the path of a clip."""
+    grid: Grid
+
+    @classmethod
+    def of(cls, part: dict[str, Any], processor: Any, reader: ClipReader) -> _Shown:
+        """Raises pictures.Unreadable for a clip."""
+        if part["type"] == "video":
+            return cls(identity(part["url"]), part["url"], reader.grid(processor, part["url"]))
+        picture = rgb(part["url"])
+        return cls(content_hash(picture), picture, merged_grid(processor, picture))
+
+
+def _media(conversation: list[Message]) -> list[dict[str, Any]]:
+    return [part for message in conversation for part in message["content"] if part["type"] in MEDIA]
 
 
 def _without_pictures(conversation: list[Message]) -> list[Message]:
     return [
-        {**m, "content": [{"type": "image"} if part["type"] == "image" else part for part in m["content"]]}
+        {**m, "content": [{"type": part["type"]} if part["type"] in MEDIA else part for part in m["content"]]}
         for m in conversation
     ]
 
 
-def _flat(nested: Iterable[Iterable[Any]]) -> list[Any]:
-    return [item for inner in nested for item in inner]
+def _together(grids: list[Grid]) -> Tensor | tuple[Grid, ...]:
+    """[I, 2] of pictures; themselves if there is a clip."""
+    if any(isinstance(grid, ClipGrid) for grid in grids):
+        return tuple(grids)
+    return torch.tensor(grids, dtype=torch.long).reshape(-1, 2)
+
+
+def _kept_as(key: str, images: Images, reader: ClipReader) -> tuple[Any, ...]:
+    """What features are cached by."""
+    return (key, images, reader) if is_clip(key) else (key, images)
 
 
 def _end_tokens(model: Any, tokenizer: Any) -> set[int]:

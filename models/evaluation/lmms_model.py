@@ -19,12 +19,14 @@ from lmms_eval.api.instance import Instance
 from lmms_eval.api.model import lmms
 from PIL import Image
 
-from models.backbone.pictures import as_rgb
+from models.backbone.pictures import Unreadable, as_rgb
 from models.config import DecodeSpec, Fetched, Images
-from models.evaluation.engine import Answer, Engine, Question
+from models.evaluation.clips import ClipReader
+from models.evaluation.engine import MEDIA, Answer, Engine, Question
 from models.evaluation.extract import last_answer
 from models.evaluation.shards import Elsewhere, Key, Shard
 from models.evaluation.tasks import TASKS
+from models.schema import Clips
 
 Boxes = Mapping[Key, tuple[torch.Tensor, torch.Tensor]]
 """Of a question: boxes [b, 4] float64 (normalised x0, y0, x1, y1) and the image index of each, [b]."""
@@ -56,7 +58,8 @@ class LmmsModel(lmms):
     strings are accepted, as lmms-eval's command line gives them. A paper task (`vr_*`) gets the full response and
     `max_new_tokens`; any other task gets `stock_text` and the limit of its own YAML. shard: the part of the questions that
     this process answers; every process reads all of them, because batches are made of all. fetched: what happens to pictures
-    before the checkpoint's processor sees them.
+    before the checkpoint's processor sees them. clips: which frames of a clip are seen, and in what size. A question whose clip
+    cannot be read is never asked: its answer is empty, and says why (`Answer.rejected`).
     """
 
     is_simple = False
@@ -76,6 +79,7 @@ class LmmsModel(lmms):
         boxes: Boxes | None = None,
         shard: Shard | None = None,
         fetched: Fetched = "as_is",
+        clips: Clips | None = None,
         **fields: Any,
     ) -> None:
         super().__init__()
@@ -95,6 +99,7 @@ class LmmsModel(lmms):
         self.seed = int(seed)
         self.shard = shard or Shard()
         self.fetched: Fetched = fetched
+        self.reader = ClipReader(clips or Clips(), fetched)
         self.batch_size = int(batch_size or 16)
         self.accelerator = None  # one process, one device: nothing for lmms-eval to gather
         self.prepared: dict[Key, Question] = {}
@@ -114,7 +119,8 @@ class LmmsModel(lmms):
     def generate_until(self, requests: list[Instance]) -> list[str]:
         """Answer every request. `answers` fills up batch by batch; what it already holds is not decoded again."""
         self._prepare(requests)
-        limits = {key_of(r): self._max_new_tokens(r) for r in requests}
+        self._reject({key_of(r): self.prepared[key_of(r)].rejected for r in requests})
+        limits = {key_of(r): self._max_new_tokens(r) for r in requests if not self.prepared[key_of(r)].rejected}
         waiting = sorted(limits, key=lambda key: (limits[key], len(self.prepared[key].input_ids), key))
         batches = self._batches(waiting, limits)
         leave_late = self.decode.latents != "shuffled"
@@ -207,15 +213,40 @@ class LmmsModel(lmms):
         for start in range(0, len(new), _DOCUMENTS_AT_ONCE):
             part = new[start : start + _DOCUMENTS_AT_ONCE]
             documents = _documents(self.task_dict, part)
-            conversations = [_messages(r, doc, self.fetched) for r, doc in zip(part, documents, strict=True)]
+            conversations = {}
+            for request, document in zip(part, documents, strict=True):
+                try:
+                    conversations[key_of(request)] = _messages(request, document, self.fetched)
+                except Unreadable as error:
+                    self.prepared[key_of(request)] = Question.unasked(error)
             # Not of self: they outlive it.
-            reload = [partial(pictures_of, self.task_dict, request, self.fetched) for request in part]
-            questions = self.engine.prepare(conversations, self.images, reload, encoded=self.shard.alone)
-            self.prepared |= dict(zip(map(key_of, part), questions, strict=True))
+            reload = {key_of(request): partial(pictures_of, self.task_dict, request, self.fetched) for request in part}
+            questions = self.engine.prepare(
+                list(conversations.values()), self.images, [reload[key] for key in conversations],
+                encoded=self.shard.alone, reader=self.reader,
+            )  # fmt: skip
+            self.prepared |= dict(zip(conversations, questions, strict=True))
             self.after_chunk()
+
+    def _reject(self, reasons: Mapping[Key, str | None]) -> None:
+        """Answers the questions that cannot be asked."""
+        self.answers |= {key: Answer.never_asked(why) for key, why in reasons.items() if why is not None}
+
+    def _readable(self, groups: list[list[Key]]) -> list[list[Key]]:
+        """The groups without questions whose clip turns out to be damaged now that all its frames are decoded."""
+        found = {}
+        for key in (key for group in groups for key in group if self.prepared[key].has_clips):
+            try:
+                self.engine.features_of([self.prepared[key]], self.images)
+            except Unreadable as error:
+                found[key] = Question.unasked(error).rejected
+        self._reject(found)
+        self.shard.tell({key: self.answers[key] for key in found})
+        return [left for group in groups if (left := [key for key in group if key not in found])]
 
     def _decode(self, groups: list[list[Key]], limit: int, leave_late: bool = False) -> None:
         spec = self.decode.model_copy(update={"max_new_tokens": limit})
+        groups = self._readable(groups)
         batch, boxes = [key for group in groups for key in group], None
         if spec.latents == "oracle":
             if without := [f"{task} {doc}" for task, doc in batch if (task, doc) not in self.boxes]:
@@ -268,8 +299,9 @@ def _rows(tasks: Mapping[str, Any], requests: Sequence[Instance]) -> list[dict[s
 
 
 def pictures_of(tasks: Mapping[str, Any], request: Instance, fetched: Fetched = "as_is") -> list[Any]:
+    """A request's pictures and the paths of its clips."""
     conversation = _messages(request, _documents(tasks, [request])[0], fetched)
-    return [part["url"] for message in conversation for part in message["content"] if part["type"] == "image"]
+    return [part["url"] for message in conversation for part in message["content"] if part["type"] in MEDIA]
 
 
 def key_of(request: Instance) -> Key:
@@ -277,8 +309,15 @@ def key_of(request: Instance) -> Key:
 
 
 def _messages(request: Instance, doc: dict[str, Any], fetched: Fetched) -> list[dict[str, Any]]:
-    """The conversation, its pictures as the model's processor is to see them."""
+    """The conversation, its pictures as the model's processor is to see them. ValueError for what is neither text, picture nor
+    the path of a whole clip."""
     messages = request.args[1](doc)
+    for part in (part for message in messages for part in message["content"]):
+        if part["type"] not in ("text", *MEDIA) or (part["type"] == "video" and not isinstance(part["url"], str)):
+            raise ValueError(
+                f"{request.task_name}: question {request.doc_id} shows {part['type']} {part.get('url')}, and only text, pictures and "
+                "files of whole clips can be shown here"
+            )
     if fetched == "as_is":
         return messages
     from qwen_vl_utils import fetch_image

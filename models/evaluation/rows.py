@@ -83,9 +83,14 @@ def rows_of(
             row |= {"prediction_release": record["prediction_release"], "correct_release": record["correct_release"]}
         said = answers[task, doc_id]
         options = len(reading.options(docs[doc_id]))
-        row |= {name: value for name, value in asdict(said).items() if name != "letters"}
+        row |= said_in(said)
         rows.append(row | of_right(said.letters, row["target"], options))
     return rows
+
+
+def said_in(answer: Any) -> Row:
+    """The fields of a row that an Answer gives; `rejected` only where it was."""
+    return {name: value for name, value in asdict(answer).items() if name != "letters" and (name, value) != ("rejected", None)}
 
 
 def clusters(shared: Mapping[int, Iterable[str]]) -> dict[int, str]:

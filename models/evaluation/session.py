@@ -12,7 +12,7 @@ import os
 import tempfile
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
@@ -119,6 +119,7 @@ class Evaluations(ABC):
             "unparsed": _share(row["prediction"] is None for row in rows),
             "versions": _versions(),
             **({} if own_tasks else stock.stated(by_task)),
+            **_rejections(rows),
             **self.about(spec),
         }
         (run.out / "result.json").write_text(json.dumps(result, indent=2) + "\n")
@@ -133,7 +134,7 @@ class Evaluations(ABC):
         self, model: Any, spec: EvaluateSpec, name: str, mirror: Path
     ) -> tuple[dict[str, Any], list[Any]]:
         """lmms-eval's own run of one task: ("metric,filter" -> aggregate, its logged samples)."""
-        model.prepared = self._prepared.setdefault((name, mirror, (spec.images, spec.fetched)), {})
+        model.prepared = self._prepared.setdefault((name, mirror, (spec.images, spec.fetched, spec.clips)), {})
         with tempfile.TemporaryDirectory() as submissions:  # files that some tasks write for a server of their own
             results = lmms_eval.evaluator.simple_evaluate(
                 model,
@@ -191,7 +192,7 @@ class Session(Evaluations):
     def answering(
         self, run: Run, spec: EvaluateSpec, mirror: Path, tasks: Mapping[str, Task], batch_size: int
     ) -> LmmsModel:
-        if self._asked != (asked := (list(tasks), mirror, spec.images, spec.fetched)):
+        if self._asked != (asked := (list(tasks), mirror, spec.images, spec.fetched, spec.clips)):
             self.engine.forget_answers()
             self._asked = asked
         boxes = None
@@ -206,6 +207,7 @@ class Session(Evaluations):
             images=spec.images,
             boxes=boxes,
             fetched=spec.fetched,
+            clips=spec.clips,
             shard=Shard(run.rank, run.ranks, run.checkpoints / "shards"),
         )
 
@@ -288,6 +290,12 @@ def _share(flags: Any) -> float | None:
     """None where some are not known."""
     flags = list(flags)
     return None if None in flags else sum(flags) / len(flags)
+
+
+def _rejections(rows: Sequence[scores.Row]) -> dict[str, Any]:
+    """How many questions were never asked, and why, by kind of reason; {} where all were."""
+    reasons = [f"{row['task']} {row['doc_id']}: {row['rejected']}" for row in rows if "rejected" in row]
+    return {"rejected": {"n": len(reasons), "questions": reasons}} if reasons else {}
 
 
 def _versions() -> dict[str, Any]:

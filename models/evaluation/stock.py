@@ -15,7 +15,7 @@ import math
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from numbers import Real
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,7 +26,7 @@ from loguru import logger
 
 from models.evaluation.mirror import Task, load_task
 from models.evaluation.questions import MirrorQuestion
-from models.evaluation.rows import clusters
+from models.evaluation.rows import clusters, said_in
 from models.evaluation.scores import Row
 
 MOST_GROUPS, LONGEST_GROUP = 100, 60
@@ -85,7 +85,7 @@ def score(
         for row, share in zip(held, shares or ()):
             row["scores"][metric] = share
     for row in rows:
-        row |= {key: value for key, value in asdict(answers[name, row["doc_id"]]).items() if key != "letters"}
+        row |= said_in(answers[name, row["doc_id"]])
     return scored
 
 

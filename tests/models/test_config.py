@@ -74,14 +74,14 @@ FROZEN = {
         "latent_steps": 8, "seed": 0, "images": Images(), "vision": "live", "max_tokens": 16384, "packing": "packed", "clips": Clips(),
     },
     Clips: {
-        "fps": 1.0, "min_frames": 4, "max_frames": 256, "odd": "nearest", "min_pixels": 128 * 28 * 28, "max_pixels": 256 * 28 * 28,
+        "fps": 1.0, "frames": None, "min_frames": 4, "max_frames": 256, "odd": "nearest", "min_pixels": 128 * 28 * 28, "max_pixels": 256 * 28 * 28,
         "total_pixels": 18000 * 28 * 28, "seconds_per_grid": 1.0,
     },
     SftVideo: OPTIMISATION | {"kind": "sft_video"},
     ProxyClips: {"source": "proxy_clips", "n": 2700, "seed": 0},
     ProxyClipMirror: {"source": "proxy_clips", "benchmark": "videomme", "n": None, "seed": 0, "split": "test"},
     DecodeSpec: DECODE,
-    EvaluateSpec: {"protocol": "paper", "decode": DecodeSpec(), "images": Images(), "precision": "bf16", "seed": 0, "system": None, "fetched": "as_is"},
+    EvaluateSpec: {"protocol": "paper", "decode": DecodeSpec(), "images": Images(), "precision": "bf16", "seed": 0, "system": None, "fetched": "as_is", "clips": None},
     ProxyTraining: {"source": "proxy", "n": 8000, "seed": 0},
     ExternalTraining: {"source": "external", "surplus_boxes": "skip", "min_usable": 0.9},
     TrainingSet: {

@@ -1,0 +1,124 @@
+"""Clips in questions: what identifies one, how many tokens it has, its patches. Frames are read by `models.backbone.clips`."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from models.backbone.clips import (
+    ClipFacts,
+    chosen,
+    look_at,
+    patches_of_frames,
+    pixel_limits,
+    read_frames,
+    seconds_per_grid,
+)
+from models.backbone.images import grid_of
+from models.backbone.pictures import Unreadable
+from models.backbone.template import ClipGrid
+from models.config import Fetched
+from models.schema import Clips
+
+_SAMPLE_BYTES = 1 << 16
+_NAMED = "clip "
+"""Begins a clip's identity; those of pictures are digests alone."""
+_FETCHED_CELL = 28
+"""Pixels that qwen_vl_utils brings both sides of a frame to multiples of."""
+
+
+_AS_TRAINED = Clips()
+
+
+@dataclass(frozen=True)
+class ClipReader:
+    """How an evaluation sees its clips. fetched: whether qwen_vl_utils's resizing to `clips` comes before the checkpoint's own
+    (to the limits for pictures), as in lmms-eval's model, or each frame is resized once."""
+
+    clips: Clips = _AS_TRAINED
+    fetched: Fetched = "as_is"
+
+    def grid(self, processor: Any, path: str) -> ClipGrid:
+        """Merged grid, without decoding more than one frame. processor: the checkpoint's for pictures. Raises Unreadable."""
+        facts, size = _looked_at(path)
+        numbers = chosen(facts, self.clips)
+        width, height, limits = self._sizes(processor, *size, len(numbers))
+        down, across = grid_of(processor, width, height, limits=limits)
+        return ClipGrid((len(numbers) + 1) // 2, down, across, seconds_per_grid(facts, numbers, self.clips))
+
+    def patches(self, processor: Any, path: str) -> tuple[Tensor, Tensor]:
+        """Patches [t * h * w, 3 * 2 * side²] float32 and grid [3] (t, h, w) in patches. Raises Unreadable."""
+        facts, size = _looked_at(path)
+        numbers = chosen(facts, self.clips)
+        shown = read_frames(path, numbers)
+        width, height, limits = self._sizes(processor, *size, len(numbers))
+        if self.fetched == "qwen_vl_utils":
+            shown = _resized(shown, width, height)
+        return patches_of_frames(processor, shown, limits)
+
+    def _sizes(self, processor: Any, width: int, height: int, frames: int) -> tuple[int, int, tuple[int, int]]:
+        """(width, height) of the frames that the processor is given, and its limits."""
+        limits = pixel_limits(frames, self.clips)
+        if self.fetched == "as_is":
+            return width, height, limits
+        from qwen_vl_utils.vision_process import smart_resize
+
+        height, width = smart_resize(height, width, _FETCHED_CELL, *limits)
+        return width, height, (processor.size["shortest_edge"], processor.size["longest_edge"])
+
+
+def identity(path: str) -> str:
+    """Of a clip's content: its size, and the bytes at its begin, middle and end (all bytes of a short one). Of a folder of
+    frames: their names and sizes. Raises Unreadable for what is not there."""
+    state, place = hashlib.blake2b(digest_size=16), Path(path)
+    try:
+        if place.is_dir():
+            for file in sorted(place.iterdir()):
+                state.update(f"{file.name}\0{file.stat().st_size}\0".encode())
+            return _NAMED + state.hexdigest()
+        size = place.stat().st_size
+        state.update(str(size).encode())
+        with place.open("rb") as file:
+            for start in (0, size // 2, max(0, size - _SAMPLE_BYTES)) if size > 3 * _SAMPLE_BYTES else (0,):
+                file.seek(start)
+                state.update(file.read(_SAMPLE_BYTES if size > 3 * _SAMPLE_BYTES else -1))
+    except OSError as error:
+        raise Unreadable(path, "unreadable clip", f"no such clip ({error.strerror}); put the file there") from None
+    return _NAMED + state.hexdigest()
+
+
+def is_clip(key: str) -> bool:
+    """Whether this is a clip's identity, and not a picture's."""
+    return key.startswith(_NAMED)
+
+
+def _looked_at(path: str) -> tuple[ClipFacts, tuple[int, int]]:
+    """`look_at`, once for every clip as it lies there now."""
+    try:
+        stat = Path(path).stat()
+    except OSError as error:
+        raise Unreadable(path, "unreadable clip", f"no such clip ({error.strerror}); put the file there") from None
+    return _kept(path, stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=1 << 14)
+def _kept(path: str, _size: int, _time: int) -> tuple[ClipFacts, tuple[int, int]]:
+    return look_at(path)
+
+
+def _resized(shown: list[Any], width: int, height: int) -> list[Any]:
+    """As `qwen_vl_utils.fetch_video` resizes: bicubic over whole tensors, in 8 bits."""
+    import numpy as np
+    import torch
+    from PIL import Image
+    from torchvision.transforms import InterpolationMode
+    from torchvision.transforms.functional import resize
+
+    frames = torch.from_numpy(np.stack([np.asarray(picture) for picture in shown])).permute(0, 3, 1, 2)
+    made = resize(frames, [height, width], interpolation=InterpolationMode.BICUBIC, antialias=True)
+    return [Image.fromarray(frame) for frame in made.permute(0, 2, 3, 1).numpy()]
