@@ -7,6 +7,7 @@ only when something is drawn: `up_to_date` imports none of them.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -73,7 +74,7 @@ def render(
     """Draw the report into out_dir and return its files. Cells without a result say why; nothing is left out.
 
     tracking: where links to runs come from; None or unreachable is said in the report. An overridden or partial plan is
-    drawn into files of its own name. tabular: what stands beside a value in the paper's table, "interval", "half" of it after a
+    drawn into files of its own name. Characters that no installed font has are named on standard error. tabular: what stands beside a value in the paper's table, "interval", "half" of it after a
     plus-minus sign, or "none". Raises OSError when out_dir cannot be written.
     """
     from harness.report.numbers.study import study_of
@@ -87,11 +88,25 @@ def render(
         (Path(out_dir) / "figures").mkdir(exist_ok=True)
         for suffix, content in (("png", one.png), ("pdf", one.pdf)):
             replace_file(Path(out_dir) / "figures" / f"{one.stem}.{suffix}", content)
+    if missing := _missing(report, formats):
+        from harness.report.sections.fonts import lacking
+
+        print(lacking(report.name, missing), file=sys.stderr)
     for suffix in formats:
         path = paths(plan, out_dir)[suffix]
         replace_file(path, content_of(report, suffix, tabular))
         written.append(path)
     return written
+
+
+def _missing(report: Report, formats: Sequence[str]) -> str:
+    """Characters in the figures that no installed font has."""
+    found = "".join(one.missing for one in report.drawings)
+    if {"png", "pdf"} & set(formats):
+        from harness.report.writers.chart import undrawable
+
+        found += undrawable(report)
+    return "".join(sorted(set(found)))
 
 
 def content_of(report: Report, suffix: str, tabular: str = "interval") -> bytes:

@@ -110,6 +110,38 @@ def test_a_phone_keeps_the_rows_names_in_sight_while_it_scrolls_a_table(visit, r
     assert on_top, "a number is drawn over a row's name"
 
 
+def test_a_table_that_scrolls_sideways_says_so_and_one_that_fits_does_not(visit, reports):
+    said = """() => [...document.querySelectorAll('.scroll')].filter(box => box.checkVisibility()).map(box => [
+        box.scrollWidth > box.clientWidth + 1,
+        getComputedStyle(box.querySelector('caption'), '::after').content.includes('scrolls sideways')])"""
+    for width in (400, 1280):
+        tab = visit(reports / "table3c.html", width=width)
+        tab.evaluate(UNFOLDED)
+        tab.wait_for_timeout(300)
+        found = tab.evaluate(said)
+        assert all(wide == told for wide, told in found), found
+        assert [True, True] in found if width == 400 else [False, False] in found
+
+
+@pytest.mark.parametrize("width", [800, 1000, 1200])
+def test_no_word_of_a_claim_is_broken(visit, reports, width):
+    tab = visit(reports / "table3c.html", width=width)
+    tab.evaluate(UNFOLDED)
+    broken = tab.evaluate("""() => {
+      const found = [], range = document.createRange();
+      const walk = document.createTreeWalker(document.querySelector('table.claims'), NodeFilter.SHOW_TEXT);
+      for (let node = walk.nextNode(); node; node = walk.nextNode()) {
+        if (node.parentElement.closest('.pop')) continue;
+        for (const { 0: word, index } of node.textContent.matchAll(/[A-Za-z]+/g)) {
+          range.setStart(node, index); range.setEnd(node, index + word.length);
+          if (range.getClientRects().length > 1) found.push(word);
+        }
+      }
+      return found;
+    }""")
+    assert broken == []
+
+
 def test_a_phone_sees_whole_captions_and_whole_answers(visit, reports):
     tab = visit(reports / "table3c.html", width=400)
     tab.evaluate(UNFOLDED)
@@ -215,6 +247,6 @@ def test_what_slips_into_a_page_does_not_run(visit, reports, tmp_path):
 def test_the_index_says_findings_and_is_small(visit, reports):
     tab = visit(reports / "index.html")
     assert (reports / "index.html").stat().st_size < 1_000_000
-    assert tab.locator("#table3c").is_visible() and "gaps of about" in tab.inner_text("main")
+    assert tab.locator("#table3c").is_visible() and "Gaps smaller than about" in tab.inner_text("main")
     tab.click("#table3c a")
     assert tab.title().startswith("Table 3c")

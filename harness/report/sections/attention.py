@@ -23,6 +23,7 @@ from scipy import stats
 from harness.jobs import Job
 from harness.outgoing import inert, inert_values
 from harness.report.numbers.results import Results
+from harness.report.sections.fonts import families, showing
 from harness.report.sections.provenance import seen_by
 from harness.report.sections.types import Cell, Chart, Column, Drawing, Mark, Panel, Section, Table, TableRow
 from harness.report.sections.words import count, listed, signed, signed_interval
@@ -194,6 +195,13 @@ def _means(maps: Maps) -> list[float]:
 def drawing(stem: str, label: str, maps: Maps) -> Drawing:
     """Training: picture, teacher and student, means over the steps. Answering: picture, the student's mean and each step."""
     title = inert(f"{label}: attention, {maps.place}")
+    texts = [title, *(str(sample.get(name)) for sample in maps.samples for name in ("question", "prediction", "answer"))]
+    with showing(texts):
+        png, pdf = _drawn(title, maps)
+    return Drawing(stem, title, png, pdf, families(texts)[1])
+
+
+def _drawn(title: str, maps: Maps) -> tuple[bytes, bytes]:
     steps = max((len(values) for values in maps.arrays.values()), default=0)
     if maps.benchmark is None:
         heads, width = [WORDS[who] for who in maps.who], 2.35
@@ -218,7 +226,7 @@ def drawing(stem: str, label: str, maps: Maps) -> Drawing:
     png, pdf = io.BytesIO(), io.BytesIO()
     canvas.savefig(png, format="png", metadata={"Software": None})
     canvas.savefig(pdf, format="pdf", metadata={"CreationDate": None, "Creator": None, "Producer": None})
-    return Drawing(stem, title, png.getvalue(), pdf.getvalue())
+    return png.getvalue(), pdf.getvalue()
 
 
 def columns(maps: Maps, number: int, heads: Sequence[str]) -> list[tuple[str, np.ndarray | None]]:

@@ -72,19 +72,18 @@ def could_show(results: Results) -> str:
     single = all(comparison.seeds == 1 for comparison in tested.pairs.values())
     recipes = {title: one.recipes for title, one in found.items() if one.recipes is not None}
     if single and recipes:
-        return f"Between recipes it could show {gaps(recipes)}; with one seed, smaller ones are between checkpoints."
-    shown = gaps({title: one.shown for title, one in found.items()})
-    if single:
-        return f"With one seed it compares checkpoints, not recipes; of those it could show {shown}."
-    return f"It could show {shown}."
+        return f"{unseen(recipes, 'between recipes ')} With one seed, smaller ones are between checkpoints."
+    said = unseen({title: one.shown for title, one in found.items()})
+    return f"With one seed it compares checkpoints, not recipes. {said}" if single else said
 
 
-def gaps(points: dict[str, float]) -> str:
-    """title -> smallest difference shown. Few questions or images may show none at all: two shares differ by 100 points at most."""
+def unseen(points: dict[str, float], between: str = "") -> str:
+    """title -> smallest difference shown four times in five. Few questions or images may show none at all: two shares differ by
+    100 points at most."""
     within = [f"{value:.0f} ({title})" if value >= 9.5 else f"{value:.1f} ({title})" for title, value in points.items() if value <= 100]
     beyond = [title for title, value in points.items() if value > 100]
-    parts = [f"only gaps of about {listed(within)} points"] if within else []
-    return " and ".join([*parts, *([f"no gap, however large, on {listed(beyond)}"] if beyond else [])])
+    parts = [f"Gaps {between}smaller than about {listed(within)} points would mostly have gone unseen."] if within else []
+    return " ".join([*parts, *([f"On {listed(beyond)} no gap {between}could have been seen, however large."] if beyond else [])])
 
 
 def answers(results: Results) -> Table | None:

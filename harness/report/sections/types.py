@@ -134,12 +134,13 @@ class Chart:
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure. stem: its files' name, below figures/. png, pdf: their contents."""
+    """A figure. stem: its files' name, below figures/. png, pdf: their contents. missing: characters that no installed font has."""
 
     stem: str
     title: str
     png: bytes
     pdf: bytes
+    missing: str = ""
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,13 @@ import textwrap
 from functools import lru_cache
 from typing import Any
 
-from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import MaxNLocator
 
 from harness.report.numbers.fingerprint import STAMP
+from harness.report.sections.fonts import families, showing
 from harness.report.sections.types import Chart, Mark, Panel, Report
 
 MEASURED, REPORTED, GUESS, INK = "#0072B2", "#8A5A00", "#6B6B6B", "#16191d"
@@ -71,8 +71,25 @@ def svg(chart: Chart, width: str) -> str:
 @lru_cache(maxsize=4)
 def draw(chart: Chart, fingerprint: str, kind: str = "png") -> bytes:
     """PNG or PDF bytes, or SVG where kind is one of WIDTHS; the same chart gives the same bytes."""
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": kind, "text.parse_math": False}):  # a dollar sign is a dollar sign
+    settings: dict[str, Any] = {"svg.fonttype": "none", "svg.hashsalt": kind}
+    if kind in WIDTHS:
+        settings["font.family"] = ["sans-serif"]  # a browser finds its own
+    with showing(texts(chart), **settings):
         return _drawn(chart, fingerprint, kind)
+
+
+def texts(chart: Chart) -> list[str]:
+    """Everything on it that a person may have written."""
+    marks = [mark.text for panel in chart.panels for mark in (*panel.measured, *panel.reported)]
+    return [
+        chart.title, chart.measured_title, chart.reported_title, chart.footer, chart.x_label, chart.base_title, chart.chance_title, *chart.rows,
+        *(panel.title for panel in chart.panels), *marks,
+    ]  # fmt: skip
+
+
+def undrawable(report: Report) -> str:
+    """The characters of the report's chart that no installed font has."""
+    return families(texts(_chart(report)))[1]
 
 
 def _drawn(chart: Chart, fingerprint: str, kind: str) -> bytes:

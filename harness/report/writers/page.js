@@ -31,6 +31,11 @@ if (wanted) {
   const head = table && table.tHead.rows[table.tHead.rows.length - 1].cells[Number(wanted[2])];
   if (head) { sortBy(head, wanted[3]); table.scrollIntoView(); }
 }
+// A table that is wider than its place says so.
+const scrolls = new ResizeObserver(seen => requestAnimationFrame(() => {
+  for (const { target } of seen) target.toggleAttribute("data-scrolls", target.scrollWidth > target.clientWidth + 1);
+}));
+document.querySelectorAll(".scroll").forEach(box => scrolls.observe(box));
 const cells = [...document.querySelectorAll("details.cell")];
 const closeOthers = open => cells.forEach(cell => { if (cell !== open) cell.open = false; });
 // Beside its cell and inside the window, wherever page and table are scrolled to.

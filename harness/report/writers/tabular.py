@@ -21,18 +21,35 @@ def tabular_alone(report: Report, beside: str = "interval") -> str:
     stamp = f"% {STAMP} {of_choice(report.fingerprint, beside)}"
     lines = [f"% {comment(report.label)}: {comment(report.title)}. {comment(report.subtitle)}", stamp, *warning]
     cells = [cell for cell in report.data.get("cells", ()) if cell.get("latents") == "own"]
-    return "\n".join([*lines, *(of_cells(cells, beside) if cells else of_first_table(report))]) + "\n"
+    if not cells:
+        return "\n".join([*lines, *of_first_table(report)]) + "\n"
+    main = next(section.tables[0] for section in report.sections if section.name == "main")
+    proxy = any(column.title == "proxy" for column in main.columns)
+    return "\n".join([*lines, *of_cells(cells, beside, proxy)]) + "\n"
 
 
-def of_cells(cells: list[dict[str, Any]], beside: str) -> list[str]:
+def of_cells(cells: list[dict[str, Any]], beside: str, proxy: bool) -> list[str]:
+    """proxy: said above every number, so that none can be taken for the paper's; where the paper's are known they stand beside."""
     protocol = cells[0]["protocol"]
     found = {(cell["row"], cell["column"]): cell for cell in cells if cell["protocol"] == protocol}
     rows = list(dict.fromkeys(row for row, _ in found))
     titles = {cell["column"]: cell["title"] for cell in found.values()}
-    lines = [rf"\begin{{tabular}}{{l{'r' * len(titles)}}}", r"\toprule"]
-    lines += [" & ".join(["", *map(escape, titles.values())]) + r" \\", r"\midrule"]
+    heads = ["proxy" if proxy else "measured", *(["paper"] if any(cell.get("reported") for cell in found.values()) else [])]
+    width = len(heads)
+    lines = [rf"\begin{{tabular}}{{l{'r' * (width * len(titles))}}}", r"\toprule"]
+    over = [rf"\multicolumn{{{width}}}{{c}}{{{escape(title)}}}" if width > 1 else escape(title) for title in titles.values()]
+    lines.append(" & ".join(["", *over]) + r" \\")
+    if width > 1:
+        lines.append(" ".join(rf"\cmidrule(lr){{{2 + width * k}-{1 + width * (k + 1)}}}" for k in range(len(titles))))
+    if proxy or width > 1:
+        lines.append(" & ".join(["", *heads * len(titles)]) + r" \\")
+    lines.append(r"\midrule")
     for row in rows:
-        values = (value(found[row, column], beside) if (row, column) in found else "--" for column in titles)
+        values = []
+        for column in titles:
+            cell = found.get((row, column))
+            values.append(value(cell, beside) if cell else "--")
+            values += [escape(str((cell or {}).get("reported") or "\N{EN DASH}"))] * (width - 1)
         lines.append(" & ".join(["{}" + escape(row), *values]) + r" \\")
     return [*lines, r"\bottomrule", r"\end{tabular}"]
 

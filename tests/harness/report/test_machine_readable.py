@@ -73,7 +73,14 @@ def test_only_declared_comparisons_have_a_corrected_p(written):
 def test_the_tabular_alone_has_every_row_and_no_float(written):
     text = written[2]["main"].read_text()
     assert text.count(r"\begin{tabular}") == 1 and r"\begin{table}" not in text
-    assert "Two-stage (Ours) & " in text and "Stage 2 Only & not run & " in text
+    assert "Two-stage (Ours) & " in text and "Stage 2 Only & not run & 68.4 & " in text
+
+
+def test_the_tabular_alone_says_that_it_is_of_the_proxy_scale_and_has_the_papers_values(written):
+    head, paper, row = (line for line in written[2]["main"].read_text().splitlines() if line.startswith((" & ", "{}Two-stage")))
+    assert head == r" & \multicolumn{2}{c}{MMVP} & \multicolumn{2}{c}{HRBench-4K} & \multicolumn{2}{c}{BLINK} \\"
+    assert paper == r" & proxy & paper & proxy & paper & proxy & paper \\"
+    assert row.removesuffix(r" \\").split(" & ")[2::2] == ["72.3", "72.6", "56.4"]
 
 
 def test_bold_is_only_the_row_that_is_shown_to_be_above_all_others(tmp_path):
