@@ -99,7 +99,7 @@ class JobMaker:
                 raise self.profile.error(unknown(f"has no entry for {benchmark}; add {entry}", benchmark, list(specs), "entries"), "benchmarks")
             spec = specs[benchmark]
             if isinstance(spec, ProxyMirror):
-                if tasks:
+                if tasks and not isinstance(spec, ProxyClipMirror):
                     entry = f"{{source: external, path: {data_set_of(self.benchmarks[benchmark].value)}}}"
                     raise self.profile.error(f"nothing here draws the questions of lmms-eval's {tasks[0]}; write {entry}", "benchmarks", benchmark)
                 job = Job("mirror", payload(spec), {}, f"{benchmark}-{spec.split}")

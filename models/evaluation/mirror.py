@@ -26,6 +26,11 @@ class _OverFolder:
 
     process_results = ConfigurableTask.process_results.__wrapped__
 
+    def doc_to_visual(self, doc: dict[str, Any]) -> Any:
+        """A clip that the task names relative to the data set's folder is named in full."""
+        shown, folder = super().doc_to_visual(doc), Path(self.config.dataset_path)
+        return [str(folder / one) if isinstance(one, str) else one for one in shown] if isinstance(shown, list) else shown
+
     def download(self, dataset_kwargs: dict[str, Any] | None = None) -> None:
         ConfigurableTask.download.__wrapped__(self, dataset_kwargs)
         for split, docs in self.dataset_no_image.items():

@@ -1,4 +1,4 @@
-"""VisReflect's own way of asking V*, BLINK and HR-Bench, and of reading what comes back."""
+"""VisReflect's own way of asking V*, BLINK, HR-Bench and Video-MME, and of reading what comes back."""
 
 import json
 
@@ -9,6 +9,7 @@ from models.config import DecodeSpec, EvaluateSpec
 from models.evaluation.tasks import digests_of, index
 from models.evaluation.tasks.visreflect import blink_prompt, hrbench_prompt, target, vstar_prompt
 from models.run import LocalRun
+from models.schema import Clips, Images
 
 BENCHMARKS = {"visreflect_vstar": 1, "visreflect_blink": 14, "visreflect_hrbench4k": 1, "visreflect_hrbench8k": 1}
 ASKED = "\nOutput the letter of the correct answer only."
@@ -60,3 +61,23 @@ def test_answers_are_read_as_the_release_reads_them(task, folder, checkpoint, mi
     assert prompts and all(ASKED.strip() + "<|im_end|>" in prompt for prompt in prompts)
     assert {row["scores"]["accuracy"] for row in rows} == {0.0}, "it is read as I"
     assert result["aggregates"]["accuracy"] == 0
+
+
+def test_a_question_about_a_clip_is_asked_with_the_clip_of_its_own_folder(tmp_path):
+    from models.evaluation import Session
+    from models.proxy import BASE_DIR
+    from models.proxy.clip_mirror import write_clip_mirror
+
+    write_clip_mirror(tmp_path / "mirror", n=6, seed=0, split="dev")
+    spec = EvaluateSpec(
+        benchmark="videomme", protocol="paper", tasks=digests_of(["visreflect_videomme"]),
+        decode=DecodeSpec(latent_steps=2, start="forced", end="forced", answer="letter", max_new_tokens=24),
+        images=Images(min_pixels=784), clips=Clips(fps=2, min_pixels=784), precision="fp32",
+    )  # fmt: skip
+    session = Session(BASE_DIR, precision="fp32")
+    session.evaluate(LocalRun(tmp_path / "out"), spec, mirror=tmp_path / "mirror", batch_size=4)
+    rows = [json.loads(line) for line in (tmp_path / "out" / "samples.jsonl").read_text().splitlines()]
+    assert len(rows) == 6 and {row["groups"]["duration"] for row in rows} <= {"short", "medium", "long"}
+    assert len({row["cluster"] for row in rows}) == len({path.name for path in (tmp_path / "mirror" / "data").iterdir()})
+    assert all(row["latent_started"] and row["latent_steps"] == 2 and "The answer is: " in row["response"] for row in rows)
+    assert all(row["prediction"] in "ABCD" for row in rows)
