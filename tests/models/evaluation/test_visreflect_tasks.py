@@ -1,6 +1,7 @@
 """VisReflect's own way of asking V*, BLINK, HR-Bench and Video-MME, and of reading what comes back."""
 
 import json
+import re
 
 import pytest
 
@@ -79,5 +80,5 @@ def test_a_question_about_a_clip_is_asked_with_the_clip_of_its_own_folder(tmp_pa
     rows = [json.loads(line) for line in (tmp_path / "out" / "samples.jsonl").read_text().splitlines()]
     assert len(rows) == 6 and {row["groups"]["duration"] for row in rows} <= {"short", "medium", "long"}
     assert len({row["cluster"] for row in rows}) == len({path.name for path in (tmp_path / "mirror" / "data").iterdir()})
-    assert all(row["latent_started"] and row["latent_steps"] == 2 and "The answer is: " in row["response"] for row in rows)
-    assert all(row["prediction"] in "ABCD" for row in rows)
+    assert all(row["latent_started"] and row["latent_steps"] == 2 for row in rows)
+    assert all(re.search("The answer is: [A-D]", row["response"]) for row in rows)
