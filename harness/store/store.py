@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import fcntl
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -23,6 +24,13 @@ from harness.store.integrity import NOT_DONE, Finding
 from harness.store.owners import Owner, Scheduler, host_name
 from harness.store.records import Record, record_of
 from harness.store.states import State, Status
+
+SHORTEST = 4
+"""Digits of a key that a person must write."""
+_JOB = re.compile(r".+-[0-9a-f]{12}", re.DOTALL)
+"""Name of a job's folder."""
+LISTED = 5
+"""Jobs that a message names; a store has thousands."""
 
 
 class Held(StoreError):
@@ -135,18 +143,19 @@ class Store:
             probe.unlink(missing_ok=True)  # another driver of this process may have looked at the same moment
 
     def record(self, key: str, kind: str | None = None) -> Record:
-        """By key or any unique beginning of at least four digits. Raises StoreError that says what was found instead."""
-        found = []
-        for home in [self.root / kind] if kind else sorted(self.root.glob("[!.]*/")):
-            for entry in os.scandir(home) if home.is_dir() else ():
-                digits = entry.name.rpartition("-")[2]
-                if len(key) >= 4 and (digits.startswith(key[:12]) or entry.name == key):
-                    found.append(Path(entry.path))
-        if len(found) != 1:
+        """By name, key, or any unique beginning of a key of `SHORTEST` digits or more. Raises StoreError that says what was found instead."""
+        homes = [self.root / kind] if kind else sorted(self.root.glob("[!.]*/"))
+        entries = (entry for home in homes if home.is_dir() for entry in os.scandir(home))
+        jobs = {entry.name: Path(entry.path) for entry in entries if _JOB.fullmatch(entry.name)}  # MLflow keeps folders there, too
+        found = [path for name, path in jobs.items() if name.rpartition("-")[2].startswith(key[:12]) or name == key]
+        if len(found) != 1 or len(key) < SHORTEST:
             if found:
-                raise StoreError(f"{self.root}: {key}: several jobs begin with it: {', '.join(path.name for path in found)}")
-            names = [path.name for path in self.root.glob("[!.]*/*/")]
-            near = difflib.get_close_matches(key, [*names, *(name.rpartition("-")[2] for name in names)], n=1)
+                many = f"{len(found)} jobs have keys that begin so" if len(found) > 1 else "one job has a key that begins so"
+                listed = _some(path.name for path in found)
+                raise StoreError(f'{self.root}: "{key}": {many} ({listed}); write more of it, at least {SHORTEST} digits')
+            if begun := [name for name in jobs if name.startswith(key)]:
+                raise StoreError(f'{self.root}: "{key}": is no job\'s whole name; did you mean one of {_some(begun)}?')
+            near = difflib.get_close_matches(key, [*jobs, *(name.rpartition("-")[2] for name in jobs)], n=1)
             remedy = f'did you mean "{near[0]}"?' if near else f"run.py status --all{results_option(self.root, 'DIR')} lists them"
             raise StoreError(f"{self.root}: {key}: no such job; {remedy}")
         return Record.read(found[0])
@@ -429,3 +438,9 @@ class Store:
         with file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
+
+
+def _some(names: Iterable[str]) -> str:
+    """a, b, c, d, e and 12 more"""
+    found = sorted(names)
+    return ", ".join(found[:LISTED]) + (f" and {len(found) - LISTED} more" if len(found) > LISTED else "")

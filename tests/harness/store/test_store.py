@@ -227,6 +227,20 @@ def test_keys_are_found_by_their_beginning(store, job):
         store.record("ffff")
 
 
+def test_a_beginning_that_says_too_little_names_some_of_the_jobs_it_fits(store, job):
+    name = store.ensure(job).name
+    (store.root / "mlartifacts" / job.key[:32]).mkdir(parents=True)
+    assert store.record(job.key[:6]).folder.name == name, "a folder of MLflow's is no job"
+    with pytest.raises(StoreError, match=f'"{job.key[:2]}": one job has a key that begins so \\({name}\\); write more of it, at least 4 digits'):
+        store.record(job.key[:2])
+    with pytest.raises(StoreError, match=f"is no job's whole name; did you mean one of {name}"):
+        store.record(name[:-8])
+    for number in range(9):
+        (store.root / job.kind / f"other-{number}-{job.key[:4]}{number:08}").mkdir()
+    with pytest.raises(StoreError, match=r"10 jobs have keys that begin so \(.* and 5 more\); write more of it"):
+        store.record(job.key[:4])
+
+
 def test_a_lease_of_a_dead_worker_counts_for_nothing(store, job, gone):
     store.ensure(job)
     lease = leases.Lease("a", gone, None, "plan", remaining=(job.key,))
