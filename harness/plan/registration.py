@@ -76,6 +76,7 @@ def content_of(plan: Plan) -> dict[str, Any]:
         "claims": [{"form": one.form, **one.model_dump(mode="json", exclude={"quote", "source"})} for one in spec.claims],
         "equivalence": float(spec.equivalence),
         "cells": cells,
+        **({"noise_from": spec.noise_from} if spec.noise_from != "store" else {}),
     }
 
 
@@ -165,6 +166,9 @@ def changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
             yield f"{name} changed"
     if now["equivalence"] != then["equivalence"]:
         yield f"equivalence changed from {then['equivalence']:g} to {now['equivalence']:g} points"
+    before, after = (one.get("noise_from", "store") for one in (then, now))
+    if before != after:
+        yield f"seed noise from the {after}'s trainings, not the {before}'s"
     redefined = {
         cell.rpartition(" / ")[0]
         for cell, by_seed in now["cells"].items()

@@ -230,6 +230,9 @@ class Experiment(Frozen):
     recipe: str = "vreflection"
     protocol: Protocol = "paper"
     equivalence: NonNegative = 2.0
+    noise_from: Literal["store", "table"] = "store"
+    """Whose trainings say how far seeds lie apart: all of a column in the store, so that two rows have the same interval in every table, or
+    this table's own, so that its report is the same whatever else the store holds. Registered with the table."""
     latents: tuple[Latents, ...] = ()
     """Latents modes that the experiment is about, besides the profile's own."""
     columns: tuple[Column, ...] = ()

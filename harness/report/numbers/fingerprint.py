@@ -39,7 +39,7 @@ def fingerprint(study: Study, store: Store) -> str:
             results[key] = str(status.state) + (f": {status.reason}" if status.state in ("failed", "blocked", "damaged") else "")
     from harness.report.numbers.study import registered
 
-    noise = Trainings.stored(store).keys
+    noise = Trainings.behind(study, store).keys
     return digest(
         {
             "noise": {column: noise[column] for column in sorted(columns_of(jobs.values()) & noise.keys())},

@@ -116,8 +116,8 @@ class Results:
 
     @cached_property
     def trainings(self) -> Trainings:
-        """All trainings in the store, from any table."""
-        return Trainings.stored(self.store)
+        """Those that say how far seeds lie apart."""
+        return Trainings.behind(self.study, self.store)
 
     @property
     def _share(self) -> bool:

@@ -1,7 +1,8 @@
 """Which stored evaluations estimate the seed noise of a column. Light: no numbers, no pandas.
 
 A *recipe* is a job without its seed: evaluations of one recipe differ in nothing but the seed of their trainings. All
-recipes of a column count, whichever table asked for them, so that two runs compare alike wherever they stand.
+recipes of a column count, whichever table asked for them, so that two runs compare alike wherever they stand; a table may
+confine it to its own (`noise_from: table`).
 """
 
 from __future__ import annotations
@@ -10,12 +11,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property, lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from harness.identity import digest
 from harness.jobs import Job, Source
 from harness.plan.cost import chain
 from harness.store import Store
 from harness.store.jobs import is_whole, stored_jobs
+
+if TYPE_CHECKING:
+    from harness.report.numbers.study import Study
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,15 @@ class Trainings:
     """runs: column -> those of its recipes that have two seeds or more."""
 
     runs: Mapping[str, tuple[Run, ...]]
+
+    @classmethod
+    def behind(cls, study: Study, store: Store) -> Trainings:
+        """From the finished evaluations that the study's `noise_from` names."""
+        found = cls.stored(store)
+        if study.experiment.noise_from == "store":
+            return found
+        own = study.jobs()
+        return cls.among(run for runs in found.runs.values() for run in runs if run.job.key in own)
 
     @classmethod
     def stored(cls, store: Store) -> Trainings:

@@ -249,8 +249,9 @@ def main_notes(results: Results, protocol: Protocol) -> tuple[str, ...]:
         notes.append("One seed: intervals hold item noise only. Differences are between these trained models, not recipes.")
     elif seeds > 1:
         notes.append(
-            "Intervals hold item noise (questions, clustered by image) and seed noise (t over seeds: each row's own variance, "
-            "moderated by that of all trainings of the column in the store; rows that share a training are compared seed by seed)."
+            "Intervals hold item noise (questions, clustered by image) and seed noise (t over seeds: each row's own variance, moderated by that "
+            f"of all trainings of the column in {'the store' if study.experiment.noise_from == 'store' else 'this table'}; rows that share a "
+            "training are compared seed by seed)."
         )
         notes.append(f"Standard deviation between seeds, in points: {'; '.join(spreads(results, protocol))}.")
     notes += study.experiment.notes
