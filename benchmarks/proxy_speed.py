@@ -59,7 +59,7 @@ def seconds_per_step(folder: Path, stage: Stage1 | Stage2, micro_batch: int, att
 def seconds_per_mode(checkpoint: Path, folder: Path, mirror: Path, attention: str, room: int) -> dict[str, float]:
     """Seconds of each kind of latents in one session; pictures are encoded before the clock starts. room: bytes for prefills."""
     session = Session(checkpoint, attention=attention)
-    session.engine.prefills.left = session.engine.prefills.capacity_bytes = room
+    session.engine.prefills.limit(room)
     found = {}
     for kind in ("own", *LATENTS):  # the first pass encodes the pictures
         session.engine.prefills.clear() if not found else None

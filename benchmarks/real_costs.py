@@ -5,9 +5,17 @@ Each estimate says what it assumes and each row that misses its goal says so.
 
 from __future__ import annotations
 
-import inspect
+from types import SimpleNamespace
 
-from models.evaluation.engine import Engine
+import torch
+
+from harness.spec.files import load_profile
+from harness.spec.profile import Resources
+from models.config import Images
+from models.evaluation.engine import Question
+from models.evaluation.prefills import Prefills, rooms
+from models.latent.prefill import Prefill
+from models.latent.prompt import Prompt
 from models.training.cost import WRITE_BYTES_PER_SECOND, checkpoint_bytes
 from models.training.trainer import SAVING_SHARE
 
@@ -25,6 +33,13 @@ MFU, LINK_BYTES = 0.45, 200e9
 """Assumed: the share of the peak that is reached, and bytes per second and rank in a gather."""
 SHARED, QUESTION = 4096, 90
 """Assumed tokens of an HR-Bench prompt: those that its four rotations share, and those of each."""
+
+PICTURES, ROTATIONS, MODES = 200, 4, 4
+"""Of HR-Bench, and the kinds of latents."""
+RESIDENT = 8e9
+"""Assumed: bytes of main memory that an evaluation takes before it keeps anything."""
+TOGETHER = 16
+"""Questions on different pictures that `LmmsModel` puts into a group."""
 
 
 def step_seconds(tokens: float, typical: float, waste: float) -> float:
@@ -47,6 +62,37 @@ def gathers_seconds(times: float) -> float:
     return times * 2 * (LANGUAGE_MODEL + HEAD) * (RANKS - 1) / RANKS / LINK_BYTES
 
 
+def evaluated(resources: Resources) -> list[int]:
+    """Tokens that go through the layers before the first new one, in each of MODES evaluations of HR-Bench in one session."""
+    counted: list[int] = []
+    image, question = 1, 2
+    text = SimpleNamespace(head_dim=HEAD_WIDTH, num_hidden_layers=LAYERS, num_key_value_heads=KEY_HEADS)
+    model = SimpleNamespace(config=SimpleNamespace(get_text_config=lambda: text), dtype=torch.bfloat16, device="meta")
+
+    def reader(model: object, prompts: list[Prompt], forced: bool, tokens: object, begun: list = ()) -> Prefill:
+        lengths = [len(prompt.input_ids) for prompt in prompts]
+        counted[-1] += sum(lengths) - sum(len(prefix or ()) for prefix in begun)
+        mask = torch.arange(max(lengths)) >= max(lengths) - torch.tensor(lengths)[:, None]
+        buffer = torch.empty(len(prompts), KEY_HEADS, max(lengths), HEAD_WIDTH, dtype=torch.bfloat16, device="meta")
+        return Prefill(forced, mask, mask, mask, mask, LAYERS * [(buffer, buffer)])
+
+    kept = Prefills(rooms(1e9 * resources.memory_gb, RESIDENT)[1], "meta", reader)
+    ids = torch.tensor([image] * SHARED + [question] * QUESTION)
+    asked = [
+        Question(ids, (str(picture),), torch.tensor([[64, 64]]), list)
+        for first in range(0, PICTURES, TOGETHER)
+        for _ in range(ROTATIONS)
+        for picture in range(first, min(PICTURES, first + TOGETHER))
+    ]
+    for _ in range(MODES):
+        counted.append(0)
+        for first in range(0, len(asked), resources.batch_size):
+            batch = asked[first : first + resources.batch_size]
+            tokens = SimpleNamespace(image=image, video=-1)
+            kept.of(model, batch, [Prompt(one.input_ids) for one in batch], False, tokens, Images())
+    return counted
+
+
 def table(tokens: float, typical: float, before: float, ours: float) -> str:
     """before, ours: waste of padded micro-batches as they come, and as they are shared out by length."""
     zero3 = step_seconds(tokens, typical, before) + slots_seconds() + gathers_seconds(3 * ACCUMULATION * (SLOTS + 2))
@@ -54,9 +100,10 @@ def table(tokens: float, typical: float, before: float, ours: float) -> str:
     size = checkpoint_bytes(int(LANGUAGE_MODEL + HEAD), int(ALL))
     apart = size / WRITE_BYTES_PER_SECOND / SAVING_SHARE / 60
     each = SHARED + QUESTION
-    batch = 8 * each * LAYERS * 2 * KEY_HEADS * HEAD_WIDTH * 2
-    room = inspect.signature(Engine).parameters["prefill_cache_bytes"].default
-    kept = batch <= room
+    evaluation = load_profile("a800").value.resources["evaluate"]
+    one, *rest = evaluated(evaluation)
+    four = one + sum(rest)
+    whole = PICTURES * ROTATIONS * each
     rows = [
         ("A step of stage 2, sequential rollout", f"{zero3:.0f} s (ZeRO-3, samples as they come)", f"{zero2:.0f} s (ZeRO-2)", "≤ 35 s",
          (f"a lower bound: {MFU:.0%} of {PEAK_FLOPS / 1e12:.0f} TFLOP/s and {LINK_BYTES / 1e9:.0f} GB/s between ranks are assumed; "
@@ -64,11 +111,12 @@ def table(tokens: float, typical: float, before: float, ours: float) -> str:
         ("A checkpoint of stage 1", f"{size / 1e9:.0f} GB after 20 s", f"{size / 1e9:.0f} GB, at least {apart:.0f} min apart", "by time and cost",
          f"`models.training.cost`, at an assumed {WRITE_BYTES_PER_SECOND / 1e9:.0f} GB/s until one is written"),
         ("The teacher of stage 2, on each rank", f"{2 * ALL / 1e9:.1f} GB (a whole model)", f"{2 * BCM / 1e9:.2f} GB", "its BCM alone", "bf16"),
-        ("HR-Bench, 4 rotations of a picture: encodes", "4", "1", "1", "features are kept by the picture's content"),
-        ("The same: tokens prefilled", f"{4 * each:,}", f"{4 * each:,}", f"{SHARED + 4 * QUESTION:,}",
-         f"**not reached**; {SHARED:,} shared tokens and {QUESTION} of each question are assumed"),
-        ("4 kinds of latents, one checkpoint: prefills", "4", "1" if kept else "4", "1",
-         f"{'' if kept else '**not reached**: '}8 such prompts have {batch / 1e9:.1f} GB of keys and values, the cache has room for {room / 1e9:.1f} GB"),
+        ("HR-Bench: pictures encoded", f"{PICTURES * ROTATIONS}", f"{PICTURES}", f"{PICTURES}", "features are kept by the picture's content"),
+        ("HR-Bench, 4 rotations of a picture: tokens prefilled", f"{ROTATIONS * each:,}", f"{one / PICTURES:,.0f}", f"{SHARED + ROTATIONS * QUESTION:,}",
+         f"counted with `models.evaluation.prefills`, batches of {evaluation.batch_size}; {SHARED:,} shared tokens and {QUESTION} of each question are assumed"),
+        (f"HR-Bench, {MODES} kinds of latents of one checkpoint: tokens prefilled", f"{MODES * whole / 1e6:.1f} million", f"{four / 1e6:.1f} million",
+         f"{PICTURES * (SHARED + MODES * ROTATIONS * QUESTION) / 1e6:.1f} million",
+         f"the same; {evaluation.memory_gb:g} GB, of which {RESIDENT / 1e9:g} are assumed to be in use before anything is kept"),
     ]  # fmt: skip
     lines = ["| What | The usual way | Here | Goal | How |", "| :-- | --: | --: | --: | :-- |"]
     return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])

@@ -35,6 +35,8 @@ class Kind:
     """Whether reports read its output, which is small; an exported bundle always contains it."""
     shares: str = ""
     """The input that jobs of one process load only once."""
+    keeps: str = ""
+    """The input of which a process keeps what it has read until a job with another one comes."""
     processes: Literal["one", "ranks", "shards"] = "one"
     """Whether several processes can do one job: ranks of one process group, or shards that share nothing but files."""
 
@@ -84,6 +86,7 @@ KINDS: dict[str, Kind] = {
             answers=True,
             shown=True,
             shares="checkpoint",
+            keeps="mirror",
             processes="shards",
         ),
         Kind(

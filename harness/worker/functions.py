@@ -117,6 +117,7 @@ def evaluate(context: Context) -> Any:
             threads=context.run.threads,
             precision=spec.precision,
             attention=context.resources.get("attention", "sdpa"),
+            memory_bytes=1e9 * float(context.resources["memory_gb"]) / context.run.ranks,
             shared=context.kept.setdefault("shared", {}),
         )
         context.kept["session of"] = wanted

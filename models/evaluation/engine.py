@@ -19,9 +19,9 @@ from models.backbone.tokens import ADDED, SpecialTokens, add_tokens
 from models.config import DecodeSpec, Images
 from models.evaluation.clips import ClipReader, identity, is_clip
 from models.evaluation.likelihood import AnswerLetters, LetterTokens
+from models.evaluation.prefills import Prefills, resident_bytes, rooms
 from models.evaluation.vision import FeatureCache, content_hash, encode, merged_grid, rgb, weights_digest
 from models.latent.decoding import Decoded, decode
-from models.latent.prefill import Prefill, read
 from models.latent.prompt import Prompt
 from models.latent.script import Script, letter_ids, listed_letters
 from models.loading import load, method_of
@@ -85,6 +85,8 @@ class Engine:
     """Model, tokenizer, image processors and the feature cache of one checkpoint folder.
 
     checkpoint: any Qwen2.5-VL folder; heads and latent tokens are optional (without them decoding is plain).
+    memory_bytes: what the process may take; it decides how much is kept of pictures and prompts. Without it, the two
+    numbers do.
     features: by vision tower, kept by the caller from one checkpoint to the next: the tower is frozen in training.
     """
 
@@ -96,6 +98,7 @@ class Engine:
         threads: int = 1,
         precision: str = "bf16",
         attention: str = "sdpa",
+        memory_bytes: float | None = None,
         feature_cache_bytes: int = 4 << 30,
         prefill_cache_bytes: int = 3 << 28,
         features: dict[str, FeatureCache] | None = None,
@@ -128,13 +131,15 @@ class Engine:
         self.tokens = SpecialTokens.of(self.tokenizer)
         self.letters = LetterTokens(self.tokenizer)
         self.eos = {"all": _end_tokens(self.model, self.tokenizer), "tokenizer": {self.tokenizer.eos_token_id}}
+        if memory_bytes is not None:
+            feature_cache_bytes, prefill_cache_bytes = rooms(memory_bytes, resident_bytes())
         self.features = FeatureCache(feature_cache_bytes)
         if features is not None:
             tower = weights_digest(self.model.model.visual)
             if tower not in features:
                 features.clear()
             self.features = features.setdefault(tower, self.features)
-        self.prefills = _Prefills(prefill_cache_bytes)
+        self.prefills = Prefills(prefill_cache_bytes)
         self.own: dict[tuple[Question, DecodeSpec], Decoded] = {}
         """Answers with their own latents, which `shuffled` feeds to other questions."""
         self._processor = lru_cache(maxsize=4)(lambda images: load_image_processor(self.checkpoint, images))
@@ -184,9 +189,9 @@ class Engine:
                 )
         return [questions[at] for at in range(len(conversations))]
 
-    def forget_answers(self) -> None:
-        """Other questions come: what was kept of these is of no more use."""
-        self.prefills.clear()
+    def forget_answers(self, same_pictures: bool = False) -> None:
+        """Other questions come: what was kept of these is of no more use, but for what was read of the same pictures."""
+        self.prefills.forget_batches() if same_pictures else self.prefills.clear()
         self.own.clear()
 
     def answer(
@@ -225,11 +230,7 @@ class Engine:
         if spec.latents == "oracle" and spec.latent_steps:
             prompts = self.with_true_boxes(prompts, questions, boxes or [None] * len(prompts), spec, images)
         generator = torch.Generator().manual_seed(shuffle_seed)
-        forced = spec.start == "forced"
-        prefill = self.prefills.find(questions, forced)
-        if prefill is None:
-            prefill = read(self.model, prompts, forced, self.tokens)
-            self.prefills.keep(questions, prefill)
+        prefill = self.prefills.of(self.model, questions, prompts, spec.start == "forced", self.tokens, images)
         own = self._own(questions, spec) if spec.latents == "shuffled" else None
         decoded = decode(
             self.model,
@@ -362,33 +363,6 @@ class Engine:
         patches, grid = reader.patches(self._processor(images), path)
         with torch.inference_mode():
             return encode_images(self.model, [patches], grid[None])[0].to("cpu")
-
-
-class _Prefills:
-    """Batches read before, as many as there is room for: latents of another kind start from the same prompts.
-
-    None is forgotten to make room (a second pass over the same batches would then find nothing); `clear` forgets all.
-    """
-
-    def __init__(self, capacity_bytes: int) -> None:
-        self.left = self.capacity_bytes = capacity_bytes
-        self._kept: dict[tuple[Question, bool], tuple[Prefill, int]] = {}
-
-    def clear(self) -> None:
-        self._kept.clear()
-        self.left = self.capacity_bytes
-
-    def keep(self, questions: Sequence[Question], prefill: Prefill) -> None:
-        if prefill.nbytes <= self.left:
-            self.left -= prefill.nbytes
-            self._kept |= {(question, prefill.forced): (prefill, row) for row, question in enumerate(questions)}
-
-    def find(self, questions: Sequence[Question], forced: bool) -> Prefill | None:
-        """The prefill of these questions, if all of them were read in one batch."""
-        found = [self._kept.get((question, forced)) for question in questions]
-        if None in found or len({id(prefill) for prefill, _ in found}) > 1:
-            return None
-        return found[0][0].rows([row for _, row in found])
 
 
 @dataclass(frozen=True, eq=False)

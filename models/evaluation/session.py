@@ -152,6 +152,7 @@ class Session(Evaluations):
 
     checkpoint: a Qwen2.5-VL folder, with heads or without. device: "cpu" or "cuda". threads: torch's.
     precision: "bf16" or "fp32"; a spec of another precision is refused. attention: transformers' name of it.
+    memory_bytes: what this process may take; None: the engine's own limits of what it keeps.
     shared: kept by the caller from one checkpoint to the next: features of pictures, questions and tasks, which are the
     same for checkpoints that see and read alike.
     """
@@ -163,13 +164,14 @@ class Session(Evaluations):
         threads: int = 1,
         precision: str = "bf16",
         attention: str = "sdpa",
+        memory_bytes: float | None = None,
         shared: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
         shared = {} if shared is None else shared
         self.engine = Engine(
             checkpoint, device=device, threads=threads, precision=precision, attention=attention,
-            features=shared.setdefault("features", {}),
+            memory_bytes=memory_bytes, features=shared.setdefault("features", {}),
         )  # fmt: skip
         reading = hashlib.sha256()
         for file in reading_files(checkpoint):
@@ -193,7 +195,7 @@ class Session(Evaluations):
         self, run: Run, spec: EvaluateSpec, mirror: Path, tasks: Mapping[str, Task], batch_size: int
     ) -> LmmsModel:
         if self._asked != (asked := (list(tasks), mirror, spec.images, spec.fetched, spec.clips)):
-            self.engine.forget_answers()
+            self.engine.forget_answers(same_pictures=self._asked[1:] == asked[1:])
             self._asked = asked
         boxes = None
         if spec.decode.latents == "oracle":

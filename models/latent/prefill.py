@@ -1,17 +1,19 @@
 """A batch of prompts, read once: the state from which any number of decodings start.
 
-What is fed into latent slots, and how long an answer may be, changes nothing before the first new token.
+What is fed into latent slots, and how long an answer may be, changes nothing before the first new token. Prompts that begin
+alike (a picture, then different questions) can go on from that beginning.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 from transformers.cache_utils import Cache
 
-from models.backbone.cache import BufferLayer
+from models.backbone.cache import BLOCK, BufferLayer
 from models.backbone.model import Backbone
 from models.backbone.template import positions
 from models.backbone.tokens import SpecialTokens
@@ -19,6 +21,21 @@ from models.latent.prompt import Prompt, grids_of, vision
 
 READ_TOKENS = 2048
 """On a CPU, about so many tokens of prompts go through the layers at once: what they need then stays in its caches."""
+
+
+@dataclass(frozen=True, eq=False)
+class Prefix:
+    """The first n tokens of a prompt."""
+
+    layers: tuple[tuple[Tensor, Tensor], ...]
+    """Of every layer: keys and values [heads, n, d]."""
+
+    def __len__(self) -> int:
+        return self.layers[0][0].shape[1]
+
+    @property
+    def nbytes(self) -> int:
+        return sum(part.nbytes for pair in self.layers for part in pair)
 
 
 @dataclass(eq=False)
@@ -57,6 +74,26 @@ class Prefill:
             buffers=[(keys[at], values[at]) for keys, values in self.buffers],
         )
 
+    def prefixes(self, device: torch.device | str) -> list[Prefix]:
+        """Each prompt as the beginning of others: copies on `device`."""
+        columns = self.mask.shape[1]
+
+        def own(buffer: Tensor, row: int) -> Tensor:
+            return buffer[row, :, columns - lengths[row] : columns].to(device, copy=True)
+
+        lengths = self.mask.sum(1).tolist()
+        return [
+            Prefix(tuple((own(keys, row), own(values, row)) for keys, values in self.buffers)) for row in range(len(lengths))
+        ]
+
+    def to(self, device: torch.device | str) -> Prefill:
+        """The same on `device`; itself if it is there."""
+        if self.mask.device == torch.device(device):
+            return self
+        buffers = [(keys.to(device), values.to(device)) for keys, values in self.buffers]
+        moved = {name: getattr(self, name).to(device) for name in ("mask", "next_position", "inputs", "hidden")}
+        return replace(self, buffers=buffers, **moved)
+
     @property
     def nbytes(self) -> int:
         """Of the cache's buffers."""
@@ -68,8 +105,14 @@ def _following(place: Tensor) -> Tensor:
     return torch.stack([place[0, -1:] + 1, *(3 * [place[1:].max()[None] + 1])])
 
 
-def read(model: Backbone, prompts: list[Prompt], forced: bool, tokens: SpecialTokens) -> Prefill:
-    """Run the prompts, left-padded, with `<|lvr_start|>` behind each if its start is forced."""
+def read(
+    model: Backbone, prompts: list[Prompt], forced: bool, tokens: SpecialTokens, begun: Sequence[Prefix | None] = ()
+) -> Prefill:
+    """Run the prompts, left-padded, with `<|lvr_start|>` behind each if its start is forced.
+
+    begun: of each prompt the tokens that it begins with, if they were read before; then only the last columns are run, as many
+    as the prompt needs that has most left.
+    """
     prompt_ids = [prompt.input_ids.cpu() for prompt in prompts]
     merge = model.model.visual.spatial_merge_size
     placed = [positions(i, grids_of(p, merge), tokens.image, tokens.video) for i, p in zip(prompt_ids, prompts)]
@@ -77,7 +120,8 @@ def read(model: Backbone, prompts: list[Prompt], forced: bool, tokens: SpecialTo
         start = torch.tensor([tokens.lvr_start])
         prompt_ids = [torch.cat([ids, start]) for ids in prompt_ids]
         placed = [torch.cat([place, _following(place)], 1) for place in placed]
-    longest = max(len(ids) for ids in prompt_ids)
+    lengths = [len(ids) for ids in prompt_ids]
+    longest = max(lengths)
     shape = (len(prompt_ids), longest)
     input_ids = torch.zeros(shape, dtype=torch.long)
     mask = torch.zeros(shape, dtype=torch.bool)
@@ -88,18 +132,41 @@ def read(model: Backbone, prompts: list[Prompt], forced: bool, tokens: SpecialTo
         place[:, at, longest - len(ids) :] = own
     mask = mask.to(model.device)
     next_position = torch.stack([place[0, :, -1], *(3 * [place[1:].amax((0, 2))])]).to(model.device)
+    begun = begun or [None] * len(prompts)
+    like = next((prefix for prefix in begun if prefix is not None), None)
+    left = max(n - min(len(prefix or ()), n - 1) for n, prefix in zip(lengths, begun, strict=True))
     with torch.inference_mode():
         features, _ = vision(model, prompts)
         embeds, place = model.embed(input_ids.to(model.device), features), place.to(model.device)
-        at_once = max(1, READ_TOKENS // longest) if model.device.type == "cpu" else len(prompts)
+        at_once = max(1, READ_TOKENS // left) if model.device.type == "cpu" else len(prompts)
         hidden, read_layers = [], []
         for part in torch.arange(len(prompts)).split(at_once):
             rows = slice(int(part[0]), int(part[-1]) + 1)
-            cache = Cache(layers=[BufferLayer() for _ in model.model.language_model.layers])
-            hidden.append(last_states(model, embeds[rows], mask[rows], place[:, rows], cache).clone())
+            cache = _cache(model, begun[rows], lengths[rows], longest, longest - left, like)
+            hidden.append(last_states(model, embeds[rows, -left:], mask[rows], place[:, rows, -left:], cache).clone())
             read_layers.append([layer.buffers for layer in cache.layers])
         buffers = [tuple(map(torch.cat, zip(*parts))) for parts in zip(*read_layers)]
     return Prefill(forced, mask, next_position, embeds[:, -1].clone(), torch.cat(hidden), buffers)
+
+
+def _cache(
+    model: Backbone, begun: Sequence[Prefix | None], lengths: Sequence[int], longest: int, used: int, like: Prefix | None
+) -> Cache:
+    """A cache whose first `used` columns are the beginnings of prompts of these lengths, left-padded to `longest`. like: any
+    prefix, if any column is used."""
+    number = len(model.model.language_model.layers)
+    if not used:
+        return Cache(layers=[BufferLayer() for _ in range(number)])
+
+    def filled(layer: int, part: int) -> Tensor:
+        heads, _, width = like.layers[layer][part].shape
+        buffer = torch.zeros(len(begun), heads, longest + BLOCK, width, dtype=like.layers[layer][part].dtype, device=model.device)
+        for row, (prefix, length) in enumerate(zip(begun, lengths)):
+            if prefix is not None and (known := length - (longest - used)) > 0:
+                buffer[row, :, used - known : used] = prefix.layers[layer][part][:, :known].to(model.device)
+        return buffer
+
+    return Cache(layers=[BufferLayer.over((filled(layer, 0), filled(layer, 1)), used) for layer in range(number)])
 
 
 def last_states(model: Backbone, embeds: Tensor, mask: Tensor, place: Tensor, cache: Cache) -> Tensor:

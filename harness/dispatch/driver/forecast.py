@@ -37,22 +37,32 @@ def group_of(job: Job) -> str:
     return shared.key if shared else ""
 
 
+def material_of(job: Job) -> tuple[str, str]:
+    """What of its group's jobs a process keeps from one to the next: what it read of a benchmark, under one protocol."""
+    read = job.inputs.get(kind_of(job.kind).keeps)
+    return (read.key, str(job.payload.get("protocol", ""))) if read else ("", "")
+
+
 def priorities(graph: Graph, seconds: Mapping[str, float]) -> list[Job]:
-    """Longest chain first; among leaves that share what is loaded, the largest group first and kept together."""
+    """Longest chain first; among leaves that share what is loaded, the largest group first and kept together, and in it those
+    that ask the same questions."""
     rank = ranks(graph, seconds)
     whole: dict[str, float] = {}
+    longest: dict[tuple[str, str], float] = {}
     for job in graph:
         whole[group_of(job) or job.key] = whole.get(group_of(job) or job.key, 0.0) + seconds[job.key]
+        benchmark = group_of(job), material_of(job)[0]
+        longest[benchmark] = max(longest.get(benchmark, 0.0), rank[job.key])
     leaves = {job.key for job in graph} - {parent.key for job in graph for parent in job.parents}
-    return sorted(
-        graph,
-        key=lambda job: (
-            job.key in leaves and bool(group_of(job)),
-            -whole[group_of(job)] if job.key in leaves and group_of(job) else 0.0,
-            group_of(job) if job.key in leaves else "",
-            -rank[job.key],
-        ),
-    )
+
+    def place(job: Job) -> tuple[object, ...]:
+        group = group_of(job)
+        if job.key not in leaves or not group:
+            return False, 0.0, "", -rank[job.key]
+        material = material_of(job)
+        return True, -whole[group], group, -longest[group, material[0]], material, -rank[job.key]
+
+    return sorted(graph, key=place)
 
 
 def left_of_running(progress: Mapping[str, float] | None, begun: float, forecast: float) -> float:

@@ -1,13 +1,17 @@
 """Prompts and pixels equal the stock processor's; features are kept; shuffled latents come from other pictures."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from models.backbone.images import load_image_processor
 from models.config import DecodeSpec, Images
+from models.evaluation import prefills, vision
 from models.evaluation.engine import Engine
 from models.evaluation.lmms_model import LmmsModel, stock_text
 from models.evaluation.vision import FeatureCache, merged_grid
+from models.latent import prefill
 from tests.models.evaluation.conftest import byte_processor, picture
 
 LIMITS = Images(min_pixels=48 * 48, max_pixels=96 * 96)
@@ -158,3 +162,84 @@ def test_the_model_takes_lmms_eval_s_string_arguments(checkpoint):
 def test_a_stock_task_gets_the_last_block_or_the_text_without_special_tokens():
     assert stock_text("<|lvr_start|><|lvr|><|lvr_end|>\n<answer> B </answer><|im_end|>") == "B"
     assert stock_text("<|lvr_start|><|lvr|><|lvr_end|>\nThe answer is B<|im_end|>") == "The answer is B"
+
+
+@pytest.fixture
+def columns(monkeypatch):
+    """Tokens that went through the layers before the first new one: (rows, columns) of each pass."""
+    found, real = [], prefill.last_states
+    monkeypatch.setattr(
+        prefill, "last_states", lambda model, embeds, *rest: found.append(tuple(embeds.shape[:2])) or real(model, embeds, *rest)
+    )
+    monkeypatch.setattr(prefills, "SHORTEST_PREFIX", 8)
+    return found
+
+
+def rotations(questions, first=60):
+    """Four questions on each picture, as HR-Bench asks them."""
+    return [conversation(f"Rotation {k % 4} {'x' * (k % 4)}", picture(first + k // 4, 48)) for k in range(4 * questions)]
+
+
+def asked(engine, questions, **decode):
+    return engine.answer(questions, DecodeSpec(max_new_tokens=6, start="forced", **decode), LIMITS)
+
+
+def test_four_questions_on_a_picture_encode_and_read_it_once_and_are_answered_as_alone(checkpoint, columns, monkeypatch):
+    encoded = []
+    real = vision.encode_images
+    monkeypatch.setattr(vision, "encode_images", lambda model, patches, grids: encoded.extend(patches) or real(model, patches, grids))
+    shared = Engine(checkpoint, precision="fp32")
+    questions = prepared(shared, *rotations(3))
+    together = [answer for k in range(4) for answer in asked(shared, questions[k::4])]
+    assert len(encoded) == 3
+    begun, *rest = columns
+    picture_ends = max(int((q.input_ids == shared.tokens.image).nonzero()[-1]) + 1 for q in questions)
+    assert begun == (3, picture_ends)
+    assert rest == [(3, max(len(q.input_ids) for q in questions[k::4]) + 1 - picture_ends) for k in range(4)]
+    whole = Engine(checkpoint, precision="fp32", prefill_cache_bytes=0)
+    alone = [asked(whole, [question])[0] for k in range(4) for question in questions[k::4]]
+    assert len({answer.response for answer in alone}) > 1
+    for one, other in zip(together, alone, strict=True):
+        assert replace(one, letters=None) == replace(other, letters=None)
+        assert one.letters.logs == pytest.approx(other.letters.logs, abs=2e-4)
+
+
+def test_every_kind_of_latents_number_of_steps_and_protocol_goes_on_from_what_was_read_once(checkpoint, columns):
+    engine = Engine(checkpoint, precision="fp32")
+    chats = rotations(2)
+    questions = prepared(engine, *chats)
+    for latents, steps in (("own", 8), ("zeroed", 8), ("noise", 8), ("own", 4), ("own", 0)):
+        asked(engine, questions, latents=latents, latent_steps=steps)
+    engine.forget_answers(same_pictures=True)
+    other = prepared(engine, *[conversation(f"{c[0]['content'][1]['text']}?", c[0]["content"][0]["url"]) for c in chats])
+    asked(engine, other)
+    engine.answer(other, DecodeSpec(max_new_tokens=6), LIMITS)
+    assert sorted(number for number, _ in columns) == [2] + 7 * [8], "two pictures once, then what stands behind them"
+    engine.forget_answers()
+    columns.clear()
+    asked(engine, other)
+    assert len(columns) == 2
+
+
+def test_prefixes_stay_while_there_is_room_and_the_others_pass(checkpoint, columns):
+    engine = Engine(checkpoint, precision="fp32")
+    questions = prepared(engine, *rotations(6, first=80))
+    asked(engine, questions[:1])
+    size = engine.prefills._staying_bytes
+    engine.prefills.limit(8 * size)
+    answers = [asked(engine, [question])[0] for question in questions]
+    assert sum(rows for rows, _ in columns) == 2 + 6 + 24 and len(engine.prefills._staying) == 6
+    engine.prefills.limit(4 * size)  # three stay, one passes at a time
+    columns.clear()
+    again = [asked(engine, [question])[0] for question in questions]
+    assert again == answers and sum(rows for rows, _ in columns) == 6 + 24
+    columns.clear()
+    assert [asked(engine, [question])[0] for question in questions] == answers
+    assert sum(rows for rows, _ in columns) == 3 + 24, "those that stayed are not read again"
+    assert (len(engine.prefills._staying), len(engine.prefills._passing)) == (3, 1)
+
+
+def test_the_profile_s_memory_says_how_much_is_kept(checkpoint):
+    small, large = (Engine(checkpoint, precision="fp32", memory_bytes=gigabytes * 1e9) for gigabytes in (0.1, 100))
+    assert small.prefills.capacity_bytes == int(0.5 * 0.125 * 1e8)
+    assert 48e9 < large.prefills.capacity_bytes < 50e9 and 12e9 < large.features.capacity_bytes < 12.5e9

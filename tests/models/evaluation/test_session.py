@@ -150,11 +150,11 @@ def test_answers_that_go_on_and_on_are_decoded_together_and_are_the_same(session
 
 
 def test_another_kind_of_latents_starts_from_the_prompts_as_they_were_read(session, spec, mirrors, checkpoint, tmp_path, monkeypatch):
-    from models.evaluation import Session, engine
+    from models.evaluation import Session
 
     reads = []
-    real = engine.read
-    monkeypatch.setattr(engine, "read", lambda *given: reads.append(given) or real(*given))
+    real = session.engine.prefills.reader
+    monkeypatch.setattr(session.engine.prefills, "reader", lambda *given: reads.append(given) or real(*given))
     mirror = mirrors["mmvp"]
     kinds = ("own", "zeroed", "shuffled", "noise")
     session._asked = ()

@@ -51,6 +51,44 @@ def test_any_number_of_decodings_start_from_one_prefill(talkative, prompts, toke
     assert [answer.token_ids for answer in part] == [whole[k].token_ids for k in some]
 
 
+@pytest.mark.parametrize("parts", [2048, 40])
+@pytest.mark.parametrize("start", ["emitted", "forced"])
+def test_prompts_that_go_on_from_a_beginning_answer_as_those_that_were_read_whole(
+    talkative, prompts, tokens, start, parts, monkeypatch
+):
+    """The beginning ends behind the last picture; one prompt is its own beginning, one has none."""
+    monkeypatch.setattr(prefill, "READ_TOKENS", parts)
+    forced, columns = start == "forced", []
+    pictured = [at for at, prompt in enumerate(prompts) if (prompt.input_ids == tokens.image).any()]
+    lengths = {at: int((prompts[at].input_ids == tokens.image).nonzero()[-1]) + 1 for at in pictured}
+    lengths[pictured[-1]] = len(prompts[pictured[-1]].input_ids)
+    beginnings = [replace(prompts[at], input_ids=prompts[at].input_ids[: lengths[at]]) for at in pictured]
+    read = dict(zip(pictured, prefill.read(talkative, beginnings, False, tokens).prefixes("cpu"), strict=True))
+    assert {at: len(prefix) for at, prefix in read.items()} == lengths
+    begun = [read.get(at) for at in range(len(prompts))]
+    real = prefill.last_states
+    monkeypatch.setattr(prefill, "last_states", lambda model, embeds, *rest: columns.append(embeds.shape[1]) or real(model, embeds, *rest))
+    whole, gone_on = (prefill.read(talkative, prompts, forced, tokens, known) for known in ((), begun))
+    unread = max(len(p.input_ids) + forced - len(prefix or ()) for p, prefix in zip(prompts, begun))
+    assert columns[-1] == unread < columns[0] == max(len(p.input_ids) for p in prompts) + forced
+    assert torch.equal(whole.mask, gone_on.mask) and torch.equal(whole.next_position, gone_on.next_position)
+    torch.testing.assert_close(gone_on.hidden, whole.hidden, atol=2e-5, rtol=1e-4)
+    for ours, theirs in zip(gone_on.buffers, whole.buffers, strict=True):
+        for one, other in zip(ours, theirs, strict=True):
+            read_ones = (buffer[:, :, : whole.mask.shape[1]].transpose(1, 2)[whole.mask] for buffer in (one, other))
+            torch.testing.assert_close(*read_ones, atol=2e-5, rtol=1e-4)
+    for latents in ("own", "noise", "own"):
+        spec = DecodeSpec(max_new_tokens=24, start=start, latents=latents, max_segments=4)
+        one, other = (
+            decode(
+                talkative, prompts, spec, tokens=tokens, eos={EOS}, keep_latents=True, prefill=given,
+                generator=torch.Generator().manual_seed(3),
+            )
+            for given in (whole, gone_on)
+        )  # fmt: skip
+        same(other, one)
+
+
 def test_prompts_read_in_parts_give_the_same_answers(talkative, prompts, tokens, monkeypatch):
     whole = run(talkative, prompts, tokens)
     monkeypatch.setattr(prefill, "READ_TOKENS", 100)
