@@ -58,6 +58,8 @@ STUCK = {
 TOO_MUCH = frozenset(name for name, words in STUCK.items() if re.match("asks for more (time|memory)", words))
 """Those that a smaller request would avoid."""
 OUT_OF_MEMORY = re.compile(r"oom.kill|out of memory", re.IGNORECASE)
+OOM_KILL = re.compile(r"slurmstepd: error: .*oom.kill", re.IGNORECASE)
+"""How SLURM logs that the kernel killed a process of the job for its memory."""
 STOPPED = re.compile(r"\b(User defined signal 2|Terminated)(?: \(core dumped\))?\s*(?:srun .*)?$", re.MULTILINE)
 """How a log ends if a signal arrived before Python could catch it: time limit, preemption or a person."""
 FAILED_BY_ITSELF = "with exit code"
@@ -367,6 +369,11 @@ def why(state: str, last: str, *, begun: bool, any_begun: bool) -> tuple[str, st
             return "", "JobNotBegun", f"the scheduler's job was stopped before it began: {stopped.group(1)}"
         return "code", "JobNotBegun", f"the scheduler's job failed before it began: {words[-1][:300]}"
     return "", "", ""
+
+
+def killed_for_memory(state: str, last: str) -> bool:
+    """Whether the scheduler itself says so, by the job's state or in its log: not what some program may have printed."""
+    return state == "OUT_OF_MEMORY" or (state == "FAILED" and bool(OOM_KILL.search(last)))
 
 
 def last_words(log: Path, size: int = 4000) -> str:

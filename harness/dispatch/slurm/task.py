@@ -75,9 +75,12 @@ def perform(task: Assignment) -> str:
     for i, record in enumerate(records):
         endings[record.name] = one(store, record, task, stop, kept)
         print(f"{record.name}: {endings[record.name].outcome} {endings[record.name].message}".rstrip(), flush=True)
+        if task.processes > 1 and endings[record.name].outcome == "code":
+            break  # it may be the echo of another process's kill, which the scheduler tells whoever reads the lease
         left = tuple(record.key for record in records[i + 1 :])
         noted(partial(leases.update, store, task.lease, remaining=left))
-    noted(lambda: leases.drop(store, task.lease))
+    else:
+        noted(lambda: leases.drop(store, task.lease))
     if bad := [f"{name}: {ending.outcome}: {ending.message}" for name, ending in endings.items() if not ending.well]:
         raise NotDone("; ".join(bad))
     return ", ".join(ending.outcome for ending in endings.values())

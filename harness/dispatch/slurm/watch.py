@@ -15,7 +15,7 @@ from pathlib import Path
 from harness.dispatch.driver.retry import Retries
 from harness.dispatch.slurm import queue as slurm_queue
 from harness.dispatch.slurm.limits import scale_of
-from harness.dispatch.slurm.queue import ENDED, Phase, SchedulerSilent, SlurmQueue, Standing, last_words, why
+from harness.dispatch.slurm.queue import ENDED, Phase, SchedulerSilent, SlurmQueue, Standing, killed_for_memory, last_words, why
 from harness.dispatch.slurm.request import Scale
 from harness.jobs import Job
 from harness.store import (
@@ -217,7 +217,10 @@ class Watch:
                 continue
             newest = next(reversed(self.store.attempts(record)), None)
             begun = newest if newest is not None and newest.claim.get("lease") == lease.id else None
-            if standing.phase is Phase.ENDED and not (begun and begun.failure):
+            if standing.phase is Phase.ENDED and begun and (failure := begun.failure):
+                if failure.cause == "code" and killed_for_memory(standing.state, last):
+                    self._believe_the_kill(begun, failure, standing.state, last)
+            elif standing.phase is Phase.ENDED:
                 cause, kind, message = why(standing.state, last, begun=bool(begun), any_begun=bool(lease.current))
                 if cause == "timeout" and begun and begun.complete_checkpoints():
                     cause = kind = ""  # it got further: it is resumed as after any interruption
@@ -226,6 +229,15 @@ class Watch:
             if key in self.jobs and lease.id in self.seen and self._cancelled_by_hand(key, standing):
                 self.retries.give_up(self.jobs[key], f"cancelled in the scheduler (job {lease.owner.scheduler_id})")
         leases.drop(self.store, lease.id)
+
+    @staticmethod
+    def _believe_the_kill(attempt: Attempt, failure: Failure, state: str, last: str) -> None:
+        """The kernel killed one process for its memory, and another, which lost its connection to it, wrote down an error first."""
+        cause, kind, message = why(state, last, begun=True, any_begun=True)
+        traceback = ""
+        with suppress(OSError):
+            traceback = failure.traceback.read_text() if failure.traceback else ""
+        attempt.fail(cause, kind, f"{message} (another process first said: {failure})", traceback, failure.micro_batch)
 
     def _fail(self, record: Record, attempt: Attempt | None, lease: Lease, failure: Failure, last: str) -> None:
         """Write down how the job ended, in an attempt of our own where it had none; the scheduler's log, whose end it
