@@ -41,8 +41,9 @@ def main(options: argparse.Namespace) -> int:
     store = open_store(options.results)
     made = plans(options)
     check_names(made, store, reports)
-    write(made, store, reports, tracker(store), force=options.force, tabular=options.tabular)
-    damaged = damage(store, merged(made))
+    with store.one_look():
+        damaged = damage(store, merged(made))
+        write(made, store, reports, tracker(store), force=options.force, tabular=options.tabular)
     print("\n".join(damaged), end="\n" * bool(damaged), file=sys.stderr)
     return 2 if damaged else 0
 

@@ -64,15 +64,26 @@ def go(options: argparse.Namespace, notice: Notice) -> int:
     ensure_writable(reports)
     check_names(made, store, reports)
     profile = made[0].profile.value
-    graph = needed(everything, store)
-    if not ready(graph, store, profile):
-        return 2
-    if fetch_benchmarks(graph, store):
-        made = plans(options)  # a branch's commit, and with it the jobs' keys, are known only now
-        everything = merged(made)
-    graph, damaged = needed(everything, store), damage(store, everything)
-    todo = not all(store.is_done(job) or store.damage(job) for job in graph)
-    if todo:
+    def show() -> int:
+        """Draws the reports of what is there. 2 when something of it is damaged."""
+        damaged = damage(store, everything)
+        write(made, store, reports, tracker(store))
+        notice.reports = reports
+        print("\n".join(damaged), end="\n" * bool(damaged), file=sys.stderr)
+        return 2 if damaged else 0
+
+    with store.one_look():
+        graph = needed(everything, store)
+        if not ready(graph, store, profile):
+            return 2
+        if fetch_benchmarks(graph, store):
+            made = plans(options)  # a branch's commit, and with it the jobs' keys, are known only now
+            everything = merged(made)
+            graph = needed(everything, store)
+        if all(store.is_done(job) or store.damage(job) for job in graph):
+            if problem := begin(made, store, running=False).finish():
+                print(problem, file=sys.stderr)
+            return show()
         gc.enable()
         store.ensure_writable()
         check_address(store)
@@ -81,20 +92,16 @@ def go(options: argparse.Namespace, notice: Notice) -> int:
         register_all(made, store)
         if options.detach and profile.dispatch.kind == "local":
             return detach(options)
-        notice.began, notice.tables = True, made
-    follower = begin(made, store, running=todo)
-    notice.outcome = outcome = work(graph, store, profile, options.detach) if todo else None
+    notice.began, notice.tables = True, made
+    follower = begin(made, store, running=True)
+    notice.outcome = outcome = work(graph, store, profile, options.detach)
     if problem := follower.finish():
         print(problem, file=sys.stderr)
-    if outcome is not None and (outcome.interrupted or outcome.detached):
+    if outcome.interrupted or outcome.detached:
         print(f"the same command goes on from here; {command('status', results=store.root)} shows where it stands", file=sys.stderr)
         return outcome.exit_code
-    write(made, store, reports, tracker(store))
-    notice.reports = reports
-    if damaged := damaged or damage(store, everything):
-        print("\n".join(damaged), file=sys.stderr)
-        return 2
-    return outcome.exit_code if outcome is not None else 0
+    with store.one_look():
+        return show() or outcome.exit_code
 
 
 def needed(graph: Graph, store: Store) -> Graph:

@@ -108,9 +108,11 @@ class Plan:
     def same_run(self) -> list[tuple[str, ...]]:
         """Groups of rows that are one run under several labels."""
         groups: dict[tuple[str, ...], list[str]] = {}
+        decoded: dict[str, list[str]] = {}
+        for cell in self.cells:
+            decoded.setdefault(cell.row, []).extend(job.key for job in cell.jobs.values())
         for label, by_seed in self.checkpoints.items():
-            decoded = sorted(job.key for cell in self.cells if cell.row == label for job in cell.jobs.values())
-            groups.setdefault((*(c.key for c in by_seed.values()), *decoded), []).append(label)
+            groups.setdefault((*(c.key for c in by_seed.values()), *sorted(decoded.get(label, []))), []).append(label)
         return [tuple(labels) for labels in groups.values() if len(labels) > 1]
 
     @cached_property

@@ -54,6 +54,8 @@ class Trend(Frozen):
         return self.trend
 
 
+MOST_ROWS = 40
+"""All pairs of more rows are too many tests to correct, and too many lines to read."""
 Declared = Against | Pair | Trend
 FORMS: dict[str, type[Against | Pair | Trend]] = {"against": Against, "pair": Pair, "trend": Trend}
 
@@ -84,7 +86,7 @@ def full_method(spec: Experiment) -> str | None:
 
 def comparisons_of(spec: Experiment) -> tuple[Declared, ...]:
     """Those that the table declares; else a trend where its rows are points of an axis, else each row against the full method;
-    and each against the base. A table without a full method declares all its pairs."""
+    and each against the base. A table without a full method declares all its pairs, if it has at most `MOST_ROWS` rows."""
     if spec.comparisons:
         return spec.comparisons
     rows = [row for row in spec.rows if row.delta is None]
@@ -95,6 +97,8 @@ def comparisons_of(spec: Experiment) -> tuple[Declared, ...]:
     if (full := full_method(spec)) is not None:
         return Against(against=full), base
     labels = [row.label for row in rows if row.stages != ()]
+    if len(labels) > MOST_ROWS:
+        return (base,)
     return *(Pair(pair=(b, a)) for i, a in enumerate(labels) for b in labels[i + 1 :]), base
 
 

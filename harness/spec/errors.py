@@ -10,6 +10,7 @@ import math
 import re
 import types
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
@@ -87,9 +88,10 @@ def validate(model: type[BaseModel], data: Any, place: Callable[[Path, str], str
 def _no_numbers(made: Any, data: Any, path: Path) -> Iterator[tuple[Path, str]]:
     """What pydantic took for a number although nobody wrote one: true, "1_000", "inf"."""
     if isinstance(made, BaseModel) and isinstance(data, dict):
-        for name, field in type(made).model_fields.items():
-            for key in {name, field.alias or name} & data.keys():
-                yield from _no_numbers(getattr(made, name), data[key], (*path, key))
+        for name, keys in _written_as(type(made)):
+            for key in keys:
+                if key in data and not (type(value := data[key]) is str and value is getattr(made, name)):
+                    yield from _no_numbers(getattr(made, name), value, (*path, key))
     elif isinstance(made, dict) and isinstance(data, dict):
         for key in made.keys() & data.keys():
             yield from _no_numbers(made[key], data[key], (*path, key))
@@ -102,6 +104,12 @@ def _no_numbers(made: Any, data: Any, path: Path) -> Iterator[tuple[Path, str]]:
             yield path, f"must be {wanted}, not {show(data)}{_why(data)}"
         elif not math.isfinite(made):
             yield path, f"must be a finite number, not {show(made)}"
+
+
+@cache
+def _written_as(model: type[BaseModel]) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """Each field with the keys under which it may be written."""
+    return tuple((name, tuple(dict.fromkeys((name, field.alias or name)))) for name, field in model.model_fields.items())
 
 
 def _why(value: Any) -> str:

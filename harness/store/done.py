@@ -38,7 +38,7 @@ def read(home: Path, key: str, *, trusted: bool = False) -> dict[str, Any] | Non
     """
     path = home / NAME
     try:
-        kind = os.lstat(path).st_mode
+        kind = os.lstat(f"{home}/{NAME}").st_mode
     except (FileNotFoundError, NotADirectoryError):
         return None
     if not stat.S_ISREG(kind):

@@ -63,7 +63,7 @@ class Note:
             pass
 
 
-def stamp(path: Path) -> list[int] | None:
+def stamp(path: Path | str) -> list[int] | None:
     """Size, times of change (ns) and inode; None where nothing lies. Changes with the content, unless a disk errs."""
     try:
         found = os.lstat(path)
@@ -75,7 +75,7 @@ def stamp(path: Path) -> list[int] | None:
 def examine(home: Path, key: str, note_path: Path, *, reader: str = "", afresh: bool = False) -> Finding:
     """Check the job `key` in `home`. reader: the host whose job is about to load the outputs. afresh: by digest in any case."""
     note = Note.read(note_path)
-    stamps = {name: stamp(home / name) for name in (done.NAME, "spec.json")}
+    stamps = {name: stamp(f"{home}/{name}") for name in (done.NAME, "spec.json")}
     if stamps[done.NAME] is None:
         if stamps["spec.json"] is None:
             return NOT_DONE
@@ -134,13 +134,14 @@ def unreadable_spec(home: Path, key: str) -> str:
 def stamps_of(home: Path, record: Mapping[str, Any], *, deep: bool = False) -> dict[str, Any]:
     """By path below `home`, for everything that the record names. deep: the members of large folders too."""
     out = f"attempts/{record['attempt']}/out"
-    found: dict[str, Any] = {out: stamp(home / out)}
+    found: dict[str, Any] = {out: stamp(f"{home}/{out}")}
     for name, entry in record["outputs"].items():
-        path = home / out / name.rstrip("/")
         many = entry.get("files", 0) > FEW_MEMBERS
-        found[f"{out}/{name}"] = _of_folder(path, deep or not many) if name.endswith("/") else stamp(path)
+        whole = f"{home}/{out}/{name}"
+        found[f"{out}/{name}"] = _of_folder(Path(whole), deep or not many) if name.endswith("/") else stamp(whole)
     for number in record.get("curves", {}):
-        found[f"attempts/{number}/metrics.jsonl"] = stamp(home / "attempts" / number / "metrics.jsonl")
+        name = f"attempts/{number}/metrics.jsonl"
+        found[name] = stamp(f"{home}/{name}")
     return found
 
 

@@ -8,10 +8,11 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from harness.jobs import Job
 from harness.places import results_option
@@ -25,12 +26,22 @@ from harness.store.owners import Owner, Scheduler, host_name
 from harness.store.records import Record, record_of
 from harness.store.states import State, Status
 
+T = TypeVar("T")
 SHORTEST = 4
 """Digits of a key that a person must write."""
 _JOB = re.compile(r".+-[0-9a-f]{12}", re.DOTALL)
 """Name of a job's folder."""
 LISTED = 5
 """Jobs that a message names; a store has thousands."""
+
+
+@dataclass
+class Look:
+    """One pass over the store. done: key → what was found of a finished job. jobs: key → that job. kept: what was made of it."""
+
+    done: dict[str, Finding] = field(default_factory=dict)
+    jobs: dict[str, Job] = field(default_factory=dict)
+    kept: dict[str, Any] = field(default_factory=dict)
 
 
 class Held(StoreError):
@@ -55,6 +66,7 @@ class Store:
         """Kind → the time of its folder when it was last listed."""
         self._examined: dict[Path, tuple[object, Finding]] = {}
         """Job's folder → stamps of DONE.json and spec.json, and what was found then: each job is checked once by this object."""
+        self._look: Look | None = None
 
     # Finding
 
@@ -160,11 +172,18 @@ class Store:
             raise StoreError(f"{self.root}: {key}: no such job; {remedy}")
         return Record.read(found[0])
 
+    def job_folders(self) -> Iterator[Path]:
+        """Every folder that has a spec.json, by kind and name."""
+        for kind in sorted(self.root.glob("[!.]*")):
+            for name in sorted(os.listdir(kind)) if kind.is_dir() else ():
+                if os.path.exists(f"{kind}/{name}/spec.json"):
+                    yield kind / name
+
     def records(self) -> Iterator[Record]:
         """Every job that the store has a folder for, but for those whose spec.json is damaged: see `damaged_specs`."""
-        for spec in sorted(self.root.glob("[!.]*/*/spec.json")):
+        for folder in self.job_folders():
             try:
-                yield Record.read(spec.parent)
+                yield Record.read(folder)
             except StoreError:
                 continue
 
@@ -187,8 +206,11 @@ class Store:
     def examined(self, job: Job | Record, *, loading: bool = False, afresh: bool = False) -> Finding:
         """Whether the job is done, and whether what it left is still there. loading: a job is about to use it as its input.
         afresh: by digest, whatever was noted before."""
+        look = None if loading or afresh else self._look
+        if look is not None and (seen := look.done.get(job.key)) is not None:
+            return seen
         home = self._home(job)
-        stamps = integrity.stamp(home / done_file.NAME), integrity.stamp(home / "spec.json")
+        stamps = integrity.stamp(f"{home}/{done_file.NAME}"), integrity.stamp(f"{home}/spec.json")
         if stamps == (None, None):
             return NOT_DONE
         known, found = self._examined.get(home, (None, NOT_DONE))
@@ -196,7 +218,36 @@ class Store:
             reader = host_name() if loading else ""
             found = integrity.examine(home, job.key, self._note(home), reader=reader, afresh=afresh)
             self._examined[home] = stamps, found
+        if look is not None and found.done is not None:
+            look.done[job.key] = found
+            if isinstance(job, Job):
+                look.jobs[job.key] = job
         return found
+
+    @contextmanager
+    def one_look(self) -> Iterator[None]:
+        """Inside, a job that was found done is not looked at again: for one pass over the whole store, in which nothing is run.
+
+        What others finish meanwhile is still found; a finished job does not become unfinished.
+        """
+        before = self._look
+        self._look = before or Look()
+        try:
+            yield
+        finally:
+            self._look = before
+
+    def kept(self, name: str, make: Callable[[], T]) -> T:
+        """`make()`; during one look only once for each name."""
+        if self._look is None:
+            return make()
+        if name not in self._look.kept:
+            self._look.kept[name] = make()
+        return self._look.kept[name]
+
+    def seen_done(self) -> Mapping[str, Job]:
+        """Key → the jobs that this look found done."""
+        return self._look.jobs if self._look is not None else {}
 
     def _note(self, home: Path) -> Path:
         """What the last check of the job in `home` saw."""

@@ -22,7 +22,7 @@ SQLITE = b"SQLite format 3\0"
 def signature(folder: Path) -> str:
     """Of one job: changes whenever something about it could be copied to MLflow. "" when there is nothing yet."""
     try:
-        return " ".join(["done", str(os.stat(folder / "DONE.json").st_mtime_ns), *artifacts_of(folder.parent.name)])
+        return " ".join(["done", str(os.stat(f"{folder}/DONE.json").st_mtime_ns), *artifacts_of(folder.parent.name)])
     except FileNotFoundError:
         pass
     parts = []
@@ -36,8 +36,8 @@ def signature(folder: Path) -> str:
 def fingerprint(store: Store) -> str:
     """Of the whole store, the tables' labels, and the database that it is copied into."""
     lines = [where.shown_address(store)]
-    for spec in sorted(store.root.glob("[!.]*/*/spec.json")):
-        lines.append(f"{spec.parent.name} {signature(spec.parent)}")
+    for folder in store.job_folders():
+        lines.append(f"{folder.name} {signature(folder)}")
     for path in sorted(where.home(store).glob("labels/*.json")):
         lines.append(f"{path.name} {path.stat().st_mtime_ns}")
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()

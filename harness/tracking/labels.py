@@ -4,7 +4,7 @@ for each table under each profile. A run of a part of the table adds to what the
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -97,10 +97,10 @@ def _table(path: Path) -> str:
 
 
 def _plain(use: Use) -> dict[str, str]:
-    return {name: value for name, value in asdict(use).items() if value}
+    return {name: value for name in _FIELDS if (value := getattr(use, name))}
 
 
-_FIELDS = frozenset(field.name for field in fields(Use))
+_FIELDS = tuple(field.name for field in fields(Use))
 
 
 def _read(found: Any) -> list[Use]:

@@ -14,6 +14,8 @@ from torch.utils.data import Sampler
 
 from models.training.packing import shares
 
+STEPS_KEPT = 8
+"""The loader is some steps ahead of the training."""
 _NOISE = 2
 """Of the generators' random stream; a method's own draw has 1."""
 
@@ -35,6 +37,8 @@ class Order:
     share: Literal["count", "tokens", "padded"] = "count"
     """What the micro-batches of a step have alike: samples; or, by their lengths, tokens or tokens with padding. The step's samples are
     the same, and so is what is drawn for each."""
+    _drawn: dict[int, list[int]] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """Step → its samples. Of one order: another one may have the same fields and other lengths."""
 
     def __post_init__(self) -> None:
         if self.samples < 1:
@@ -52,7 +56,14 @@ class Order:
         return self.global_batch // (self.micro_batch * self.world)
 
     def step_samples(self, step: int) -> list[int]:
-        """The step's samples over all ranks, in order."""
+        """The step's samples over all ranks, in order. Drawn and sorted once for all micro-batches of the step."""
+        if step not in self._drawn:
+            while len(self._drawn) >= STEPS_KEPT:
+                self._drawn.pop(next(iter(self._drawn)), None)
+            self._drawn[step] = self._draw(step)
+        return self._drawn[step]
+
+    def _draw(self, step: int) -> list[int]:
         first = step * self.global_batch
         drawn = [
             int(_permutation(self.seed, k // self.samples, self.samples)[k % self.samples])

@@ -15,7 +15,16 @@ from pathlib import Path
 from harness.dispatch.driver.retry import Retries
 from harness.dispatch.slurm import queue as slurm_queue
 from harness.dispatch.slurm.limits import scale_of
-from harness.dispatch.slurm.queue import ENDED, Phase, SchedulerSilent, SlurmQueue, Standing, killed_for_memory, last_words, why
+from harness.dispatch.slurm.queue import (
+    ENDED,
+    Phase,
+    SchedulerSilent,
+    SlurmQueue,
+    Standing,
+    killed_for_memory,
+    last_words,
+    why,
+)
 from harness.dispatch.slurm.request import Scale
 from harness.jobs import Job
 from harness.store import (

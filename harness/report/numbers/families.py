@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import combinations
 from statistics import median
 
 from harness.report.numbers.results import BASE, Results
 from harness.spec.benchmark import Protocol
 from harness.spec.comparisons import BASE as AGAINST_BASE
-from harness.spec.comparisons import Against, Pair, Trend, comparisons_of, trend_weights
-from harness.stats import Comparison, Family, SeedNoise, smallest_shown
+from harness.spec.comparisons import MOST_ROWS, Against, Pair, Trend, comparisons_of, trend_weights
+from harness.stats import Comparison, Estimate, Family, SeedNoise, smallest_shown
 
 PairName = tuple[str, str, str]
 """(row, row, column): first minus second."""
@@ -24,7 +25,7 @@ class Tested:
     pairs: dict[PairName, Comparison]
     trends: dict[tuple[Trend, str], Comparison]
 
-    @property
+    @cached_property
     def family(self) -> Family:
         return Family({**{name: c.p for name, c in self.pairs.items()}, **{name: c.p for name, c in self.trends.items()}})
 
@@ -43,6 +44,10 @@ def base_row(results: Results) -> str | None:
 
 def declared_pairs(results: Results) -> list[tuple[str, str]]:
     """Each once, first minus second, in the order of the table's comparisons. Rows that are not here are left out."""
+    return results.once(("declared pairs",), lambda: _declared_pairs(results))
+
+
+def _declared_pairs(results: Results) -> list[tuple[str, str]]:
     rows = [label for label, arm in results.arms.items() if arm.row.delta is None]
     found: dict[tuple[str, str], None] = {}
     for comparison in comparisons_of(results.study.experiment):
@@ -64,6 +69,10 @@ def declared_pairs(results: Results) -> list[tuple[str, str]]:
 
 def declared(results: Results, protocol: Protocol = "paper") -> Tested:
     """The declared comparisons for which there are results. Rows that are the same run form no pair."""
+    return results.once(("declared", protocol), lambda: _declared(results, protocol))
+
+
+def _declared(results: Results, protocol: Protocol) -> Tested:
     pairs: dict[PairName, Comparison] = {}
     trends: dict[tuple[Trend, str], Comparison] = {}
     for column in results.columns:
@@ -89,7 +98,19 @@ def trend_of(results: Results, trend: Trend, column: str, protocol: Protocol = "
 
 
 def exploratory(results: Results, protocol: Protocol = "paper") -> dict[PairName, Comparison]:
-    """All other pairs of rows on the same questions."""
+    """All other pairs of rows on the same questions; none where there are too many (`uncompared`)."""
+    if uncompared(results, protocol):
+        return {}
+    return results.once(("exploratory", protocol), lambda: _exploratory(results, protocol))
+
+
+def uncompared(results: Results, protocol: Protocol = "paper") -> int:
+    """How many rows are measured, where they are too many to compare each with each other; else 0."""
+    rows = {row for column in results.columns for row in results.measured_rows(column, protocol)}
+    return len(rows) if len(rows) > MOST_ROWS else 0
+
+
+def _exploratory(results: Results, protocol: Protocol) -> dict[PairName, Comparison]:
     known = {frozenset(pair) for pair in declared_pairs(results)}
     return {
         (second, first, column): comparison
@@ -104,8 +125,10 @@ def exploratory(results: Results, protocol: Protocol = "paper") -> dict[PairName
 def one_seed(results: Results) -> bool:
     """Whether every compared row was trained with one seed only."""
     tested = declared(results)
-    found = [*tested.pairs.values(), *tested.trends.values()] or list(exploratory(results).values())
-    return {comparison.seeds for comparison in found} == {1}
+    found: list[Comparison] | list[Estimate] = [*tested.pairs.values(), *tested.trends.values()] or list(exploratory(results).values())
+    if not found and uncompared(results):
+        found = [e for row in results.arms for column in results.columns if (e := results.estimate(row, column)) is not None]
+    return {one.seeds for one in found} == {1}
 
 
 @dataclass(frozen=True)

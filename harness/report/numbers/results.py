@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 from harness.jobs import Job
 from harness.kinds import kind_of
@@ -23,6 +23,7 @@ from harness.stats import Answers, Comparison, Estimate, SeedNoise, compare, con
 from harness.store import Store
 from models.config import ExternalMirror
 
+T = TypeVar("T")
 Metric = Literal["accuracy", "likelihood"]
 
 
@@ -94,6 +95,13 @@ class Results:
     _estimates: dict[tuple[str, str, str, str], Estimate] = field(default_factory=dict)
     _noise: dict[tuple[str, str, str, str], ColumnNoise | None] = field(default_factory=dict)
     _pairs: dict[tuple[tuple[str, str], tuple[str, str], str, str], Comparison] = field(default_factory=dict)
+    _once: dict[tuple[str, ...], Any] = field(default_factory=dict)
+
+    def once(self, name: tuple[str, ...], make: Callable[[], T]) -> T:
+        """`make()`, the first time that something of this name is asked for."""
+        if name not in self._once:
+            self._once[name] = make()
+        return self._once[name]
 
     @cached_property
     def reader(self) -> Reader:
@@ -314,9 +322,9 @@ class Results:
     def reported(self, row: str, column: str) -> Reported | None:
         """The paper's value; None if it prints none."""
         arm = self.arms.get(row)
-        names = [c.name for c in self.study.experiment.columns]
         if arm is None or not arm.row.reported:
             return None
+        names = [c.name for c in self.study.experiment.columns]
         value = arm.row.reported[names.index(column)]
         return None if value.missing else value
 

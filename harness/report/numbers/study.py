@@ -19,6 +19,7 @@ from harness.spec.resolve import Value
 
 if TYPE_CHECKING:
     from harness.plan import Plan
+    from harness.plan.plan import Cell
     from harness.store import Store
 
 
@@ -158,8 +159,11 @@ def study_of(plan: Plan) -> Study:
     """A plan as reports see it."""
     spec = plan.experiment.value
     arms = []
+    by_row: dict[str, list[Cell]] = {}
+    for cell in plan.cells:
+        by_row.setdefault(cell.row, []).append(cell)
     for resolved in plan.rows:
-        cells = [cell for cell in plan.cells if cell.row == resolved.label]
+        cells = by_row.get(resolved.label, [])
         evaluations: dict[str, dict[Evaluation, None]] = {}
         for cell in cells:
             for (seed, latents), job in cell.jobs.items():
@@ -177,7 +181,8 @@ def study_of(plan: Plan) -> Study:
                 tuple(f"{cell.column.benchmark}: {cell.not_run}" for cell in cells if cell.not_run),
             )
         )
-    left_out = [row.label for row in spec.rows if row.label not in {arm.label for arm in arms}]
+    there = {arm.label for arm in arms}
+    left_out = [row.label for row in spec.rows if row.label not in there]
     left_out += [column.name for column in spec.columns if column not in plan.columns]
     base = {  # one evaluation stands for every seed, as where the base model is a row
         benchmark: tuple(Evaluation(job, seed, protocol) for protocol, job in by_protocol.items() for seed in plan.seeds)

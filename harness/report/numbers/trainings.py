@@ -7,6 +7,7 @@ confine it to its own (`noise_from: table`).
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property, lru_cache
@@ -36,8 +37,9 @@ class Run:
     seed: int
     trainings: frozenset[str]
 
-    @classmethod
-    def of(cls, job: Job) -> Run | None:
+    @staticmethod
+    @cache
+    def of(job: Job) -> Run | None:
         """None for an evaluation of what is not trained here, which has no seed."""
         last = job.inputs.get("checkpoint")
         if not isinstance(last, Job):
@@ -49,7 +51,7 @@ class Run:
         latents = decode.pop("latents", "own")
         column = digest([payload, job.inputs["mirror"].key, base.key])
         recipe = digest([column, decode, seedless(last)])
-        return cls(job, column, latents, recipe, last.payload.get("seed", 0), frozenset(map(seedless, trained)))
+        return Run(job, column, latents, recipe, last.payload.get("seed", 0), frozenset(map(seedless, trained)))
 
 
 @cache
@@ -79,11 +81,7 @@ class Trainings:
     @classmethod
     def stored(cls, store: Store) -> Trainings:
         """From all finished evaluations in the store."""
-        try:
-            listed = (store.root / "evaluate").stat().st_mtime_ns
-        except OSError:
-            return cls({})
-        return cls.among(run for run in _runs(store.root, listed) if store.is_done(run.job))
+        return store.kept("trainings", lambda: cls.among(run for run in _runs(store) if store.is_done(run.job)))
 
     @classmethod
     def among(cls, runs: Iterable[Run]) -> Trainings:
@@ -102,8 +100,23 @@ class Trainings:
         return {column: sorted(run.job.key for run in runs) for column, runs in self.runs.items()}
 
 
+def _runs(store: Store) -> tuple[Run, ...]:
+    """Of every evaluation with a folder. Those that this look found done need not be read again."""
+    home = store.root / "evaluate"
+    try:
+        listed, names = home.stat().st_mtime_ns, os.listdir(home)
+    except OSError:
+        return ()
+    seen = {key[:12]: job for key, job in store.seen_done().items() if job.kind == "evaluate"}
+    found = [seen.get(name.rpartition("-")[2]) for name in names]
+    jobs = [job for job in found if job is not None]
+    if len(jobs) < len(names):
+        return _read(store.root, listed)
+    return tuple(run for job in jobs if (run := Run.of(job)))
+
+
 @lru_cache(maxsize=4)
-def _runs(root: Path, listed: int) -> tuple[Run, ...]:
+def _read(root: Path, listed: int) -> tuple[Run, ...]:
     """listed: mtime of the folder, so that several reports of one command read it once."""
     store = Store(root)
     evaluations = (job for job in stored_jobs(store, store.records()) if job.kind == "evaluate" and is_whole(job))

@@ -17,13 +17,16 @@ from harness.report.sections.formats import kind_tables, readable_table
 from harness.report.sections.headline import headline
 from harness.report.sections.likelihood import likelihood_pairs, likelihood_table
 from harness.report.sections.mechanism import latent_table, probe_details, probe_table
-from harness.report.sections.pairs import declared_table, exploratory_table
+from harness.report.sections.pairs import declared_table, exploratory_table, uncompared_note
 from harness.report.sections.provenance import assumed, job_table, overridden, provenance, same_runs, scale_table
 from harness.report.sections.records import of_tables, records
 from harness.report.sections.tables import answer_table, main_notes, main_table, own_base
 from harness.report.sections.types import Chart, Drawing, Mark, Panel, Report, Section, Table
 from harness.report.sections.words import count, scaled
 from harness.store import Store
+
+CHART_ROWS = 60
+"""More make a picture that no page holds; the table has all."""
 
 
 def build(study: Study, store: Store, out_dir: Path, tracking: Tracking | None = None) -> Report:
@@ -50,6 +53,7 @@ def build(study: Study, store: Store, out_dir: Path, tracking: Tracking | None =
         ),
         Section(
             "All other pairs, exploratory",
+            bullets=tuple(uncompared_note(results, study.experiment.protocol)),
             tables=present(exploratory_table(results, study.experiment.protocol)),
             folded=True,
             name="exploratory",
@@ -198,7 +202,9 @@ def chart(results: Results) -> Chart | None:
     """Measured and reported values, by row, one panel a column; the two never share an axis."""
     study = results.study
     protocol = study.experiment.protocol
-    rows = tuple(label for label, arm in results.arms.items() if arm.row.delta is None)
+    every = tuple(label for label, arm in results.arms.items() if arm.row.delta is None)
+    rows = every[:CHART_ROWS]
+    some = f", first {CHART_ROWS} of {len(every):,} rows" if len(every) > CHART_ROWS else ""
     base = own_base(results)
     panels = []
     for name in results.columns:
@@ -232,7 +238,7 @@ def chart(results: Results) -> Chart | None:
         f"{study.experiment.kind.capitalize()} {study.experiment.name}: {study.experiment.title}",
         rows,
         tuple(panels),
-        f"Measured here{' at proxy scale' if proxy else ''}, 95 % interval ({noise})" if found else "Measured here: nothing yet",
+        f"Measured here{' at proxy scale' if proxy else ''}{some}, 95 % interval ({noise})" if found else "Measured here: nothing yet",
         "Reported by the paper" + (" (another model, other data: not comparable)" if proxy else ""),
         f"accuracy in percent · {study.recipe_text} · profile {study.profile_name} · protocol {protocol}",
         **axis_of(results, rows),

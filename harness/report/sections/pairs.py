@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from harness.report.numbers.families import Tested, declared, exploratory, reach
+import math
+
+from harness.report.numbers.families import Tested, declared, exploratory, reach, uncompared
 from harness.report.numbers.results import Results
 from harness.report.sections.tables import difference_cell, scale_word
 from harness.report.sections.types import Cell, Column, Table, TableRow
 from harness.report.sections.words import MINUS, count, listed, p_value, scaled, signed, signed_interval
 from harness.spec.benchmark import Protocol
+from harness.spec.comparisons import MOST_ROWS
 from harness.stats import Comparison
 
 
@@ -89,6 +92,14 @@ def pair_cell(comparison: Comparison, adjusted: float) -> Cell:
     exact = f"McNemar exact p = {p_value(comparison.p_mcnemar)}; " if comparison.p_mcnemar is not None else ""
     note = f"{exact}{comparison.test} p = {p_value(comparison.p)} uncorrected; gained {comparison.gained}, lost {comparison.lost}"
     return difference_cell(comparison, note, beside=f" p {p_value(adjusted).replace('<', '< ')}", adjusted=adjusted)
+
+
+def uncompared_note(results: Results, protocol: Protocol = "paper") -> list[str]:
+    """What to do where not every pair is compared."""
+    if not (rows := uncompared(results, protocol)):
+        return []
+    pairs = f"{rows:,} rows make {math.comb(rows, 2):,} pairs in each column"
+    return [f"Not compared: {pairs}. Name those that matter under comparisons: in the experiment; up to {MOST_ROWS} rows all are compared."]
 
 
 def exploratory_table(results: Results, protocol: Protocol = "paper") -> Table | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from itertools import combinations
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -145,11 +145,9 @@ def same_runs(results: Results) -> tuple[dict[str, str], list[str]]:
             decoded = {frozenset(e.job.key for es in results.arms[label].evaluations.values() for e in es) for label in labels}
             same = "the same run" if len(decoded) == 1 else "one training, decoded in different ways"
             add(tuple(labels), f"{listed(labels)} are {same}.")
-    for first, second in combinations(finals, 2):
-        for inner, outer in ((first, second), (second, first)):
-            if all(s in finals[outer] and job in ancestors(finals[outer][s]) for s, job in finals[inner].items()):
-                job = next(iter(finals[inner].values()))
-                add((inner, outer), f"{inner} is the first part of {outer}: one training ({job.key12}), used by both.")
+    for inner, outer in contained(finals):
+        job = next(iter(finals[inner].values()))
+        add((inner, outer), f"{inner} is the first part of {outer}: one training ({job.key12}), used by both.")
     taken: dict[str, list[str]] = {}
     for label in finals:
         for text in adopted(results, label):
@@ -157,6 +155,21 @@ def same_runs(results: Results) -> tuple[dict[str, str], list[str]]:
     for text, labels in taken.items():
         add(tuple(labels), text)
     return marks, notes
+
+
+def contained(finals: Mapping[str, Mapping[int, Job]]) -> list[tuple[str, str]]:
+    """Rows whose final trainings, seed by seed, are among what came before another row's: (inner, outer), in the rows' order."""
+    place = {label: number for number, label in enumerate(finals)}
+    ending: dict[Job, list[str]] = {}
+    for label, trainings in finals.items():
+        for job in set(trainings.values()):
+            ending.setdefault(job, []).append(label)
+    found = set()
+    for outer, trainings in finals.items():
+        before = {seed: ancestors(job) for seed, job in trainings.items()}
+        near = {label for jobs in before.values() for job in jobs for label in ending.get(job, ())}
+        found |= {(inner, outer) for inner in near if all(job in before.get(seed, ()) for seed, job in finals[inner].items())}
+    return sorted(found, key=lambda pair: (*sorted(map(place.__getitem__, pair)), place[pair[0]]))
 
 
 def adopted(results: Results, row: str) -> list[str]:

@@ -70,3 +70,29 @@ def test_a_step_has_the_same_samples_and_draws_however_it_is_cut(share):
         return found
 
     assert seen(4, 2, share) == seen(2, 1, share) == seen(1, 4, share) == seen(4, 2, "count") and len(seen(4, 2, share)) == 16
+
+
+class Asked(list):
+    """Lengths that count how often they are looked up."""
+
+    times = 0
+
+    def __getitem__(self, place):
+        self.times += 1
+        return super().__getitem__(place)
+
+
+def test_a_steps_samples_are_drawn_and_sorted_once_for_all_its_micro_batches():
+    lengths = Asked(range(100))
+    order = Order(100, 4, 16, 2, 0, lengths=lengths, share="tokens")
+    first = [order.micro_samples(0, micro) for micro in range(order.accumulation)]
+    assert lengths.times <= 16 * (1 + order.accumulation), "once to sort them, and once for each micro-batch"
+    for step in range(1, 40):  # more steps than are kept
+        order.micro_samples(step, 0)
+    assert [order.micro_samples(0, micro) for micro in range(order.accumulation)] == first
+    assert len(order._drawn) < 40
+
+
+def test_orders_that_differ_in_nothing_but_lengths_share_no_draw():
+    one, other = (Order(100, 4, 16, 2, 0, lengths=lengths, share="tokens") for lengths in (range(100), range(100, 0, -1)))
+    assert one == other and one.step_samples(0) == other.step_samples(0)[::-1]
