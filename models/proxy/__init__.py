@@ -13,3 +13,5 @@ from pathlib import Path
 
 BASE_DIR = Path(__file__).parent / "base"
 """The committed base checkpoint: config, weights, tokenizer, image processor, model card."""
+VIDEO_BASE_DIR = BASE_DIR.parent / "base-video"
+"""The same, taught to read clips (`pretrain_clips`)."""

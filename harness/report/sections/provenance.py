@@ -14,7 +14,7 @@ from harness.report.numbers.study import Arm, Study
 from harness.report.sections.types import Cell, Column, Table, TableRow
 from harness.report.sections.words import count, listed, seconds
 from harness.spec.recipe import SECTIONS, STAGES
-from models.config import ExternalMirror, ProxyMirror, ProxyTraining
+from models.config import ClipData, ExternalMirror, ProxyClips, ProxyMirror, ProxyTraining
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
@@ -64,7 +64,7 @@ def scale_table(results: Results) -> Table | None:
         here = " / ".join(dict.fromkeys(after for _, after in values))
         lines.append(TableRow(f"{option}{where}", (Cell(paper), Cell(here))))
     if study.profile.proxy:
-        lines = [*proxy_rows(study), *lines]
+        lines = [*proxy_rows(study, any(reads(arm, "clips.fps") for arm in results.arms.values())), *lines]
     return Table(
         "scale",
         f"What profile {study.profile_name} changes, the same for every arm.",
@@ -85,8 +85,8 @@ def seen_by(study: Study) -> str:
     return f"trained on {trained} and asked " + ("about procedural scenes" if about_scenes else "the benchmarks' own questions")
 
 
-def proxy_rows(study: Study) -> list[TableRow]:
-    """What replaces the paper's model, training data and benchmarks."""
+def proxy_rows(study: Study, clips: bool = False) -> list[TableRow]:
+    """What replaces the paper's model, training data and benchmarks. clips: whether a row trains on clips."""
     backbone, data, benchmarks = study.profile.backbone, study.profile.data, study.profile.benchmarks
     model = getattr(backbone, "path", None) or getattr(backbone, "repo", "")
     scenes = f"{data.n:,} questions over procedural scenes" if isinstance(data, ProxyTraining) else f"{data.meta} ({data.revision})"
@@ -98,8 +98,13 @@ def proxy_rows(study: Study) -> list[TableRow]:
     return [
         TableRow("model", (Cell("Qwen2.5-VL-7B-Instruct"), Cell(f"a tiny Qwen2.5-VL ({model})"))),
         TableRow("training data", (Cell("Visual CoT"), Cell(scenes))),
+        *([TableRow("training data, clips", (Cell("the recipe's own"), Cell(_clips(study.profile.clips))))] if clips else []),
         TableRow("questions of a benchmark", (Cell(", ".join(printed)), Cell("; ".join([*questions, *given])))),
     ]
+
+
+def _clips(data: ClipData | None) -> str:
+    return f"{data.n:,} questions over procedural clips" if isinstance(data, ProxyClips) else f"{data.meta} ({data.revision})" if data else "none"
 
 
 def assumed(results: Results) -> list[str]:

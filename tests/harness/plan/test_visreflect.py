@@ -15,12 +15,13 @@ from harness.spec.files import EXPERIMENTS
 from models.proxy import BASE_DIR
 from tests.harness.conftest import fake_digest
 
-OWN = "VisReflect, image stage"
-BASE = "Baseline (zero steps)"
+OWN, BOTH = "Image stage", "Image, then video stage"
+BASE = "Base model"
+ZERO = ("Zero steps, free", "Zero steps, constrained")
 
 
 def planned(profile: str, **options) -> Plan:
-    return plan_experiment(EXPERIMENTS / "related" / "visreflect.yaml", profile, tasks=fake_digest, **{"seeds": 1, **options})
+    return plan_experiment(EXPERIMENTS / "visreflect.yaml", profile, tasks=fake_digest, **{"seeds": 1, **options})
 
 
 def decode(plan: Plan, row: str, latents: str = "own") -> dict:
@@ -30,11 +31,17 @@ def decode(plan: Plan, row: str, latents: str = "own") -> dict:
 def test_the_segment_is_forced_where_it_was_learned_and_nowhere_else():
     plan = planned("smoke", latents=["own"])
     limit = {"max_new_tokens": 24}
-    assert decode(plan, OWN) == {"latent_steps": 1, "start": "forced", "end": "forced", **limit}
-    assert decode(plan, "4 steps at inference") == {"latent_steps": 4, "start": "forced", "end": "forced", **limit}
-    assert decode(plan, "Zero steps at inference") == {"latent_steps": 1, "start": "never", "end": "forced", **limit}
+    assert decode(plan, OWN) == decode(plan, BOTH) == {"latent_steps": 1, "start": "forced", "end": "forced", **limit}
+    assert decode(plan, ZERO[0]) == decode(plan, ZERO[1]) == {"latent_steps": 1, "start": "never", "end": "forced", **limit}
     assert decode(plan, BASE) == decode(plan, "Vanilla SFT") == limit, "as in every other table"
     assert plan.base["vstar"]["paper"] == plan.cell(BASE, "vstar").jobs[0, "own"], "measured once"
+
+
+def test_the_two_controls_of_zero_steps_differ_in_how_answers_about_clips_are_held_to_a_form():
+    plan = planned("smoke", latents=["own"])
+    free, held = (plan.cell(row, "videomme").jobs[0, "own"].payload["decode"] for row in ZERO)
+    assert free.items() - held.items() == {("repetition_penalty", 1.3), ("no_repeat_ngram", 3)}
+    assert held.items() - free.items() == {("answer", "letter")}
 
 
 def test_what_a_row_or_the_command_line_says_of_the_segment_holds_for_the_base_model_too():
@@ -43,31 +50,30 @@ def test_what_a_row_or_the_command_line_says_of_the_segment_holds_for_the_base_m
 
 def test_rows_of_one_checkpoint_are_one_training_and_no_latents_are_replaced_where_there_are_none():
     plan = planned("proxy")
-    assert Counter(job.kind for job in plan.graph)["train"] == 2
-    rows = (OWN, "4 steps at inference", "Zero steps at inference")
-    assert len({plan.checkpoints[row][0].key for row in rows}) == 1
-    modes = {row: {mode for _, mode in plan.cell(row, "vstar").jobs} for row in (BASE, *rows)}
+    trained = Counter(job.payload["stage"]["kind"] for job in plan.graph if job.kind == "train")
+    assert trained == {"sft": 1, "sft_video": 1, "reflect": 1, "reflect_video": 2, "stage1": 1, "stage2": 1}
+    assert len({plan.checkpoints[row][0].key for row in (BOTH, *ZERO)}) == 1
+    modes = {row: {mode for _, mode in plan.cell(row, "vstar").jobs} for row in (BASE, OWN, *ZERO)}
     some = {"own", "zeroed", "shuffled", "oracle"}  # of the crops, whose first tokens are fed
-    assert modes == {BASE: {"own"}, OWN: some, "4 steps at inference": some, "Zero steps at inference": {"own"}}
+    assert modes == {BASE: {"own"}, OWN: some, ZERO[0]: {"own"}, ZERO[1]: {"own"}}
 
 
 def test_cached_crops_are_a_job_of_their_own_beside_the_shared_features():
     plan = planned("proxy")
-    reflect, sft = (plan.checkpoints[row][0] for row in (OWN, "Vanilla SFT"))
+    reflect, sft = plan.checkpoints[OWN][0], plan.checkpoints["Vanilla SFT"][0].inputs["init"]
     assert reflect.inputs["features"] == sft.inputs["features"] and "crops" not in sft.inputs
     crops = reflect.inputs["crops"]
     assert crops.kind == "features" and crops.payload["crops"] == {} and "latent_steps" not in reflect.payload
     larger = planned("proxy", overrides=["reflect.crop_max_tokens=64"]).checkpoints[OWN][0]
     assert larger.inputs["crops"].payload["crops"] == {"max_tokens": 64}
     assert larger.inputs["features"] == reflect.inputs["features"] and larger.inputs["crops"] != crops
-    live = planned("a800").checkpoints[OWN][0]
+    live = planned("a800", rows=[OWN], columns=["vstar"]).checkpoints[OWN][0]
     assert not {"features", "crops"} & live.inputs.keys()
 
 
-@pytest.mark.parametrize("row", ["VisReflect, image and video stage", "Zooming baseline"])
-def test_what_cannot_be_run_says_why(row):
-    cell = planned("a800").cell(row, "vstar")
-    assert not cell.jobs and ("video" in cell.not_run or "does not say" in cell.not_run)
+def test_what_cannot_be_run_says_why():
+    cell = planned("smoke").cell("Zooming baseline", "vstar")
+    assert not cell.jobs and "no zooming baseline" in cell.not_run
 
 
 def test_a_number_that_nobody_printed_is_unknown_and_counts_for_nothing():

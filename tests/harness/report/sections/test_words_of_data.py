@@ -35,3 +35,9 @@ def test_the_table_of_stand_ins_names_data_of_others_as_what_they_are():
     rows = {row.label: row.cells[1].display for row in proxy_rows(study(COT, {"mmvp": MMVP}))}
     assert rows["training data"] == "data/meta_data_lvr_sft_stage1.json (viscot-363k)"
     assert rows["questions of a benchmark"] == "lmms-lab-eval/MMVP (main)"
+
+
+def test_clips_are_named_where_a_row_trains_on_them():
+    rows = {row.label: row.cells[1].display for row in proxy_rows(study(None, {}), clips=True)}
+    assert rows["training data, clips"] == "2,700 questions over procedural clips"
+    assert "training data, clips" not in {row.label for row in proxy_rows(study(None, {}))}
