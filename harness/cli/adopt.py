@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.cli.main import add_results
+from harness.cli.main import add_results, seed_number
 from harness.cli.stored import open_store
 from harness.cli.words import plural
 from harness.jobs import Job, Source, trainings
@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--note", required=True, metavar="TEXT", help="what it is and who trained it; reports show it")
     parser.add_argument("--origin", default="", metavar="URL", help="where it was published (default: DIR itself)")
     parser.add_argument("--stage", metavar="STAGE", help="which of the row's stages it ends (default: the last)")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="the job's seed (default: 0)")
+    parser.add_argument("--seed", type=seed_number, default=0, metavar="N", help="the job's seed (default: 0)")
     parser.add_argument("--base", type=Path, metavar="DIR", help="where config, tokenizer and processor come from, if DIR lacks them (default: the profile's own base model)")  # fmt: skip
     parser.add_argument("--profile", default="proxy", metavar="P", help="profile's name or file (default: proxy)")
     parser.add_argument("--recipe", metavar="R", help="another recipe than the experiment's own")

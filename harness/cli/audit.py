@@ -22,8 +22,13 @@ def main(options: argparse.Namespace) -> int:
 
 
 def spec_files(given: list[Path]) -> list[Path]:
-    """Files as they are; of a folder its experiments and the paper's sentences beside them."""
+    """Files as they are; of a folder its experiments and the paper's sentences beside them. Raises SpecError for a folder without any."""
+    from harness.spec.errors import SpecError
+
     files: list[Path] = []
     for path in given:
-        files += [*sorted(path.glob("*.yaml")), *sorted(path.glob("statements/*.yaml"))] if path.is_dir() else [path]
+        found = [*sorted(path.glob("*.yaml")), *sorted(path.glob("statements/*.yaml"))] if path.is_dir() else [path]
+        if not found:
+            raise SpecError(f"{path}: holds no experiments (*.yaml)")
+        files += found
     return files

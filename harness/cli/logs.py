@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.cli.main import add_json, add_results
+from harness.cli.main import add_json, add_results, whole
 from harness.cli.stored import open_store
 from harness.cli.words import as_json
 from harness.spec.errors import SpecError
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("key", metavar="KEY", help="a job's key, its first digits, or its name")
-    parser.add_argument("-n", type=int, default=40, metavar="N", help="last lines (default: 40; 0 = all)")
+    parser.add_argument("-n", type=whole, default=40, metavar="N", help="last lines (default: 40; 0 = all)")
     parser.add_argument("-f", "--follow", action="store_true", help="go on as the log grows")
-    parser.add_argument("--attempt", type=int, metavar="N", help="of this attempt (default: the newest)")
+    parser.add_argument("--attempt", type=whole, metavar="N", help="of this attempt (default: the newest)")
     add_json(parser)
     add_results(parser)
 

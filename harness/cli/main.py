@@ -134,7 +134,8 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         word = next((word for word in unknown_words if word.startswith("-")), "").partition("=")[0]
         known = Parser(add_help=False)
         _verb(options.verb).add_arguments(known)
-        parser.error(f"unrecognized arguments: {' '.join(unknown_words)}{near(word, known._option_string_actions)}")
+        remedy = near(word, known._option_string_actions) if word else "; names stand before the options"
+        parser.error(f"unrecognized arguments: {' '.join(unknown_words)}{remedy}")
     return options
 
 
@@ -169,7 +170,7 @@ def _expected(error: Exception) -> str | None:
     if isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] not in ("harness", "models"):
         return f"{error.name} is not installed here; start with `uv run run.py …`, or see `run.py doctor`"
     if isinstance(error, OSError) and error.errno in _DISK:
-        return f"{error.filename or 'a file'}: {error.strerror}; {_DISK[error.errno]} (--results DIR, --reports DIR)"
+        return f"{error.filename or 'a file, or where the output goes'}: {error.strerror}; {_DISK[error.errno]} (--results DIR, --reports DIR)"
     return None
 
 
@@ -210,9 +211,31 @@ def folder_name(text: str) -> Path:
     return Path(text)
 
 
+MOST_SEEDS = 1000
+"""Far more than anyone trains; a slip of the finger must not fill the memory."""
+
+
+def whole(text: str) -> int:
+    if not (text.isascii() and text.isdigit()):
+        raise argparse.ArgumentTypeError(f"{text} is no whole number; use 0 or more")
+    return int(text)
+
+
+def at_least_one(text: str) -> int:
+    if whole(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is too small; use 1 or more")
+    return int(text)
+
+
+def seed_number(text: str) -> int:
+    if whole(text) >= MOST_SEEDS:
+        raise argparse.ArgumentTypeError(f"{text} is no seed; use 0 to {MOST_SEEDS - 1}")
+    return int(text)
+
+
 def count(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is no number of seeds; use 1 or more")
+    if not (text.isascii() and text.isdigit()) or not 1 <= int(text) <= MOST_SEEDS:
+        raise argparse.ArgumentTypeError(f"{text} is no number of seeds; use 1 or more, at most {MOST_SEEDS}")
     return int(text)
 
 
@@ -231,13 +254,16 @@ def plans(options: argparse.Namespace) -> list:
 
 
 def experiment_files(named: Sequence[str]) -> list[Path]:
-    """Folders are replaced by the experiments in them. Raises SpecError for a folder without any."""
+    """Folders are replaced by the experiments in them. Raises SpecError for a folder without any, and for an empty name, such as a
+    shell makes of a variable that is not set."""
+    from harness.spec.errors import SpecError
+
     found: list[Path] = []
+    if not all(name.strip() for name in map(str, named)):
+        raise SpecError("an experiment's name is empty; name a file or a folder (. is the one you are in)")
     for name in map(Path, named):
         inside = sorted(name.glob("*.yaml")) if name.is_dir() else [name]
         if not inside:
-            from harness.spec.errors import SpecError
-
             raise SpecError(f"{name}: holds no experiments (*.yaml)")
         found += inside
     return list(dict.fromkeys(found))

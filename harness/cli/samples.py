@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
-from harness.cli.main import add_json, add_results, count, folder_name, plans
+from harness.cli.main import add_json, add_results, at_least_one, folder_name, plans, seed_number
 from harness.cli.report import REPORTS, reports_folder
 from harness.cli.stored import open_store
 from harness.cli.words import as_json
@@ -24,8 +24,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("rows", nargs="*", metavar="ROW", help="two rows to begin with: a unique part of a name, or “Base model”")
     parser.add_argument("--column", metavar="COLUMN", help="only this one (default: every benchmark of the table)")
     parser.add_argument("--protocol", choices=("paper", "stock"), help="default: the table's")
-    parser.add_argument("--seed", type=int, metavar="SEED", help="the seed to begin with (default: the first)")
-    parser.add_argument("--most", type=count, default=2000, metavar="N", help="questions of each benchmark, spread evenly (default: 2000)")
+    parser.add_argument("--seed", type=seed_number, metavar="SEED", help="the seed to begin with (default: the first)")
+    parser.add_argument("--most", type=at_least_one, default=2000, metavar="N", help="questions of each benchmark, spread evenly (default: 2000)")
     parser.add_argument("--profile", default="proxy", metavar="P", help="profile's name or file (default: proxy)")
     parser.add_argument("--reports", type=folder_name, metavar="DIR", help=REPORTS)
     add_json(parser)
@@ -62,6 +62,9 @@ def main(options: argparse.Namespace) -> int:
         raise SpecError(f"{options.file}: no evaluation is done{f' under protocol {protocol}' if options.protocol else ''}; run it first")
     for one in sheets:
         for row in rows:
+            known = sorted({run.seed for run in one.runs})
+            if options.seed is not None and options.seed not in known:
+                raise SpecError(f"--seed {options.seed}: nothing of {one.column.name} is done with it (seeds: {', '.join(map(str, known))})")
             if one.of(row, options.seed) is None:
                 why = next((text for text in one.missing if text.startswith(f"{row}, own")), "no evaluation is planned")
                 raise SpecError(f"{row} on {one.column.name}: {why.rpartition(': ')[2]}; run it first, or name another column")

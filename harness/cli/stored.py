@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from harness.jobs import Graph, Job
 from harness.kinds import KINDS
+from harness.spec.errors import SpecError
 
 if TYPE_CHECKING:
     from harness.dispatch.slurm.queue import SlurmQueue
@@ -18,9 +19,11 @@ if TYPE_CHECKING:
 
 
 def open_store(results: Path, *, one_look: bool = False) -> Store:
-    """The store of a results folder, whether or not it exists yet. one_look: for a verb that shows what is and ends."""
+    """The store of a results folder, whether or not it exists yet. Raises SpecError for a file. one_look: for a verb that shows what is and ends."""
     from harness.store import Store
 
+    if results.exists() and not results.is_dir():
+        raise SpecError(f"{results}: is a file, not a results folder; choose another: --results DIR")
     return Store(results, {"slurm": partial(_slurm_has, one_look)})
 
 

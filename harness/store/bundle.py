@@ -155,6 +155,8 @@ def opened(path: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
         if error.filename != str(path):
             raise
         raise StoreError(f"{path}: no such file") from None
+    except IsADirectoryError:
+        raise StoreError(f"{path}: is a folder; name a bundle's file, which run.py export writes") from None
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
         raise StoreError(f"{path}: is not a bundle, or was cut short ({error})") from None
 

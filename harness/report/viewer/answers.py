@@ -48,6 +48,11 @@ class Run:
     job: Job
     answers: tuple[Answer, ...] = ()
 
+    @property
+    def trained(self) -> bool:
+        """Whether another seed gives another model."""
+        return isinstance(self.job.inputs.get("checkpoint"), Job)
+
 
 @dataclass(frozen=True)
 class Sheet:
@@ -68,9 +73,9 @@ class Sheet:
     """Evaluations that are planned and not done."""
 
     def of(self, row: str, seed: int | None = None) -> Run | None:
-        """The row's run with its own latents: of the seed, else of its first."""
+        """The row's run with its own latents: of the seed, else of its first. A model that is not trained here has one for every seed."""
         mine = sorted((run for run in self.runs if (run.row, run.latents) == (row, "own")), key=lambda run: run.seed)
-        return next((run for run in mine if run.seed == seed), mine[0] if mine and seed is None else None)
+        return next((run for run in mine if run.seed == seed or not run.trained), mine[0] if mine and seed is None else None)
 
     def counts(self, rows: tuple[str, str], seed: int | None = None) -> dict[str, int]:
         """How often which of two rows is right."""

@@ -64,6 +64,12 @@ def test_every_evaluation_is_there_once_and_what_was_not_run_is_named(world, mmv
     assert [answer.prediction for answer in run.answers] == [row["prediction"] or UNREADABLE for row in rows]
 
 
+def test_the_base_model_is_compared_with_any_seed_of_a_row(mmvp):
+    assert mmvp.of("Base model", 1) == mmvp.of("Base model") and mmvp.of("Joint Train", 1).seed == 1
+    assert mmvp.of("Joint Train", 7) is None
+    assert mmvp.words(("Base model", "Joint Train"), 1).startswith(f"{mmvp.title}: 40 questions")
+
+
 def test_a_line_for_the_terminal_counts_right_and_wrong(mmvp):
     first, second = (mmvp.of(row) for row in ROWS)
     only = sum(a.right and not b.right for a, b in zip(first.answers, second.answers))
