@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,7 @@ class Desk:
     def profile(self, name: str) -> str:
         """A profile of the project, with the stand-in checkpoint and one seed."""
         text = (EXPERIMENTS / "profiles" / f"{name}.yaml").read_text().replace("\nseeds: 3\n", "\nseeds: 1\n")
-        return text.replace("models/proxy/base", str(self.folder / "base"))
+        return re.sub(r"models/proxy/base(-video)?", str(self.folder / "base"), text)
 
     def write(self, name: str, text: str) -> Path:
         path = self.folder / name
