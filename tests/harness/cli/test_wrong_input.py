@@ -43,7 +43,7 @@ IN_THE_TABLE = {
     ),
     "a misspelt stage": (
         row("stages: [stag2]"),
-        'table.yaml:8: row "Stage 2 Only": stages[0]: "stag2" is not a valid choice; did you mean "stage2"? (choices: sft, stage1, stage2, joint, reflect',
+        'table.yaml:8: row "Stage 2 Only": stages[0]: "stag2" is not a valid choice; did you mean "stage2"? (choices: sft, sft_video, stage1, stage2, joint, reflect',
     ),
     "a probability of 1.5": (
         row("stages: [stage1], set: {stage1.p: 1.5}"),

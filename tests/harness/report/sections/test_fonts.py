@@ -5,13 +5,17 @@ from __future__ import annotations
 import warnings
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from fontTools.fontBuilder import FontBuilder
 from fontTools.pens.ttGlyphPen import TTGlyphPen
 from matplotlib.font_manager import fontManager
+from PIL import Image
 
+from harness.jobs import Job
 from harness.report import render
 from harness.report.sections import fonts
+from harness.report.sections.attention import Maps, drawing
 from harness.report.sections.types import Chart, Mark, Panel, Report
 from harness.report.writers.chart import draw, pdf, png, undrawable
 from harness.stats import Interval
@@ -88,3 +92,12 @@ def test_fonts_are_chosen_in_the_same_order_wherever_their_files_lie(bare, insta
     monkeypatch.setattr(fontManager, "ttflist", fontManager.ttflist[::-1])
     clear()
     assert fonts.families([LABEL]) == first == (["DejaVu Sans", "Squares"], "")
+
+
+def test_dollar_signs_in_a_question_do_not_end_the_drawing_of_attention_maps(tmp_path):
+    Image.new("RGB", (32, 32), "grey").save(tmp_path / "picture.png")
+    asked = {"picture": "picture.png", "question": r"Is it $5 or \frac{1 for $x_?", "prediction": "A", "answer": "$5_", "boxes": [[0.0, 0.0, 0.5, 0.5]]}
+    job = Job("attention", {})
+    maps = Maps(job, tmp_path, "mmvp", [asked], {"0.student": np.full((2, 4, 4), 1 / 16)}, "MMVP")
+    made = drawing("figure-1-mmvp", "A row of $2 and $_3", maps)
+    assert made.png.startswith(b"\x89PNG") and made.pdf.startswith(b"%PDF") and made.missing == ""
