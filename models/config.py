@@ -218,6 +218,9 @@ class ExternalMirror(Frozen):
     benchmark: str
     path: str
     revision: str = "main"
+    clips: str | None = None
+    """The folder that holds the benchmark's clips, as lmms-eval keeps it below HF_HOME; null = that one, or the data set's folder.
+    Clips are known by their names and sizes."""
 
 
 class LinkedMirror(Frozen):

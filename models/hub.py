@@ -14,14 +14,19 @@ DATA_SET = "datasets:"
 """Begins a location REPOSITORY@COMMIT that is a data set of the hub's; without it a location is a folder."""
 
 
+def home(environment: Mapping[str, str] | None = None) -> Path:
+    """HF_HOME, or where it is if nothing says so."""
+    environment = os.environ if environment is None else environment
+    return Path(environment.get("HF_HOME") or Path(environment.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface").expanduser()
+
+
 def hub_cache(environment: Mapping[str, str] | None = None) -> Path:
     """Where huggingface_hub keeps what it has downloaded."""
     environment = os.environ if environment is None else environment
     for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
         if environment.get(name):
             return Path(environment[name]).expanduser()
-    home = environment.get("HF_HOME") or Path(environment.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface"
-    return Path(home).expanduser() / "hub"
+    return home(environment) / "hub"
 
 
 def cached_snapshot(
@@ -31,12 +36,12 @@ def cached_snapshot(
 
     kind: models or datasets.
     """
-    home = hub_cache(environment) / f"{kind}--{repository.replace('/', '--')}"
+    kept = hub_cache(environment) / f"{kind}--{repository.replace('/', '--')}"
     try:
-        commit = (home / "refs" / revision).read_text().strip()
+        commit = (kept / "refs" / revision).read_text().strip()
     except OSError:
         commit = revision
-    snapshot = home / "snapshots" / commit
+    snapshot = kept / "snapshots" / commit
     return (snapshot if commit and snapshot.is_dir() else None), commit
 
 
@@ -45,8 +50,7 @@ def datasets_cache(environment: Mapping[str, str] | None = None) -> Path:
     environment = os.environ if environment is None else environment
     if environment.get("HF_DATASETS_CACHE"):
         return Path(environment["HF_DATASETS_CACHE"]).expanduser()
-    home = environment.get("HF_HOME") or Path(environment.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface"
-    return Path(home).expanduser() / "datasets"
+    return home(environment) / "datasets"
 
 
 def prepared(repository: str, revision: str, environment: Mapping[str, str] | None = None) -> tuple[dict[str, Path], str]:
@@ -56,9 +60,9 @@ def prepared(repository: str, revision: str, environment: Mapping[str, str] | No
     """
     namespace, _, name = repository.rpartition("/")
     snake = re.sub(r"([a-z\d])([A-Z])", r"\1_\2", re.sub(r"([A-Z]+)([A-Z][a-z])", r"\1_\2", name)).lower()
-    home = datasets_cache(environment) / (f"{namespace}___{snake}" if namespace else snake)
+    kept = datasets_cache(environment) / (f"{namespace}___{snake}" if namespace else snake)
     found: dict[str, dict[str, Path]] = {}
-    for info in sorted(home.glob("*/*/*/dataset_info.json")):
+    for info in sorted(kept.glob("*/*/*/dataset_info.json")):
         found.setdefault(info.parent.name, {})[info.parent.parent.parent.name] = info.parent
     if revision not in found and not is_commit(revision) and len(found) == 1:
         revision = next(iter(found))

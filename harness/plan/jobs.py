@@ -39,8 +39,9 @@ from models.config import (
     TrainingSet,
     TrainSpec,
 )
+from models.evaluation.tasks.index import clips_folder
 from models.methods.stage import Earlier, Features, StageSpec, opens_segments
-from models.schema import Latents
+from models.schema import Clips, Latents
 
 Checkpoint = Job | Source
 TWINS, AS_READ = "twins", "mmvp"
@@ -106,7 +107,9 @@ class JobMaker:
             else:
                 files = sources.benchmark(self.profile, spec, self.digests)
                 asked = LinkedMirror(benchmark=benchmark, tasks=tuple(tasks))
-                job = Job("mirror", payload(asked), {"files": files}, benchmark)
+                folders = sorted({folder for task in tasks if (folder := clips_folder(task)) is not None})
+                clips = sources.clips(self.profile, spec, folders[0]) if folders else None
+                job = Job("mirror", payload(asked), {"files": files} | ({"clips": clips} if clips is not None else {}), benchmark)
             self._mirrors[benchmark] = job
         return self._mirrors[benchmark]
 
@@ -186,7 +189,7 @@ class JobMaker:
             images=pixels(row, inference, protocol) if inference else options.images,
             precision=options.decode.precision,
             fetched=inference.fetched if inference else "as_is",
-            clips=options.clips if self.of_clips(benchmark) else None,
+            clips=_sampling(row, inference, protocol) if self.of_clips(benchmark) else None,
         )
         of = checkpoint.slug if isinstance(checkpoint, Job) else "base"
         slug = "-".join([of, benchmark, protocol] + [latents] * (latents != "own"))
@@ -194,7 +197,8 @@ class JobMaker:
 
     def of_clips(self, benchmark: str) -> bool:
         """Whether the benchmark asks about clips."""
-        return isinstance(self.profile.value.benchmarks.get(benchmark), ProxyClipMirror)
+        generated = isinstance(self.profile.value.benchmarks.get(benchmark), ProxyClipMirror)
+        return generated or any(clips_folder(task) is not None for task in self.foreign(benchmark))
 
     def on(self, row: ResolvedRow, benchmark: str) -> ResolvedRow:
         """The row as it is decoded on a benchmark: one of clips has options of its own."""
@@ -308,7 +312,7 @@ class JobMaker:
     def boxed(self, benchmark: str) -> bool:
         """Whether the true boxes of the benchmark's questions lie beside it."""
         spec = self.profile.value.benchmarks.get(benchmark)
-        if not isinstance(spec, ExternalMirror):
+        if self.of_clips(benchmark) or not isinstance(spec, ExternalMirror):
             return not self.of_clips(benchmark)
         folder = sources.benchmark_folder(self.profile, spec)
         return folder is not None and any(file.is_file() for pattern in ("boxes.jsonl", "*/boxes.jsonl") for file in folder.glob(pattern))
@@ -331,6 +335,17 @@ def pixels(row: ResolvedRow, inference: Inference, protocol: Protocol) -> Images
     }
     limits = {"min_pixels": inference.min_pixels, "max_pixels": inference.max_pixels} | stated
     return row.options.images.model_copy(update=limits)
+
+
+def _sampling(row: ResolvedRow, inference: Inference | None, protocol: Protocol) -> Clips:
+    """Which frames of clips are seen: as training sees them, or as the protocol says. What a profile, a row or --set state by name
+    wins as in `pixels`."""
+    given = row.options.clips
+    if inference is None or inference.clips is None:
+        return given
+    names = type(given).model_fields
+    stated = {n: getattr(given, n) for n in names if protocol == "paper" and row.values[f"clips.{n}"].origin in ("profile", "row", "--set")}
+    return inference.clips.model_copy(update=stated)
 
 
 def has_latents(row: ResolvedRow) -> bool:

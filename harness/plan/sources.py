@@ -79,9 +79,35 @@ def benchmark(profile: Loaded[Profile], spec: ExternalMirror, cache: Path | None
 
 def benchmark_folder(profile: Loaded[Profile], spec: ExternalMirror) -> Path | None:
     """The folder that a benchmark's path names: beside the profile, from here, or in the repository. None if there is none."""
-    written = Path(spec.path).expanduser()
+    return _folder(profile, spec.path)
+
+
+def clips(profile: Loaded[Profile], spec: ExternalMirror, home: str) -> Source | None:
+    """The folder of a benchmark's clips, known by its files' names and sizes: the profile's, else HF_HOME/`home`, where lmms-eval
+    keeps them. None where they lie among the files of the data set's own folder."""
+    if spec.clips is not None:
+        folder = _folder(profile, spec.clips)
+        if folder is None:
+            raise profile.error(f"no such folder {spec.clips}; name the one that holds the clips", "benchmarks", spec.benchmark, "clips")
+    elif benchmark_folder(profile, spec) is not None:
+        return None
+    else:
+        folder = hub.home() / home
+        if not folder.is_dir():
+            return Source(str(folder), f"absent:{home}")
+    return Source(str(folder.resolve()), f"clips:{_listing(folder)}")
+
+
+def _folder(profile: Loaded[Profile], path: str) -> Path | None:
+    written = Path(path).expanduser()
     places = (profile.document.path.parent, Path(), REPOSITORY)
     return next((place / written for place in places if (place / written).is_dir()), None)
+
+
+def _listing(folder: Path) -> str:
+    """sha256 over names and sizes."""
+    lines = (f"{file.relative_to(folder)}\0{file.stat().st_size}\n" for file in hub.files_of(folder))
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def is_path(text: str) -> bool:
@@ -95,7 +121,9 @@ def model_files(folder: Path) -> list[Path]:
 
 
 def folder_digest(folder: Path, files: list[Path], cache: Path | None) -> str:
-    """sha256 over names and contents."""
+    """sha256 over names and contents; of clips over names and sizes."""
+    from models.backbone.clips import FILMS
+
     stats = [file.stat() for file in files]
     state = [[str(f.relative_to(folder)), s.st_size, s.st_mtime_ns, s.st_ino] for f, s in zip(files, stats, strict=True)]
     known = read_cache(cache)
@@ -103,7 +131,10 @@ def folder_digest(folder: Path, files: list[Path], cache: Path | None) -> str:
     if entry and entry["state"] == state:
         return entry["digest"]
     digest = hashlib.sha256()
-    for file in files:
+    for file, stat in zip(files, stats, strict=True):
+        if file.suffix.lower() in FILMS:  # hundreds of gigabytes
+            digest.update(f"{file.relative_to(folder)}\0{stat.st_size}\n".encode())
+            continue
         with file.open("rb") as content:
             digest.update(f"{file.relative_to(folder)}\0{hashlib.file_digest(content, 'sha256').hexdigest()}\n".encode())
     write_cache(cache, {**known, str(folder.resolve()): {"state": state, "digest": digest.hexdigest()}})

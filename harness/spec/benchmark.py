@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import Field, field_validator, model_validator
 
 from models.config import Fetched
-from models.schema import Count, Frozen, Positive
+from models.schema import Clips, Count, Frozen, Positive
 
 Protocol = Literal["paper", "stock"]
 Percentage = Annotated[float, Field(ge=0, le=100)]
@@ -59,7 +59,8 @@ class Inference(Frozen):
     """What a protocol says of pictures and decoding, whatever a model was trained with. source: who says it.
 
     min_pixels, max_pixels: between which the checkpoint's processor resizes a picture. fetched, repetition_penalty,
-    penalise_picked, ends: see `models.config.EvaluateSpec` and `DecodeSpec`.
+    penalise_picked, ends: see `models.config.EvaluateSpec` and `DecodeSpec`. clips: which of their frames are seen; read by
+    benchmarks that show clips.
     """
 
     source: str
@@ -69,6 +70,7 @@ class Inference(Frozen):
     repetition_penalty: Positive | Literal["checkpoint"]
     penalise_picked: bool
     ends: Literal["all", "tokenizer"]
+    clips: Clips | None = None
 
     @model_validator(mode="after")
     def _ordered(self) -> Inference:
@@ -85,6 +87,13 @@ LMMS_EVAL = Inference(
     repetition_penalty="checkpoint",  # tasks ask for temperature 0, which leaves the penalty
     penalise_picked=False,
     ends="tokenizer",
+    clips=Clips(
+        frames=32,
+        min_pixels=256 * 28 * 28,
+        max_pixels=768 * 28 * 28,  # qwen_vl_utils' own limit
+        total_pixels=115_200 * 28 * 28,
+        seconds_per_grid="sampled",
+    ),
 )
 """How lmms-eval itself runs Qwen2.5-VL, whatever the task."""
 

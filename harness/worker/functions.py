@@ -48,7 +48,9 @@ def mirror(context: Context) -> Any:
     if spec.source == "external":
         from models.evaluation.external import link_mirror
 
-        return link_mirror(context.run.out, spec.benchmark, context.record.inputs["files"].location, spec.tasks)
+        inputs = context.record.inputs
+        clips = inputs["clips"].location if "clips" in inputs else None
+        return link_mirror(context.run.out, spec.benchmark, inputs["files"].location, spec.tasks, clips)
     if spec.source == "twins":
         from models.proxy.twins import write_twins
 

@@ -64,10 +64,10 @@ def check_benchmark(job: Job) -> list[str]:
 
     from models.evaluation.external import BadBenchmark, look_through, place
 
-    name, tasks, files = job.payload["benchmark"], job.payload.get("tasks", ()), job.inputs["files"]
+    name, tasks, files, clips = job.payload["benchmark"], job.payload.get("tasks", ()), job.inputs["files"], job.inputs.get("clips")
     assert isinstance(files, Source)
     with tempfile.TemporaryDirectory() as folder:
-        place(Path(folder), name, files.location, tasks)
+        place(Path(folder), name, files.location, tasks, clips.location if isinstance(clips, Source) else None)
         counts = look_through(Path(folder), name, tasks)
     expected = {} if tasks else whole(name)
     for task, n in counts.items():

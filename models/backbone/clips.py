@@ -20,6 +20,8 @@ from models.schema import Clips
 if TYPE_CHECKING:
     from torch import Tensor
 
+MISSING = "missing clip"
+"""Begins the reason of a rejection where there is no file, which some protocols count unlike a file that cannot be read."""
 FOLDER_FPS = 3.0
 """Of the frames that TVQA, and so MVBench, gives as pictures."""
 PICTURES = (".jpg", ".jpeg", ".png")

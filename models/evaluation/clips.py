@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from models.backbone.clips import (
+    MISSING,
     ClipFacts,
     chosen,
     look_at,
@@ -45,7 +46,7 @@ class ClipReader:
 
     def grid(self, processor: Any, path: str) -> ClipGrid:
         """Merged grid, without decoding more than one frame. processor: the checkpoint's for pictures. Raises Unreadable."""
-        facts, size = _looked_at(path)
+        facts, size = looked_at(path)
         numbers = chosen(facts, self.clips)
         width, height, limits = self._sizes(processor, *size, len(numbers))
         down, across = grid_of(processor, width, height, limits=limits)
@@ -53,7 +54,7 @@ class ClipReader:
 
     def patches(self, processor: Any, path: str) -> tuple[Tensor, Tensor]:
         """Patches [t * h * w, 3 * 2 * side²] float32 and grid [3] (t, h, w) in patches. Raises Unreadable."""
-        facts, size = _looked_at(path)
+        facts, size = looked_at(path)
         numbers = chosen(facts, self.clips)
         shown = read_frames(path, numbers)
         width, height, limits = self._sizes(processor, *size, len(numbers))
@@ -87,9 +88,14 @@ def identity(path: str) -> str:
             for start in (0, size // 2, max(0, size - _SAMPLE_BYTES)) if size > 3 * _SAMPLE_BYTES else (0,):
                 file.seek(start)
                 state.update(file.read(_SAMPLE_BYTES if size > 3 * _SAMPLE_BYTES else -1))
-    except OSError as error:
-        raise Unreadable(path, "unreadable clip", f"no such clip ({error.strerror}); put the file there") from None
+    except OSError:
+        raise missing_clip(path) from None
     return _NAMED + state.hexdigest()
+
+
+def missing_clip(path: str) -> Unreadable:
+    """The error of a clip that is not there."""
+    return Unreadable(path, MISSING, "no such file; put it there")
 
 
 def is_clip(key: str) -> bool:
@@ -97,12 +103,12 @@ def is_clip(key: str) -> bool:
     return key.startswith(_NAMED)
 
 
-def _looked_at(path: str) -> tuple[ClipFacts, tuple[int, int]]:
+def looked_at(path: str) -> tuple[ClipFacts, tuple[int, int]]:
     """`look_at`, once for every clip as it lies there now."""
     try:
         stat = Path(path).stat()
-    except OSError as error:
-        raise Unreadable(path, "unreadable clip", f"no such clip ({error.strerror}); put the file there") from None
+    except OSError:
+        raise missing_clip(path) from None
     return _kept(path, stat.st_size, stat.st_mtime_ns)
 
 

@@ -58,7 +58,7 @@ class Question:
 
     @classmethod
     def unasked(cls, error: Unreadable) -> Question:
-        why = str(error).replace(str(error.path), error.path.name)
+        why = f"{error.reason} {str(error).replace(str(error.path), error.path.name)}"
         return cls(torch.zeros(0, dtype=torch.long), (f"unread {error.path.name}",), (), list, rejected=why)
 
 

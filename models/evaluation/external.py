@@ -6,6 +6,7 @@ Evaluation itself never touches a network: what it reads is what this job found 
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,21 +26,46 @@ class BadBenchmark(ValueError):
     """A benchmark's data are not there, or are not what its tasks read. One line: what, where, the remedy."""
 
 
-def link_mirror(out: Path, benchmark: str, location: str, tasks: Sequence[str] = ()) -> dict[str, Any]:
+def link_mirror(out: Path, benchmark: str, location: str, tasks: Sequence[str] = (), clips: str | None = None) -> dict[str, Any]:
     """Fill `out` with links to the data set's files after looking through them; returns what summary.json holds.
 
     location: a folder, or "datasets:REPOSITORY@COMMIT" in the caches of this machine. tasks: lmms-eval's, where the benchmark
-    is none of the project's own. Raises BadBenchmark.
+    is none of the project's own. clips: the folder of its clips, where they do not lie among the files. Raises BadBenchmark.
     """
-    place(out, benchmark, location, tasks)
-    counts = look_through(out, benchmark, tasks, every=True)
-    summary = {"from": location.removeprefix(hub.DATA_SET) if location.startswith(hub.DATA_SET) else "a folder", "questions": counts}
+    place(out, benchmark, location, tasks, clips)
+    unreadable: list[str] = []
+    counts = look_through(out, benchmark, tasks, every=True, unreadable=unreadable)
+    if unreadable and len(unreadable) == sum(counts.values()):
+        raise BadBenchmark(f"{benchmark}: no clip can be read, as in {unreadable[0]}; write the folder that holds them as benchmarks.{benchmark}.clips")
+    summary: dict[str, Any] = {"from": location.removeprefix(hub.DATA_SET) if location.startswith(hub.DATA_SET) else "a folder", "questions": counts}
+    if unreadable:
+        summary["unreadable"] = {"n": len(unreadable), "questions": unreadable}
     (out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
     return summary
 
 
-def place(out: Path, benchmark: str, location: str, tasks: Sequence[str] = ()) -> None:
-    """Links to every file of the data set, in the folders that they lie in. Raises BadBenchmark when it is not here."""
+def place(out: Path, benchmark: str, location: str, tasks: Sequence[str] = (), clips: str | None = None) -> None:
+    """Links to every file of the data set, in the folders that they lie in, and to its clips. Raises BadBenchmark when it is not
+    here."""
+    _place_files(out, benchmark, location, tasks)
+    if clips is not None:
+        if not Path(clips).is_dir():
+            raise BadBenchmark(f"{clips}: no such folder of clips; write the one that holds them as benchmarks.{benchmark}.clips")
+        _place_clips(out, Path(clips))
+
+
+def _place_clips(out: Path, clips: Path) -> None:
+    """A link to each of a folder's own files and folders; into a folder that is there already, to what that holds. Hidden ones are
+    left out."""
+    for entry in sorted(clips.iterdir()):
+        link = out / entry.name
+        if entry.is_dir() and link.is_dir() and not link.is_symlink():
+            _place_clips(link, entry)
+        elif not entry.name.startswith(".") and not os.path.lexists(link):
+            link.symlink_to(entry.resolve())
+
+
+def _place_files(out: Path, benchmark: str, location: str, tasks: Sequence[str]) -> None:
     if location.startswith(hub.DATA_SET):
         folder, arrows = _cached(benchmark, location, tasks)
         if arrows:
@@ -113,11 +139,14 @@ def fetch(benchmark: str, repository: str, revision: str) -> None:
         ) from None
 
 
-def look_through(mirror: Path, benchmark: str, tasks: Sequence[str] = (), *, every: bool = False) -> dict[str, int]:
+def look_through(
+    mirror: Path, benchmark: str, tasks: Sequence[str] = (), *, every: bool = False, unreadable: list[str] | None = None
+) -> dict[str, int]:
     """Questions by paper task, after every task's split and columns were found and its first question read, picture and all.
 
     tasks: of lmms-eval's, instead of the project's own; their code is needed to read a question, so that only `every` does.
-    every: read all questions, which takes a second each where pictures are large.
+    every: read all questions, which takes a second each where pictures are large. unreadable: takes a line for every question
+    whose clip cannot be read.
 
     Raises BadBenchmark, one line that names task, configuration, split and remedy.
     """
@@ -132,7 +161,9 @@ def look_through(mirror: Path, benchmark: str, tasks: Sequence[str] = (), *, eve
             if tasks and every:
                 from models.evaluation.stock import read_every_question
 
-                counts[task] = read_every_question(mirror, task)
+                counts[task], lost = read_every_question(mirror, task)
+                if unreadable is not None:
+                    unreadable += [f"{task} {doc_id}: {why}" for doc_id, why in lost.items()]
             elif every:
                 every_question(mirror, benchmark, task)
             elif not tasks:

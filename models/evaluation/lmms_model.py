@@ -19,6 +19,7 @@ from lmms_eval.api.instance import Instance
 from lmms_eval.api.model import lmms
 from PIL import Image
 
+from models.backbone.clips import MISSING
 from models.backbone.pictures import Unreadable, as_rgb
 from models.config import DecodeSpec, Fetched, Images
 from models.evaluation.clips import ClipReader
@@ -33,6 +34,8 @@ Boxes = Mapping[Key, tuple[torch.Tensor, torch.Tensor]]
 
 _PAPER_TASKS = {task for protocols in TASKS.values() for task in protocols["paper"]}
 _DOCUMENTS_AT_ONCE = 16
+_TOLD_OF_MISSING = "visreflect_"
+"""Tasks that are handed MISSING for the answer to a question whose clip is not there."""
 _LISTEN_SECONDS = 0.2
 _SHUFFLED_TOGETHER = 16
 """Questions that exchange latents; not the batch size, which may not change a result."""
@@ -271,7 +274,10 @@ class LmmsModel(lmms):
         return int.from_bytes(hashlib.blake2b(f"{self.seed}/{key[0]}/{key[1]}".encode(), digest_size=7).digest())
 
     def _handed_over(self, key: Key) -> str:
-        response = self.answers[key].response
+        answer = self.answers[key]
+        if answer.rejected and answer.rejected.startswith(MISSING) and key[0].startswith(_TOLD_OF_MISSING):
+            return MISSING
+        response = answer.response
         if key[0] in _PAPER_TASKS:
             return response
         # A model that does not know our template is handed over as lmms-eval's own model hands it over.

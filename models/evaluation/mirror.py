@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import re
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 from datasets import Value
@@ -11,6 +14,7 @@ from datasets import config as datasets_config
 from lmms_eval.api.task import ConfigurableMessagesTask, ConfigurableTask
 from lmms_eval.utils import load_yaml_config
 
+from models.evaluation.clips import missing_clip
 from models.evaluation.tasks import yaml_path
 
 _ENCODED_PICTURES = ("image", "bytes")
@@ -26,16 +30,19 @@ class _OverFolder:
 
     process_results = ConfigurableTask.process_results.__wrapped__
 
-    def doc_to_visual(self, doc: dict[str, Any]) -> Any:
-        """A clip that the task names relative to the data set's folder is named in full."""
-        shown, folder = super().doc_to_visual(doc), Path(self.config.dataset_path)
-        return [str(folder / one) if isinstance(one, str) else one for one in shown] if isinstance(shown, list) else shown
-
     def download(self, dataset_kwargs: dict[str, Any] | None = None) -> None:
         ConfigurableTask.download.__wrapped__(self, dataset_kwargs)
         for split, docs in self.dataset_no_image.items():
             encoded = [c for c in _ENCODED_PICTURES if isinstance(docs.features.get(c), Value)]
             self.dataset_no_image[split] = docs.remove_columns(encoded)
+
+    def doc_to_visual(self, doc: dict[str, Any]) -> Any:
+        """Some tasks leave the program where a clip is missing; here the question is named. Raises pictures.Unreadable."""
+        try:
+            return super().doc_to_visual(doc)
+        except SystemExit as left:
+            said = re.search(r"path:\s*(.+?) does not exist", str(left.code))
+            raise missing_clip(said[1] if said else str(left.code)) from None
 
 
 class MirrorTask(_OverFolder, ConfigurableMessagesTask):
@@ -57,9 +64,24 @@ def load_task(name: str, mirror: Path, model: str = "vreflection", chat: bool = 
     if not mirror.is_dir():
         raise FileNotFoundError(f"{name}: no data set folder {mirror}")
     config = load_yaml_config(str(yaml_path(name)))
-    options = {**(config.get("dataset_kwargs") or {}), "cache_dir": str(cache_of(mirror))}
+    options = config.get("dataset_kwargs") or {}
+    if options.get("video"):  # else lmms-eval would look for an archive on the hub, and unpack it
+        mirror = mirror.absolute()
+        config["doc_to_visual"] = looking_in(config["doc_to_visual"], mirror, options["cache_dir"])
+        options = {}
+    options = {**options, "cache_dir": str(cache_of(mirror))}
     kind = MirrorTask if chat else SimpleMirrorTask
     return kind(config={**config, "dataset_path": str(mirror), "dataset_kwargs": options}, model_name=model)
+
+
+def looking_in(function: Any, mirror: Path, folder: str) -> Any:
+    """A task's function that finds its clips in `mirror`, where lmms-eval's finds them in HF_HOME/`folder`: the same code over
+    its module's names, those of that folder replaced."""
+    known = function.__globals__
+    home = os.path.join(known["base_cache_dir"], folder)
+    moved = {name: str(mirror) for name, value in known.items() if isinstance(value, str) and value == home}
+    names = {**known, **moved, "base_cache_dir": str(mirror.parent), "cache_name": mirror.name}
+    return FunctionType(function.__code__, names, function.__name__, function.__defaults__, function.__closure__)
 
 
 def cache_of(mirror: Path) -> Path:

@@ -6,6 +6,7 @@ Of the project's own benchmarks the files are read here, torch-free; of any othe
 from __future__ import annotations
 
 import io
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -32,6 +33,8 @@ class MirrorQuestion:
     target: str
     images: tuple[Any, ...]
     boxes: tuple[Box, ...] = ()
+    clips: tuple[str, ...] = ()
+    """Paths."""
 
 
 def read_questions(mirror: Path, benchmark: str, task: str, doc_ids: Iterable[int]) -> dict[int, MirrorQuestion]:
@@ -121,7 +124,7 @@ def _asked(reading: Any, document: Mapping[str, Any], boxes: tuple[Box, ...]) ->
 
 
 class _Split:
-    """One file of a split: parquet, or Arrow as `datasets` prepares it. ValueError if it is neither."""
+    """One file of a split: parquet, Arrow as `datasets` prepares it, or a list in JSON. ValueError if it is none of them."""
 
     def __init__(self, file: Path) -> None:
         import pyarrow
@@ -132,12 +135,15 @@ class _Split:
             if file.suffix == ".arrow":
                 with pyarrow.memory_map(str(file)) as source:
                     self.table = pyarrow.ipc.open_stream(source).read_all()
-                self.rows, self.columns = self.table.num_rows, tuple(self.table.column_names)
+            elif file.suffix == ".json":
+                self.table = pyarrow.Table.from_pylist(json.loads(file.read_text(encoding="utf-8")))
             else:
                 self.table = None
                 opened = parquet.ParquetFile(file)
                 self.rows, self.columns = opened.metadata.num_rows, tuple(opened.schema_arrow.names)
-        except pyarrow.ArrowException as error:
+            if self.table is not None:
+                self.rows, self.columns = self.table.num_rows, tuple(self.table.column_names)
+        except (pyarrow.ArrowException, json.JSONDecodeError, TypeError) as error:
             raise ValueError(f"{file.name} cannot be read ({error})") from None
 
     def documents(self) -> Iterator[dict[str, Any]]:
@@ -215,5 +221,5 @@ def split_files(mirror: Path, config: str | None, split: str) -> list[Path]:
         usual = () if config else (f"data/{split}-*.parquet", f"**/{split}-*.parquet")
         found = next((files for pattern in usual if (files := sorted(mirror.glob(pattern)))), [])
     if not found:
-        raise FileNotFoundError(f"{mirror}: no parquet file of split {split}" + (f", configuration {config}" if config else ""))
+        raise FileNotFoundError(f"{mirror}: no file of split {split}" + (f", configuration {config}" if config else ""))
     return found

@@ -106,10 +106,11 @@ def flatten(by_task: dict[str, dict[str, float]], rows: Iterable[Row]) -> dict[s
         return dict(next(iter(by_task.values())))
     flat = {f"{task}.{name}": value for task, scores in by_task.items() for name, value in scores.items()}
     rows = list(rows)
-    for name in next(iter(by_task.values())):
-        if all(name in scores for scores in by_task.values()):
+    counted = [scores for scores in by_task.values() if scores]  # no question of a task may count: all its clips may be missing
+    for name in counted[0] if counted else ():
+        if all(name in scores for scores in counted):
             sizes = Counter(row["task"] for row in rows if name in row.get("scores", (name,)))
-            flat[name] = sum(sizes[task] * scores[name] for task, scores in by_task.items()) / sizes.total()
+            flat[name] = sum(sizes[task] * scores[name] for task, scores in by_task.items() if scores) / sizes.total()
     return flat
 
 

@@ -24,6 +24,8 @@ from typing import Any
 from lmms_eval.api.metrics import mean as lmms_eval_mean
 from loguru import logger
 
+from models.backbone.pictures import Unreadable
+from models.evaluation.clips import looked_at
 from models.evaluation.mirror import Task, load_task
 from models.evaluation.questions import MirrorQuestion
 from models.evaluation.rows import clusters, said_in
@@ -222,17 +224,21 @@ def _called(aggregate: Aggregate, records: list[Any]) -> float | None:
 
 
 def asked(task: Task, doc_id: int) -> MirrorQuestion:
-    """One question as it is put. ValueError for one that is not put in text and pictures."""
+    """One question as it is put. ValueError for one that is not put in text, pictures and clips; pictures.Unreadable where a clip
+    is missing and the task's own code goes no further."""
     document = task.eval_docs[doc_id]
     parts = [part for message in task.doc_to_messages(document) for part in message["content"]]
-    if other := next((part["type"] for part in parts if part["type"] not in ("image", "text")), ""):
-        raise ValueError(f"it is asked with {other}, and only pictures and text can be asked here")
+    if other := next((part["type"] for part in parts if part["type"] not in ("image", "video", "text")), ""):
+        raise ValueError(f"it is asked with {other}, and only pictures, clips and text can be asked here")
+    clips = tuple(part["url"] for part in parts if part["type"] == "video")
+    if not all(isinstance(clip, str) for clip in clips):
+        raise ValueError("it shows a part of a clip, and only whole files can be shown here")
     pictures = tuple(part["url"] for part in parts if part["type"] == "image")
     if named := next((picture for picture in pictures if isinstance(picture, str)), ""):
         raise ValueError(f"its picture is a file of its own ({named}), and what is evaluated are pictures in the data set")
     target = task.doc_to_target(document)
     listed = "; ".join(map(str, target)) if isinstance(target, (list, tuple)) else str(target)
-    return MirrorQuestion("\n".join(part["text"] for part in parts if part["type"] == "text"), (), listed, pictures)
+    return MirrorQuestion("\n".join(part["text"] for part in parts if part["type"] == "text"), (), listed, pictures, clips=clips)
 
 
 def read_questions(mirror: Path, name: str, doc_ids: Iterable[int]) -> dict[int, MirrorQuestion]:
@@ -254,17 +260,23 @@ def _check_scoring(task: Task) -> None:
         pass
 
 
-def read_every_question(mirror: Path, name: str) -> int:
-    """Number of a task's questions, all of which were read, their pictures decoded. ValueError names the first that cannot be
-    asked, or a column that scoring misses."""
+def read_every_question(mirror: Path, name: str) -> tuple[int, dict[int, str]]:
+    """(number of a task's questions, all of which were read, their pictures decoded; doc_id → why its clip cannot be read).
+    ValueError names the first that cannot be asked, or a column that scoring misses."""
     task = load_task(name, mirror)
     _check_scoring(task)
+    lost: dict[int, str] = {}
     for doc_id in range(len(task.eval_docs)):
         try:
-            for picture in asked(task, doc_id).images:
+            question = asked(task, doc_id)
+            for picture in question.images:
                 picture.load()
+            for clip in question.clips:
+                looked_at(clip)
+        except Unreadable as error:
+            lost[doc_id] = f"{error.reason} {str(error).removeprefix(f'{mirror.absolute()}/')}"
         except Exception as error:  # noqa: BLE001 - a task's own code meets the data: whatever it raises, the question cannot be asked
             said = " ".join(str(error).split())
             kind = f"no {error.args[0]!r}" if isinstance(error, KeyError) and error.args else said or type(error).__name__
             raise ValueError(f"question {doc_id} cannot be asked ({kind})") from None
-    return len(task.eval_docs)
+    return len(task.eval_docs), lost

@@ -89,7 +89,7 @@ FROZEN = {
         "clips": Clips(),
     },
     ProxyMirror: {"source": "proxy", "n": None, "seed": 0, "split": "test"},
-    ExternalMirror: {"source": "external", "revision": "main"},
+    ExternalMirror: {"source": "external", "revision": "main", "clips": None},
     LinkedMirror: {"source": "external", "tasks": ()},
     System: {"model": None, "arguments": {}},
     FeaturesSpec: {"images": Images(), "crops": None, "clues": None},

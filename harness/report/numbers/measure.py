@@ -53,7 +53,7 @@ class Measured:
         if why := self.result.get("whole", {}).get(metric):
             value = scale / 100 * float(self.result["aggregates"][metric])
             raise Unmeasured("failed", f"{metric} is no mean over questions, and {why}: no interval, nothing to compare", value)
-        if benchmark.scores[name].where and metric in self.result.get("not_means", ()):
+        if benchmark.scores[name].where.keys() - {"task"} and metric in self.result.get("not_means", ()):
             raise Unmeasured("failed", f"{metric} is no mean over questions, so that a part of them (where) has no value of it; name a metric that is one")
         values = frame["scores"].map(lambda scores: scores.get(metric)).astype(float)
         frame = frame.assign(correct=values * scale / 100)[values.notna()]

@@ -149,10 +149,26 @@ def metrics_named(task: str) -> list[str]:
     return [str(one["metric"]).removeprefix(_FUNCTION).rpartition(".")[2] for one in listed]
 
 
+def clips_folder(task: str) -> str | None:
+    """The folder below HF_HOME in which lmms-eval looks for the task's clips; None for a task that shows none. Raises BadTask for
+    one whose code looks elsewhere."""
+    path = path_of(task)
+    config = expanded(path)
+    options = config.get("dataset_kwargs") or {}
+    if not options.get("video"):
+        return None
+    hook = str(config.get("doc_to_visual") or "").removeprefix(_FUNCTION)
+    file, _ = _file_of(hook, path.parent)
+    if "base_cache_dir" not in (_top_level(file)[0] if file.is_file() else {}):
+        raise BadTask(f'the task "{task}" shows clips, and its code ({file.name}) does not say in which folder it looks for them, so that no other can be named')
+    return str(options["cache_dir"])
+
+
 def check(task: str) -> None:
     """Raises BadTask for a task that cannot be answered here: unknown, of another form of output, or judged by a model."""
     config = expanded(path_of(task))
     data_set(task)
+    clips_folder(task)
     form = config.get("output_type", "generate_until")
     if form != "generate_until":
         raise BadTask(f'the task "{task}" is of output_type {form}; latent decoding answers in text, so only generate_until can be a column')

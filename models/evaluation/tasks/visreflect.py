@@ -1,6 +1,6 @@
-"""V*, BLINK, HR-Bench and Video-MME as VisReflect's released evaluation asks them and reads their answers. Torch-free.
+"""V*, BLINK and HR-Bench as VisReflect's released evaluation asks them and reads their answers. Torch-free.
 
-Every question about pictures ends in the same instruction; letters are read by `releases.read_visreflect`. Where the options of HR-Bench are
+Every question ends in the same instruction; letters are read by `releases.read_visreflect`. Where the options of HR-Bench are
 separated, and that BLINK is asked by its own prompt, follows the one example of its prompts that was at hand.
 """
 
@@ -15,10 +15,7 @@ from models.evaluation.tasks.hrbench import images as hrbench_images
 from models.evaluation.tasks.paper import INSTRUCTION, Document
 from models.evaluation.tasks.vstar import images as vstar_images
 
-__all__ = [
-    "accuracy", "blink_images", "blink_prompt", "hrbench_images", "hrbench_prompt", "judge", "target",
-    "videomme_clip", "videomme_prompt", "vstar_images", "vstar_prompt",
-]
+__all__ = ["accuracy", "blink_images", "blink_prompt", "hrbench_images", "hrbench_prompt", "judge", "target", "vstar_images", "vstar_prompt"]
 
 ASKED = "\nOutput the letter of the correct answer only."
 
@@ -37,15 +34,6 @@ def hrbench_prompt(doc: Document) -> str:
     options = ((letter, doc.get(letter)) for letter in string.ascii_uppercase)
     listed = "".join(f"\n({letter}){text}" for letter, text in options if isinstance(text, str))
     return doc["question"].strip() + listed + ASKED
-
-
-def videomme_clip(doc: Document) -> list[str]:
-    """Below the data set's folder."""
-    return [f"data/{doc['videoID']}.mp4"]
-
-
-def videomme_prompt(doc: Document) -> str:
-    return "\n".join([doc["question"].strip(), *doc["options"]]) + INSTRUCTION
 
 
 def target(doc: Document) -> str:

@@ -134,7 +134,7 @@ def test_a_question_whose_clip_cannot_be_read_is_named_and_the_others_are_asked(
         bad.write_bytes(b"" if what == "empty" else b"no film at all" * 100)
     good, broken = asked(engine, conversation("?", films[0]), conversation("?", films[1], str(bad)))
     assert good.rejected is None and isinstance(broken, Question)
-    assert broken.rejected.startswith("bad.mp4: ") and str(tmp_path) not in broken.rejected
+    assert broken.rejected.startswith(("missing" if what == "missing" else "unreadable") + " clip bad.mp4: ") and str(tmp_path) not in broken.rejected
 
 
 def test_a_clip_that_breaks_in_the_middle_is_rejected_when_its_frames_are_decoded(engine, films, tmp_path):
@@ -144,7 +144,7 @@ def test_a_clip_that_breaks_in_the_middle_is_rejected_when_its_frames_are_decode
     damage(damaged, frame=39)
     first, second = ask(engine, [films[0], str(damaged)])
     assert first.rejected is None and first.response == whole[0].response
-    assert second.rejected.startswith("damaged.mov: ") and second.response == ""
+    assert second.rejected.startswith("unreadable clip damaged.mov: ") and second.response == ""
 
 
 def test_a_film_that_was_cut_off_is_seen_as_far_as_it_goes(engine, tmp_path):

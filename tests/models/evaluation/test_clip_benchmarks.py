@@ -1,0 +1,222 @@
+"""MVBench, Video-MME and MLVU through lmms-eval's own tasks, over folders laid out as those expect."""
+
+import importlib.machinery
+import json
+import sys
+import types
+
+import av
+import numpy as np
+import pytest
+from safetensors.torch import load_file, save_file
+
+from harness.spec.files import load_benchmark
+from models.config import DecodeSpec, EvaluateSpec, Images
+from models.evaluation import mirror as mirrors_of
+from models.evaluation.external import BadBenchmark, link_mirror, look_through
+from models.evaluation.session import Session
+from models.evaluation.stock import asked
+from models.evaluation.tasks import digests_of
+from models.evaluation.tasks.visreflect_clips import judge, mlvu_prompt, mvbench_prompt, target, videomme_prompt
+from models.run import LocalRun
+from tests.models.evaluation.conftest import write_checkpoint
+from tests.models.evaluation.test_stock_is_lmms_evals_own import GENERATION, OFTEN, answers_of, spoken
+from tests.rehearsal.world import clips
+
+NAMES = ("mvbench", "videomme", "mlvu")
+FEW = {"mvbench": ("action_sequence", "scene_transition", "state_change", "episodic_reasoning")}
+"""Of MVBench's tasks these alone are evaluated."""
+
+
+def tasks_of(name: str, protocol: str) -> list[str]:
+    tasks = load_benchmark(name).value.tasks[protocol]
+    return [task for task in tasks if name not in FEW or task.endswith(FEW[name])]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """(folder of annotations, folder of clips) by benchmark."""
+    folder = tmp_path_factory.mktemp("clips")
+    clips.write(folder / "annotations", folder / "hf")
+    homes = {"mvbench": "mvbench_video", "videomme": "videomme", "mlvu": "mlvu"}
+    return {name: (folder / "annotations" / name, folder / "hf" / homes[name]) for name in NAMES}
+
+
+@pytest.fixture(scope="module")
+def mirrors(data, tmp_path_factory):
+    made = {}
+    for name, (annotations, folder) in data.items():
+        made[name] = tmp_path_factory.mktemp(name)
+        tasks = [*load_benchmark(name).value.tasks["paper"], *load_benchmark(name).value.tasks["stock"]]
+        link_mirror(made[name], name, str(annotations), tasks, str(folder))
+    return made
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    """A model without latent tokens, whose answers end; seconds advance its positions as in published models."""
+    import torch
+
+    folder = write_checkpoint(tmp_path_factory.mktemp("base"), seed=3, latent_tokens=False)
+    weights = load_file(folder / "model.safetensors")
+    weights["lm_head.weight"][OFTEN] = 3 * torch.randn(len(OFTEN), weights["lm_head.weight"].shape[1], generator=torch.Generator().manual_seed(5))
+    save_file({name: value.bfloat16() for name, value in weights.items()}, folder / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((folder / "config.json").read_text())
+    config["vision_config"]["tokens_per_second"] = 2
+    (folder / "config.json").write_text(json.dumps(config | {"dtype": "bfloat16"}))
+    (folder / "generation_config.json").write_text(json.dumps(GENERATION))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def session(base):
+    return Session(base, precision="fp32")
+
+
+def evaluated(session, name, protocol, mirror, folder):
+    stated = load_benchmark(name).value.inference[protocol]
+    spec = EvaluateSpec(
+        benchmark=name, protocol=protocol, tasks=digests_of(tasks_of(name, protocol)), precision="fp32", fetched=stated.fetched, clips=stated.clips,
+        images=Images(min_pixels=stated.min_pixels, max_pixels=stated.max_pixels),
+        decode=DecodeSpec(repetition_penalty=stated.repetition_penalty, penalise_picked=stated.penalise_picked, ends=stated.ends),
+    )  # fmt: skip
+    result = session.evaluate(LocalRun(folder), spec, mirror=mirror, batch_size=3)
+    return result, [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
+
+
+class Decord:
+    """What lmms-eval and qwen_vl_utils use of decord, over PyAV."""
+
+    def __init__(self, path):
+        with av.open(path) as file:
+            self.frames = [frame.to_ndarray(format="rgb24") for frame in file.decode(video=0)]
+            self.rate = float(file.streams.video[0].average_rate)
+
+    def __len__(self):
+        return len(self.frames)
+
+    def get_avg_fps(self):
+        return self.rate
+
+    def get_batch(self, numbers):
+        return types.SimpleNamespace(asnumpy=lambda: np.stack([self.frames[number] for number in numbers]))
+
+
+@pytest.fixture(scope="module")
+def theirs(base):
+    """lmms-eval's model, in float32."""
+    from lmms_eval.models import get_model
+
+    with pytest.MonkeyPatch.context() as patch:
+        decord = types.ModuleType("decord")
+        decord.__spec__ = importlib.machinery.ModuleSpec("decord", None)
+        decord.VideoReader = Decord
+        patch.setitem(sys.modules, "decord", decord)
+        patch.setattr("lmms_eval.models.chat.qwen2_5_vl.decord", decord)
+        from qwen_vl_utils import vision_process
+
+        vision_process.get_video_reader_backend.cache_clear()
+        model = get_model("qwen2_5_vl")(pretrained=str(base), device="cpu", device_map="cpu", batch_size=1)
+        assert not model.is_simple
+        model._model.float()
+        model.clean = lambda: None
+        yield model
+        vision_process.get_video_reader_backend.cache_clear()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_under_stock_a_clip_is_answered_as_lmms_evals_own_model_answers_it(name, session, theirs, mirrors, monkeypatch, tmp_path):
+    """Clips are short, so that no text behind them begins before they end (see test_clips)."""
+    _, rows = evaluated(session, name, "stock", mirrors[name], tmp_path)
+    seen = 0
+    readable = lambda task: [row["doc_id"] for row in rows if row["task"] == task and "rejected" not in row]
+    for task in tasks_of(name, "stock"):
+        if task.endswith(clips.FRAMES_TASK):
+            continue  # lmms-eval's model reads no folders of frames
+        kept = readable(task)
+        load = mirrors_of.load_task
+
+        def only_readable(*words, kept=kept, load=load):
+            made = load(*words)
+            for split in made.dataset:
+                made.dataset[split] = made.dataset[split].select(kept)
+                made.dataset_no_image[split] = made.dataset_no_image[split].select(kept)
+            return made
+
+        monkeypatch.setattr("tests.models.evaluation.test_stock_is_lmms_evals_own.load_task", only_readable)
+        said = answers_of(theirs, session, task, mirrors[name])
+        ours = {row["doc_id"]: spoken(session, row["response"]) for row in rows if row["task"] == task}
+        assert {doc: ours[doc] for doc in kept} == {kept[at]: text for at, text in said.items()}, task
+        seen += len(kept)
+    assert seen >= 4 and len({row["response"] for row in rows}) > 1
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("protocol", ["paper", "stock"])
+def test_every_question_is_in_the_rows_and_those_without_a_clip_are_named(name, protocol, session, mirrors, tmp_path):
+    result, rows = evaluated(session, name, protocol, mirrors[name], tmp_path)
+    lost = [f"{row['task']} {row['doc_id']}: {row['rejected']}" for row in rows if "rejected" in row]
+    assert result["n"] == len(rows) == {"mvbench": 8, "videomme": 9, "mlvu": 10}[name]
+    assert len(lost) == {"mvbench": 2, "videomme": 3, "mlvu": 0}[name]
+    assert result.get("rejected", {"n": 0, "questions": []}) == {"n": len(lost), "questions": lost}
+    assert all("clip" in text and str(mirrors[name]) not in text for text in lost)
+    metric = load_benchmark(name).value.scores["overall"].metric[protocol]
+    counted = [row["scores"][metric] for row in rows if metric in row["scores"]]
+    assert result["aggregates"][metric] == pytest.approx(np.mean(counted))
+    missing = [row for row in rows if row.get("rejected", "").startswith("missing")]
+    assert all((metric in row["scores"]) == (protocol == "stock") for row in missing), "the release leaves them out"
+    broken = [row for row in rows if row.get("rejected", "").startswith("unreadable")]
+    assert all(row["scores"][metric] <= 0 or protocol == "stock" for row in broken)
+
+
+def test_questions_about_one_video_are_one_cluster(session, mirrors, tmp_path):
+    _, rows = evaluated(session, "videomme", "paper", mirrors["videomme"], tmp_path)
+    by_video = {row["groups"].get("duration"): set() for row in rows}
+    for row in rows:
+        by_video[row["groups"]["duration"]].add(row["cluster"])
+    assert [len(found) for found in by_video.values()] == [1, 1, 1] and len(set.union(*by_video.values())) == 3
+
+
+def test_the_mirror_names_what_cannot_be_read_before_anything_is_computed(data, tmp_path):
+    annotations, folder = data["videomme"]
+    summary = link_mirror(tmp_path, "videomme", str(annotations), ["videomme"], str(folder))
+    assert summary["questions"] == {"videomme": 9}
+    assert summary["unreadable"]["n"] == 3
+    assert summary["unreadable"]["questions"][0] == f"videomme 6: missing clip data/{clips.MISSING_VIDEO}.mp4: no such file; put it there"
+
+
+def test_a_folder_without_any_clip_is_refused_with_the_field_to_correct(data, tmp_path):
+    empty, out = tmp_path / "empty", tmp_path / "out"
+    empty.mkdir()
+    out.mkdir()
+    with pytest.raises(BadBenchmark, match="mlvu: no clip can be read, as in .*; write the folder that holds them as benchmarks.mlvu.clips"):
+        link_mirror(out, "mlvu", str(data["mlvu"][0]), ["mlvu_dev"], str(empty))
+
+
+def test_clips_among_the_annotations_need_no_folder_of_their_own(data, tmp_path):
+    both, out = tmp_path / "both", tmp_path / "out"
+    both.mkdir()
+    out.mkdir()
+    for folder in data["mlvu"]:
+        for entry in folder.iterdir():
+            (both / entry.name).symlink_to(entry)
+    assert "unreadable" not in link_mirror(out, "mlvu", str(both), ["mlvu_dev"])
+
+
+def test_a_task_finds_its_clips_in_its_own_mirror_and_nowhere_else(mirrors, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    task = mirrors_of.load_task("videomme", mirrors["videomme"])
+    question = asked(task, 0)
+    assert question.clips == (f"{mirrors['videomme']}/data/rehearsal0000.mp4",) and question.images == ()
+    assert look_through(mirrors["mvbench"], "mvbench", ["mvbench_action_count"]) == {"mvbench_action_count": 2}
+
+
+def test_the_release_s_prompts_and_judgement():
+    told = "\nAnswer with the option's letter from the given choices directly."
+    doc = {"question": "Which? ", "candidates": ["cat", "dog"], "answer": "dog"}
+    assert mvbench_prompt(doc) == "Which?\nA. cat\nB. dog" + told and target(doc) == "B"
+    assert videomme_prompt({"question": "Which?", "options": ["A. cat", "B. dog"]}) == "Which?\nA. cat\nB. dog" + told
+    assert mlvu_prompt({"question": "Which?\n(A) cat\n(B) dog"}) == "Which?\nA. cat\nB. dog" + told
+    assert target({"candidates": ["B", "C"], "answer": "C"}) == "C", "an answer of one letter is that letter"
+    assert judge(doc, ["The answer is: B"])["accuracy"]["score"] == 1
+    assert judge(doc, [""])["accuracy"]["score"] == 0 and judge(doc, ["missing clip"]) == {}
