@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -106,6 +108,7 @@ class Engine:
         from transformers import AutoProcessor
 
         torch.set_num_threads(threads)
+        self.threads = threads
         self.checkpoint = Path(checkpoint)
         self.device = device
         self.precision = precision
@@ -145,6 +148,15 @@ class Engine:
         self._processor = lru_cache(maxsize=4)(lambda images: load_image_processor(self.checkpoint, images))
         self._piece_processor = lru_cache(maxsize=4)(lambda pieces, images: pieces.processor(self.checkpoint, images))
 
+    @contextmanager
+    def pictures(self) -> Iterator[Callable[..., Iterable[Any]]]:
+        """`map`, in the engine's threads if it has several: decoding and hashing of pictures run beside each other."""
+        if self.threads == 1:
+            yield map
+            return
+        with ThreadPoolExecutor(self.threads) as pool:
+            yield pool.map
+
     def prepare(
         self,
         conversations: Sequence[list[Message]],
@@ -152,22 +164,26 @@ class Engine:
         reload: Sequence[Callable],
         encoded: bool = True,
         reader: ClipReader = _AS_TRAINED,
+        each: Callable[..., Iterable[Any]] = map,
     ) -> list[Question]:
         """Tokenise conversations and encode their new pictures, while the feature cache has room for them.
 
         A conversation is a list of {"role", "content"}; content is a list of {"type": "text", "text"},
         {"type": "image", "url": picture} and {"type": "video", "url": path} (lmms-eval's form). reload[i] gives the pictures
         and paths of conversation i again. The ids equal those of the checkpoint's own processor. encoded: False leaves every
-        picture to the batch that needs it; clips always wait for theirs. A question with an unreadable clip is `rejected`.
+        picture to the batch that needs it; clips always wait for theirs. A question with an unreadable clip is `rejected`. each: in place of `map`, for hashing.
         """
         processor = self._processor(images)
-        questions: dict[int, Question] = {}
-        shown: dict[int, list[_Shown]] = {}
-        for at, conversation in enumerate(conversations):
+
+        def seen(conversation: list[Message]) -> list[_Shown] | Unreadable:
             try:
-                shown[at] = [_Shown.of(part, processor, reader) for part in _media(conversation)]
+                return [_Shown.of(part, processor, reader) for part in _media(conversation)]
             except Unreadable as error:
-                questions[at] = Question.unasked(error)
+                return error
+
+        found = dict(enumerate(each(seen, conversations)))
+        questions = {at: Question.unasked(own) for at, own in found.items() if isinstance(own, Unreadable)}
+        shown = {at: own for at, own in found.items() if at not in questions}
         if shown:
             texts = self.tokenizer.apply_chat_template(
                 [_without_pictures(conversations[at]) for at in shown],

@@ -10,6 +10,7 @@ import hashlib
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,7 @@ class LmmsModel(lmms):
     checkpoint: a folder, or an Engine that is already loaded. The other arguments are the fields of DecodeSpec and Images;
     strings are accepted, as lmms-eval's command line gives them. A paper task (`vr_*`) gets the full response and
     `max_new_tokens`; any other task gets `stock_text` and the limit of its own YAML. shard: the part of the questions that
-    this process answers; every process reads all of them, because batches are made of all. fetched: what happens to pictures
+    this process answers. fetched: what happens to pictures
     before the checkpoint's processor sees them. clips: which frames of a clip are seen, and in what size. A question whose clip
     cannot be read is never asked: its answer is empty, and says why (`Answer.rejected`).
     """
@@ -147,8 +148,7 @@ class LmmsModel(lmms):
             if heard:
                 self.after_batch()
             else:
-                time.sleep(_LISTEN_SECONDS)
-                self.after_chunk()
+                self._wait()
 
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
         raise NotImplementedError("latent decoding generates text; tasks scored by likelihood are not supported")
@@ -192,7 +192,9 @@ class LmmsModel(lmms):
                 last.append(group)
             else:
                 batches.append([group])
-        mine = self.shard.mine(batches)
+        members = [[self.prepared[key] for group in batch for key in group] for batch in batches]
+        shown = [{picture for question in own for picture in question.images} for own in members]
+        mine = self.shard.balanced(batches, shown, [sum(len(q.input_ids) for q in own) for own in members])
         return [batch for batch in mine if any(key not in self.answers for group in batch for key in group)]
 
     def _no_lonely(self, batches: list[list[Key]]) -> list[list[Key]]:
@@ -213,23 +215,49 @@ class LmmsModel(lmms):
 
     def _prepare(self, requests: Sequence[Instance]) -> None:
         new = [r for r in requests if key_of(r) not in self.prepared]
-        for start in range(0, len(new), _DOCUMENTS_AT_ONCE):
-            part = new[start : start + _DOCUMENTS_AT_ONCE]
-            documents = _documents(self.task_dict, part)
-            conversations = {}
-            for request, document in zip(part, documents, strict=True):
-                try:
-                    conversations[key_of(request)] = _messages(request, document, self.fetched)
-                except Unreadable as error:
-                    self.prepared[key_of(request)] = Question.unasked(error)
-            # Not of self: they outlive it.
-            reload = {key_of(request): partial(pictures_of, self.task_dict, request, self.fetched) for request in part}
+        at_once = max(_DOCUMENTS_AT_ONCE, self.engine.threads)
+        parts = [new[start : start + at_once] for start in range(0, len(new), at_once)]
+        found: dict[Key, Question] = {}
+        for part in parts if self.shard.alone else self.shard.mine(parts):
+            found |= self._questions(part)
+            self.prepared |= found
+            self.after_chunk()
+        if new and not self.shard.alone:
+            told = {key: replace(question, reload=list) for key, question in found.items()}
+            heard = {key: one for own in self.shard.exchange(told, self._wait) for key, one in own.items()}
+            self.prepared |= {key_of(r): replace(heard[key_of(r)], reload=self._reload(r)) for r in new}
+
+    def _questions(self, part: list[Instance]) -> dict[Key, Question]:
+        """Some requests, their documents read, their pictures decoded and hashed in the engine's threads."""
+        with self.engine.pictures() as each:
+            runs = -(-len(part) // self.engine.threads)
+            read = each(self._conversations, [part[start : start + runs] for start in range(0, len(part), runs)])
+            found = {key: one for own in read for key, one in own.items()}
+            unread = {key: Question.unasked(one) for key, one in found.items() if isinstance(one, Unreadable)}
+            conversations = {key: one for key, one in found.items() if key not in unread}
+            reload = {key_of(request): self._reload(request) for request in part}
             questions = self.engine.prepare(
                 list(conversations.values()), self.images, [reload[key] for key in conversations],
-                encoded=self.shard.alone, reader=self.reader,
+                encoded=self.shard.alone, reader=self.reader, each=each,
             )  # fmt: skip
-            self.prepared |= dict(zip(conversations, questions, strict=True))
-            self.after_chunk()
+        return unread | dict(zip(conversations, questions, strict=True))
+
+    def _conversations(self, requests: list[Instance]) -> dict[Key, list[dict[str, Any]] | Unreadable]:
+        found: dict[Key, list[dict[str, Any]] | Unreadable] = {}
+        for request, document in zip(requests, _documents(self.task_dict, requests), strict=True):
+            try:
+                found[key_of(request)] = _messages(request, document, self.fetched)
+            except Unreadable as error:
+                found[key_of(request)] = error
+        return found
+
+    def _reload(self, request: Instance) -> Callable[[], list[Any]]:
+        """Not of self: questions outlive it."""
+        return partial(pictures_of, self.task_dict, request, self.fetched)
+
+    def _wait(self) -> None:
+        time.sleep(_LISTEN_SECONDS)
+        self.after_chunk()
 
     def _reject(self, reasons: Mapping[Key, str | None]) -> None:
         """Answers the questions that cannot be asked."""

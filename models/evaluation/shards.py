@@ -1,14 +1,16 @@
 """One evaluation by several processes, which share nothing but a folder. Torch-free.
 
-Every process makes the same batches of the same questions and answers every `ranks`-th batch, so each answer is the one
-that a single process would give, whatever the number of processes. Rank 0 hears the others' answers, and it alone lets
-lmms-eval score them.
+Every process prepares a part of the questions and tells the others, makes the same batches of all of them, and answers some
+of these, so each answer is the one that a single process would give, whatever the number of processes. Batches with pictures in
+common go to one process. Rank 0 hears the others' answers, and it alone lets lmms-eval score them.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+import pickle
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from models.evaluation.engine import Answer
 
+AHEAD = 4
+"""HR-Bench asks four questions on a picture, in batches that follow each other."""
 Key = tuple[str, int]
 """Task name, doc_id."""
 
@@ -33,14 +37,42 @@ class Shard:
     folder: Path | None = None
     _heard: dict[int, int] = field(default_factory=dict)
     """Rank → bytes that were read of what it told."""
+    _exchanged: int = 0
 
     @property
     def alone(self) -> bool:
         return self.ranks == 1 or self.folder is None
 
-    def mine(self, batches: list[Any]) -> list[Any]:
-        """This rank's of all ranks' batches."""
-        return batches[self.rank :: self.ranks]
+    def mine(self, parts: list[Any]) -> list[Any]:
+        """This rank's of all ranks' parts."""
+        return parts[self.rank :: self.ranks]
+
+    def balanced(self, batches: Sequence[Any], pictures: Sequence[AbstractSet[str]], tokens: Sequence[int]) -> list[Any]:
+        """This rank's of all ranks' batches: each goes to the rank that has a picture of it, unless that one is ahead by AHEAD
+        such batches, or else to the one with the fewest tokens. pictures, tokens: of each batch."""
+        loads, owner, mine = [0] * self.ranks, {}, []
+        for batch, shown, size in zip(batches, pictures, tokens, strict=True):
+            rank = next((owner[one] for one in sorted(shown) if one in owner), None)
+            if rank is None or loads[rank] - min(loads) > AHEAD * size:
+                rank = loads.index(min(loads))
+            owner |= dict.fromkeys(shown - owner.keys(), rank)
+            loads[rank] += size
+            if rank == self.rank:
+                mine.append(batch)
+        return mine
+
+    def exchange(self, own: Any, wait: Callable[[], None]) -> list[Any]:
+        """What each rank hands over here, this one `own`, in the order of ranks. wait: called while some are missing; it may
+        raise. Every rank has to come here equally often."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        files = [self.folder / f"part{self._exchanged}-rank{rank}" for rank in range(self.ranks)]
+        self._exchanged += 1
+        new = files[self.rank].with_suffix(".new")
+        new.write_bytes(pickle.dumps(own))
+        new.replace(files[self.rank])
+        while not all(file.exists() for file in files):
+            wait()
+        return [pickle.loads(file.read_bytes()) for file in files]
 
     def tell(self, answers: Mapping[Key, Answer]) -> None:
         """Let rank 0 know."""

@@ -169,6 +169,23 @@ def test_another_kind_of_latents_starts_from_the_prompts_as_they_were_read(sessi
         assert rows_in(tmp_path / kind) == rows_in(tmp_path / f"{kind} alone")
 
 
+@pytest.mark.parametrize("benchmark", ["blink", "hrbench4k"])
+def test_threads_that_decode_pictures_change_nothing(spec, mirrors, checkpoint, tmp_path, benchmark, monkeypatch):
+    from threading import current_thread
+
+    from models.evaluation import Session, engine
+
+    names, real = set(), engine.content_hash
+    monkeypatch.setattr(engine, "content_hash", lambda picture: names.add(current_thread().name) or real(picture))
+    for threads in (1, 3):
+        session = Session(checkpoint, precision="fp32")
+        session.engine.threads = threads  # of pictures alone: torch's would round differently
+        names.clear()
+        session.evaluate(LocalRun(tmp_path / str(threads)), spec(benchmark), mirror=mirrors[benchmark], batch_size=4)
+        assert (current_thread().name in names) == (threads == 1)
+    assert rows_in(tmp_path / "1") == rows_in(tmp_path / "3")
+
+
 def test_progress_counts_questions_up_to_the_total(session, spec, mirrors, lettered, tmp_path):
     run = LocalRun(tmp_path / "out", metrics=tmp_path / "metrics.jsonl")
     session.evaluate(run, spec("blink"), mirror=mirrors["blink"], batch_size=2)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pytest
 
 from models.config import DecodeSpec, EvaluateSpec
-from models.evaluation import lmms_model
+from models.evaluation import engine, lmms_model
 from models.evaluation.engine import Answer
 from models.evaluation.shards import Shard, answers_in, lines_of
 from models.evaluation.tasks import digest
@@ -91,6 +91,35 @@ def test_several_processes_leave_what_one_leaves(
     assert codes == [0] * (ranks - 1)
     assert left(tmp_path / "several" / "out") == left(tmp_path / "one")
     assert result["n"] == n and 0 < len(decoded) - n < n, "rank 0 answered a part of them"
+
+
+@pytest.mark.parametrize("benchmark", ["blink", "hrbench4k"])
+def test_each_process_decodes_and_hashes_its_own_part_of_the_pictures(session, spec, mirrors, tmp_path, monkeypatch, benchmark):
+    hashed, read, real, reading = [], [], engine.content_hash, session.engine.prepare
+    monkeypatch.setattr(engine, "content_hash", lambda picture: hashed.append(picture) or real(picture))
+    monkeypatch.setattr(session.engine, "prepare", lambda *given, **options: read.extend(given[0]) or reading(*given, **options))
+    monkeypatch.setattr(lmms_model, "_DOCUMENTS_AT_ONCE", 1)
+
+    def evaluate(run):
+        session._prepared.clear()
+        return session.evaluate(run, spec(benchmark), mirror=mirrors[benchmark], batch_size=2)
+
+    evaluate(LocalRun(tmp_path / "one"))
+    pictures, questions = len(hashed), len(read)
+    _, codes = together(2, tmp_path / "two", evaluate)
+    assert codes == [0] and left(tmp_path / "two" / "out") == left(tmp_path / "one")
+    assert 0 < len(hashed) - pictures < pictures and 0 < len(read) - questions < questions
+    session._prepared.clear()
+
+
+def test_batches_that_share_pictures_go_to_one_process_and_the_others_are_spread_by_tokens():
+    batches, pictures = list("abcdefg"), [{"1", "2"}, {"3"}, {"4"}, {"2", "1"}, {"3", "9"}, {"5"}, {"9"}]
+    tokens = [10, 4, 4, 10, 4, 1, 1]
+    found = [Shard(rank, 2).balanced(batches, pictures, tokens) for rank in range(2)]
+    assert found == [["a", "d"], ["b", "c", "e", "f", "g"]]
+    assert Shard().balanced(batches, pictures, tokens) == batches
+    chained = [len(Shard(rank, 3).balanced(range(60), [{"one"}] * 60, [7] * 60)) for rank in range(3)]
+    assert sum(chained) == 60 and max(chained) - min(chained) <= 5, "pictures that all batches share leave no rank idle"
 
 
 def counting(answer, decoded):
