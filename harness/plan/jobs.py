@@ -74,6 +74,7 @@ class JobMaker:
         clips = stage is not None and stage.clips
         spec = self.profile.value.clips if clips else self.profile.value.data
         if spec is None:
+            assert stage is not None, "only clips may be missing"
             raise self.profile.error(
                 f'row "{row.row.label}" trains {stage.kind} on clips, and the profile has none; add clips: {{source: proxy_clips}}, '
                 "or {source: external, meta: …, revision: …}", "clips")  # fmt: skip
@@ -85,7 +86,7 @@ class JobMaker:
             min_usable=spec.min_usable,
             images=row.options.images,
             max_tokens=row.options.max_tokens,
-            **({"clips": row.options.clips} if clips else {}),
+            clips=row.options.clips if clips else Clips(),
         )
         if spec.meta not in self._training_sets:
             self._training_sets[spec.meta] = training_set(spec, self.digests)
@@ -139,15 +140,16 @@ class JobMaker:
         options, profile = row.options, self.profile.value
         stage = options.stage(name)
         vision = "live" if stage.clips else profile.vision  # features of clips are not cached
+        fixed = stage.slots(options.latent_steps).of == "fixed"
         spec = TrainSpec(
             stage=stage,
             seed=seed,
             images=options.images,
             vision=vision,
-            **({"clips": options.clips} if stage.clips else {}),
+            clips=options.clips if stage.clips else Clips(),
             max_tokens=options.max_tokens,
             packing="padded" if options.latent_steps and stage.rolls_out else options.packing,
-            **({"latent_steps": options.latent_steps} if stage.slots(options.latent_steps).of == "fixed" else {}),
+            latent_steps=options.latent_steps if fixed else TrainSpec.model_fields["latent_steps"].default,
         )
         inputs: dict[str, Job | Source] = {"data": self.data(row, stage)}
         for need in stage.needs():

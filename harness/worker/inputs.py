@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TypeGuard
 
 from harness.jobs import Job, Source
 from harness.plan.training_data import looked_at
@@ -15,22 +14,23 @@ def check_inputs(jobs: Iterable[Job], training: Sequence[TrainingData | ClipData
     """Look at the external data that these jobs would read; returns a line for each set with rejected samples, or of which
     only a part is here.
 
-    training: the profile's training data, of pictures and of clips; looked at where they are external. cache: see `looked_at`. Raises models.training.data.DataError naming file, entry, field and remedy, or models.evaluation.external.BadBenchmark.
+    training: the profile's training data, of pictures and of clips; looked at where they are external. cache: see `looked_at`.
+    Raises models.training.data.DataError naming file, entry, field and remedy, or models.evaluation.external.BadBenchmark.
     """
     notes = []
     for job in jobs:
         if job.payload.get("source") != "external":
             continue
         if job.kind == "data":
-            notes += [note for spec in training if _is_of(job, spec) for note in _training_set(job, spec, cache)]
+            notes += [note for spec in training if isinstance(spec, ExternalTraining) and _is_of(job, spec) for note in _training_set(job, spec, cache)]
         elif job.kind == "mirror":
             notes += check_benchmark(job)
     return notes
 
 
-def _is_of(job: Job, spec: TrainingData | ClipData | None) -> TypeGuard[ExternalTraining]:
+def _is_of(job: Job, spec: ExternalTraining) -> bool:
     files = job.inputs["files"]
-    return isinstance(spec, ExternalTraining) and isinstance(files, Source) and files.location == str(Path(spec.meta).expanduser().absolute())
+    return isinstance(files, Source) and files.location == str(Path(spec.meta).expanduser().absolute())
 
 
 def _training_set(job: Job, spec: ExternalTraining, cache: Path | None) -> list[str]:
