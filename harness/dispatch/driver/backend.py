@@ -86,7 +86,7 @@ class GraphRun:
         """The resources that a job's function reads."""
         needs = self.resources[kind]
         return {
-            **needs.model_dump(exclude={"cpus", "minutes", "memory_gb"}),
+            **needs.model_dump(exclude={"cpus", "minutes"}),
             "threads": needs.cpus,
             "device": "cuda" if needs.gpus else "cpu",
         }

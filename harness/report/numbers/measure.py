@@ -106,7 +106,7 @@ class Measured:
         if "latent_steps" in frame:
             taken = frame["latent_steps"]
             steps = float(taken[taken > 0].mean()) if (taken > 0).any() else 0.0
-        return Rates(mean("latent_started"), mean("truncated"), mean("unparsed"), steps)
+        return Rates(mean("latent_started"), mean("truncated"), mean("unparsed"), steps, mean("rejected"))
 
 
 def _weights(frame: pd.DataFrame, score: Score) -> np.ndarray:
@@ -213,7 +213,7 @@ NUMBERS = ("correct", "correct_release", "latent_started", "latent_steps", "trun
 
 
 def read_rows(path: Path) -> pd.DataFrame:
-    """samples.jsonl as id (task, doc_id), cluster, groups, `unparsed`, `scores` by metric where the task has its own, and
+    """samples.jsonl as id (task, doc_id), cluster, groups, `unparsed`, `rejected`, `scores` by metric where the task has its own, and
     whichever of NUMBERS every row has, as floats.
 
     Raises ValueError naming the line that is no sample.
@@ -235,6 +235,7 @@ def read_rows(path: Path) -> pd.DataFrame:
         "cluster": pd.Series([(row["task"], row["cluster"]) for row in rows], dtype=object),
         "groups": pd.Series([row.get("groups") or {} for row in rows], dtype=object),
         "unparsed": np.array([row.get("prediction") is None for row in rows], dtype=float),
+        "rejected": np.array(["rejected" in row for row in rows], dtype=float),
         "loglik_bound": np.array([bool(row.get("loglik_bound")) for row in rows], dtype=float),
         **scores,
     }

@@ -67,7 +67,7 @@ class Found:
             known = [v for v in (getattr(part, name) for part in parts) if v is not None]
             return sum(known) / len(known) if known else None
 
-        return Rates(mean("started"), mean("truncated"), mean("unparsed"), mean("latent_steps"))
+        return Rates(mean("started"), mean("truncated"), mean("unparsed"), mean("latent_steps"), mean("rejected"))
 
 
 def common_seeds(cells: Sequence[Found]) -> list[list[Answers]]:

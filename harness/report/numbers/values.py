@@ -28,3 +28,5 @@ class Rates:
     unparsed: float | None
     latent_steps: float | None = None
     """Mean latent steps of an answer."""
+    rejected: float | None = None
+    """Questions that were never asked: their clip is missing or cannot be read."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from harness.report.numbers.families import base_row
-from harness.report.numbers.measure import Unmeasured
+from harness.report.numbers.measure import Unmeasured, select
 from harness.report.numbers.results import BASE, Results
 from harness.report.numbers.values import JobRef
 from harness.report.sections.provenance import adopted
@@ -235,7 +235,7 @@ def main_notes(results: Results, protocol: Protocol) -> tuple[str, ...]:
         read = f"; {'asked and read as: ' if study.profile.proxy else ''}{words}" if words else ""
         generated = isinstance(study.profile.benchmarks.get(column.benchmark), ProxyMirror)
         title = f"{results.title(name)}{' (stand-in on procedural scenes)' if generated else ''}"
-        notes.append(f"{title}: {column_note(results, name, protocol)}{read}{jackknifed(results, name, protocol)}.")
+        notes.append(f"{title}: {column_note(results, name, protocol)}{read}{jackknifed(results, name, protocol)}{unasked(results, name, protocol)}.")
     if protocol != study.experiment.protocol:
         return tuple(notes)
     if study.profile.proxy:
@@ -266,6 +266,17 @@ def jackknifed(results: Results, column: str, protocol: Protocol) -> str:
     for row in results.measured_rows(column, protocol):
         if not all(one.is_mean(benchmark, spec.score) for one in results.found(row, column, protocol).measured):
             return "; no mean over questions: its interval and differences are the jackknife's, one image left out at a time"
+    return ""
+
+
+def unasked(results: Results, column: str, protocol: Protocol) -> str:
+    """Of a column of clips, how many of its questions nobody could ask."""
+    for row in results.measured_rows(column, protocol):
+        found = results.found(row, column, protocol)
+        if found.rates.rejected:
+            one = next(iter(found.measured))
+            lost = select(one.frame, found.score, one.evaluation.job.key12)["rejected"]
+            return f"; {int(lost.sum())} of {len(lost)} questions were never asked: their clips are missing or cannot be read (rejected in samples.jsonl)"
     return ""
 
 

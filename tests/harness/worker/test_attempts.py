@@ -5,15 +5,20 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import subprocess
+import types
+from pathlib import Path
 
 import pydantic
 import pytest
 
+from harness.dispatch.driver.backend import GraphRun
 from harness.jobs import Graph, Job, Source
 from harness.kinds import kind_of
 from harness.plan.sources import backbone
 from harness.spec.files import load_profile
+from harness.spec.profile import Resources
 from harness.store import Record, State, Store, files
 from harness.worker import functions
 from harness.worker.attempt import AttemptRun, Stop, resolve_inputs
@@ -165,3 +170,9 @@ def test_a_job_that_fills_the_disk_fails_in_one_line_and_is_done_once_there_is_r
             json.loads((Store(tmp_path / "small").folder(job) / "DONE.json").read_text())["outputs"]["big"]["bytes"]
             == 2**21
         )
+
+
+def test_a_job_is_handed_every_resource_that_its_function_reads():
+    given = GraphRun.settings(types.SimpleNamespace(resources={"evaluate": Resources(memory_gb=7)}), "evaluate")
+    read = set(re.findall(r'context\.resources(?:\.get\(|\[)"(\w+)"', Path(functions.__file__).read_text()))
+    assert read and read <= given.keys() and given["memory_gb"] == 7

@@ -1,6 +1,6 @@
 """A rehearsal world in OUT:
 
-hf/              an HF_HOME: base model and benchmarks as huggingface_hub caches them
+hf/              an HF_HOME: base model and benchmarks as huggingface_hub caches them, clips as lmms-eval unpacks them
 benchmarks/      the same benchmarks as plain folders
 data/, pictures/ Visual CoT in the release's layout, with defective rows among the good ones
 expected.json    what must become of each defective row
@@ -13,7 +13,7 @@ import json
 import shutil
 from pathlib import Path
 
-from tests.rehearsal.world import base, benchmarks, profiles, viscot
+from tests.rehearsal.world import base, benchmarks, clips, profiles, viscot
 from tests.rehearsal.world.hub import into_cache
 from tests.rehearsal.world.traps import TRAPS
 
@@ -39,7 +39,8 @@ def write(out: Path, *, seed: int = 0, traps: list[str] | None = None, width: in
     into_cache(hub, "model", base.REPO, base.REVISION, model)
     shutil.rmtree(model)
 
-    for name, repo in benchmarks.write(out / "benchmarks", seed).items():
+    repositories = benchmarks.write(out / "benchmarks", seed) | clips.write(out / "benchmarks", out / "hf", seed)
+    for name, repo in repositories.items():
         into_cache(hub, "dataset", repo, benchmarks.revision(repo, seed), out / "benchmarks" / name)
 
     expected = viscot.write(out, chosen, seed)

@@ -1,0 +1,50 @@
+"""Video benchmarks on the rehearsal world: annotations from the hub's cache, clips from HF_HOME, as a cluster's node has them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.rehearsal.conftest import Desk
+from tests.rehearsal.test_table import NUMBER, table
+
+pytestmark = pytest.mark.rehearsal
+
+TABLE = """
+table: clips
+title: The base model on clips
+recipe: visreflect-release
+columns: [mvbench, mvbench.scene_transition, videomme, videomme.short, mlvu]
+rows:
+  - Base: {stages: []}
+"""
+
+
+@pytest.fixture(scope="module")
+def desk(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Desk:
+    desk = Desk(world, tmp_path_factory.mktemp("clips"))
+    (desk.folder / "clips.yaml").write_text(TABLE)
+    desk.render(str(desk.folder / "clips.yaml"))
+    return desk
+
+
+@pytest.mark.parametrize("protocol", ["paper", "stock"])
+def test_every_column_of_clips_is_filled(desk: Desk, protocol: str):
+    ((name, cells),) = table((desk.reports / "tableclips.md").read_text(), protocol).items()
+    assert name.startswith("Base") and len(cells) == 5
+    assert all(NUMBER.fullmatch(text) for text in cells.values()), cells
+
+
+def test_questions_that_cannot_be_asked_are_named_by_the_mirror_and_the_evaluation(desk: Desk):
+    (summary,) = [found for out in desk.outputs("mirror") if "videomme" in (found := json.loads((out / "summary.json").read_text()))["questions"]]
+    assert summary["unreadable"]["n"] == 6, "three questions, in the tasks of two protocols"
+    results = [json.loads((out / "result.json").read_text()) for out in desk.outputs("evaluate")]
+    rejected = {(one["benchmark"], one["protocol"]): one.get("rejected", {}).get("n", 0) for one in results}
+    expected = {"mvbench": 2, "videomme": 3, "mlvu": 0}
+    assert rejected == {(name, protocol): n for name, n in expected.items() for protocol in ("paper", "stock")}
+    notes = [line for line in (desk.reports / "tableclips.md").read_text().splitlines() if "were never asked" in line]
+    said = [(line.split(":")[0], line.rpartition("; ")[2][:20]) for line in notes]
+    own = [("- MVBench", "2 of 40 questions we"), ("- MVBench scene transition", "1 of 2 questions wer"), ("- Video-MME", "3 of 9 questions wer")]
+    assert said == 2 * own, "under both protocols"
