@@ -3,10 +3,12 @@
 import os
 import shutil
 import subprocess
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 
+from harness.worker import provenance
 from harness.worker.provenance import code
 
 ROOT = Path(__file__).parents[3]
@@ -68,3 +70,15 @@ def test_a_module_that_git_does_not_know_is_a_change_with_its_content(checkout):
 def test_a_changed_line_is_a_change(checkout):
     (checkout / "models" / "a.py").write_text("A = 2\n")
     assert ASK(checkout)["dirty"]
+
+
+def test_every_package_is_recorded_as_importlib_knows_it_and_without_its_slow_parser(monkeypatch):
+    expected = {found.metadata["Name"].lower(): found.version for found in metadata.distributions() if found.metadata}
+
+    def slow(self):
+        raise AssertionError("parses a whole description")
+
+    monkeypatch.setattr(metadata.Distribution, "metadata", property(slow))
+    assert dict(filter(None, map(provenance._name_and_version, metadata.distributions()))) == expected
+    provenance.versions.cache_clear()
+    assert provenance.versions()["torch"] == expected["torch"] and len(expected) > 50

@@ -1,13 +1,17 @@
-"""What Qwen2.5-VL-7B's own sizes take on one GPU: seconds and peak memory, flash attention against sdpa, as a markdown table.
+"""What Qwen2.5-VL-7B's own sizes take on one GPU: seconds, MFU and peak memory, flash attention against sdpa, as a markdown table.
 
-    python benchmarks/real_size.py            # one GPU of 80 GB, 40 GB of disk, at most 8 minutes; no downloads
-    python benchmarks/real_size.py --tiny     # the same code at tiny widths on a CPU: shows that it runs, and no more
+    python -m benchmarks.gpu            # one GPU of 80 GB, 40 GB of disk, at most 8 minutes; no downloads; writes benchmarks/gpu.md
+    python -m benchmarks.gpu --tiny     # the same code at tiny widths on a CPU: shows that it runs, and no more
 
 The configuration is the hub's, the weights are random bf16, made on the device; pictures are noise of real sizes, about
 1,190 tokens a sample with 14 % of at least 4,096 (Visual CoT's mean). Timed: twenty micro-batches of stage 1 (packed) and
 of stage 2 (sequential rollout, padded) with forward, backward and a plain gradient step; writing and loading the
-checkpoint, after which the next loss must be the same; answers to questions on 4K pictures. AdamW's state is not here: at
-12 bytes a parameter one GPU does not hold it, and on eight it is a rank's eighth, which has to be added to the peak.
+checkpoint, after which the next loss must be the same; one answer with each number of latent steps; questions a second on
+ordinary and on 4K pictures. AdamW's state is not here: at 12 bytes a parameter one GPU does not hold it, and on eight it is a
+rank's eighth, which has to be added to the peak.
+
+MFU counts what the model needs and not what is computed again: 6 FLOP a trained parameter and token, 4 where a gradient only
+passes through, 2 where nothing is trained below (the vision tower), and causal attention (Narayanan et al. 2021, appendix).
 """
 
 from __future__ import annotations
@@ -38,7 +42,7 @@ from models.backbone.images import open_image, patches_of
 from models.backbone.model import Backbone
 from models.backbone.tokens import SpecialTokens, add_tokens
 from models.config import DecodeSpec
-from models.efficiency import FULL_SIZE
+from models.efficiency import FULL_SIZE, device_name
 from models.latent.batch import Batch
 from models.latent.decoding import decode
 from models.latent.prompt import Prompt
@@ -54,7 +58,15 @@ HEADS = {name: ALL[name] for name in ("bcm", "dac")}
 LATENT_STEPS = 8
 SIDES = ((644, 812), (644, 812), (560, 1008), (700, 756), (812, 644), (532, 924), (2016, 1596))
 """Height and width in pixels: six pictures of about 670 tokens, one of 4,104."""
-QUESTION_SIDES = (3024, 4032)
+QUESTION_SIDES = {"4K pictures": (3024, 4032), "ordinary pictures": SIDES[0]}
+TOGETHER = 16
+"""Questions on ordinary pictures in one batch; two on 4K pictures."""
+STEPS = (0, 1, 2, 4, 8, 16)
+"""Latent steps whose latency is taken."""
+REPEATS = 3
+PEAK_TFLOPS = {"A100": 312, "A800": 312, "H100": 989, "H200": 989, "H800": 989, "L40S": 362}
+"""Dense bf16, by the vendor's data sheets; a part of the device's name."""
+REPORT = Path(__file__).with_suffix(".md")
 TINY = {
     "text_config": {
         "hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1,
@@ -80,13 +92,15 @@ class Row:
     seconds: float
     memory_gb: float
     remark: str = ""
+    mfu: float | None = None
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--tiny", action="store_true", help="tiny widths, small pictures, on a CPU")
     parser.add_argument("--steps", type=int, default=20, help="micro-batches of each stage (default: 20)")
-    parser.add_argument("--minutes", type=float, default=8.0, help="begin nothing new after this (default: 8)")
+    parser.add_argument("--minutes", type=float, default=7.0, help="begin nothing new after this (default: 7)")
+    parser.add_argument("--out", type=Path, help=f"the page (default: benchmarks/{REPORT.name}; with --tiny none)")
     options = parser.parse_args(arguments)
     if not options.tiny and not torch.cuda.is_available():
         print("no GPU is here; --tiny runs the same code on a CPU", file=sys.stderr)
@@ -94,18 +108,46 @@ def main(arguments: list[str] | None = None) -> int:
     device = "cpu" if options.tiny else "cuda"
     with tempfile.TemporaryDirectory() as folder:
         rows, notes = measure(Path(folder), device, options.tiny, options.steps, time.monotonic() + 60 * options.minutes)
-    print(heading(device, options.tiny))
-    print("| What | Attention | Seconds | Peak GB | |\n| :--- | :--- | ---: | ---: | :--- |")
-    for row in rows:
-        print(f"| {row.what} | {row.attention} | {row.seconds:.2f} | {row.memory_gb:.1f} | {row.remark} |")
-    print("".join(f"\n- {note}" for note in notes))
+    text = page(rows, notes, device, options.tiny)
+    print(text, end="")
+    out = options.out or (None if options.tiny else REPORT)
+    if out is not None:
+        out.write_text(text)
     return 0
 
 
-def heading(device: str, tiny: bool) -> str:
+def page(rows: list[Row], notes: list[str], device: str, tiny: bool) -> str:
+    """The markdown."""
     if tiny:
-        return "Run tiny on a CPU: the code runs; none of these numbers says anything about 7B.\n"
-    return f"Qwen2.5-VL-7B's sizes, random bf16 weights, on one {torch.cuda.get_device_name()} ({device}).\n"
+        said = "Run tiny on a CPU: the code runs; none of these numbers says anything about 7B."
+    else:
+        said = f"Qwen2.5-VL-7B's sizes, random bf16 weights, on one {device_name(device)}. Written by `python -m benchmarks.gpu`."
+    lines = ["# On one GPU", "", said, "", "| What | Attention | Seconds | MFU | Peak GB | |", "| :--- | :--- | ---: | ---: | ---: | :--- |"]
+    for row in rows:
+        mfu = "" if row.mfu is None else f"{row.mfu:.0%}"
+        lines.append(f"| {row.what} | {row.attention} | {row.seconds:.3f} | {mfu} | {row.memory_gb:.1f} | {row.remark} |")
+    return "\n".join([*lines, "", *(f"- {note}" for note in notes), ""])
+
+
+def peak_flops(device: str) -> float | None:
+    """Of the device, per second; None where it is not known."""
+    name = torch.cuda.get_device_name() if device == "cuda" else ""
+    return next((1e12 * tera for part, tera in PEAK_TFLOPS.items() if part in name), None)
+
+
+def model_flops(model: Backbone, batch: Batch) -> float:
+    """Of one training step on the batch, as MFU counts them. The rows' own tokens: padding is no use."""
+    config, vision = model.config.text_config, model.model.visual
+    lengths = np.diff([0, *batch.flat.ends.tolist()]).astype(float)
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    passed = sum(p.numel() for p in model.model.language_model.layers.parameters()) + model.lm_head.weight.numel()
+    frozen = sum(p.numel() for p in model.model.language_model.layers.parameters() if not p.requires_grad)
+    language = 6 * (passed - frozen) + 4 * frozen
+    attention = 3 * 2 * config.num_hidden_layers * config.hidden_size * float((lengths**2).sum())
+    patches = float(batch.image_grid_thw.prod(-1).sum()) if batch.image_grid_thw is not None else 0.0
+    seeing = (6 if any(p.requires_grad for p in vision.parameters()) else 2) * sum(p.numel() for p in vision.parameters())
+    assert trained, "nothing is trained"
+    return language * float(lengths.sum()) + attention + seeing * patches
 
 
 def measure(folder: Path, device: str, tiny: bool, steps: int, until: float) -> tuple[list[Row], list[str]]:
@@ -138,13 +180,20 @@ def measure(folder: Path, device: str, tiny: bool, steps: int, until: float) -> 
             with timed(rows, f"{name}: a micro-batch of 4", kind, device):
                 done = train(model, stage, batches, until)
             rows[-1].seconds /= done
+            peak = peak_flops(device)
+            rows[-1].mfu = sum(model_flops(model, one) for one in batches[:done]) / done / rows[-1].seconds / peak if peak else None
             rows[-1].remark = f"{done} of them, {sum(int(b.flat.ends[-1]) for b in batches[:done]) / done:.0f} tokens each"
     if not late("checkpoint"):
         model = resume(rows, folder / "checkpoint", model, tokenizer, samples, device)
     for kind in kinds:
-        if not late(f"evaluation with {kind}"):
-            model.set_attn_implementation(kind)
-            answer(rows, folder, model, tokenizer, kind, device, SHRUNK if tiny else 1)
+        model.set_attn_implementation(kind)
+        for what, count in (("ordinary pictures", TOGETHER), ("4K pictures", 2)):
+            if not late(f"answers about {what} with {kind}"):
+                answer(rows, folder, model, tokenizer, kind, device, SHRUNK if tiny else 1, what, count)
+    if not late("latency of latent steps"):
+        latency(rows, folder, model, tokenizer, kinds[0], device, SHRUNK if tiny else 1)
+    if not tiny and peak_flops(device) is None:
+        notes.append(f"MFU: unknown, because the peak of {device_name(device)} is not in PEAK_TFLOPS")
     return rows, notes
 
 
@@ -255,20 +304,48 @@ def resume(rows: list[Row], folder: Path, model: Backbone, tokenizer, samples: l
     return model
 
 
-def answer(rows: list[Row], folder: Path, model: Backbone, tokenizer, kind: str, device: str, shrunk: int) -> None:
-    """Two questions on 4K pictures, at most 64 tokens each, with a latent segment."""
-    path, (height, width) = folder / "question.png", QUESTION_SIDES
-    pixels = np.random.default_rng(1).integers(0, 255, (height // shrunk, width // shrunk, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(path)
+def prompts_of(folder: Path, tokenizer, sides: tuple[int, int], count: int) -> list[Prompt]:
+    """The same question on a picture of noise, so many times; each picture is encoded by itself."""
+    path, (height, width) = folder / "question.png", sides
+    Image.fromarray(np.random.default_rng(1).integers(0, 255, (height, width, 3), dtype=np.uint8)).save(path)
     patches, grids = patches_of(image_processor(), [open_image(path)])
     merged = [(int(grids[0, 1]) // 2, int(grids[0, 2]) // 2)]
     ids = torch.tensor(template.prompt(tokenizer, "<image>\nWhat colour is it?", merged))
-    prompts = [Prompt(ids, pixel_values=patches[0], image_grid_thw=grids) for _ in range(2)]
+    return [Prompt(ids, pixel_values=patches[0], image_grid_thw=grids) for _ in range(count)]
+
+
+def answer(
+    rows: list[Row], folder: Path, model: Backbone, tokenizer, kind: str, device: str, shrunk: int, what: str, count: int
+) -> None:
+    """Questions in one batch, at most 64 tokens each, with a latent segment."""
+    height, width = QUESTION_SIDES[what]
+    prompts = prompts_of(folder, tokenizer, (height // shrunk, width // shrunk), count)
     spec = DecodeSpec(latent_steps=LATENT_STEPS, start="forced", max_new_tokens=64)
-    with timed(rows, "Answer 2 questions", kind, device):
+    with timed(rows, f"Answer {count} questions on {what}", kind, device):
         answers = decode(model.eval(), prompts, spec, tokens=SpecialTokens.of(tokenizer), eos=set())
     tokens = sum(len(one.token_ids) for one in answers)
-    rows[-1].remark = f"prompts of {len(ids)} tokens, {tokens} tokens generated"
+    speed = count / rows[-1].seconds
+    rows[-1].remark = f"{speed:.3g} questions/s; prompts of {len(prompts[0].input_ids)} tokens, {tokens} tokens generated"
+
+
+def latency(rows: list[Row], folder: Path, model: Backbone, tokenizer, kind: str, device: str, shrunk: int) -> None:
+    """One question, 16 tokens, with each number of latent steps; in turn, the median of some rounds."""
+    height, width = QUESTION_SIDES["ordinary pictures"]
+    prompts = prompts_of(folder, tokenizer, (height // shrunk, width // shrunk), 1)
+    taken: dict[int, list[Row]] = {steps: [] for steps in STEPS}
+    for _ in range(1 + REPEATS):
+        for steps in STEPS:
+            spec = DecodeSpec(latent_steps=steps, max_new_tokens=16, **({"start": "forced"} if steps else {}))
+            with timed(taken[steps], f"One answer with {steps} latent steps", kind, device):
+                (found,) = decode(model.eval(), prompts, spec, tokens=SpecialTokens.of(tokenizer), eos=set())
+            if found.latent_steps != steps:
+                raise AssertionError(f"asked for {steps} latent steps, {found.latent_steps} were taken")
+    without = float(np.median([row.seconds for row in taken[0][1:]]))
+    for steps, found in taken.items():
+        warm = found[1:]
+        seconds = float(np.median([row.seconds for row in warm]))
+        more = f"{seconds / without:.2f} times that without latent steps" if steps else "16 tokens, prefill included"
+        rows.append(Row(warm[0].what, kind, seconds, max(row.memory_gb for row in warm), f"{more}; median of {REPEATS}"))
 
 
 if __name__ == "__main__":
