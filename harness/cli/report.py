@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import sys
 from pathlib import Path
@@ -57,6 +58,7 @@ def write(made: list[Plan], store: Store, reports: Path, tracking: Any = None, f
         current = not force and up_to_date(plan, store, reports, tabular)
         current = current and not reachable_again(paths(plan, reports)["md"], tracking)
         if not current:
+            gc.enable()  # a drawn report leaves hundreds of MiB in circles
             render(plan, store, reports, tracking, tabular=tabular)
         files = paths(plan, reports)
         print(screen(json.loads(files["json"].read_text(encoding="utf-8"))))
