@@ -12,8 +12,8 @@ from benchmarks import gpu
 
 def test_the_benchmark_runs_tiny_from_end_to_end_and_says_that_it_is(capsys, tmp_path):
     assert gpu.main(["--tiny", "--steps", "1", "--out", str(tmp_path / "gpu.md")]) == 0
-    said = capsys.readouterr().out
-    assert said == (tmp_path / "gpu.md").read_text()
+    said = (tmp_path / "gpu.md").read_text()
+    assert capsys.readouterr().out.endswith(said)  # DeepSpeed may have said that it found no GPU
     assert "Run tiny on a CPU: the code runs; none of these numbers says anything about 7B." in said
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in said.splitlines() if line.startswith("| ")]
     assert [row[0] for row in rows[2:]] == [
