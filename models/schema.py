@@ -12,6 +12,8 @@ Probability = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(gt=0, le=1)]
 Orientation = Literal["upright", "stored"]
+FILMS = (".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".flv", ".mpg")
+"""Ends of the names of video files."""
 
 
 class Frozen(BaseModel):

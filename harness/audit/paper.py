@@ -22,7 +22,7 @@ from harness.spec.profile import HubBackbone, Profile
 from harness.spec.reported import Reported
 from harness.spec.text import Document, read
 from harness.verdict.granularity import Way, behind
-from models.config import ExternalMirror, ProxyTraining
+from models.config import ExternalMirror, ProxyClips, ProxyTraining
 from models.schema import Frozen
 
 
@@ -255,6 +255,7 @@ def neutral_profile(benchmarks: Iterable[str]) -> Loaded[Profile]:
         title="as printed",
         backbone=HubBackbone(repo="the paper's own", revision="as printed"),
         data=ProxyTraining(),
+        clips=ProxyClips(),
         benchmarks={name: ExternalMirror(benchmark=name, path=name, revision="as printed") for name in benchmarks},
     )
     return Loaded(profile, Document(Path("as-printed.yaml"), {}))

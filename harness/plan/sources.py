@@ -17,6 +17,7 @@ from harness.spec.text import shown
 from harness.store.files import read_note
 from models import hub
 from models.config import ExternalMirror
+from models.schema import FILMS
 
 _MODEL_FILES = (
     "config.json",
@@ -122,8 +123,6 @@ def model_files(folder: Path) -> list[Path]:
 
 def folder_digest(folder: Path, files: list[Path], cache: Path | None) -> str:
     """sha256 over names and contents; of clips over names and sizes."""
-    from models.backbone.clips import FILMS
-
     stats = [file.stat() for file in files]
     state = [[str(f.relative_to(folder)), s.st_size, s.st_mtime_ns, s.st_ino] for f, s in zip(files, stats, strict=True)]
     known = read_cache(cache)

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from models.backbone.pictures import Unreadable, open_image
-from models.schema import Clips
+from models.schema import FILMS, Clips
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,7 +25,6 @@ MISSING = "missing clip"
 FOLDER_FPS = 3.0
 """Of the frames that TVQA, and so MVBench, gives as pictures."""
 PICTURES = (".jpg", ".jpeg", ".png")
-FILMS = (".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".flv", ".mpg")
 PAIR = 2
 """Frames in one step of the grid: the tower's temporal patch."""
 

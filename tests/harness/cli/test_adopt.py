@@ -245,5 +245,7 @@ def test_mistakes_in_the_command_are_one_line(copied, capsys):
     assert "nowhere: no such folder; give a checkpoint folder" in refused(capsys, "nowhere")
     assert '--rows: no row "Tow-stage"; did you mean "Two-stage (Ours)"?' in refused(capsys, copied, row="Tow-stage")
     assert 'row "Two-stage (Ours)" has no stage "joint"' in refused(capsys, copied, "--stage", "joint")
-    assert "--seed: -1 is no seed" in refused(capsys, copied, "--seed", "-1")
+    with pytest.raises(SystemExit, match="2"):
+        adopt(copied, "--seed", "-1")
+    assert "--seed: -1 is no whole number; use 0 or more" in capsys.readouterr().err
     assert "--note: is empty" in refused(capsys, copied, note=" ")

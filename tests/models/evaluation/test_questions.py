@@ -23,5 +23,5 @@ def test_a_question_that_is_not_there_and_a_split_that_is_not_there_are_said(tmp
     write_mirror(tmp_path, "mmvp", n=4, seed=0, split="test")
     with pytest.raises(IndexError, match="holds 4 questions, there is no number 9"):
         read_questions(tmp_path, "mmvp", "vr_mmvp", [9])
-    with pytest.raises(FileNotFoundError, match="no parquet file of split val, configuration Counting"):
+    with pytest.raises(FileNotFoundError, match="no file of split val, configuration Counting"):
         read_questions(tmp_path, "blink", "vr_blink_counting", [0])
