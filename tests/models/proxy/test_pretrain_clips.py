@@ -30,6 +30,20 @@ def test_the_base_that_reads_clips_is_made_of_the_base():
     assert_made_of_the_base(VIDEO_BASE_DIR)
 
 
+def test_the_card_is_what_the_stored_numbers_give():
+    measured, metrics = (pretrain_clips._lines(VIDEO_BASE_DIR / name) for name in ("measured.jsonl", "metrics.jsonl"))
+    assert pretrain_clips.card(measured, metrics) == (VIDEO_BASE_DIR / "README.md").read_text()
+
+
+def test_the_base_that_reads_clips_answers_some_of_their_questions_and_not_all():
+    measured = pretrain_clips._lines(VIDEO_BASE_DIR / "measured.jsonl")
+    for shown in (o for o in measured if o["checkpoint"] == "base-video" and o.get("world") == "shifted"):
+        assert 30 <= shown["mean"] <= 80
+    model, tokens = measure.load(VIDEO_BASE_DIR)
+    again = measure.measure_clips(model, tokens, "dev", shifted=True, each=20)
+    assert again["glimpse"] >= 50 and again["mean"] < 80
+
+
 def assert_made_of_the_base(folder: Path) -> None:
     before, after = (load_file(one / "model.safetensors") for one in (BASE_DIR, folder))
     assert before.keys() == after.keys() and {value.dtype for value in after.values()} == {torch.bfloat16}
