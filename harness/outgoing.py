@@ -23,9 +23,14 @@ from harness.characters import shown
 T = TypeVar("T")
 
 HIDDEN = "***"
-_NAMES = re.compile(r"TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIAL|API_?KEY|ACCESS_?KEY|(?:^|_)KEY$", re.IGNORECASE)
+_NAMES = re.compile(
+    r"(?:TOKEN|(?:SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIAL|API_?KEY|ACCESS_?KEY)S?)(?![A-Za-z])|(?:^|_)KEY$", re.IGNORECASE
+)
+"""To the end of the word: TOKENIZERS_PARALLELISM and MAX_TOKENS, which many machines set, keep no secret."""
 _SHORTEST = 5
 """Characters. A shorter value would match ordinary words."""
+_SWITCHES = {"false", "enable", "enabled", "disable", "disabled"}
+"""What a variable says that switches something: no secret, and reports are full of such words."""
 _ADDRESS = re.compile(r"(?<![A-Za-z0-9])([A-Za-z][A-Za-z0-9+.-]*://)([^\s/?#'\"<>]*)@")
 _FIELDS = re.compile(
     r"(?i)([?&;](?:[\w-]*(?:token|secret|password|passwd|passphrase|api[-_]?key|access[-_]?key|signature|sig|credential)|pw|pwd|pass|auth|key)=)[^&\s#'\"<>]+"
@@ -86,7 +91,7 @@ def _suspects(environment: Mapping[str, str]) -> set[str]:
             found |= _userinfo(value)
         elif _NAMES.search(name) and not value.startswith("/"):
             found.add(value)
-    return {value for value in found if len(value) >= _SHORTEST}
+    return {value for value in found if len(value) >= _SHORTEST and value.lower() not in _SWITCHES}
 
 
 def _userinfo(address: str) -> set[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -61,7 +62,16 @@ def arrived(tab):
     return tab
 
 
+def until(tab, expression: str) -> None:
+    """Asks again and again from here: the page's own rules forbid the `eval` of Playwright's wait_for_function."""
+    deadline = time.monotonic() + 30
+    while not tab.evaluate(expression):
+        assert time.monotonic() < deadline, expression
+        time.sleep(0.02)
+
+
 def listed(tab) -> list[int]:
+    until(tab, "document.documentElement.dataset.ready === location.hash")  # a new address is drawn a task later
     return [int(one) for one in tab.evaluate("[...document.querySelectorAll('#list a')].map(link => link.dataset.at)")]
 
 
@@ -113,9 +123,9 @@ def test_kind_search_seed_and_latents_narrow_it_further(visit, viewer):
     tab.fill("[name=q]", "THING 4 colour")
     assert listed(tab) == [k for k in range(17, 60, 2) if "4" in str(k)]
     tab.fill("[name=q]", "no such words")
-    assert listed(tab) == [] and "No question fits" in tab.inner_text("#list")
+    assert listed(tab) == [] and "No question fits" in tab.text_content("#list")  # inner_text: nothing until it was painted
     tab.click("button[type=reset]")
-    tab.wait_for_function("document.querySelectorAll('#list a').length == 60")  # a new address is a new task of the page
+    until(tab, "document.querySelectorAll('#list a').length == 60")  # a new address is a new task of the page
 
 
 def test_a_reload_and_going_back_return_to_the_same_question_and_filters(visit, viewer):
@@ -131,12 +141,12 @@ def test_a_reload_and_going_back_return_to_the_same_question_and_filters(visit, 
     assert (tab.url, listed(tab), tab.inner_text("#question h2"), tab.inner_text("[aria-current]")) == before
     assert tab.input_value("[name=q]") == "thing 7" and tab.input_value("[name=column]") == "blink"
     tab.click("#list li:nth-child(5) a")
-    tab.wait_for_function("document.querySelector('#list li:nth-child(5) [aria-current]')")
+    until(tab, "document.querySelector('#list li:nth-child(5) [aria-current]')")
     tab.go_back()
-    tab.wait_for_function("document.querySelector('#list li:nth-child(3) [aria-current]')")
+    until(tab, "document.querySelector('#list li:nth-child(3) [aria-current]')")
     assert tab.inner_text("#question h2") == before[2]
     tab.go_back()
-    tab.wait_for_function("document.querySelector('#list li:nth-child(1) [aria-current]')")
+    until(tab, "document.querySelector('#list li:nth-child(1) [aria-current]')")
     assert tab.input_value("[name=show]") == "flips"
 
 
@@ -165,7 +175,7 @@ def test_a_question_shows_its_pictures_its_answer_and_what_every_row_said(visit,
     assert tab.inner_text(".asked") == "What is the colour of thing 20?" and tab.inner_text(".options .target").endswith("(the answer)")
     pictures = tab.locator(".picture img")
     assert pictures.count() == 3
-    tab.wait_for_function("[...document.querySelectorAll('.picture img')].every(one => one.naturalWidth === 96)")
+    until(tab, "[...document.querySelectorAll('.picture img')].every(one => one.naturalWidth === 96)")
     box, frame = tab.locator(".picture i").bounding_box(), pictures.first.bounding_box()
     assert abs(box["x"] - frame["x"] - frame["width"] / 4) < 3 and abs(box["width"] - frame["width"] / 2) < 3
     first = next(run for run in viewer.mmvp.runs if run.row == "Joint Train").answers[20]

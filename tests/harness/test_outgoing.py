@@ -73,6 +73,20 @@ def test_what_is_no_secret_stays(text):
     assert redact(text, {"HOME": "/root", "MONKEY": "banana"}) == text
 
 
+@pytest.mark.parametrize(
+    "name, value",
+    [("TOKENIZERS_PARALLELISM", "false"), ("USE_TOKEN", "False"), ("HF_HUB_DISABLE_IMPLICIT_TOKEN", "disabled"), ("SECRETARY", "Ms Bell"), ("MAX_TOKENS", "10000")],
+)
+def test_a_switch_is_no_secret(name, value):
+    text = f'{{"best_shown": {value}}}'
+    assert redact(text, {name: value}) == text and inert_values([text], {name: value}) == [text]
+
+
+def test_keys_by_any_spelling_are_found():
+    for name in ("HF_TOKEN", "hf_token", "GithubToken", "LAB_SECRETS", "TOKEN_2", "APIKEY", "API_KEYS", "AWS_SECRET_ACCESS_KEY", "DB_PASSWORD_RO"):
+        assert redact("it is k33p-it", {name: "k33p-it"}) == "it is ***", name
+
+
 def test_a_picture_inside_a_page_is_left_as_it_is_whatever_its_bytes_look_like():
     looks_like_a_key = "data:image/png;base64,iVBORw0KGgo+sk" + "a1B2" * 8 + "/abcdef12345+hf" + "c3D4" * 8 + "AA=="
     page = f'<img src="{looks_like_a_key}"> <p>abcdef12345</p> <img src="{looks_like_a_key}">'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -385,6 +386,13 @@ def test_a_secret_in_a_label_reaches_no_format_not_even_the_figures(world, tmp_p
     for suffix in ("md", "tex", "html"):
         assert secret in text(reports, suffix) and secret not in text(tmp_path, suffix)
     assert all((tmp_path / f"table3c.{suffix}").read_bytes() != (reports / f"table3c.{suffix}").read_bytes() for suffix in ("png", "pdf"))
+
+
+def test_a_secret_that_equals_a_number_leaves_json_and_csv_as_they_were(world, tmp_path, monkeypatch):
+    plan, store, reports = world
+    monkeypatch.setenv("LAB_TOKEN", str(json.loads(text(reports, "json"))["cells"][0]["value"]))
+    render(plan, store, tmp_path, formats=("json", "csv"))
+    assert all((tmp_path / f"table3c.{one}").read_bytes() == (reports / f"table3c.{one}").read_bytes() for one in ("json", "csv"))
 
 
 def test_the_page_is_well_formed_and_loads_nothing(world):
