@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from harness.report.numbers.families import base_row, declared, reach
 from harness.report.numbers.results import Results
 from harness.report.sections.card import card_answer
@@ -118,12 +120,16 @@ def claim_answers(results: Results) -> dict[str, str]:
     return found
 
 
+_RESULT = re.compile(r"(?P<compared>.*) = (?P<result>[-+\N{MINUS SIGN}]?\d[\d.]* \[.*)")
+"""Of a test's words, from the last " = " before an interval: rows are called "S = 8" too."""
+
+
 def by_column(tests: list[tuple[str, str]]) -> str:
     """(column, "A \N{MINUS SIGN} B = +1.0 [0.2, 1.8], p = 0.02") as words; what is compared is said once where it is the same everywhere."""
-    compared = {test.partition(" = ")[0] for _, test in tests}
-    if len(compared) == 1 and all(" = " in test for _, test in tests):
-        results = "; ".join(f"{column} {test.partition(' = ')[2]}" for column, test in tests)
-        return f"{compared.pop()}: {results}"
+    parts = [(column, _RESULT.match(test)) for column, test in tests]
+    known = [(column, part["compared"], part["result"]) for column, part in parts if part]
+    if len(known) == len(parts) and len({compared for _, compared, _ in known}) == 1:
+        return f"{known[0][1]}: {'; '.join(f'{column} {result}' for column, _, result in known)}"
     return "; ".join(f"{column}: {test}" for column, test in tests)
 
 
