@@ -4,7 +4,7 @@
     annotations.json   [{"dataset", "image": ["a.jpg"], "conversations": [{"from": "human", "value": "<image>\\n…"},
                          {"from": "gpt", "value": "<lvr>\\n…"}], "bboxes": [[x0, y0, x1, y1]]}, …]
 
-One `<lvr>` is one box. Ours adds an optional `bbox_images`: the image (0-based) that each box lies in; without it every
+A data set of `ds_type` nextgqa is NExT-GQA's own files instead (`models.training.nextgqa`). One `<lvr>` is one box. Ours adds an optional `bbox_images`: the image (0-based) that each box lies in; without it every
 box lies in the first image, as in the release.
 
 A data set is read once, entry by entry, into columns (`models.training.index`), so that 400,000 rows cost some tens of
@@ -17,6 +17,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
@@ -25,9 +26,10 @@ import numpy as np
 from models.backbone.pictures import tag_of
 from models.config import Surplus
 from models.schema import Clips, Orientation
+from models.training import nextgqa
 from models.training.index import Columns, Summary, counted, has_index, read_index
 from models.training.jsonlist import DataError
-from models.training.parse import UNSTATED, ImageFile, Sample, Source, parse
+from models.training.parse import UNSTATED, Form, ImageFile, Sample, Source, parse
 from models.training.survey import survey, writing
 
 __all__ = [
@@ -35,7 +37,8 @@ __all__ = [
 ]  # fmt: skip
 
 META_FIELDS = ("ds_name", "data_path", "image_folder", "ds_type")
-DATASET_TYPES = ("Q_A",)
+FORMS: dict[str, Callable[[Path], Form] | None] = {"Q_A": None, nextgqa.KIND: nextgqa.Questions}
+"""`ds_type` -> who reads its annotations; None: they are JSON records."""
 
 
 class Samples:
@@ -67,7 +70,7 @@ class Samples:
         source, entry, start, size = self.columns.place(index)
         text = os.pread(self._file(source), size, start)
         try:
-            value = json.loads(text)
+            value = form.value(text) if (form := self.sources[source].form) else json.loads(text)
         except ValueError:
             changed = self.sources[source].annotations
             raise DataError(f"{changed}: entry {entry} is not what was indexed; the file was changed: plan and run again") from None
@@ -130,15 +133,16 @@ def read_sources(data: Path, clips: Clips = UNSTATED) -> list[Source]:
         for name in META_FIELDS:
             if not isinstance(entry.get(name), str):
                 raise DataError(f"{place}, field {name!r}: expected a string, got {entry.get(name)!r}")
-        if entry["ds_type"] not in DATASET_TYPES:
+        if entry["ds_type"] not in FORMS:
             raise DataError(
-                f"{place}, field 'ds_type': {entry['ds_type']!r} is not known; choices: {', '.join(DATASET_TYPES)}"
+                f"{place}, field 'ds_type': {entry['ds_type']!r} is not known; choices: {', '.join(FORMS)}"
             )
         annotations = _resolve(entry["data_path"], meta, f"{place}, field 'data_path'")
         if not annotations.is_file():
             raise DataError(f"{place}, field 'data_path': {annotations} is no file; name the annotation file")
         images = _resolve(entry["image_folder"], meta, f"{place}, field 'image_folder'")
-        sources.append(Source(entry["ds_name"], annotations, images, entry["ds_type"], clips))
+        form = FORMS[entry["ds_type"]]
+        sources.append(Source(entry["ds_name"], annotations, images, entry["ds_type"], clips, form(annotations) if form else None))
     names = Counter(s.name for s in sources)
     if repeated := [name for name, count in names.items() if count > 1]:
         raise DataError(

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from models.backbone.clips import is_clip, read_clip
+from models.backbone.clips import MISSING, is_clip, read_clip
 from models.backbone.pictures import Facts, Unreadable, facts_of
 from models.config import ExternalTraining, TrainingSet
 from models.schema import Clips
@@ -46,8 +46,14 @@ def _manifest(sources: list[Source]) -> str:
     total = hashlib.sha256()
     for source in sources:
         total.update(f"{source.name}\0{source.kind}\0".encode())
-        total.update(bytes.fromhex(sha256(source.annotations)))
+        for file in files_of(source):
+            total.update(bytes.fromhex(sha256(file)))
     return total.hexdigest()
+
+
+def files_of(source: Source) -> tuple[Path, ...]:
+    """What a source's samples are read from, pictures and clips aside."""
+    return source.form.files if source.form is not None else (source.annotations,)
 
 
 @dataclass(frozen=True)
@@ -94,7 +100,7 @@ def look(spec: ExternalTraining) -> Look:
     step = max(1, len(columns) // LOOKED_AT)
     some = tuple(columns.pictures(k)[0][0] for k in range(0, len(columns), step))[:LOOKED_AT]
     folders = tuple(folder for finder in finders for folder in finder.listed)
-    files = (str(meta), *(str(s.annotations) for s in sources))
+    files = (str(meta), *(str(file) for s in sources for file in files_of(s)))
     summary = found.summary(columns)
     said = found.nothing(meta) if not len(columns) else lacking(meta, found, summary, spec.min_usable)
     return Look(total.hexdigest(), manifest, summary, said, found.first, some, files, folders)
@@ -139,11 +145,14 @@ def worst_sources(sources: Mapping[str, Mapping[str, int]], least: float = 1.0) 
     return short[:NAMED], more if others else ""
 
 
+_THINGS = {"missing image": "pictures", MISSING: "clips"}
+
+
 def _said(reasons: dict[str, int], rows: int) -> str:
     """812 of 900 pictures missing, 3 of 900 rows bad box"""
     words = []
     for reason, count in reasons.items():
-        what = "pictures missing" if reason == "missing image" else f"rows {reason}"
+        what = f"{_THINGS[reason]} missing" if reason in _THINGS else f"rows {reason}"
         words.append(f"{count:,} of {rows:,} {what}")
     return ", ".join(words)
 

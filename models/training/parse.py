@@ -5,15 +5,15 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from PIL import Image
 
-from models.backbone.clips import ClipFacts, Frames, Span, facts_of, read_clip, read_frames
+from models.backbone.clips import MISSING, ClipFacts, Frames, Span, facts_of, read_clip, read_frames
 from models.backbone.pictures import Box, Unreadable, open_image, turned
 from models.config import Surplus
 from models.schema import Clips, Orientation
@@ -22,7 +22,7 @@ from models.training.places import Finder, NotThere
 ROLES = ("human", "gpt")
 REASONS = (
     "malformed entry", "bad roles", "image count", "special token", "missing image", "box count", "bad box", "bad box image",
-    "unreadable picture", "picture too large", "picture shape", "too long", "bad span", "unreadable clip",
+    "unreadable picture", "picture too large", "picture shape", "too long", "bad span", MISSING, "unreadable clip",
 )  # fmt: skip
 """Why a sample is rejected, in the order of checking."""
 OVERSHOOT = 0.5
@@ -30,6 +30,7 @@ OVERSHOOT = 0.5
 
 
 NESTED, CUT = "boxes not nested once", "box cut at the edge"
+ENDLESS, INSTANT = "span cut at the end of its clip", "span without length, shown by one frame"
 MISPLACED = {
     "human": ("<lvr>", "<lvr> in a question kept as text"),
     "gpt": ("<image>", "<image> in an answer kept as text"),
@@ -59,6 +60,24 @@ class Source:
     kind: str = "Q_A"
     clips: Clips = UNSTATED
     """How its clips are sampled."""
+    form: Form | None = None
+    """How its annotations are written, where they are no JSON records."""
+
+
+class Form(Protocol):
+    """A public format of annotations: which bytes are an entry, and the record that stands for it."""
+
+    files: tuple[Path, ...]
+    """All that the records come from."""
+
+    def entries(self) -> Iterator[tuple[int, int, Any]]:
+        """(first byte, bytes, value) of every entry. Raises DataError."""
+
+    def value(self, text: bytes) -> Any:
+        """Of one entry's bytes."""
+
+    def record(self, value: Any, number: int) -> Any:
+        """What `parse` takes, of entry `number`. Raises Rejected."""
 
 
 @dataclass(frozen=True)
@@ -137,6 +156,8 @@ def parse(
     paths: of its images, or who finds them. surplus: see `ExternalTraining.surplus_boxes`. literals: matches texts of
     tokens that no text may hold. tags: EXIF orientation of every image, where one is not 1.
     """
+    if source.form is not None:
+        entry = source.form.record(entry, number)
     if not isinstance(entry, dict):
         raise Rejected("malformed entry", f"expected an object, got {type(entry).__name__}")
     if "video" in entry:
@@ -186,21 +207,30 @@ def _clip_sample(
             raise Rejected("special token", f"the text of a {turn['from']} turn holds {found[0]}, which would stand for a picture or slots")
     question, answer = _turns(list(said), literals)
     spans = _spans(entry.get("temporal_span"))
-    name = entry["video"]
+    name, mends = entry["video"], ()
     if isinstance(paths, Finder):
         try:
             path = paths.find(name)
         except NotThere as why:
-            raise Rejected("missing image", str(why), why.folders) from None
+            raise Rejected(MISSING, str(why), why.folders) from None
         try:
-            _facts(Path(path))
+            mends = _misplaced(spans, _facts(Path(path)))
         except Unreadable as why:
             raise Rejected(why.reason, str(why)) from None
     else:
         path = paths[0]
     file = ClipFile(f"{source.name}/{name}", Path(path), source.clips)
     turns = ({"from": "human", "value": "<video>" + question["value"]}, answer)
-    return Sample(f"{source.name}:{number}", (file,), turns, (WHOLE_FRAME,), (0,), spans=spans)
+    return Sample(f"{source.name}:{number}", (file,), turns, (WHOLE_FRAME,), (0,), mends, spans)
+
+
+def _misplaced(spans: Sequence[Span], facts: ClipFacts) -> tuple[str, ...]:
+    """What is put right where frames are chosen (`clue_frames`). Raises Rejected for a span with nothing of the clip in it."""
+    for begin, end in spans:
+        if begin >= facts.seconds:
+            raise Rejected("bad span", f"[{begin:g}, {end:g}] begins behind the end of the clip, which is {facts.seconds:.2f} s long")
+    found = {ENDLESS: any(end > facts.seconds for _, end in spans), INSTANT: any(begin == end for begin, end in spans)}
+    return tuple(mend for mend, there in found.items() if there)
 
 
 def _spans(given: Any) -> tuple[Span, ...]:

@@ -210,7 +210,7 @@ def survey(
     found = Survey(sources, lines)
     for number, source in enumerate(sources):
         finder = found.finder(source)
-        for entry, (start, size, value) in enumerate(entries(source.annotations)):
+        for entry, (start, size, value) in enumerate(source.form.entries() if source.form else entries(source.annotations)):
             group = group_of(value, source)
             try:
                 sample = parse(value, source, entry, finder, surplus=surplus, literals=literals)

@@ -72,7 +72,7 @@ def test_records_of_clips_that_cannot_be_used_are_named_and_counted(data: Path, 
     assert samples[1].spans == ((0.0, 1.0), (3.0, 4.0))
     lines = [json.loads(line) for line in (tmp_path / "report/rejected.jsonl").read_text().splitlines()]
     assert [(line["entry"], line["reason"]) for line in lines] == [
-        (1, "unreadable clip"), (2, "missing image"), (4, "bad span"), (5, "bad span"),
+        (1, "unreadable clip"), (2, "missing clip"), (4, "bad span"), (5, "bad span"),
     ]  # fmt: skip
 
 
@@ -116,7 +116,7 @@ def test_the_data_job_decodes_clips_once_and_rejects_those_it_cannot(base: Path,
     out = tmp_path / "out"
     out.mkdir()
     counts = prepare(out, data / "meta.json", TrainingSet(min_usable=0.1, images=SMALL), base)
-    assert counts["samples"] == 1 and counts["rejected"] == {"missing image": 1, "bad span": 2, "unreadable clip": 2}
+    assert counts["samples"] == 1 and counts["rejected"] == {"bad span": 2, "missing clip": 1, "unreadable clip": 2}
     assert len(read_samples(out)[0].images) == 1
 
 
