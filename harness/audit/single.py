@@ -93,6 +93,8 @@ def below_chance(paper: Paper) -> Iterator[Finding | None]:
 
     for cell, also in distinct(paper):
         value, n, chance = Fraction(cell.number), cell.score.n, cell.score.chance
+        if chance is None:
+            continue
         slack = Fraction(5, 2) if cell.value.approximate else cell.unit
         k = int((value + slack) * n / 100)
         p = binomial_tail(min(k, n), n, chance / 100)

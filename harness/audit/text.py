@@ -26,7 +26,8 @@ def claims(paper: Paper) -> Iterator[Finding | None]:
         values = table.values()
         columns = [column.name for column in table.spec.columns]
         rows = [row.label for row in table.spec.rows if row.delta is None]
-        chance = {c.name: table.benchmarks[c.benchmark].scores[c.score].chance for c in table.spec.columns}
+        levels = {c.name: table.benchmarks[c.benchmark].scores[c.score].chance for c in table.spec.columns}
+        chance = {name: level for name, level in levels.items() if level is not None}
         for index, claim in enumerate(table.spec.claims):
             result = judge_reported(claim, values, rows, columns, chance)
             where = table.loaded.where("claims", index)

@@ -23,7 +23,7 @@ class Score(Frozen):
     entry serves both protocols. aggregate: micro = correct/n; mean = the unweighted mean over the values of the group
     `over`; cluster = a cluster counts when all its questions are right (MMVP pairs); graded = the mean of scores between wrong
     and right; task = as the task computes it, which is no mean over questions (F1, a sum of categories).
-    n: what the real benchmark has of what is counted. chance: what guessing gives, in percent.
+    n: what the real benchmark has of what is counted. chance: what guessing gives, in percent; None: nobody says.
     metric: the same number among the task's own aggregates, by protocol, or one text for all; left out where the task does not
     give it. scale: what brings this metric to percent, where it is not the benchmark's.
     """
@@ -33,7 +33,7 @@ class Score(Frozen):
     aggregate: Literal["micro", "mean", "cluster", "graded", "task"] = "micro"
     over: str | None = None
     n: Count
-    chance: Percentage
+    chance: Percentage | None = None
     metric: dict[Protocol, str] = Field(default_factory=dict)
     scale: Positive | None = None
 

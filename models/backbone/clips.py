@@ -112,6 +112,29 @@ def read_frames(path: Path | str, numbers: Iterable[int]) -> list[Image.Image]:
     return [found[number] for number in wanted]
 
 
+def glimpses(path: Path | str, count: int) -> list[tuple[float, Image.Image]]:
+    """(seconds, picture) of `count` frames for people, evenly spread over a clip, of which only what lies around them is decoded.
+    Raises Unreadable."""
+    facts = facts_of(path)
+    numbers = chosen(facts, Clips(frames=count))
+    if Path(path).is_dir():
+        return [(number / facts.fps, picture) for number, picture in zip(numbers, read_frames(path, numbers), strict=True)]
+    with _opened(path) as (container, stream):
+        begin = stream.start_time or 0
+        found = {}
+        for number in numbers:
+            container.seek(begin + round(number / facts.fps / stream.time_base), stream=stream)
+            last = None
+            for last in container.decode(stream):
+                if last.pts is None or (last.pts - begin) * stream.time_base >= (number - 0.5) / facts.fps:
+                    break
+            if last is not None:
+                found[float(((last.pts or 0) - begin) * stream.time_base)] = last.to_image()
+    if not found:
+        raise _unreadable(path, "no frame can be decoded")
+    return sorted(found.items())
+
+
 def chosen(facts: ClipFacts, clips: Clips, span: Span | None = None) -> tuple[int, ...]:
     """Numbers of the frames that `clips` takes: evenly spaced from the first to the last of the clip, or of a span."""
     first, last = 0, facts.frames - 1

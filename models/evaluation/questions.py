@@ -35,6 +35,8 @@ class MirrorQuestion:
     boxes: tuple[Box, ...] = ()
     clips: tuple[str, ...] = ()
     """Paths."""
+    lost: str = ""
+    """Why its clip is not here, where the task's own code finds that."""
 
 
 def read_questions(mirror: Path, benchmark: str, task: str, doc_ids: Iterable[int]) -> dict[int, MirrorQuestion]:
@@ -71,7 +73,7 @@ def each_question(mirror: Path, benchmark: str, task: str, doc_ids: Iterable[int
 
         loaded = stock.load_task(task, mirror)
         for doc_id in wanted:
-            yield doc_id, stock.asked(loaded, doc_id)
+            yield doc_id, stock.asked_or_lost(loaded, doc_id)
         return
     reading, boxes, left = reading_of(benchmark), boxes_of(mirror, task), set(wanted)
     documents = (document for file in split_files(mirror, *dataset_of(task)) for document in _Split(file).documents())

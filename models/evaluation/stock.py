@@ -241,6 +241,15 @@ def asked(task: Task, doc_id: int) -> MirrorQuestion:
     return MirrorQuestion("\n".join(part["text"] for part in parts if part["type"] == "text"), (), listed, pictures, clips=clips)
 
 
+def asked_or_lost(task: Task, doc_id: int) -> MirrorQuestion:
+    """The same for people: where a clip is missing, the question's text and why."""
+    try:
+        return asked(task, doc_id)
+    except Unreadable as why:
+        document = task.eval_docs[doc_id]
+        return MirrorQuestion(str(task.doc_to_text(document)), (), str(task.doc_to_target(document)), (), lost=str(why))
+
+
 def read_questions(mirror: Path, name: str, doc_ids: Iterable[int]) -> dict[int, MirrorQuestion]:
     """doc_id → question, of a task over the data set folder `mirror`. IndexError for a doc_id beyond it."""
     task = load_task(name, mirror)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import random
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -14,6 +16,7 @@ from harness.report.viewer import files
 from harness.report.viewer.answers import UNREADABLE, Answer, Run, Sheet
 from models.evaluation import questions
 from models.evaluation.questions import MirrorQuestion
+from models.proxy.films import write_film
 from tests.browser.odd import ODD, RIGHT_TO_LEFT
 from tests.browser.test_report_page import BEYOND, CONTRAST
 
@@ -49,8 +52,11 @@ def question(doc: int) -> MirrorQuestion:
 @pytest.fixture(scope="module")
 def viewer(tmp_path_factory):
     patch = pytest.MonkeyPatch()
-    patch.setattr(questions, "each_question", lambda mirror, benchmark, task, docs: ((doc, question(doc)) for doc in docs))
-    path = tmp_path_factory.mktemp("viewer") / "samples" / "table3c.html"
+    folder = tmp_path_factory.mktemp("viewer")
+    write_film(folder / "clip.mp4", np.repeat(np.arange(0, 240, 20, dtype=np.uint8), 64 * 64 * 3).reshape(12, 64, 64, 3))
+    of_clips = {40: replace(question(40), images=(), clips=(str(folder / "clip.mp4"),)), 41: replace(question(41), images=(), clips=("gone.mp4",))}
+    patch.setattr(questions, "each_question", lambda mirror, benchmark, task, docs: ((doc, of_clips.get(doc, question(doc))) for doc in docs))
+    path = folder / "samples" / "table3c.html"
     sheets = [invented("mmvp", 60), invented("blink", 1000), invented("hrbench", 1000)]
     files.write(path, HEAD, sheets)
     patch.undo()
@@ -126,6 +132,16 @@ def test_kind_search_seed_and_latents_narrow_it_further(visit, viewer):
     assert listed(tab) == [] and "No question fits" in tab.text_content("#list")  # inner_text: nothing until it was painted
     tab.click("button[type=reset]")
     until(tab, "document.querySelectorAll('#list a').length == 60")  # a new address is a new task of the page
+
+
+def test_a_clip_is_four_frames_with_their_seconds_and_one_that_is_gone_is_named(visit, viewer):
+    tab = opened(visit, viewer, "#n=40")
+    assert tab.locator("#question .pictures figcaption").all_inner_texts() == ["0.0 s", "2.0 s", "3.5 s", "5.5 s"]
+    until(tab, "[...document.querySelectorAll('#question .pictures img')].every(image => image.naturalWidth > 0)")
+    assert "Not shown" not in tab.inner_text("#question")
+    tab = opened(visit, viewer, "#n=41")
+    assert tab.locator("#question .pictures img").count() == 0
+    assert "Not shown: gone.mp4: not a readable clip" in tab.inner_text("#question")
 
 
 def test_a_reload_and_going_back_return_to_the_same_question_and_filters(visit, viewer):

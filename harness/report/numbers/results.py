@@ -135,6 +135,12 @@ class Results:
         spec = self.columns[column]
         return self.study.benchmarks[spec.benchmark].scores[spec.score]
 
+    def seen(self, column: str) -> str:
+        """What the column's questions are about, and share: "clip" or "image"."""
+        benchmark = self.columns[column].benchmark
+        runs = (one for arm in self.arms.values() for one in arm.evaluations.get(benchmark, ()))
+        return "clip" if any("clips" in one.job.payload for one in (*runs, *self.study.base.get(benchmark, ()))) else "image"
+
     def part(self, column: str, protocol: Protocol = "paper") -> str:
         """"14 of 300 questions" where the column's data set is only a part of the benchmark; "" where it is the whole, or was
         generated."""

@@ -19,7 +19,7 @@ def claims(results: Results) -> list[tuple[ClaimResult, ClaimResult]]:
     """Each claim judged on the reported and on the regenerated numbers."""
     study = results.study
     columns = list(results.columns)
-    chance = {name: results.score(name).chance for name in columns}
+    chance = {name: level for name in columns if (level := results.score(name).chance) is not None}
     printed = {
         (row, column): value
         for row in results.arms

@@ -194,7 +194,9 @@ def room(results: Results) -> str:
             continue
         known += 1
         chance = results.score(name).chance
-        if not chance + ROOM <= 100 * value.mean <= 100 - ROOM:
+        if chance is None:
+            unsure.append(f"{results.title(name)} (base {percent(value.mean)}, what guessing gives is not known)")
+        elif not chance + ROOM <= 100 * value.mean <= 100 - ROOM:
             tight.append(f"{results.title(name)} (base {percent(value.mean)}, guessing {chance:.1f})")
         elif 100 * value.interval.low < chance + ROOM or 100 * value.interval.high > 100 - ROOM:
             unsure.append(f"{results.title(name)} (base {percent(value.mean)} {interval(value.interval)}, guessing {chance:.1f})")

@@ -52,7 +52,7 @@ def base_line(results: Results) -> str:
             "The base model was not evaluated, so whether the benchmarks leave room (lower bound at least guessing + 10, "
             "upper at most 90) is unknown."
         ) if results.study.profile.proxy else ""
-    below, near, high, known, missing = [], [], [], [], []
+    below, near, high, unknown, known, missing = [], [], [], [], [], []
     for name in results.columns:
         value = results.estimate(label, name)
         if value is None:
@@ -61,7 +61,9 @@ def base_line(results: Results) -> str:
         chance = results.score(name).chance
         bounds = value.interval  # the table's own, which knows that questions share images
         shown = f"{results.title(name)} {percent(value.mean)} {interval(bounds)}"
-        if 100 * bounds.high < chance:
+        if chance is None:
+            unknown.append(shown)
+        elif 100 * bounds.high < chance:
             below.append(f"{shown} (guessing: {chance:.1f})")
         elif 100 * bounds.low < chance + ABOVE_CHANCE:
             near.append(f"{shown} (guessing: {chance:.1f})")
@@ -73,6 +75,7 @@ def base_line(results: Results) -> str:
         ("lies below guessing on", below),
         (f"is not shown to be {ABOVE_CHANCE:g} points above guessing on", near),
         (f"reaches above {CEILING:g} on", high),
+        ("cannot be compared with guessing, which is not known, on", unknown),
     ) if where]  # fmt: skip
     lines = [f"Read with care: the base model {listed(problems)}."] if problems else []
     if missing:
@@ -142,7 +145,7 @@ def difference_lines(results: Results) -> list[str]:
 def unskilled(results: Results, row: str, column: str) -> str:
     """A warning where even the better row of a pair is not shown to be above guessing."""
     value, chance = results.estimate(row, column), results.score(column).chance
-    return f" ({row} itself is not above guessing)" if value is not None and 100 * value.interval.low <= chance else ""
+    return f" ({row} itself is not above guessing)" if value is not None and chance is not None and 100 * value.interval.low <= chance else ""
 
 
 def format_alone(results: Results, better: str, worse: str, column: str) -> str:

@@ -13,6 +13,7 @@ from harness.report.sections.types import Cell, Column, Table, TableRow, Tone
 from harness.report.sections.words import (
     count,
     interval,
+    listed,
     p_value,
     percent,
     scaled,
@@ -210,18 +211,19 @@ def with_reasons(rows: list[TableRow]) -> tuple[list[TableRow], list[str]]:
 
 
 def column_note(results: Results, column: str, protocol: Protocol) -> str:
-    """n, seeds and chance of one column: "1,000 questions in 500 images, 3 seeds; guessing 50.0"."""
+    """n, seeds and chance of one column: "1,000 questions in 500 images, 3 seeds; guessing gives 50.0"."""
     found = [e for label in results.arms if (e := results.estimate(label, column, protocol)) is not None]
-    chance = f"guessing gives {results.score(column).chance:.1f}"
+    level = results.score(column).chance
+    chance = "what guessing gives is not known" if level is None else f"guessing gives {level:.1f}"
     if not found:
         return chance
     sizes = sorted({(e.n, e.clusters) for e in found})
     seeds = sorted({e.seeds for e in found})
     n, clusters = sizes[-1]
-    images = f" in {count(clusters, 'image')}" if clusters != n else ""
+    things = f" in {count(clusters, results.seen(column))}" if clusters != n else ""
     many = " to ".join(map(str, (seeds[0], seeds[-1]))) if len(seeds) > 1 else str(seeds[0])
     asked = f"part of the benchmark: {part}" if (part := results.part(column, protocol)) else count(n, "question")
-    return f"{asked}{images}, {many} seed{'s' * (many != '1')}; {chance}"
+    return f"{asked}{things}, {many} seed{'s' * (many != '1')}; {chance}"
 
 
 def main_notes(results: Results, protocol: Protocol) -> tuple[str, ...]:
@@ -249,7 +251,7 @@ def main_notes(results: Results, protocol: Protocol) -> tuple[str, ...]:
         notes.append("One seed: intervals hold item noise only. Differences are between these trained models, not recipes.")
     elif seeds > 1:
         notes.append(
-            "Intervals hold item noise (questions, clustered by image) and seed noise (t over seeds: each row's own variance, moderated by that "
+            f"Intervals hold item noise (questions, clustered by {listed(shared(results), 'or')}) and seed noise (t over seeds: each row's own variance, moderated by that "
             f"of all trainings of the column in {'the store' if study.experiment.noise_from == 'store' else 'this table'}; rows that share a "
             "training are compared seed by seed)."
         )
@@ -259,13 +261,18 @@ def main_notes(results: Results, protocol: Protocol) -> tuple[str, ...]:
     return (*notes, *answered_by(results, protocol))
 
 
+def shared(results: Results) -> list[str]:
+    """What questions of the table share: clips, images or both."""
+    return sorted({results.seen(name) for name in results.columns})
+
+
 def jackknifed(results: Results, column: str, protocol: Protocol) -> str:
     """Of a column whose metric is no mean over questions, what its interval is."""
     spec = results.columns[column]
     benchmark = results.study.benchmarks[spec.benchmark]
     for row in results.measured_rows(column, protocol):
         if not all(one.is_mean(benchmark, spec.score) for one in results.found(row, column, protocol).measured):
-            return "; no mean over questions: its interval and differences are the jackknife's, one image left out at a time"
+            return f"; no mean over questions: its interval and differences are the jackknife's, one {results.seen(column)} left out at a time"
     return ""
 
 

@@ -3,7 +3,7 @@
     NAME.html                     names of rows, columns, latents; filters; the program
     NAME/COLUMN.js                questions, kinds, what was answered and whether it was right: all that filters need
     NAME/COLUMN-0.js, -1.js, …    the answers' texts, a number of questions each
-    NAME/pictures/…               each picture once
+    NAME/pictures/…               each picture once; of a clip a few frames
 
 Data are scripts that call `deliver`, since a page opened from a file may load nothing else. A text from a data set or a model
 is data in them and never markup.
@@ -23,8 +23,10 @@ from harness.outgoing import inert, inert_values
 from harness.report.viewer.answers import Identity, Run, Sheet
 from harness.report.writers.files import replace_file
 
-SIDE = 512
-"""Pixels of a picture's longer side at most; smaller pictures keep theirs."""
+SIDE, FRAME_SIDE = 512, 256
+"""Pixels of a picture's longer side at most, and of a clip's frame; smaller ones keep theirs."""
+FRAMES = 4
+"""Of a clip, evenly spread from its first to its last."""
 PART_BYTES = 400_000
 """Of a file with answers' texts, roughly."""
 TEXT, SAID = 4000, 60
@@ -140,10 +142,12 @@ def texts(runs: tuple[Run, ...], which: slice) -> dict[str, Any]:
 
 def questions(written: Written, one: Sheet, kinds: dict[tuple[str, str], int]) -> list[dict[str, Any]]:
     """The questions as their benchmark asks them, in order; their pictures are written one by one, since many at once do not
-    fit into memory. A picture: [file, width, height, boxes in percent: left, top, width, height]."""
+    fit into memory. A picture: [file, width, height, boxes in percent: left, top, width, height, what stands below it]. lost: why a
+    clip is not shown."""
     from models.evaluation.questions import each_question
 
     found: dict[Identity, dict[str, Any]] = {}
+    clips: dict[str, tuple[list[list[Any]], str]] = {}
     for task in dict.fromkeys(task for task, _ in one.questions):
         wanted = [doc for name, doc in one.questions if name == task]
         for doc_id, asked in each_question(one.mirror, one.column.benchmark, task, wanted):
@@ -154,19 +158,41 @@ def questions(written: Written, one: Sheet, kinds: dict[tuple[str, str], int]) -
                 boxes = [
                     [round(100 * side, 2) for side in (x0, y0, x1 - x0, y1 - y0)] for at, x0, y0, x1, y1 in asked.boxes if at == number
                 ]
-                pictures.append([name, *size, boxes])
+                pictures.append([name, *size, boxes, ""])
+            lost = asked.lost
+            for path in asked.clips:
+                if path not in clips:
+                    clips[path] = frames_of(written, path)
+                shown, why = clips[path]
+                pictures, lost = [*pictures, *shown], lost or why
             options = [clipped(text, TEXT) for text in asked.options]
-            found[task, doc_id] = {"text": clipped(asked.text, TEXT), "options": options, "pictures": pictures}
+            found[task, doc_id] = {"text": clipped(asked.text, TEXT), "options": options, "pictures": pictures, "lost": clipped(lost.replace(f"{one.mirror.absolute()}/", ""), TEXT)}
     return [
         {"id": f"{identity[0]} {identity[1]}", "target": target, "kinds": [kinds[kind] for kind in mine], **found[identity]}
         for identity, target, mine in zip(one.questions, one.targets, one.kinds)
     ]
 
 
-def reduced(picture: Any) -> tuple[str, bytes, tuple[int, int]]:
+def frames_of(written: Written, path: str) -> tuple[list[list[Any]], str]:
+    """(pictures as in `questions`, "") of a clip, or ([], why there are none)."""
+    from models.backbone.clips import glimpses
+    from models.backbone.pictures import Unreadable
+
+    found = []
+    try:
+        for seconds, picture in glimpses(path, FRAMES):
+            name, content, size = reduced(picture, FRAME_SIDE)
+            written.add(name, content)
+            found.append([name, *size, [], f"{seconds:.1f} s"])
+    except Unreadable as why:
+        return [], str(why)
+    return found, ""
+
+
+def reduced(picture: Any, side: int = SIDE) -> tuple[str, bytes, tuple[int, int]]:
     """(name by content, file, width and height). A drawing is smaller as PNG, a photograph as JPEG, here in full colour."""
     small = picture.convert("RGB")
-    small.thumbnail((SIDE, SIDE))
+    small.thumbnail((side, side))
     found = {}
     for ending, how in (("png", {"format": "PNG"}), ("jpg", {"format": "JPEG", "quality": 92, "subsampling": 0})):
         content = io.BytesIO()

@@ -149,8 +149,8 @@ function reveal() {  // moves the list alone, never the page
   else if (at.bottom > box.bottom) list.scrollTop += at.bottom - box.bottom;
 }
 const current = () => state.n === "" ? view[0] ?? -1 : Number(state.n);
-function picture([file, width, height, boxes], number, all) {
-  const image = make("img", {alt: `picture ${number + 1} of ${all.length}`, loading: "lazy"});
+function picture([file, width, height, boxes, below], number, all) {
+  const image = make("img", {alt: below ? `the clip at ${below}` : `picture ${number + 1} of ${all.length}`, loading: "lazy"});
   Object.assign(image.style, {width: `${Math.max(width, Math.min(2 * width, 256))}px`, aspectRatio: `${width} / ${height}`});
   image.src = `${encodeURIComponent(facts.data)}/${file}`;
   const frame = make("div", {className: "picture"}, image);
@@ -159,7 +159,7 @@ function picture([file, width, height, boxes], number, all) {
     Object.assign(box.style, {left: `${left}%`, top: `${top}%`, width: `${wide}%`, height: `${high}%`});
     frame.append(box);
   }
-  return all.length < 2 ? frame : make("figure", {className: "picture"}, ...frame.childNodes, make("figcaption", {text: `${number + 1}`}));
+  return all.length < 2 && !below ? frame : make("figure", {className: "picture"}, ...frame.childNodes, make("figcaption", {text: below || `${number + 1}`}));
 }
 function answerCard(letter, run, at, part) {
   const card = make("section", {className: "answer"}, make("h3", {text: `${letter} · ${run.row}, ${latentsOf(run.latents)}, seed ${run.seed}`}), mark(run, at));
@@ -205,6 +205,7 @@ async function drawQuestion(a, b) {
   pane.replaceChildren(
     make("h2", {}, step(-1, "‹ previous"), step(1, "next ›"), make("span", {text: where}), make("small", {text: said})),
     make("div", {className: "pictures"}, ...question.pictures.map(picture)),
+    question.lost ? make("p", {text: `Not shown: ${question.lost}`}) : "",
     make("p", {className: "asked", text: question.text, dir: "auto"}),
     lettered ? choices : make("p", {text: `The answer: ${question.target}`, dir: "auto"}), answers, everyAnswer(at),
   );

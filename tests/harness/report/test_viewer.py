@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
@@ -10,11 +11,12 @@ from PIL import Image
 from harness.cli.samples import record, slug
 from harness.report.numbers.results import Results
 from harness.report.numbers.study import settled, study_of
-from harness.report.viewer.answers import UNREADABLE, columns_of, kinds, row_label, sheet, spread
-from harness.report.viewer.files import PART_BYTES, SIDE, reduced, write
+from harness.report.viewer.answers import UNREADABLE, Answer, Run, Sheet, columns_of, kinds, row_label, sheet, spread
+from harness.report.viewer.files import FRAME_SIDE, FRAMES, PART_BYTES, SIDE, reduced, write
 from harness.spec.errors import SpecError
 from harness.store import Store
 from harness.store import store as store_module
+from models.proxy.clip_mirror import write_clip_mirror
 from models.proxy.mirrors import write_mirror
 from tests.harness.cli.test_programs import described
 from tests.harness.report.test_report import Page
@@ -99,7 +101,8 @@ def test_the_files_hold_every_answer_and_its_text_and_each_picture_once(world, m
     assert part["texts"][part["answers"][0][0][0]] == "<|lvr_start|>A<|im_end|>" and part["answers"][0][0][1] == 8
     question = data["questions"][3]
     assert question["text"] and len(question["options"]) == 2 and question["target"] in ("A", "B")
-    file, width, height, boxes = question["pictures"][0]
+    file, width, height, boxes, below = question["pictures"][0]
+    assert below == "" and question["lost"] == ""
     with Image.open(path.with_suffix("") / file) as picture:
         assert picture.size == (width, height) and all(0 <= side <= 100 for side in boxes[0])
     on_disk = {str(one.relative_to(path.with_suffix(""))) for one in path.with_suffix("").rglob("*") if one.is_file()}
@@ -173,3 +176,26 @@ def test_runs_that_answered_other_questions_are_refused(world):
 
 def test_a_page_of_another_protocol_or_column_is_another_file():
     assert slug("table3c", "", "") == "table3c" and slug("table3c", "", "stock") == "table3c-stock" and slug("table3c", "mmvp", "") == "table3c-mmvp"
+
+
+@pytest.mark.parametrize("task", ["visreflect_videomme", "videomme"])
+def test_of_a_clip_four_frames_are_shown_with_their_seconds_and_of_one_that_is_gone_why(task, tmp_path):
+    mirror = tmp_path / "mirror"
+    write_clip_mirror(mirror, n=9, seed=0, split="test")
+    clips = sorted((mirror / "data").iterdir())
+    clips[1].unlink()
+    clips[2].write_bytes(b"no clip")
+    run = Run("Base model", "own", 0, SimpleNamespace(name="job"), (Answer("A", True, "A", 0, False, None),) * 9)
+    column = SimpleNamespace(name="videomme", benchmark="videomme")
+    asked = Sheet(column, "Video-MME", 9, tuple((task, k) for k in range(9)), ("A",) * 9, ((),) * 9, (run,), mirror)
+    written = write(tmp_path / "page.html", HEAD, [asked])
+    whole, gone, broken = (written.questions["videomme"][k] for k in (0, 3, 6))
+    assert [below for *_, below in whole["pictures"]] == ["0.0 s", "2.0 s", "3.5 s", "5.5 s"], "of 12 frames, two a second"
+    assert len({file for file, *_ in whole["pictures"]}) == FRAMES and whole["lost"] == ""
+    for file, width, height, boxes, _ in whole["pictures"]:
+        with Image.open(tmp_path / "page" / file) as picture:
+            assert picture.size == (width, height) and max(width, height) <= FRAME_SIDE and boxes == []
+    assert gone["pictures"] == broken["pictures"] == []
+    assert gone["lost"].startswith(f"data/{clips[1].name}: ") and broken["lost"].startswith(f"data/{clips[2].name}: not a readable clip")
+    assert gone["text"].splitlines()[1:] and str(tmp_path) not in gone["lost"] + broken["lost"]
+    assert written.questions["videomme"][1]["pictures"] == whole["pictures"], "decoded once"

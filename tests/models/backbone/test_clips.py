@@ -15,6 +15,7 @@ from transformers.models.qwen2_vl.video_processing_qwen2_vl import Qwen2VLVideoP
 from models.backbone.clips import (
     ClipFacts,
     chosen,
+    glimpses,
     patches_of_clip,
     pixel_limits,
     read_clip,
@@ -129,3 +130,21 @@ def test_a_clip_that_was_cut_off_is_sampled_over_the_frames_it_has(clip: Path, t
     frames = read_clip(path, Clips())
     assert frames.numbers[-1] < 39 and frames.numbers[-1] == frames.facts.frames - 1
     assert [grey(picture) for picture in frames.pictures] == [5 * number for number in frames.numbers]
+
+
+@pytest.mark.parametrize("codec", ["ffv1", "mpeg4"])
+def test_frames_for_people_are_those_of_their_seconds_wherever_a_decoder_must_begin(tmp_path, codec):
+    path = tmp_path / "clip.mkv"
+    with av.open(str(path), "w") as file:
+        stream = file.add_stream(codec, rate=FPS)
+        stream.width, stream.height, stream.pix_fmt, stream.gop_size = 64, 64, {"ffv1": "bgr0", "mpeg4": "yuv420p"}[codec], 12
+        for number in range(40):
+            shown = np.full((64, 64, 3), 6 * number, dtype=np.uint8)
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(shown, format="rgb24")))
+        file.mux(stream.encode())
+    found = glimpses(path, 4)
+    assert [round(seconds, 2) for seconds, _ in found] == [0, 1.3, 2.6, 3.9]
+    assert [picture for _, picture in found] == read_frames(path, [0, 13, 26, 39]), "which decodes from the first frame on"
+    path.write_bytes(path.read_bytes()[:300])
+    with pytest.raises(Unreadable, match="clip.mkv: not a readable clip"):
+        glimpses(path, 4)
