@@ -24,6 +24,7 @@ from harness.jobs import Job
 from harness.outgoing import inert, inert_values
 from harness.report.numbers.results import Results
 from harness.report.sections.fonts import families, showing
+from harness.report.sections.palette import with_palette
 from harness.report.sections.provenance import seen_by
 from harness.report.sections.types import Cell, Chart, Column, Drawing, Mark, Panel, Section, Table, TableRow
 from harness.report.sections.words import count, listed, signed, signed_interval
@@ -226,7 +227,7 @@ def _drawn(title: str, maps: Maps) -> tuple[bytes, bytes]:
     png, pdf = io.BytesIO(), io.BytesIO()
     canvas.savefig(png, format="png", metadata={"Software": None})
     canvas.savefig(pdf, format="pdf", metadata={"CreationDate": None, "Creator": None, "Producer": None})
-    return png.getvalue(), pdf.getvalue()
+    return with_palette(png.getvalue()), pdf.getvalue()
 
 
 def columns(maps: Maps, number: int, heads: Sequence[str]) -> list[tuple[str, np.ndarray | None]]:

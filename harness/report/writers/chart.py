@@ -16,6 +16,7 @@ from matplotlib.ticker import MaxNLocator
 
 from harness.report.numbers.fingerprint import STAMP
 from harness.report.sections.fonts import families, showing
+from harness.report.sections.palette import with_palette
 from harness.report.sections.types import Chart, Mark, Panel, Report
 
 MEASURED, REPORTED, GUESS, INK = "#0072B2", "#8A5A00", "#6B6B6B", "#16191d"
@@ -52,20 +53,26 @@ def _chart(report: Report) -> Chart:
 
 
 def svg(chart: Chart, width: str) -> str:
-    """For inside a page, in the page's colours and letters. width: one of WIDTHS."""
+    """For inside a page, in the page's colours and letters, without what a browser does not need. width: one of WIDTHS."""
     text = draw(chart, "", width).decode()
     text = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", text[text.index("<svg") :], flags=re.DOTALL)
+    referred = set(re.findall(r'(?:url\(|href=")#([^)"]+)', text))
 
     def fitted(tag: re.Match[str]) -> str:
         """A tag, which is never what a person wrote: that stands between tags."""
-        found = re.sub(r' (?:width|height)="[^"]*pt"| xmlns(?::xlink)?="[^"]*"| version="[^"]*"', "", tag[0])
+        found = re.sub(r' (?:width|height)="[^"]*pt"| xmlns(?::xlink)?="[^"]*"| version="[^"]*"| transform="rotate\(-?0 [^"]*"', "", tag[0])
+        found = re.sub(r' id="([^"]+)"', lambda name: name[0] if name[1] in referred else "", found)
+        found = re.sub(r"font-family: [^;\"]*", "font-family: inherit", found)
+        found = re.sub(r"\d+\.\d{3,}", lambda number: f"{float(number[0]):.2f}", re.sub(r"\s+", " ", found))
         found = re.sub(r'\bid="|(?<=url\()#|(?<=href=")#', lambda name: f"{name[0]}{width}-", found)
-        found = found.replace("'DejaVu Sans'", "inherit")
         for colour, name in THEME.items():
             found = re.sub(colour, f"var(--{name})", found, flags=re.IGNORECASE)
         return found
 
-    return re.sub(r"<[^>]+>", fitted, text)
+    text = re.sub(r">\s+<", "><", re.sub(r"<[^>]+>", fitted, text))
+    while (fewer := text.replace("<g></g>", "").replace("<g/>", "")) != text:
+        text = fewer
+    return text
 
 
 @lru_cache(maxsize=4)
@@ -118,7 +125,8 @@ def _drawn(chart: Chart, fingerprint: str, kind: str) -> bytes:
     content = io.BytesIO()
     if kind == "png":
         figure.savefig(content, format="png", metadata={"Description": f"{STAMP} {fingerprint}", "Software": None})
-    elif kind == "pdf":
+        return with_palette(content.getvalue())
+    if kind == "pdf":
         figure.savefig(content, format="pdf", metadata={"CreationDate": None, "Creator": None, "Producer": None})
     else:
         figure.savefig(content, format="svg", metadata={"Date": None})

@@ -54,7 +54,7 @@ def reduced(png: bytes) -> bytes:
 
     content = io.BytesIO()
     with Image.open(io.BytesIO(png)) as drawn:
-        drawn.convert("RGB").save(content, format="JPEG", quality=88, subsampling=0)
+        drawn.convert("RGB").save(content, format="JPEG", quality=80, subsampling=0, optimize=True, progressive=True)
     return content.getvalue()
 
 
