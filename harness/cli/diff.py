@@ -53,7 +53,7 @@ def side(text: str, profile: str | None) -> Side:
         recipe = load_recipe(text)
         if "rows" in recipe.data:
             raise SpecError(f'{text}: is a table; name one of its rows, as in "{text}:{next(iter(row_labels(recipe.data)), "ROW")}"')
-        values = base(recipe, scale).scaled()
+        values = base(recipe, scale).untouched
         silent = STAGES.keys() - recipe.data.keys()  # stages of another method
         return text, {name: value for name, value in values.items() if name.split(".")[0] not in silent}
     experiment = load_experiment(Path(f"{path}.yaml"))

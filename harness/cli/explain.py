@@ -94,4 +94,4 @@ def text(value: Any) -> str:
 
 def differences(row: ResolvedRow) -> str:
     """What the row sets, in a few words: "teacher: random"."""
-    return ", ".join(f"{name}: {text(value.value)}" for name, value in row.changed().items())
+    return ", ".join(f"{name}: {text(value.value)}" for name, value in row.changed.items())

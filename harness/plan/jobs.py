@@ -65,6 +65,7 @@ class JobMaker:
     benchmarks: Mapping[str, Loaded[Benchmark]] = field(default_factory=dict)
     _made: dict[str, Job] = field(default_factory=dict)
     _mirrors: dict[str, Job] = field(default_factory=dict)
+    _of_clips: dict[str, bool] = field(default_factory=dict)
     _checkpoints: dict[tuple[int, int], Checkpoint] = field(default_factory=dict)
     _evaluations: dict[tuple[int, int, str, str, str], Job] = field(default_factory=dict)
 
@@ -199,8 +200,10 @@ class JobMaker:
 
     def of_clips(self, benchmark: str) -> bool:
         """Whether the benchmark asks about clips."""
-        generated = isinstance(self.profile.value.benchmarks.get(benchmark), ProxyClipMirror)
-        return generated or any(clips_folder(task) is not None for task in self.foreign(benchmark))
+        if benchmark not in self._of_clips:
+            generated = isinstance(self.profile.value.benchmarks.get(benchmark), ProxyClipMirror)
+            self._of_clips[benchmark] = generated or any(clips_folder(task) is not None for task in self.foreign(benchmark))
+        return self._of_clips[benchmark]
 
     def on(self, row: ResolvedRow, benchmark: str) -> ResolvedRow:
         """The row as it is decoded on a benchmark: one of clips has options of its own."""
@@ -396,7 +399,7 @@ def _clip_answers(row: ResolvedRow) -> dict[str, Any]:
 def _slug(row: ResolvedRow, stage: str) -> str:
     """The stage and what the row sets in it: "stage2-teacher-random"."""
     parts = [stage]
-    for name, value in row.changed().items():
+    for name, value in row.changed.items():
         section, _, option = name.partition(".")
         if section == stage or (name == "latent_steps" and opens_segments(row.options.stage(stage))):
             text = str(value.unscaled if value.unscaled is not None else value.value)

@@ -6,9 +6,11 @@ Order: schema default, recipe, profile `set`, row `set`; then the profile's `sca
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -46,21 +48,20 @@ class NotDefined(SpecError):
 
 @dataclass(frozen=True)
 class ResolvedRow:
-    """A row with every option decided. undefined: why the row cannot be expressed under a recipe not its own."""
+    """A row with every option decided. values: by dotted name, in the schema's order. undefined: why the row cannot be expressed
+    under a recipe not its own."""
 
     index: int
     row: Row
     options: Recipe
     values: Mapping[str, Value]
     undefined: str = ""
+    changed: Mapping[str, Value] = field(default_factory=dict)
+    """What the row or the command line sets, in the schema's order."""
 
     @property
     def label(self) -> str:
         return self.row.label
-
-    def changed(self) -> dict[str, Value]:
-        """What the row or the command line sets."""
-        return {name: value for name, value in self.values.items() if value.origin in ("row", "--set")}
 
 
 @dataclass(frozen=True)
@@ -74,11 +75,26 @@ class Base:
     own_recipe: bool = True
     """False when the command line chose another recipe than the experiment's."""
 
-    def scaled(self) -> dict[str, Value]:
-        """The options of a row that sets nothing."""
-        values = dict(self.values)
-        _scale(values, self)
-        return values
+    @cached_property
+    def untouched(self) -> dict[str, Value]:
+        """The options of a row that sets nothing. Rows share them; never change them."""
+        return {name: self.scaled(name, value) for name, value in self.values.items()} | self.overrides
+
+    def scaled(self, name: str, value: Value) -> Value:
+        """With the profile's factor; what the profile itself sets stays."""
+        if name not in self.scale or value.origin == "profile":
+            return value
+        return _scaled(value, self.scale[name], name in COUNTED)
+
+    @cached_property
+    def sections(self) -> dict[str, Any]:
+        """The validated sections of a row that sets nothing, which rows share where they change nothing in them; none where the
+        recipe is wrong as it stands, which a row may mend."""
+        try:
+            options = _validated(self.untouched, self.recipe)
+        except SpecError:
+            return {}
+        return {name: getattr(options, name) for name in SECTIONS}
 
 
 COUNTED = frozenset(
@@ -185,23 +201,22 @@ def recipe_of(experiment: LoadedExperiment, index: int) -> Document:
 def resolve(experiment: LoadedExperiment, index: int, start: Base) -> ResolvedRow:
     """The options of one row. Raises SpecError, naming file and line of the value that is wrong."""
     row = experiment.value.rows[index]
-    values = dict(start.values)
-    own: list[str] = []
+    own: dict[str, Value] = {}
     for path, value in leaves(row.set, ("rows", index, "set")):
         place = experiment.place(*path)
         for name in _row_names(row, ".".join(map(str, path[3:])), place):
-            values[name] = Value(value, "row", place)
-            own.append(name)
-    _scale(values, start)
-    values.update(start.overrides)
+            own[name] = start.scaled(name, Value(value, "row", place))
+    stated = own | start.overrides
+    changed = {name: stated[name] for name in start.untouched if name in stated}
+    values = ChainMap(changed, start.untouched)
     try:
-        options = _validated(values, start.recipe)
+        options = _validated(values, start.recipe, start.sections, own)
     except SpecError as error:
         if start.own_recipe or not own:
             raise
-        options = _validated({**start.scaled(), **start.overrides}, start.recipe)  # or the row is not to blame
-        return ResolvedRow(index, row, options, values, _undefined(start, error, values))
-    resolved = ResolvedRow(index, row, options, values)
+        options = _validated(start.untouched, start.recipe)  # or the row is not to blame
+        return ResolvedRow(index, row, options, values, _undefined(start, error, values), changed)
+    resolved = ResolvedRow(index, row, options, values, changed=changed)
     try:
         _check(experiment, resolved, own)
     except NotDefined as error:
@@ -247,8 +262,7 @@ def _unread_by(row: ResolvedRow, name: str) -> str:
 
 def resolve_base(start: Base) -> ResolvedRow:
     """The base model itself as a row: no stages, nothing set."""
-    values = {**start.scaled(), **start.overrides}
-    return ResolvedRow(-1, Row(label="base model", stages=()), _validated(values, start.recipe), values)
+    return ResolvedRow(-1, Row(label="base model", stages=()), _validated(start.untouched, start.recipe), start.untouched, changed=start.overrides)
 
 
 def _schema() -> dict[str, Value]:
@@ -290,13 +304,6 @@ def _row_names(row: Row, name: str, place: str) -> tuple[str, ...]:
     return reached
 
 
-def _scale(values: dict[str, Value], start: Base) -> None:
-    """The profile's factors on what recipe and row say; what the profile itself sets stays."""
-    for name, factor in start.scale.items():
-        if values[name].origin != "profile":
-            values[name] = _scaled(values[name], factor, name in COUNTED)
-
-
 def _scaled(value: Value, factor: float, counted: bool) -> Value:
     """Decimal arithmetic, so that 1e-5 × 60 is 0.0006 in every key; counts are rounded and stay at least 1.
 
@@ -309,14 +316,14 @@ def _scaled(value: Value, factor: float, counted: bool) -> Value:
     return replace(value, value=scaled, unscaled=value.value, factor=factor)
 
 
-def _validated(values: Mapping[str, Value], recipe: Document) -> Recipe:
-    data: dict[str, Any] = {section: {} for section in SECTIONS}
-    for name, value in values.items():
-        section, dot, option = name.partition(".")
-        if dot:
-            data[section][option] = value.value
-        else:
-            data[name] = value.value
+def _validated(values: Mapping[str, Value], recipe: Document, shared: Mapping[str, Any] | None = None, own: Iterable[str] = ()) -> Recipe:
+    """shared: sections that are validated already, taken unless `own` names an option of theirs."""
+    touched = {name.partition(".")[0] for name in own}
+    data: dict[str, Any] = {name: section for name, section in (shared or {}).items() if name not in touched}
+    for section, names in OPTIONS.items():
+        if section not in data:
+            data[section] = {option: values[f"{section}.{option}"].value for option in names}
+    data |= {name: values[name].value for name in GLOBAL}
 
     def place(path: tuple[str | int, ...], message: str) -> str:
         name = ".".join(str(part) for part in path[:2])
@@ -333,7 +340,7 @@ def _validated(values: Mapping[str, Value], recipe: Document) -> Recipe:
     return validate(Recipe, data, place)
 
 
-def _check(experiment: LoadedExperiment, resolved: ResolvedRow, own: list[str]) -> None:
+def _check(experiment: LoadedExperiment, resolved: ResolvedRow, own: Iterable[str]) -> None:
     """What a row's options demand of each other and of its stages."""
     stages, options, values = resolved.row.stages or (), resolved.options, resolved.values
     if stages and options.latent_steps == 0 and experiment.value.kind != "controls":

@@ -22,7 +22,7 @@ def test_a_recipe_leaves_no_option_of_its_method_to_the_schema(name):
 
 
 def options(name: str) -> dict:
-    return {key: value.value for key, value in base(load_recipe(name)).scaled().items()}
+    return {key: value.value for key, value in base(load_recipe(name)).untouched.items()}
 
 
 def test_the_paper_recipe_holds_the_papers_numbers():
