@@ -38,7 +38,7 @@ def main(options: argparse.Namespace) -> int:
     from harness.store import Owner
     from harness.store.leases import leases
 
-    store = open_store(options.results)
+    store = open_store(options.results, reads=True)
     wanted = {store.record(key).key for key in options.keys}
     chosen = [
         lease for lease in leases(store)

@@ -29,7 +29,7 @@ def main(options: argparse.Namespace) -> int:
     from harness.store import bundle
     from harness.worker.provenance import code, versions
 
-    store, made = open_store(options.results, one_look=True), plans(options)
+    store, made = open_store(options.results, one_look=True, reads=True), plans(options)
     asked = [job for job in merged(made) if kind_of(job.kind).shown]
     done = [job for job in asked if store.is_done(job) or store.damage(job)]
     if not done:

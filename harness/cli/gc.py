@@ -27,7 +27,7 @@ def main(options: argparse.Namespace) -> int:
     made = []
     for profile in dict.fromkeys([options.profile, *options.also]):
         made += plans(argparse.Namespace(**{**vars(options), "profile": profile}))
-    store = open_store(options.results)
+    store = open_store(options.results, reads=True)
     found = unneeded(store, (job for job in stored_jobs(store) if not isinstance(job, Known)), merged(made))
     if options.json:
         deleted = {one.job.key for one in found if options.delete and delete(store, one.job)}

@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(options: argparse.Namespace) -> int:
     if options.json and options.follow:
         raise SpecError("--follow: is for a person, --json for a program; use one of them")
-    store = open_store(options.results)
+    store = open_store(options.results, reads=True)
     record = store.record(options.key)
     attempts = {attempt.number: attempt for attempt in store.attempts(record)}
     if not attempts:

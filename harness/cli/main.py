@@ -15,6 +15,8 @@ from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from harness.places import RESULTS
+
 VERBS = {
     "run": "run what the experiments still need, and write their reports (the default verb)",
     "plan": "show the jobs, what is shared, what is done, and what the rest will cost",
@@ -196,7 +198,7 @@ def add_selection(parser: argparse.ArgumentParser, files: str = "+") -> None:
 
 def add_results(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--results", type=folder_name, default=Path("results"), metavar="DIR", help="the store (default: results)"
+        "--results", type=folder_name, default=RESULTS, metavar="DIR", help=f"the store (default: {RESULTS})"
     )
 
 

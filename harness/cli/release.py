@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(options: argparse.Namespace) -> int:
-    store = open_store(options.results, one_look=True)
+    store = open_store(options.results, one_look=True, reads=True)
     record = store.record(options.key)
     newest = next(reversed(store.attempts(record)), None)
     if newest is None or store.is_done(record):

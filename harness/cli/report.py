@@ -13,6 +13,8 @@ from harness.cli.main import add_selection, folder_name, plans
 from harness.cli.names import check_names
 from harness.cli.screen import screen
 from harness.cli.stored import damage, open_store
+from harness.cli.words import command, listed
+from harness.spec.errors import SpecError
 
 if TYPE_CHECKING:
     from harness.plan import Plan
@@ -30,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what stands by a value in NAME-main.tex: its interval, ± half of it, or nothing (default: interval)",
     )  # fmt: skip
     parser.add_argument("--force", action="store_true", help="draw even what is up to date")
+    parser.add_argument("--empty", action="store_true", help="let a report that shows values be replaced by one without any")
 
 
 def main(options: argparse.Namespace) -> int:
@@ -38,15 +41,44 @@ def main(options: argparse.Namespace) -> int:
     from harness.plan import merged
 
     reports = reports_folder(options)
-    ensure_writable(reports)
     store = open_store(options.results)
     made = plans(options)
     check_names(made, store, reports)
     with store.one_look():
+        if not options.empty:
+            keep_values(made, store, reports, options)
+        ensure_writable(reports)
         damaged = damage(store, merged(made))
         write(made, store, reports, tracker(store), force=options.force, tabular=options.tabular)
     print("\n".join(damaged), end="\n" * bool(damaged), file=sys.stderr)
     return 2 if damaged else 0
+
+
+def keep_values(made: list[Plan], store: Store, reports: Path, options: argparse.Namespace) -> None:
+    """Raises SpecError where a report that shows values would be replaced by one without any: most likely the store is another."""
+    from harness.report import paths
+    from harness.store.integrity import NOT_DONE
+
+    emptied = []
+    for plan in made:
+        results = (job for cell in plan.cells for job in cell.jobs.values())
+        if all(store.examined(job) == NOT_DONE for job in results) and shows_values(paths(plan, reports)["json"]):
+            emptied.append(str(paths(plan, reports)["html"]))
+    if emptied:
+        what = "holds no result of these tables" if options.results.is_dir() else "no such results folder"
+        again = command(*options.files, profile=options.profile)
+        raise SpecError(
+            f"{options.results}: {what}, and {listed(emptied)} would lose every value; name the folder with the results (--results DIR), "
+            f"compute them ({again}), or say --empty"
+        )
+
+
+def shows_values(report: Path) -> bool:
+    """Whether a report's JSON file has a value in any cell."""
+    try:
+        return any(cell["value"] is not None for cell in json.loads(report.read_text(encoding="utf-8"))["cells"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return False
 
 
 def write(made: list[Plan], store: Store, reports: Path, tracking: Any = None, force: bool = False, tabular: str = "interval") -> None:

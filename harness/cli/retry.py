@@ -32,7 +32,7 @@ def main(options: argparse.Namespace) -> int:
         return set_aside(options.results, options.keys)
     from harness.store.jobs import stored_jobs
 
-    store = open_store(options.results)
+    store = open_store(options.results, reads=True)
     jobs = selected(store, options.keys) if options.keys else stored_jobs(store)
     if options.keys and (damaged := damage(store, jobs)):
         print("\n".join(damaged), file=sys.stderr)
@@ -90,7 +90,7 @@ def set_aside(results: Path, keys: Sequence[str]) -> int:
     """Move the folders of damaged jobs to .damaged/; nothing is deleted and nothing run."""
     from harness.store.jobs import stored_jobs
 
-    store = open_store(results)
+    store = open_store(results, reads=True)
     damaged = [job for job in stored_jobs(store) if store.damage(job)]
     chosen = [job for job in damaged if not keys or any(fits(job, key) for key in keys)]
     for key in keys:

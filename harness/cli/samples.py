@@ -54,7 +54,7 @@ def main(options: argparse.Namespace) -> int:
     reports = reports_folder(options)
     asked = [options.column or "", protocol if protocol != spec.protocol else ""]
     path = reports / "samples" / f"{slug(plan.name, *asked)}.html"
-    store = open_store(options.results)
+    store = open_store(options.results, reads=True)
     results = Results(settled(study_of(plan), store), store, path.parent.absolute())
     found = {column.name: sheet(results, column, protocol, options.most) for column in columns_of(plan, options.column)}
     sheets = [one for one in found.values() if one is not None]

@@ -47,7 +47,7 @@ def show(options: argparse.Namespace) -> int:
     from harness.plan import merged
     from harness.store.jobs import stored_jobs
 
-    store = open_store(options.results, one_look=True)
+    store = open_store(options.results, one_look=True, reads=True)
     made = plans(options) if options.files else []
     jobs = merged(made) if made else Graph(stored_jobs(store))
     statuses = standing(store, jobs)

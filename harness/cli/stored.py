@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from harness.jobs import Graph, Job
 from harness.kinds import KINDS
+from harness.places import RESULTS
 from harness.spec.errors import SpecError
 
 if TYPE_CHECKING:
@@ -17,13 +18,15 @@ if TYPE_CHECKING:
     from harness.store import Owner, Status, Store
 
 
-
-def open_store(results: Path, *, one_look: bool = False) -> Store:
-    """The store of a results folder, whether or not it exists yet. Raises SpecError for a file. one_look: for a verb that shows what is and ends."""
+def open_store(results: Path, *, one_look: bool = False, reads: bool = False) -> Store:
+    """The store of a results folder, whether or not it exists yet. Raises SpecError for a file. one_look: for a verb that shows what is and ends.
+    reads: for a verb that only reads results; then a folder that was named must exist."""
     from harness.store import Store
 
     if results.exists() and not results.is_dir():
         raise SpecError(f"{results}: is a file, not a results folder; choose another: --results DIR")
+    if reads and results != RESULTS and not results.is_dir():
+        raise SpecError(f"{results}: no such results folder; name one that exists: --results DIR")
     return Store(results, {"slurm": partial(_slurm_has, one_look)})
 
 

@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(options: argparse.Namespace) -> int:
     from harness.store import tags
 
-    store = open_store(options.results)
+    store = open_store(options.results, reads=True)
     if options.json and options.name is not None:
         raise SpecError("--json: is for the list of tags; leave out the name")
     if options.name is None:

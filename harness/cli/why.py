@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(options: argparse.Namespace) -> int:
     options.files = options.files or [EXPERIMENTS]
-    store, made = open_store(options.results, one_look=True), plans(options)
+    store, made = open_store(options.results, one_look=True, reads=True), plans(options)
     found = [(plan, cell) for plan in made for cell in named(plan, options.cell)]
     if not found:
         names = [cell.name.replace(" / ", "/") for plan in made for cell in cells_of(plan) if cell.protocol == "paper"]
