@@ -6,10 +6,11 @@ A clip is a video file, or a folder of numbered pictures (as some of MVBench's a
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -25,9 +26,12 @@ MISSING = "missing clip"
 FOLDER_FPS = 3.0
 """Of the frames that TVQA, and so MVBench, gives as pictures."""
 PICTURES = (".jpg", ".jpeg", ".png")
+AT_ONCE = 8
+"""Frames in their own size that are resized together: whole pairs."""
 PAIR = 2
 """Frames in one step of the grid: the tower's temporal patch."""
 
+T = TypeVar("T")
 Span = tuple[float, float]
 """Begin and end in seconds."""
 
@@ -95,21 +99,39 @@ def is_clip(path: Path | str) -> bool:
 
 def read_clip(path: Path | str, clips: Clips, span: Span | None = None) -> Frames:
     """The frames that `clips` takes of a clip, or of a span of it. Raises Unreadable, naming the file."""
-    facts = facts_of(path)
-    try:
-        return _read(path, facts, clips, span)
-    except _Shorter as found:  # the container promised more frames than there are
-        return _read(path, ClipFacts(found.frames, facts.fps), clips, span)
+    facts, numbers, pictures = _used(path, clips, span, lambda shown, count: tuple(shown))
+    return Frames(pictures, numbers, facts, seconds_per_grid(facts, numbers, clips))
+
+
+def patches_of_file(processor: Any, path: Path | str, clips: Clips) -> tuple[Tensor, Tensor, float]:
+    """`patches_of_clip` of the frames that `clips` takes, and their `Frames.seconds_per_grid`. Of the frames in their own size a few
+    are in memory at a time. Raises Unreadable."""
+    facts, numbers, (patches, grid) = _used(
+        path, clips, None, lambda shown, count: patches_of_frames(processor, shown, count, pixel_limits(count, clips))
+    )
+    return patches, grid, seconds_per_grid(facts, numbers, clips)
+
+
+def size_of_frames(path: Path | str, clips: Clips) -> tuple[int, int]:
+    """(width, height) of a clip's frames, of which all that `clips` takes were decoded. Raises Unreadable."""
+    _, _, sizes = _used(path, clips, None, lambda shown, count: [picture.size for picture in shown])
+    return sizes[0]
 
 
 def read_frames(path: Path | str, numbers: Iterable[int]) -> list[Image.Image]:
     """Single frames of a clip by number, in the order asked for. Raises Unreadable."""
     wanted = list(numbers)
+    found = dict(zip(sorted(set(wanted)), frames_in_turn(path, wanted), strict=True))
+    return [found[number] for number in wanted]
+
+
+def frames_in_turn(path: Path | str, numbers: Iterable[int]) -> Iterator[Image.Image]:
+    """Frames of a clip in the order in which they are shown, each once, as they are decoded. Raises Unreadable."""
+    wanted = set(numbers)
     try:
-        found = _decoded(path, set(wanted))
+        yield from _decoded(path, wanted)
     except _Shorter as shorter:
         raise _unreadable(path, f"it has {shorter.frames} frames, and number {max(wanted)} is asked for") from None
-    return [found[number] for number in wanted]
 
 
 def glimpses(path: Path | str, count: int) -> list[tuple[float, Image.Image]]:
@@ -176,20 +198,29 @@ def patches_of_clip(processor: Any, frames: Frames, clips: Clips) -> tuple[Tenso
 
     processor: the checkpoint's, for pictures. An odd number of frames is made even by showing the last one twice.
     """
-    return patches_of_frames(processor, frames.pictures, pixel_limits(len(frames.pictures), clips))
+    count = len(frames.pictures)
+    return patches_of_frames(processor, frames.pictures, count, pixel_limits(count, clips))
 
 
-def patches_of_frames(processor: Any, shown: Sequence[Image.Image], limits: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """The same of frames in order. limits: least and most pixels of each."""
+def patches_of_frames(processor: Any, shown: Iterable[Image.Image], count: int, limits: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """The same of `count` frames in order. limits: least and most pixels of each. Frames are taken `AT_ONCE` by `AT_ONCE`, so that
+    a long clip is never in memory in its own size; each is resized by itself, so this changes no digit."""
     import torch
 
-    pictures = [*shown, *shown[-1:] * (len(shown) % PAIR)]
-    made = processor(images=pictures, size=dict(zip(("shortest_edge", "longest_edge"), limits)), return_tensors="pt")
-    _, height, width = made["image_grid_thw"][0].tolist()
-    # The processor shows a picture twice, as a pair of equal frames: of each frame one of the two is taken.
-    single = made["pixel_values"].view(len(pictures), height * width, 3, PAIR, -1)[:, :, :, 0]
-    pairs = torch.stack([single[0::PAIR], single[1::PAIR]], dim=3)
-    return pairs.flatten(2).flatten(0, 1), torch.tensor([len(pictures) // PAIR, height, width])
+    waiting, steps, found, at = iter(shown), (count + 1) // PAIR, torch.empty(0), 0
+    height = width = 0
+    while pictures := list(islice(waiting, AT_ONCE)):
+        pictures += pictures[-1:] * (len(pictures) % PAIR)
+        made = processor(images=pictures, size=dict(zip(("shortest_edge", "longest_edge"), limits)), return_tensors="pt")
+        _, height, width = made["image_grid_thw"][0].tolist()
+        # The processor shows a picture twice, as a pair of equal frames: of each frame one of the two is taken.
+        single = made["pixel_values"].view(len(pictures), height * width, 3, PAIR, -1)[:, :, :, 0]
+        pairs = torch.stack([single[0::PAIR], single[1::PAIR]], dim=3).flatten(2)
+        if not at:
+            found = pairs.new_empty((steps, *pairs.shape[1:]))
+        found[at : at + len(pairs)] = pairs
+        at += len(pairs)
+    return found.flatten(0, 1), torch.tensor([steps, height, width])
 
 
 class _Shorter(Exception):
@@ -197,10 +228,17 @@ class _Shorter(Exception):
         self.frames = frames
 
 
-def _read(path: Path | str, facts: ClipFacts, clips: Clips, span: Span | None) -> Frames:
-    numbers = chosen(facts, clips, span)
-    found = _decoded(path, set(numbers))
-    return Frames(tuple(found[number] for number in numbers), numbers, facts, seconds_per_grid(facts, numbers, clips))
+def _used(
+    path: Path | str, clips: Clips, span: Span | None, use: Callable[[Iterator[Image.Image], int], T]
+) -> tuple[ClipFacts, tuple[int, ...], T]:
+    """(facts, numbers, what `use` makes) of the frames that `clips` takes and of their count."""
+    facts = facts_of(path)
+    while True:
+        numbers = chosen(facts, clips, span)
+        try:
+            return facts, numbers, use(_decoded(path, set(numbers)), len(numbers))
+        except _Shorter as found:  # the container promised more frames than there are
+            facts = ClipFacts(found.frames, facts.fps)
 
 
 def seconds_per_grid(facts: ClipFacts, numbers: Sequence[int], clips: Clips) -> float:
@@ -212,19 +250,21 @@ def seconds_per_grid(facts: ClipFacts, numbers: Sequence[int], clips: Clips) -> 
     return PAIR * (numbers[-1] - numbers[0]) / max(len(numbers) - 1, 1) / facts.fps
 
 
-def _decoded(path: Path | str, wanted: set[int]) -> dict[int, Image.Image]:
+def _decoded(path: Path | str, wanted: set[int]) -> Iterator[Image.Image]:
+    """In the order of their numbers."""
+    last = max(wanted)
     if Path(path).is_dir():
         files = _pictures(path)
-        if max(wanted) >= len(files):
+        if last >= len(files):
             raise _Shorter(len(files))
-        return {number: open_image(files[number]) for number in wanted}
-    found: dict[int, Image.Image] = {}
+        yield from (open_image(files[number]) for number in sorted(wanted))
+        return
     count = 0
     for count, frame in enumerate(_frames(path), 1):
         if count - 1 in wanted:
-            found[count - 1] = frame.to_image()
-            if len(found) == len(wanted):
-                return found
+            yield frame.to_image()
+            if count - 1 == last:
+                return
     if not count:
         raise _unreadable(path, "no frame can be decoded")
     raise _Shorter(count)

@@ -14,10 +14,10 @@ from models.backbone.clips import (
     MISSING,
     ClipFacts,
     chosen,
+    frames_in_turn,
     look_at,
     patches_of_frames,
     pixel_limits,
-    read_frames,
     seconds_per_grid,
 )
 from models.backbone.images import grid_of
@@ -56,11 +56,11 @@ class ClipReader:
         """Patches [t * h * w, 3 * 2 * side²] float32 and grid [3] (t, h, w) in patches. Raises Unreadable."""
         facts, size = looked_at(path)
         numbers = chosen(facts, self.clips)
-        shown = read_frames(path, numbers)
+        shown = frames_in_turn(path, numbers)
         width, height, limits = self._sizes(processor, *size, len(numbers))
         if self.fetched == "qwen_vl_utils":
-            shown = _resized(shown, width, height)
-        return patches_of_frames(processor, shown, limits)
+            shown = (_resized(picture, width, height) for picture in shown)
+        return patches_of_frames(processor, shown, len(numbers), limits)
 
     def _sizes(self, processor: Any, width: int, height: int, frames: int) -> tuple[int, int, tuple[int, int]]:
         """(width, height) of the frames that the processor is given, and its limits."""
@@ -117,14 +117,14 @@ def _kept(path: str, _size: int, _time: int) -> tuple[ClipFacts, tuple[int, int]
     return look_at(path)
 
 
-def _resized(shown: list[Any], width: int, height: int) -> list[Any]:
-    """As `qwen_vl_utils.fetch_video` resizes: bicubic over whole tensors, in 8 bits."""
+def _resized(picture: Any, width: int, height: int) -> Any:
+    """As `qwen_vl_utils.fetch_video` resizes each frame: bicubic, on a tensor of 8 bits."""
     import numpy as np
     import torch
     from PIL import Image
     from torchvision.transforms import InterpolationMode
     from torchvision.transforms.functional import resize
 
-    frames = torch.from_numpy(np.stack([np.asarray(picture) for picture in shown])).permute(0, 3, 1, 2)
-    made = resize(frames, [height, width], interpolation=InterpolationMode.BICUBIC, antialias=True)
-    return [Image.fromarray(frame) for frame in made.permute(0, 2, 3, 1).numpy()]
+    frame = torch.from_numpy(np.array(picture)).permute(2, 0, 1)
+    made = resize(frame, [height, width], interpolation=InterpolationMode.BICUBIC, antialias=True)
+    return Image.fromarray(made.permute(1, 2, 0).numpy())

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from models.backbone import template
-from models.backbone.clips import patches_of_clip
+from models.backbone.clips import patches_of_file
 from models.backbone.images import patches_of
 from models.backbone.template import ClipGrid, Grid, flat_grid, tokens_of
 from models.backbone.tokens import IGNORED, SpecialTokens
@@ -68,9 +68,7 @@ class Live:
         shown: dict[int, Any] = {}
         for at, one in enumerate(pictures):
             if isinstance(one, ClipFile):
-                frames = one.open()
-                seconds[at] = frames.seconds_per_grid
-                patches[at], grid_thw[at] = patches_of_clip(self.processor, frames, one.clips)
+                patches[at], grid_thw[at], seconds[at] = patches_of_file(self.processor, one.path, one.clips)
             elif (picture := one.open() if self.pieces is None else self.pieces.open(one, self.processor)) is not None:
                 shown[at] = picture
         if shown:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from models.backbone.clips import MISSING, is_clip, read_clip
+from models.backbone.clips import MISSING, is_clip, size_of_frames
 from models.backbone.pictures import Facts, Unreadable, facts_of
 from models.config import ExternalTraining, TrainingSet
 from models.schema import Clips
@@ -252,8 +252,7 @@ def _decode(found: Survey, threads: int, progress: Callable[[int, int], None], *
 def _facts(path: str) -> Facts | Unreadable:
     try:
         if is_clip(path):
-            width, height = read_clip(path, Clips()).pictures[0].size
-            return Facts(width, height, 1, ())
+            return Facts(*size_of_frames(path, Clips()), 1, ())
         return facts_of(path)
     except Unreadable as why:
         return why

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import weakref
 from pathlib import Path
 
 import av
@@ -12,11 +13,14 @@ import torch
 from PIL import Image
 from transformers.models.qwen2_vl.video_processing_qwen2_vl import Qwen2VLVideoProcessor
 
+from models.backbone import clips as clips_module
 from models.backbone.clips import (
     ClipFacts,
     chosen,
     glimpses,
     patches_of_clip,
+    patches_of_file,
+    patches_of_frames,
     pixel_limits,
     read_clip,
     read_frames,
@@ -148,3 +152,42 @@ def test_frames_for_people_are_those_of_their_seconds_wherever_a_decoder_must_be
     path.write_bytes(path.read_bytes()[:300])
     with pytest.raises(Unreadable, match="clip.mkv: not a readable clip"):
         glimpses(path, 4)
+
+
+@pytest.mark.parametrize("count", [1, 8, 9, 21, 40])
+def test_frames_taken_a_few_at_a_time_have_the_patches_of_all_at_once(monkeypatch, processor, count: int) -> None:
+    rng = np.random.default_rng(0)
+    shown = [Image.fromarray(rng.integers(0, 256, (97, 131, 3), dtype=np.uint8)) for _ in range(count)]
+    limits = (784, 8 * 784)
+    few, grid = patches_of_frames(processor, iter(shown), count, limits)
+    monkeypatch.setattr(clips_module, "AT_ONCE", 100)
+    every, same = patches_of_frames(processor, iter(shown), count, limits)
+    assert torch.equal(few, every) and grid.tolist() == same.tolist() and grid[0] == (count + 1) // 2
+
+
+def test_of_a_long_clip_a_few_frames_are_in_memory_at_a_time(monkeypatch, clip: Path, processor) -> None:
+    alive: list[weakref.ref] = []
+    most, decoded = [0], clips_module._decoded
+
+    def watched(path, wanted):
+        for picture in decoded(path, wanted):
+            alive.append(weakref.ref(picture))
+            most[0] = max(most[0], sum(one() is not None for one in alive))
+            yield picture
+
+    monkeypatch.setattr(clips_module, "_decoded", watched)
+    clips = Clips(frames=40, min_pixels=784, max_pixels=6 * 784)
+    patches, grid, seconds = patches_of_file(processor, clip, clips)
+    assert grid.tolist() == [20, 4, 6] and seconds == 1.0
+    assert clips_module.AT_ONCE <= most[0] <= 2 * clips_module.AT_ONCE, "with those that the processor has not let go of"
+    frames = read_clip(clip, clips)
+    assert len(frames.pictures) == 40 and torch.equal(patches, patches_of_clip(processor, frames, clips)[0])
+
+
+def test_patches_of_a_clip_that_was_cut_off_are_of_the_frames_it_has(clip: Path, processor, tmp_path: Path) -> None:
+    path = tmp_path / "half.mkv"
+    path.write_bytes(clip.read_bytes()[: len(clip.read_bytes()) // 2])
+    clips = Clips(frames=20, min_pixels=784, max_pixels=6 * 784)
+    patches, grid, _ = patches_of_file(processor, path, clips)
+    expected, same = patches_of_clip(processor, read_clip(path, clips), clips)
+    assert torch.equal(patches, expected) and grid.tolist() == same.tolist()
