@@ -46,14 +46,9 @@ def _manifest(sources: list[Source]) -> str:
     total = hashlib.sha256()
     for source in sources:
         total.update(f"{source.name}\0{source.kind}\0".encode())
-        for file in files_of(source):
+        for file in source.files:
             total.update(bytes.fromhex(sha256(file)))
     return total.hexdigest()
-
-
-def files_of(source: Source) -> tuple[Path, ...]:
-    """What a source's samples are read from, pictures and clips aside."""
-    return source.form.files if source.form is not None else (source.annotations,)
 
 
 @dataclass(frozen=True)
@@ -100,22 +95,21 @@ def look(spec: ExternalTraining) -> Look:
     step = max(1, len(columns) // LOOKED_AT)
     some = tuple(columns.pictures(k)[0][0] for k in range(0, len(columns), step))[:LOOKED_AT]
     folders = tuple(folder for finder in finders for folder in finder.listed)
-    files = (str(meta), *(str(file) for s in sources for file in files_of(s)))
+    files = (str(meta), *(str(file) for s in sources for file in s.files))
     summary = found.summary(columns)
     said = found.nothing(meta) if not len(columns) else lacking(meta, found, summary, spec.min_usable)
     return Look(total.hexdigest(), manifest, summary, said, found.first, some, files, folders)
 
 
 def check_pictures(paths: tuple[str, ...], meta: str, min_usable: float) -> None:
-    """Decode a few pictures. Raises DataError when more of them than the profile allows cannot be used."""
+    """Decode a few pictures or clips. Raises DataError when more of them than the profile allows cannot be used."""
     bad = []
     for path in paths:
         if isinstance(found := _facts(path), Unreadable):
             bad.append(str(found))
     if len(bad) > (1 - min_usable) * len(paths):
-        raise DataError(
-            f"{meta}: {len(bad)} of {len(paths)} pictures looked at cannot be used; the first: {bad[0]}"
-        )
+        things = "clips" if all(map(is_clip, paths)) else "pictures"
+        raise DataError(f"{meta}: {len(bad)} of {len(paths)} {things} looked at cannot be used; the first: {bad[0]}")
 
 
 def lacking(meta: Path, found: Survey, summary: Summary, least: float) -> str:

@@ -63,6 +63,11 @@ class Source:
     form: Form | None = None
     """How its annotations are written, where they are no JSON records."""
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All that its samples are read from, pictures and clips aside."""
+        return self.form.files if self.form is not None else (self.annotations,)
+
 
 class Form(Protocol):
     """A public format of annotations: which bytes are an entry, and the record that stands for it."""

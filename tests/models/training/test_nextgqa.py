@@ -12,7 +12,7 @@ from models.config import ExternalTraining, TrainingSet
 from models.evaluation.tasks.paper import INSTRUCTION
 from models.training import nextgqa
 from models.training.data import DataError, read_samples
-from models.training.external import look, prepare
+from models.training.external import check_pictures, look, prepare
 from tests.models.training.conftest import SMALL
 from tests.models.training.test_video_stage import write_clip
 
@@ -150,3 +150,22 @@ def test_the_data_job_indexes_them_and_training_reads_the_index(base: Path, tmp_
     counts = prepare(out, tmp_path / "meta.json", TrainingSet(min_usable=0.5, images=SMALL), base)
     assert counts["samples"] == 1 and counts["rejected"] == {"unreadable clip": 1}
     assert read_samples(out)[0].spans == ((1.0, 2.0),)
+    places = tmp_path / "nextgqa/map_vid_vidorID.json"
+    kept = places.read_text()
+    places.unlink()
+    with pytest.raises(DataError, match="nextgqa: 2 annotation files, 3 when they were indexed; plan and run again"):
+        read_samples(out)
+    places.write_text(kept)
+    spans = tmp_path / "nextgqa/gsub_val.json"
+    spans.write_text(spans.read_text().replace("[1, 2]", "[1, 2.25]"))
+    with pytest.raises(DataError, match=r"gsub_val\.json: \d+ bytes, \d+ when it was indexed; the file was changed: plan and run again"):
+        read_samples(out)
+
+
+def test_a_set_whose_clips_are_missing_or_unreadable_is_refused_in_words_of_clips(base: Path, tmp_path: Path) -> None:
+    write(tmp_path, [f"1,{CALLS.format(0)}", f"2,{CALLS.format(0)}"], {"1": {"0": [[1, 2]]}, "2": {"0": [[2, 3]]}}, PLACES)
+    (tmp_path / "NExTVideo/1164/2.mp4").unlink()
+    found = look(ExternalTraining(meta=str(tmp_path / "meta.json"), revision="nextgqa"))
+    assert "(1 missing clip)" in found.lacking and "nextgqa: 1 of 2 clips missing; looked in 1164 of" in found.lacking
+    with pytest.raises(DataError, match=r"1 of 1 clips looked at cannot be used; the first: .*gone\.mp4"):
+        check_pictures((str(tmp_path / "gone.mp4"),), "meta.json", 0.9)
