@@ -68,6 +68,9 @@ class JobMaker:
     _of_clips: dict[str, bool] = field(default_factory=dict)
     _checkpoints: dict[tuple[int, int], Checkpoint] = field(default_factory=dict)
     _evaluations: dict[tuple[int, int, str, str, str], Job] = field(default_factory=dict)
+    _asked: dict[tuple[Any, ...], tuple[Any, dict[str, Any]]] = field(default_factory=dict)
+    """What is asked → the sections of options that it is known by, kept so that no other object takes their id; the payload. Rows
+    that change nothing in a section share it (`Base.sections`), and where its values come from."""
 
     def data(self, row: ResolvedRow, stage: StageSpec | None = None) -> Job:
         """The training set of a stage, else of pictures. Of data of others the job needs to know how the row's pictures are
@@ -170,11 +173,21 @@ class JobMaker:
         return self._evaluations[name]
 
     def _evaluate(self, row: ResolvedRow, seed: int, benchmark: str, protocol: Protocol, latents: Latents) -> Job:
-        row = self.on(row, benchmark)
-        options = row.options
         checkpoint, mirror = self.checkpoint(row, seed), self.mirror(benchmark)
+        options = row.options
+        sections = (options.decode, options.decode_clips, options.images, options.clips)
+        asked = (benchmark, protocol, latents, *map(id, sections), options.latent_steps, has_latents(row), _has_latent_stage(row))
+        if asked not in self._asked:
+            self._asked[asked] = sections, payload(self._asking(self.on(row, benchmark), benchmark, protocol, latents))
+        of = checkpoint.slug if isinstance(checkpoint, Job) else "base"
+        slug = "-".join([of, benchmark, protocol] + [latents] * (latents != "own"))
+        return self._once(Job("evaluate", self._asked[asked][1], {"checkpoint": checkpoint, "mirror": mirror}, slug))
+
+    def _asking(self, row: ResolvedRow, benchmark: str, protocol: Protocol, latents: Latents) -> EvaluateSpec:
+        """How the row's model is asked, whatever its checkpoint."""
+        options = row.options
         inference = self.inference(benchmark, protocol)
-        spec = EvaluateSpec(
+        return EvaluateSpec(
             benchmark=benchmark,
             protocol=protocol,
             tasks=self.tasks(benchmark, protocol),
@@ -194,9 +207,6 @@ class JobMaker:
             fetched=inference.fetched if inference else "as_is",
             clips=_sampling(row, inference, protocol) if self.of_clips(benchmark) else None,
         )
-        of = checkpoint.slug if isinstance(checkpoint, Job) else "base"
-        slug = "-".join([of, benchmark, protocol] + [latents] * (latents != "own"))
-        return self._once(Job("evaluate", payload(spec), {"checkpoint": checkpoint, "mirror": mirror}, slug))
 
     def of_clips(self, benchmark: str) -> bool:
         """Whether the benchmark asks about clips."""
@@ -307,6 +317,8 @@ class JobMaker:
         row = self.on(row, benchmark)
         if not has_latents(row):
             return ("own",)
+        if not {"shuffled", "oracle"} & set(asked):
+            return tuple(asked)
         last = next(stage for stage in reversed(_stages(row)) if opens_segments(stage))
         oracle = last.oracle_allowed(row.options.latent_steps, row.options.decoded_steps)
         oracle = oracle and self.boxed(benchmark)
