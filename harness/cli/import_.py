@@ -22,8 +22,8 @@ def main(options: argparse.Namespace) -> int:
     from harness.store.jobs import stored_jobs
 
     store = open_store(options.results)
-    store.ensure_writable()
     with bundle.opened(options.bundle) as (folder, manifest):
+        store.ensure_writable()
         records = []
         for record, _, damage in bundle.check(folder):
             if damage:

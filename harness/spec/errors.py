@@ -198,6 +198,8 @@ def explain(model: type[BaseModel], item: Any) -> str:
     }.get(kind.split("_")[0])
     if wanted and kind.split("_", 1)[-1] in ("type", "parsing", "from_float", "parsing_size", "attributes_type"):
         return f"must be {wanted}, not {show(value)}{_why(value) if 'number' in wanted else ''}"
+    if kind == "too_short" and context.get("actual_length") == 0:
+        return "is empty; it needs one entry or more"
     if kind == "value_error":
         return str(context["error"])
     return item["msg"][0].lower() + item["msg"][1:]

@@ -242,6 +242,9 @@ def _check_names(loaded: LoadedExperiment) -> None:
     spec = loaded.value
     labels = [row.label for row in spec.rows]
     columns = [column.name for column in spec.columns]
+    for i, name in enumerate(columns):
+        if name in columns[:i]:
+            raise loaded.error(f'a second column "{name}"; keep one', "columns", i)
     for i, row in enumerate(spec.rows):
         if row.label in labels[:i]:
             raise loaded.error(f"a second row of this name (the first: {loaded.where('rows', labels.index(row.label))})", "rows", i)

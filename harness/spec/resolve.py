@@ -143,7 +143,13 @@ def base(
     values = read_recipe(recipe)
     _validated(values, recipe)
     scale = _under(values, profile) if profile else {}
-    typed = {name: value for text in overrides for name, value in override(text).items()}
+    typed: dict[str, Value] = {}
+    seen: dict[str, str] = {}
+    for text in overrides:
+        name = text.partition("=")[0].strip()
+        if seen.setdefault(name, text) != text:
+            raise SpecError(f"--set {text}: {name} is set already, by --set {seen[name]}; keep one")
+        typed |= override(text)
     return Base(recipe, values, scale, typed, own_recipe)
 
 

@@ -146,6 +146,8 @@ def opened(path: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
 
     Raises StoreError for what is not a bundle and Damaged for one that was changed: in one line, before anything is used.
     """
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise StoreError(f"{path}: is not a regular file; name a bundle's file, which run.py export writes")
     try:
         with zipfile.ZipFile(path) as archive, tempfile.TemporaryDirectory(prefix="bundle-") as folder:
             manifest = _manifest(path, archive)

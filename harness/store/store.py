@@ -95,9 +95,10 @@ class Store:
         except (FileNotFoundError, NotADirectoryError):
             return
         self._listed[kind] = time_ns
+        home = self.root / kind
         for entry in entries:
             if not entry.name.startswith("."):
-                self._folders[kind, entry.name.rpartition("-")[2]] = self.root / kind / entry.name
+                self._folders[kind, entry.name.rpartition("-")[2]] = home / entry.name
 
     def refresh(self, kinds: Iterable[str]) -> None:
         """Look for folders that others created since the last call."""
@@ -156,6 +157,8 @@ class Store:
 
     def record(self, key: str, kind: str | None = None) -> Record:
         """By name, key, or any unique beginning of a key of `SHORTEST` digits or more. Raises StoreError that says what was found instead."""
+        if not key.strip():
+            raise StoreError(f"{self.root}: the job's key is empty; run.py status --all{results_option(self.root, 'DIR')} lists the jobs")
         homes = [self.root / kind] if kind else sorted(self.root.glob("[!.]*/"))
         entries = (entry for home in homes if home.is_dir() for entry in os.scandir(home))
         jobs = {entry.name: Path(entry.path) for entry in entries if _JOB.fullmatch(entry.name)}  # MLflow keeps folders there, too

@@ -1,5 +1,8 @@
 """What people paste: values that are no numbers, names that lead out of the reports folder, look-alike characters."""
 
+import os
+from pathlib import Path
+
 import pytest
 
 from harness.cli import main
@@ -155,3 +158,44 @@ def test_what_a_shell_or_a_slip_of_the_finger_makes_is_one_line(desk, capsys, ar
         assert ended.code == 2
     said = capsys.readouterr().err
     assert says in said and said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("columns: [mmvp, hrbench4k, blink]", "columns: [mmvp, hrbench4k, mmvp]", 'table.yaml:5: columns[2]: a second column "mmvp"; keep one'),
+        ("rows:", "rows: []\nothers:", "rows: is empty; it needs one entry or more"),
+    ],
+)
+def test_a_list_with_nothing_or_the_same_twice_is_one_line(desk, capsys, old, new, says):
+    table = desk.table((old, new))
+    if "others:" in new:
+        table.write_text(table.read_text().partition("others:")[0])
+    assert says in complaint(capsys, str(table))
+
+
+def test_one_option_set_twice_to_different_values_is_refused(desk, capsys):
+    said = complaint(capsys, str(desk.table()), "--set", "stage1.p=0.3", "--set", "stage1.p=0.4")
+    assert said.strip() == "--set stage1.p=0.4: stage1.p is set already, by --set stage1.p=0.3; keep one"
+    assert main(["plan", str(desk.table()), "--set", "p=0.3", "--set", "stage1.p=0.4"]) == 0, "the general first, then the particular"
+
+
+def refused(capsys, *arguments: str) -> str:
+    """The one line that a verb says."""
+    assert main(list(arguments)) == 2
+    said = capsys.readouterr()
+    assert said.out == "" and said.err.count("\n") == 1
+    return said.err
+
+
+def test_a_pipe_is_no_bundle_and_a_wrong_bundle_creates_no_store(desk, capsys):
+    os.mkfifo("pipe.zip")
+    assert "pipe.zip: is not a regular file; name a bundle's file" in refused(capsys, "import", "pipe.zip")
+    desk.write("cut.zip", "PK")
+    assert "cut.zip: is not a bundle" in refused(capsys, "import", "cut.zip")
+    assert not Path("results").exists()
+
+
+@pytest.mark.parametrize("verb", ["logs", "cancel", "retry", "release"])
+def test_an_empty_key_is_said_to_be_empty(desk, capsys, verb):
+    assert "the job's key is empty; run.py status --all lists the jobs" in refused(capsys, verb, "")
