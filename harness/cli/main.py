@@ -48,8 +48,9 @@ _DISK = {
     errno.EMFILE: "allow more open files (ulimit -n)",
     errno.ENFILE: "close other programs, which have too many files open",
     errno.ENAMETOOLONG: "choose a shorter one",
+    **dict.fromkeys((errno.EACCES, errno.EPERM), "choose a folder you may read and write"),
     **dict.fromkeys(
-        (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOENT, errno.ELOOP, errno.EIO, errno.ESTALE),
+        (errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOENT, errno.ELOOP, errno.EIO, errno.ESTALE),
         "choose a folder you may write",
     ),
 }
@@ -264,6 +265,8 @@ def experiment_files(named: Sequence[str]) -> list[Path]:
     if not all(name.strip() for name in map(str, named)):
         raise SpecError("an experiment's name is empty; name a file or a folder (. is the one you are in)")
     for name in map(Path, named):
+        if name.is_dir() and not os.access(name, os.R_OK | os.X_OK):
+            raise SpecError(f"{name}: may not be read (Permission denied)")
         inside = sorted(name.glob("*.yaml")) if name.is_dir() else [name]
         if not inside:
             raise SpecError(f"{name}: holds no experiments (*.yaml)")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from functools import lru_cache, partial
 from pathlib import Path
@@ -27,6 +28,8 @@ def open_store(results: Path, *, one_look: bool = False, reads: bool = False) ->
         raise SpecError(f"{results}: is a file, not a results folder; choose another: --results DIR")
     if reads and results != RESULTS and not results.is_dir():
         raise SpecError(f"{results}: no such results folder; name one that exists: --results DIR")
+    if results.is_dir() and not os.access(results, os.R_OK | os.X_OK):  # its jobs would silently not be found
+        raise SpecError(f"{results}: may not be read (Permission denied); ask its owner, or choose another: --results DIR")
     return Store(results, {"slurm": partial(_slurm_has, one_look)})
 
 

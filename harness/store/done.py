@@ -36,9 +36,9 @@ def read(home: Path, key: str, *, trusted: bool = False) -> dict[str, Any] | Non
 
     trusted: the checksum was compared before and the file has not changed since. Raises Damaged.
     """
-    path = home / NAME
+    path = f"{home}/{NAME}"
     try:
-        kind = os.lstat(f"{home}/{NAME}").st_mode
+        kind = os.lstat(path).st_mode
     except (FileNotFoundError, NotADirectoryError):
         return None
     if not stat.S_ISREG(kind):
@@ -50,7 +50,7 @@ def read(home: Path, key: str, *, trusted: bool = False) -> dict[str, Any] | Non
     except OSError as error:
         raise Damaged(f"{NAME} cannot be read ({error.strerror})") from error
     except (ValueError, RecursionError) as error:
-        empty = not path.stat().st_size
+        empty = not os.stat(path).st_size
         raise Damaged(f"{NAME} is {'empty' if empty else 'cut or no JSON text'}") from error
     if problem := _problem(record, key, trusted):
         raise Damaged(f"{NAME} {problem}")

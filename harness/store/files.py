@@ -168,7 +168,7 @@ def link_json(path: Path, value: Any) -> bool:
     return True
 
 
-def reading(path: Path) -> IO[bytes]:
+def reading(path: Path | str) -> IO[bytes]:
     """`path`, open for reading. Raises OSError; also for what is not a regular file, such as a pipe, instead of waiting for a
     writer."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -178,7 +178,7 @@ def reading(path: Path) -> IO[bytes]:
     return open(descriptor, "rb")
 
 
-def read_text(path: Path) -> str:
+def read_text(path: Path | str) -> str:
     """Raises OSError, as `reading`, and UnicodeDecodeError."""
     with reading(path) as file:
         return file.read().decode().replace("\r\n", "\n")

@@ -1,6 +1,7 @@
 """A results folder that is mistyped: one line, nothing created, nothing replaced."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -61,3 +62,21 @@ def test_report_replaces_values_by_nothing_when_told_to(drawn):
     assert main(["report", str(drawn), "--results", "profiles", "--empty"]) == 0
     assert all(cell["value"] is None for cell in json.loads(Path("reports/table3c.json").read_text())["cells"])
     assert main(["report", str(drawn), "--results", "profiles"]) == 0, "an empty report loses nothing"
+
+
+@pytest.mark.parametrize("arguments", [["status"], ["verify"], ["plan", "table.yaml"], ["report", "table.yaml"], ["logs", "abcdef"]], ids=" ".join)
+def test_a_results_folder_that_may_not_be_read_is_not_taken_for_an_empty_one(desk, capsys, monkeypatch, arguments):
+    desk.table()
+    (desk.folder / "theirs").mkdir()
+    access = os.access  # root may read everything, so the test says no in its place
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != "theirs" and access(path, mode))
+    assert main([*arguments, "--results", "theirs"]) == 2
+    said = capsys.readouterr()
+    assert said.out == "" and said.err == "theirs: may not be read (Permission denied); ask its owner, or choose another: --results DIR\n"
+
+
+def test_a_folder_of_experiments_that_may_not_be_read_is_not_taken_for_an_empty_one(desk, capsys, monkeypatch):
+    (desk.folder / "theirs").mkdir()
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    assert main(["plan", "theirs"]) == 2
+    assert capsys.readouterr().err == "theirs: may not be read (Permission denied)\n"
