@@ -20,7 +20,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 
-from benchmarks import real_costs
+from benchmarks import real_answers, real_costs
+from harness.spec.files import load_profile
 from models.training.order import Order
 from models.training.packing import release_groups
 
@@ -124,7 +125,9 @@ def table() -> str:
     costs = real_costs.table(
         RANKS * ACCUMULATION * ROWS * lengths.mean(), (lengths**2).sum() / lengths.sum(), found[ways[1].name][0], found[ways[3].name][0]
     )
-    return "\n".join([*lines, "", "## Seconds, bytes and prefills, by formula", "", costs])
+    answers = real_answers.table(lengths_of(real_answers.QUESTIONS, seed=3), load_profile("a800").value.resources["evaluate"].batch_size)
+    about = (real_answers.__doc__ or "").split("\n\n", 1)[1].strip()
+    return "\n".join([*lines, "", "## Seconds, bytes and prefills, by formula", "", costs, "", "## Decoding of answers", "", about, "", answers])
 
 
 def main(arguments: list[str] | None = None) -> int:

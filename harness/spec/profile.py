@@ -48,7 +48,8 @@ class Resources(Frozen):
     cpus: per process, also the number of torch threads. processes: of a scheduler's job: the ranks of a training, or the
     shards of an evaluation, each of which answers its share of the questions on a GPU of its own; the others' is one, and
     so is every job's on the local queue. gpus, memory_gb: of all processes together. minutes: the time limit.
-    micro_batch: sequences per forward (training). batch_size: questions decoded at once (evaluation).
+    micro_batch: sequences per forward (training). batch_size: of a benchmark's longest questions, how
+    many are decoded at once (evaluation); of shorter ones as many as need no more memory.
     """
 
     cpus: Count = 1

@@ -87,7 +87,7 @@ class LmmsModel(lmms):
         **fields: Any,
     ) -> None:
         super().__init__()
-        del max_batch_size  # lmms-eval passes it; batches are never larger than batch_size
+        del max_batch_size  # lmms-eval passes it; batch_size decides
         loaded = isinstance(checkpoint, Engine)
         self.engine = (
             checkpoint if loaded else Engine(checkpoint, device=device or "cpu", threads=threads, precision=precision)
@@ -167,6 +167,8 @@ class LmmsModel(lmms):
         `shuffled` feeds a question another one's latents out of its group. Groups have a size of their own (so that
         batch_size cannot change a result), and none holds two questions on one picture (whose latents would be no other's).
         Every kind of latents is decoded in the same batches, so that all can start from the same prefills.
+
+        batch_size is how many of the longest questions fit; of shorter ones as many go together as take no more of the cache.
         """
         groups: list[list[Key]] = []
         open_groups: list[list[Key]] = []
@@ -185,10 +187,17 @@ class LmmsModel(lmms):
         elif self.batch_size < _SHUFFLED_TOGETHER:
             size = self.batch_size
             groups = [group[i : i + size] for group in groups for i in range(0, len(group), size)]
+        room = self.batch_size * max((self._columns(key, limits) for key in keys), default=0)
+
+        def columns(groups: list[list[Key]]) -> int:
+            """Of the cache, padding included, when the last answer is as long as it may be."""
+            members = [key for group in groups for key in group]
+            return len(members) * max(self._columns(key, limits) for key in members)
+
         batches: list[list[list[Key]]] = []
         for group in groups:
             last = batches[-1] if batches else None
-            if last and limits[last[0][0]] == limits[group[0]] and sum(map(len, [*last, group])) <= self.batch_size:
+            if last and limits[last[0][0]] == limits[group[0]] and columns([*last, group]) <= room:
                 last.append(group)
             else:
                 batches.append([group])
@@ -196,6 +205,10 @@ class LmmsModel(lmms):
         shown = [{picture for question in own for picture in question.images} for own in members]
         mine = self.shard.balanced(batches, shown, [sum(len(q.input_ids) for q in own) for own in members])
         return [batch for batch in mine if any(key not in self.answers for group in batch for key in group)]
+
+    def _columns(self, key: Key, limits: Mapping[Key, int]) -> int:
+        """Tokens of a question and its answer at the most."""
+        return len(self.prepared[key].input_ids) + limits[key]
 
     def _no_lonely(self, batches: list[list[Key]]) -> list[list[Key]]:
         """Questions left alone join a batch without their picture. ValueError if there is none."""

@@ -144,6 +144,38 @@ def test_shuffled_batches_hold_no_picture_twice_and_nobody_alone(engine):
         model._batches(list(model.prepared), dict.fromkeys(model.prepared, 5))
 
 
+def test_a_batch_takes_as_much_cache_as_batch_size_of_the_longest_questions_and_answers_are_those_of_one_at_a_time(checkpoint):
+    engine = Engine(checkpoint, precision="fp32")
+    chats = [conversation(f"Short {k}") for k in range(12)]
+    chats += [conversation(f"Long {k} " + 30 * "what is it, ", picture(50 + k, 96)) for k in range(4)]
+    questions = {("vr_vstar", k): q for k, q in enumerate(prepared(engine, *chats))}
+    limits = dict.fromkeys(questions, 6)
+    order = sorted(questions, key=lambda key: (len(questions[key].input_ids), key))
+    longest = len(questions[order[-1]].input_ids) + 6
+
+    def decoded(size):
+        model = LmmsModel(engine, batch_size=size, images=LIMITS, latents="own", latent_steps=2)
+        model.prepared = questions
+        batches = model._batches(order, limits)
+        assert sorted(key for batch in batches for group in batch for key in group) == sorted(questions)
+        for groups in batches:
+            model._decode(groups, 6)
+        return [sum(map(len, batch)) for batch in batches], batches, [model.answers[key].response for key in order]
+
+    sizes, batches, together = decoded(2)
+    assert sizes[0] >= 6 and sizes[-1] == 2, "many short questions, two long ones"
+    for batch in batches:
+        members = [key for group in batch for key in group]
+        assert len(members) * max(len(questions[key].input_ids) + 6 for key in members) <= 2 * longest
+    assert together == [answer for key in order for answer in _alone(engine, questions[key])]
+    assert len(set(together)) > 1
+
+
+def _alone(engine, question):
+    spec = DecodeSpec(latents="own", latent_steps=2, max_new_tokens=6)
+    return [answer.response for answer in engine.answer([question], spec, LIMITS)]
+
+
 def test_the_model_takes_lmms_eval_s_string_arguments(checkpoint):
     model = LmmsModel.create_from_arg_string(
         f"checkpoint={checkpoint},precision=fp32,latent_steps=4,latents=zeroed,max_pixels=9216",
