@@ -120,6 +120,9 @@ class DecodeSpec(Frozen):
     answer: Literal["free", "prefix", "letter"] = "free"
     """What may be said behind the latent segment. free: anything; prefix: "The answer is:" and then anything; letter:
     "The answer is:", one of the question's letters, and the end (VisReflect's release, for videos)."""
+    zoom: Literal["none", "predicted"] = "none"
+    """predicted: a pass before the answer asks for a box (of a clip: a span), and the answer is given with the picture cropped (the
+    clip cut) there beside the whole. A question whose box cannot be used is answered from the whole alone, and counted."""
     ends: Literal["all", "tokenizer"] = "all"
     """What ends an answer: the end tokens of generation_config.json and of the tokenizer, or the tokenizer's alone."""
 

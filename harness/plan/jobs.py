@@ -199,6 +199,7 @@ class JobMaker:
                 cut_latents=options.decode.cut_latents,
                 **(_leaving(options.decode) if has_latents(row) else {}),
                 max_segments=options.decode.max_segments,
+                zoom=options.decode.zoom,
                 **({name: getattr(inference, name) for name in _OF_DECODING} if inference else {})
                 | (_clip_answers(row) if self.of_clips(benchmark) else {}),
             ),
@@ -219,7 +220,7 @@ class JobMaker:
         """The row as it is decoded on a benchmark: one of clips has options of its own."""
         if not self.of_clips(benchmark):
             return row
-        stated = {name: value for name in ("latent_steps", "start") if (value := getattr(row.options.decode_clips, name)) is not None}
+        stated = {name: value for name in ("latent_steps", "start", "zoom") if (value := getattr(row.options.decode_clips, name)) is not None}
         decode = row.options.decode.model_copy(update=stated)
         values = {**row.values, **{f"decode.{name}": row.values[f"decode_clips.{name}"] for name in stated}}
         return replace(row, options=row.options.model_copy(update={"decode": decode}), values=values)

@@ -40,6 +40,8 @@ class Decoding(Frozen):
     leave_below: Positive = 0.02
     max_segments: Count | None = None
     """Latent segments an answer may hold; null = no limit but max_new_tokens."""
+    zoom: Literal["none", "predicted"] = "none"
+    """predicted: crop where a first pass says to look, and answer with both. See `DecodeSpec.zoom`."""
     precision: Literal["bf16", "fp32"] = "bf16"
 
 
@@ -52,6 +54,8 @@ class ClipDecoding(Frozen):
     answer: Literal["free", "prefix", "letter"] = "free"
     repetition_penalty: Positive | None = None
     no_repeat_ngram: Annotated[int, Field(ge=0)] = 0
+    zoom: Literal["none", "predicted"] | None = None
+    """Cuts the clip to a span; null = as `decode` says."""
 
 
 class _Recipe(Frozen):

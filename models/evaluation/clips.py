@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -13,6 +14,7 @@ from torch import Tensor
 from models.backbone.clips import (
     MISSING,
     ClipFacts,
+    Span,
     chosen,
     frames_in_turn,
     look_at,
@@ -29,6 +31,7 @@ from models.schema import Clips
 _SAMPLE_BYTES = 1 << 16
 _NAMED = "clip "
 """Begins a clip's identity; those of pictures are digests alone."""
+_FRAGMENT = re.compile(r"#t=([0-9.e+-]+),([0-9.e+-]+)$")
 _FETCHED_CELL = 28
 """Pixels that qwen_vl_utils brings both sides of a frame to multiples of."""
 
@@ -46,16 +49,18 @@ class ClipReader:
 
     def grid(self, processor: Any, path: str) -> ClipGrid:
         """Merged grid, without decoding more than one frame. processor: the checkpoint's for pictures. Raises Unreadable."""
+        path, span = parted(path)
         facts, size = looked_at(path)
-        numbers = chosen(facts, self.clips)
+        numbers = chosen(facts, self.clips, span)
         width, height, limits = self._sizes(processor, *size, len(numbers))
         down, across = grid_of(processor, width, height, limits=limits)
         return ClipGrid((len(numbers) + 1) // 2, down, across, seconds_per_grid(facts, numbers, self.clips))
 
     def patches(self, processor: Any, path: str) -> tuple[Tensor, Tensor]:
         """Patches [t * h * w, 3 * 2 * side²] float32 and grid [3] (t, h, w) in patches. Raises Unreadable."""
+        path, span = parted(path)
         facts, size = looked_at(path)
-        numbers = chosen(facts, self.clips)
+        numbers = chosen(facts, self.clips, span)
         shown = frames_in_turn(path, numbers)
         width, height, limits = self._sizes(processor, *size, len(numbers))
         if self.fetched == "qwen_vl_utils":
@@ -75,8 +80,9 @@ class ClipReader:
 
 def identity(path: str) -> str:
     """Of a clip's content: its size, and the bytes at its begin, middle and end (all bytes of a short one). Of a folder of
-    frames: their names and sizes. Raises Unreadable for what is not there."""
-    state, place = hashlib.blake2b(digest_size=16), Path(path)
+    frames: their names and sizes. Of a part of a clip also its span. Raises Unreadable for what is not there."""
+    path, span = parted(path)
+    state, place = hashlib.blake2b(f"{span}".encode() if span else b"", digest_size=16), Path(path)
     try:
         if place.is_dir():
             for file in sorted(place.iterdir()):
@@ -91,6 +97,17 @@ def identity(path: str) -> str:
     except OSError:
         raise missing_clip(path) from None
     return _NAMED + state.hexdigest()
+
+
+def span_of(path: str, span: Span) -> str:
+    """A part of a clip, named as a media fragment (W3C): "film.mp4#t=12.5,18.0"."""
+    return f"{path}#t={span[0]},{span[1]}"
+
+
+def parted(path: str) -> tuple[str, Span | None]:
+    """The file of a clip, and the span of it that `span_of` named."""
+    found = _FRAGMENT.search(path)
+    return (path[: found.start()], (float(found[1]), float(found[2]))) if found else (path, None)
 
 
 def missing_clip(path: str) -> Unreadable:

@@ -77,6 +77,8 @@ class Answer:
     """How likely each option letter was at the answer position; None where it is not known."""
     rejected: str | None = None
     """Why the question was never asked: a clip of it cannot be read. Then the response is empty."""
+    zoom: dict[str, Any] | None = None
+    """Where it was zoomed to, or why not (`zoom.Record`); None where no one asked for that."""
 
     @classmethod
     def never_asked(cls, why: str) -> Answer:
@@ -274,6 +276,10 @@ class Engine:
         if not (letters := listed_letters(text)):
             raise ValueError(f"answer: letter chooses among listed options, and there are none in {text[-200:]!r}; use answer: prefix or free")
         return letter_ids(self.tokenizer, letters)
+
+    def image_processor(self, images: Images) -> Any:
+        """The checkpoint's for pictures, with these limits."""
+        return self._processor(images)
 
     def stated(self, spec: DecodeSpec) -> DecodeSpec:
         """The decode with the number that `repetition_penalty: checkpoint` stands for."""

@@ -23,6 +23,7 @@ from PIL import Image
 from models.backbone.clips import MISSING
 from models.backbone.pictures import Unreadable, as_rgb
 from models.config import DecodeSpec, Fetched, Images
+from models.evaluation import zoom
 from models.evaluation.clips import ClipReader
 from models.evaluation.engine import MEDIA, Answer, Engine, Question
 from models.evaluation.extract import last_answer
@@ -108,6 +109,8 @@ class LmmsModel(lmms):
         self.accelerator = None  # one process, one device: nothing for lmms-eval to gather
         self.prepared: dict[Key, Question] = {}
         self.answers: dict[Key, Answer] = {}
+        self._requests: dict[Key, Instance] = {}
+        self._zoomed: dict[Key, tuple[Question, zoom.Record]] = {}
         self.after_chunk: Callable[[], None] = lambda: None
         """Called when some more questions are prepared."""
         self.after_batch: Callable[[], None] = lambda: None
@@ -122,6 +125,7 @@ class LmmsModel(lmms):
 
     def generate_until(self, requests: list[Instance]) -> list[str]:
         """Answer every request. `answers` fills up batch by batch; what it already holds is not decoded again."""
+        self._requests |= {key_of(r): r for r in requests}
         self._prepare(requests)
         self._reject({key_of(r): self.prepared[key_of(r)].rejected for r in requests})
         limits = {key_of(r): self._max_new_tokens(r) for r in requests if not self.prepared[key_of(r)].rejected}
@@ -296,8 +300,9 @@ class LmmsModel(lmms):
             if without := [f"{task} {doc}" for task, doc in batch if (task, doc) not in self.boxes]:
                 raise ValueError(f"latents: oracle needs a box for every question; none for {', '.join(without[:3])}")
             boxes = [self.boxes[key] for key in batch]
+        self._zoom(batch)
         answers = self.engine.answer(
-            [self.prepared[key] for key in batch],
+            [self._zoomed[key][0] if key in self._zoomed else self.prepared[key] for key in batch],
             spec,
             self.images,
             boxes=boxes,
@@ -306,9 +311,20 @@ class LmmsModel(lmms):
             leave_late=leave_late,
         )
         found = {key: answer for key, answer in zip(batch, answers, strict=True) if answer is not None}
+        zooms = {key: self._zoomed.pop(key)[1] for key in found if key in self._zoomed}
+        found |= {key: replace(found[key], zoom=record) for key, record in zooms.items()}
         self.shard.tell(found)
         self.answers |= found | self.shard.hear()
         self.after_batch()
+
+    def _zoom(self, batch: Sequence[Key]) -> None:
+        """The first pass of zooming, for those of a batch that have not had theirs."""
+        new = [key for key in batch if key not in self._zoomed] if self.decode.zoom == "predicted" else []
+        if new:
+            chats = [self._conversations([self._requests[key]])[key] for key in new]
+            asked = [self.prepared[key] for key in new]
+            found = zoom.zoomed(self.engine, asked, chats, self.images, self.reader, self.decode.ends)
+            self._zoomed |= dict(zip(new, found, strict=True))
 
     def _seed_of(self, key: Key) -> int:
         """A question's own seed: its noise does not depend on the batch it stands in."""

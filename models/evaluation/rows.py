@@ -89,8 +89,9 @@ def rows_of(
 
 
 def said_in(answer: Any) -> Row:
-    """The fields of a row that an Answer gives; `rejected` only where it was."""
-    return {name: value for name, value in asdict(answer).items() if name != "letters" and (name, value) != ("rejected", None)}
+    """The fields of a row that an Answer gives; `rejected` and `zoom` only where there is something to say."""
+    fields = asdict(answer).items()
+    return {name: value for name, value in fields if name != "letters" and (value is not None or name not in ("rejected", "zoom"))}
 
 
 def clusters(shared: Mapping[int, Iterable[str]]) -> dict[int, str]:

@@ -30,7 +30,7 @@ from lmms_eval.tasks import TaskManager
 
 from models.backbone.checkpoint import reading_files
 from models.config import EvaluateSpec
-from models.evaluation import extract, scores, stock
+from models.evaluation import extract, scores, stock, zoom
 from models.evaluation.boxes import read_boxes
 from models.evaluation.engine import Answer, Engine
 from models.evaluation.lmms_model import LmmsModel
@@ -120,6 +120,7 @@ class Evaluations(ABC):
             "versions": _versions(),
             **({} if own_tasks else stock.stated(by_task)),
             **_rejections(rows),
+            **zoom.counted(rows),
             **self.about(spec),
         }
         (run.out / "result.json").write_text(json.dumps(result, indent=2) + "\n")

@@ -237,7 +237,7 @@ def main_notes(results: Results, protocol: Protocol) -> tuple[str, ...]:
         read = f"; {'asked and read as: ' if study.profile.proxy else ''}{words}" if words else ""
         generated = isinstance(study.profile.benchmarks.get(column.benchmark), ProxyMirror)
         title = f"{results.title(name)}{' (stand-in on procedural scenes)' if generated else ''}"
-        notes.append(f"{title}: {column_note(results, name, protocol)}{read}{jackknifed(results, name, protocol)}{unasked(results, name, protocol)}.")
+        notes.append(f"{title}: {column_note(results, name, protocol)}{read}{jackknifed(results, name, protocol)}{unasked(results, name, protocol)}{unzoomed(results, name, protocol)}.")
     if protocol != study.experiment.protocol:
         return tuple(notes)
     if study.profile.proxy:
@@ -285,6 +285,18 @@ def unasked(results: Results, column: str, protocol: Protocol) -> str:
             lost = select(one.frame, found.score, one.evaluation.job.key12)["rejected"]
             return f"; {int(lost.sum())} of {len(lost)} questions were never asked: their clips are missing or cannot be read (rejected in samples.jsonl)"
     return ""
+
+
+def unzoomed(results: Results, column: str, protocol: Protocol) -> str:
+    """Of the rows that zoom, how many questions of a column were answered from the whole picture or clip alone."""
+    said = []
+    for row in results.measured_rows(column, protocol):
+        found = results.found(row, column, protocol)
+        lost = [select(one.frame, found.score, one.evaluation.job.key12)["unzoomed"] for one in found.measured]
+        if all(part.notna().any() for part in lost):
+            whole, asked = (sum(int(count) for count in counts) for counts in ([p.sum() for p in lost], [p.count() for p in lost]))
+            said.append(f"; {row}: {whole} of {asked} questions were answered without zooming, for want of a usable box or span (zoom in samples.jsonl)")
+    return "".join(said)
 
 
 def spreads(results: Results, protocol: Protocol) -> list[str]:

@@ -71,9 +71,13 @@ def test_cached_crops_are_a_job_of_their_own_beside_the_shared_features():
     assert not {"features", "crops"} & live.inputs.keys()
 
 
-def test_what_cannot_be_run_says_why():
-    cell = planned("smoke").cell("Zooming baseline", "vstar")
-    assert not cell.jobs and "no zooming baseline" in cell.not_run
+def test_zooming_is_an_option_of_pictures_and_clips_and_leaves_all_other_keys_alone():
+    plan = planned("smoke")
+    for column in ("vstar", "videomme"):
+        zooming, plain = (plan.cell(row, column).jobs[0, "own"].payload["decode"] for row in ("Zooming baseline", "Base model"))
+        assert zooming == plain | {"zoom": "predicted"} and "zoom" not in plain
+    clips = planned("smoke", overrides=["decode_clips.zoom=none"], rows=["Zooming baseline"])
+    assert ["zoom" in clips.cell("Zooming baseline", column).jobs[0, "own"].payload["decode"] for column in ("vstar", "videomme")] == [True, False]
 
 
 def test_a_number_that_nobody_printed_is_unknown_and_counts_for_nothing():

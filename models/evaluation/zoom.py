@@ -1,0 +1,190 @@
+"""Zooming: a first pass asks where to look, the picture is cropped there or the clip cut, and a second pass answers with both.
+
+Boxes are read as Qwen2.5-VL states them (pixels of the resized picture, `{"bbox_2d": [x1, y1, x2, y2]}`), as bare lists, or as
+shares of the picture; spans as `[12.5, 18.0]` seconds or `[00:12, 00:18]`. Whatever cannot be used leaves the question as it is,
+with the reason beside its answer.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from models.backbone.clips import Span
+from models.backbone.pictures import Unreadable
+from models.config import DecodeSpec, Images
+from models.evaluation.clips import ClipReader, looked_at, span_of
+from models.evaluation.vision import merged_grid, rgb
+from models.methods.visreflect.crops import rectangle
+
+if TYPE_CHECKING:
+    from models.evaluation.engine import Engine, Message, Question
+
+ASK_BOX = (
+    "\nDo not answer yet. Locate the region of the picture that the question is about, and output its bounding box in JSON format: "
+    '{"bbox_2d": [x1, y1, x2, y2]}'
+)
+ASK_SPAN = "\nDo not answer yet. Locate the moment of the video that the question is about, and output its start and end in seconds: [start, end]"
+MAX_NEW_TOKENS = 64
+"""Of the first pass."""
+LONGEST = 200
+"""Side to side, of what the image processor takes."""
+_JSON = re.compile(r'"bbox_2d"\s*:\s*\[([^\[\]]*)\]')
+_LIST = re.compile(r"\[([^\[\]]*)\]")
+_NUMBER = re.compile(r"[-+]?\d+(\.\d*)?")
+_CLOCK = re.compile(r"(?:(\d+):)?(\d+):(\d+(?:\.\d*)?)")
+Box = tuple[float, float, float, float]
+Record = dict[str, Any]
+"""What became of a question's zoom: `said` (the first pass's answer), `tokens` (how many), and `box` (left, top, right, bottom in
+pixels), `span` (seconds) or `whole` (why neither)."""
+
+
+class Whole(ValueError):
+    """Why there is nothing to zoom to."""
+
+
+def box_in(said: str, resized: tuple[int, int]) -> Box:
+    """The first box of an answer as shares of the picture. resized: (width, height) as the model saw it. Raises Whole."""
+    found = _JSON.search(said) or _LIST.search(said)
+    if found is None:
+        raise Whole("no box in the answer")
+    parts = [part.strip() for part in found[1].split(",")]
+    if len(parts) != 4 or not all(map(_NUMBER.fullmatch, parts)):
+        raise Whole("no box in the answer")
+    left, top, right, bottom = map(float, parts)
+    if max(left, top, right, bottom) > 1:
+        left, right, top, bottom = left / resized[0], right / resized[0], top / resized[1], bottom / resized[1]
+    if right <= left or bottom <= top:
+        raise Whole("empty box")
+    if min(left, top) < 0 or max(right, bottom) > 1:
+        raise Whole("box outside the picture")
+    return left, top, right, bottom
+
+
+def span_in(said: str, seconds: float) -> Span:
+    """The first span of an answer, in seconds of a clip of so many. Raises Whole."""
+    found = _LIST.search(said)
+    parts = [part.strip(" s\"'") for part in found[1].split(",")] if found else []
+    times = [_seconds(part) for part in parts]
+    if len(times) != 2 or None in times:
+        raise Whole("no span in the answer")
+    begin, end = times
+    if end <= begin:
+        raise Whole("empty span")
+    if begin < 0 or begin >= seconds or end > math.ceil(seconds):
+        raise Whole("span outside the clip")
+    return begin, min(end, seconds)
+
+
+def _seconds(text: str) -> float | None:
+    if _NUMBER.fullmatch(text):
+        return float(text)
+    clock = _CLOCK.fullmatch(text)
+    return 3600 * int(clock[1] or 0) + 60 * int(clock[2]) + float(clock[3]) if clock else None
+
+
+def zoomed(
+    engine: Engine,
+    questions: Sequence[Question],
+    chats: Sequence[list[Message]],
+    images: Images,
+    reader: ClipReader,
+    ends: str,
+) -> list[tuple[Question, Record]]:
+    """Each question as the second pass asks it, and what became of its zoom.
+
+    chats: the questions' conversations with their media. Of a question about several pictures or clips a box does not say which
+    one it is in, so such a question is asked as it is.
+    """
+    found: list[tuple[Question, Record]] = [
+        (question, {"said": "", "tokens": 0, "whole": f"{len(question.images)} pictures or clips"})
+        for question in questions
+    ]
+    alone = [at for at, question in enumerate(questions) if len(question.images) == 1]
+    if not alone:
+        return found
+    first = [
+        _with(chats[at], {"type": "text", "text": ASK_SPAN if questions[at].has_clips else ASK_BOX}) for at in alone
+    ]
+    asked = engine.prepare(first, images, [questions[at].reload for at in alone], encoded=False, reader=reader)
+    spec = DecodeSpec(latent_steps=0, start="never", max_new_tokens=MAX_NEW_TOKENS, ends=ends)
+    said = engine.answer(asked, spec, images)
+    for at, answer in zip(alone, said, strict=True):
+        record: Record = {"said": answer.response, "tokens": answer.new_tokens}
+        try:
+            question, place = _second(engine, questions[at], chats[at], answer.response, images, reader)
+        except Whole as why:
+            question, place = questions[at], {"whole": str(why)}
+        found[at] = question, record | place
+    return found
+
+
+def _second(
+    engine: Engine, question: Question, chat: list[Message], said: str, images: Images, reader: ClipReader
+) -> tuple[Question, Record]:
+    """The question with what lies at the place that the first pass named, and that place. Raises Whole."""
+    (seen,) = question.reload()
+    if isinstance(seen, str):
+        span = span_in(said, looked_at(seen)[0].seconds)
+        part, place = {"type": "video", "url": span_of(seen, span)}, {"span": list(span)}
+        again = partial(_cut, question, span)
+    else:
+        processor = engine.image_processor(images)
+        cell = processor.patch_size * processor.merge_size
+        down, across = merged_grid(processor, rgb(seen))
+        crop = rectangle(box_in(said, (across * cell, down * cell)), seen.width, seen.height, cell)
+        width, height = crop[2] - crop[0], crop[3] - crop[1]
+        if max(width, height) > LONGEST * min(width, height):
+            raise Whole("box too thin")
+        part, place = {"type": "image", "url": rgb(seen).crop(crop)}, {"box": list(crop)}
+        again = partial(_cropped, question, crop)
+    (second,) = engine.prepare([_with_medium(chat, part)], images, [again], encoded=False, reader=reader)
+    try:
+        if second.rejected:
+            raise Whole(second.rejected)
+        if second.has_clips:
+            engine.features_of([second], images)
+    except Unreadable as error:  # frames that the whole clip did not show
+        raise Whole(f"{error.reason}: {error.path.name}") from None
+    return second, place
+
+
+def _cut(question: Question, span: Span) -> list[Any]:
+    (path,) = question.reload()
+    return [path, span_of(path, span)]
+
+
+def _cropped(question: Question, crop: tuple[int, int, int, int]) -> list[Any]:
+    (picture,) = question.reload()
+    return [picture, rgb(picture).crop(crop)]
+
+
+def _with(chat: list[Message], part: Mapping[str, Any]) -> list[Message]:
+    """The conversation with something more at the end of what the user says last."""
+    return [*chat[:-1], {**chat[-1], "content": [*chat[-1]["content"], part]}]
+
+
+def _with_medium(chat: list[Message], part: Mapping[str, Any]) -> list[Message]:
+    """The conversation with a picture or clip behind its only one."""
+
+    def content(message: Message) -> list[Mapping[str, Any]]:
+        return [
+            one for old in message["content"] for one in ((old, part) if old["type"] in ("image", "video") else (old,))
+        ]
+
+    return [{**message, "content": content(message)} for message in chat]
+
+
+def counted(rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Of samples.jsonl's rows, how many were answered from the whole alone, by reason; {} where nothing zoomed."""
+    records = [row["zoom"] for row in rows if "zoom" in row]
+    reasons = Counter(record["whole"] for record in records if "whole" in record)
+    return (
+        {"zoom": {"n": len(records), "whole": reasons.total(), "reasons": dict(sorted(reasons.items()))}}
+        if records
+        else {}
+    )

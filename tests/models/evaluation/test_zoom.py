@@ -1,0 +1,170 @@
+"""Zooming: what a first pass says is read, the picture is cropped or the clip cut there, and what cannot be used is counted."""
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from models.backbone.clips import chosen, look_at
+from models.config import DecodeSpec, EvaluateSpec, Images
+from models.evaluation import Session, zoom
+from models.evaluation import engine as engine_module
+from models.evaluation.clips import ClipReader, identity, parted, span_of
+from models.evaluation.engine import Engine
+from models.evaluation.shards import answers_in, lines_of
+from models.evaluation.tasks import digest
+from models.latent.decoding import Decoded
+from models.run import LocalRun
+from tests.films import write_film
+from tests.models.evaluation.conftest import picture
+from tests.models.evaluation.test_clips import CLIPS, LIMITS, conversation
+
+SIZE = (200, 100)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        '```json\n[\n\t{"bbox_2d": [50, 25, 100, 75], "label": "cat"}\n]\n```', '{"bbox_2d": [50,25,100.0,75]}', "It is at [50, 25, 100, 75].",
+        "[0.25, 0.25, 0.5, 0.75]", '[{"bbox_2d": [50, 25, 100, 75]}, {"bbox_2d": [0, 0, 9, 9]}]',
+    ],
+)  # fmt: skip
+def test_a_box_in_pixels_of_the_resized_picture_or_in_shares_of_it_is_the_same_box(said):
+    assert zoom.box_in(said, SIZE) == (0.25, 0.25, 0.5, 0.75)
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        ("<answer> A </answer>", "no box in the answer"), ("[1, 2, 3]", "no box in the answer"), ("[nan, 0, inf, 1]", "no box in the answer"),
+        ("[10, 10, 10, 90]", "empty box"), ("[90, 90, 10, 10]", "empty box"), ("[0.5, 0.5, 0.5, 0.5]", "empty box"),
+        ("[-5, 0, 50, 50]", "box outside the picture"), ("[150, 0, 201, 50]", "box outside the picture"),
+    ],
+)  # fmt: skip
+def test_a_box_that_cannot_be_used_says_why(said, why):
+    with pytest.raises(zoom.Whole, match=f"^{why}$"):
+        zoom.box_in(said, SIZE)
+
+
+@pytest.mark.parametrize(
+    ("said", "span"),
+    [("[12.5, 18.0]", (12.5, 18)), ("[00:12.5, 00:18]", (12.5, 18)), ("from ['12s', '18s']", (12, 18)), ("[0:01:00, 0:01:12]", (60, 71.6))],
+)
+def test_a_span_is_read_in_seconds_and_by_the_clock(said, span):
+    assert zoom.span_in(said, 71.6) == span
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        ("at 12 seconds", "no span in the answer"), ("[1, 2, 3]", "no span in the answer"), ("[soon, later]", "no span in the answer"),
+        ("[3, 3]", "empty span"), ("[4, 3]", "empty span"), ("[-1, 3]", "span outside the clip"), ("[72, 80]", "span outside the clip"),
+        ("[3, 73]", "span outside the clip"),
+    ],
+)  # fmt: skip
+def test_a_span_that_cannot_be_used_says_why(said, why):
+    with pytest.raises(zoom.Whole, match=f"^{why}$"):
+        zoom.span_in(said, 71.6)
+
+
+@pytest.fixture(scope="module")
+def engine(checkpoint):
+    return Engine(checkpoint, precision="fp32")
+
+
+def saying(monkeypatch, engine, *answers):
+    """The first pass says these; what follows is the model's own. Returns the prompts of the first pass."""
+    own, prompts = engine_module.decode, []
+
+    def decode(model, asked, spec, **options):
+        if spec.max_new_tokens != zoom.MAX_NEW_TOKENS:
+            return own(model, asked, spec, **options)
+        prompts.extend(engine.tokenizer.decode(one.input_ids) for one in asked)
+        said = (answers * len(asked))[: len(asked)]
+        return [Decoded([*engine.tokenizer(text, add_special_tokens=False)["input_ids"]], False, 0, False) for text in said]
+
+    monkeypatch.setattr(engine_module, "decode", decode)
+    return prompts
+
+
+def zoomed(engine, *chats):
+    media = [[part["url"] for part in chat[0]["content"] if part["type"] != "text"] for chat in chats]
+    questions = engine.prepare(chats, LIMITS, [lambda own=own: own for own in media], reader=ClipReader(CLIPS))
+    return questions, zoom.zoomed(engine, questions, chats, LIMITS, ClipReader(CLIPS), "all")
+
+
+def test_the_second_pass_sees_the_picture_and_its_crop(engine, monkeypatch):
+    shown = picture(3, 64)
+    prompts = saying(monkeypatch, engine, "[0, 0, 0.5, 0.5]")
+    _, [(second, record)] = zoomed(engine, conversation("What is it?", shown))
+    assert zoom.ASK_BOX in prompts[0] and "What is it?" in prompts[0]
+    assert record["box"] == [0, 0, 32, 32] and "whole" not in record
+    whole, crop = second.reload()
+    assert whole is shown and crop.tobytes() == shown.crop((0, 0, 32, 32)).tobytes()
+    (by_hand,) = engine.prepare([conversation("What is it?", shown, crop)], LIMITS, [list])
+    assert second.images == by_hand.images and second.input_ids.tolist() == by_hand.input_ids.tolist()
+    engine.answer([second], DecodeSpec(latent_steps=0, max_new_tokens=4), LIMITS)
+
+
+def test_the_second_pass_sees_the_clip_and_the_frames_of_the_span(engine, monkeypatch, tmp_path):
+    film = str(write_film(tmp_path / "film.mp4", frames=40, size=(64, 48)))
+    facts, _ = look_at(film)
+    saying(monkeypatch, engine, "[1, 00:02]")
+    _, [(second, record)] = zoomed(engine, conversation("What happens?", film))
+    assert record["span"] == [1.0, 2.0]
+    cut = span_of(film, (1.0, 2.0))
+    assert second.reload() == [film, cut] and parted(cut) == (film, (1.0, 2.0)) and second.images == (identity(film), identity(cut))
+    assert len(set(second.images)) == 2
+    numbers = chosen(facts, CLIPS, (1.0, 2.0))
+    assert min(numbers) == round(facts.fps) and max(numbers) == round(2 * facts.fps)
+    assert second.grids[1].steps == (len(numbers) + 1) // 2
+    held = engine.features_of([second], LIMITS)
+    assert held[second.images[0]].shape != held[second.images[1]].shape or not held[second.images[0]].equal(held[second.images[1]])
+    engine.answer([second], DecodeSpec(latent_steps=0, max_new_tokens=4), LIMITS)
+
+
+def test_a_question_without_a_usable_box_is_asked_as_it_was(engine, monkeypatch):
+    saying(monkeypatch, engine, "no idea", "[0, 0, 1e9, 4]", "[0, 0, 9999, 4]")
+    chats = [conversation("?", picture(k, 64)) for k in range(3)] + [conversation("Which?", picture(4), picture(5)), conversation("None?")]
+    questions, found = zoomed(engine, *chats)
+    assert all(second is question for question, (second, _) in zip(questions, found, strict=True))
+    why = ["no box in the answer", "no box in the answer", "box outside the picture", "2 pictures or clips", "0 pictures or clips"]
+    assert [record["whole"] for _, record in found] == why
+
+
+def test_a_sliver_of_a_very_long_picture_is_not_zoomed_to(engine, monkeypatch):
+    saying(monkeypatch, engine, "[0.0, 0.0, 1.0, 0.05]")
+    _, [(_, record)] = zoomed(engine, conversation("?", Image.new("RGB", (28 * 201, 280))))
+    assert record["whole"] == "box too thin"
+
+
+@pytest.mark.parametrize("said", ["[0.25, 0.25, 0.75, 0.75]", "<answer> A </answer>"])
+def test_an_evaluation_zooms_through_lmms_eval_and_counts_what_it_could_not(said, checkpoint, mirrors, tmp_path, monkeypatch):
+    images = Images(min_pixels=32 * 32, max_pixels=96 * 96)
+    session = Session(checkpoint, precision="fp32")
+    prompts = saying(monkeypatch, session.engine, said)
+    results = {}
+    for how in ("none", "predicted"):
+        spec = EvaluateSpec(
+            benchmark="vstar", tasks=digest("vstar", "paper"), images=images, precision="fp32",
+            decode=DecodeSpec(latent_steps=0, start="never", max_new_tokens=8, zoom=how),
+        )  # fmt: skip
+        (tmp_path / how).mkdir()
+        result = session.evaluate(LocalRun(tmp_path / how), spec, mirror=mirrors["vstar"], batch_size=4)
+        rows = [json.loads(line) for line in next(Path(tmp_path / how).rglob("samples.jsonl")).read_text().splitlines()]
+        results[how] = result, rows
+    (plain, before), (result, rows) = results["none"], results["predicted"]
+    assert "zoom" not in plain and not any("zoom" in row for row in before)
+    assert len(prompts) == len(rows) and all(row["zoom"]["said"] == said for row in rows)
+    unusable = said.startswith("<")
+    reasons = {"no box in the answer": len(rows)} if unusable else {}
+    assert result["zoom"] == {"n": len(rows), "whole": len(rows) if unusable else 0, "reasons": reasons}
+    assert all(("whole" in row["zoom"]) == unusable and ("box" in row["zoom"]) != unusable for row in rows)
+    same = [row["response"] for row in rows] == [row["response"] for row in before]
+    assert same == unusable  # a crop is more to read; without one the answers are those of the whole picture
+
+
+def test_what_became_of_a_zoom_survives_an_interruption():
+    answer = engine_module.Answer("A", False, 0, False, 1, zoom={"said": "[1, 2]", "tokens": 4, "whole": "no box in the answer"})
+    assert answers_in(lines_of({("t", 1): answer})) == {("t", 1): answer}
