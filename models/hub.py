@@ -10,6 +10,8 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from models.schema import FILMS
+
 DATA_SET = "datasets:"
 """Begins a location REPOSITORY@COMMIT that is a data set of the hub's; without it a location is a folder."""
 
@@ -70,12 +72,13 @@ def prepared(repository: str, revision: str, environment: Mapping[str, str] | No
 
 
 def files_of(folder: Path) -> list[Path]:
-    """Every file below a folder, links followed, by path; hidden files and folders (.git, .cache) left out."""
+    """Every file below a folder, links followed, by path; hidden files and folders (.git, .cache) left out, and clips that are
+    links to nothing: they are missing, as if there were no link."""
     found: list[Path] = []
     for where, folders, names in os.walk(folder, followlinks=True):
         folders[:] = [name for name in folders if not name.startswith(".")]
         found += [Path(where, name) for name in names if not name.startswith(".")]
-    return sorted(found)
+    return sorted(file for file in found if file.suffix.lower() not in FILMS or file.is_file())
 
 
 def is_commit(revision: str) -> bool:

@@ -69,7 +69,11 @@ def benchmark(profile: Loaded[Profile], spec: ExternalMirror, cache: Path | None
     """
     folder = benchmark_folder(profile, spec)
     if folder is not None:
-        return Source(str(folder.resolve()), folder_digest(folder, hub.files_of(folder), cache))
+        files = hub.files_of(folder)
+        for file in files:
+            if not file.is_file():
+                raise profile.error(f"{file} is a link to nothing; bring back what it points to", "benchmarks", spec.benchmark, "path")
+        return Source(str(folder.resolve()), folder_digest(folder, files, cache))
     if is_path(spec.path):
         return Source(spec.path, f"absent:{spec.path}")
     _, commit = hub.cached_snapshot(spec.path, spec.revision, "datasets")
@@ -107,7 +111,7 @@ def _folder(profile: Loaded[Profile], path: str) -> Path | None:
 
 def _listing(folder: Path) -> str:
     """sha256 over names and sizes."""
-    lines = (f"{file.relative_to(folder)}\0{file.stat().st_size}\n" for file in hub.files_of(folder))
+    lines = (f"{file.relative_to(folder)}\0{file.stat().st_size}\n" for file in hub.files_of(folder) if file.is_file())
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from harness.plan import plan_experiment
-from harness.spec.files import EXPERIMENTS
+from harness.plan import plan_experiment, sources
+from harness.spec.errors import SpecError
+from harness.spec.files import EXPERIMENTS, load_profile
 from harness.verdict import Outcome, judge
-from models.config import EvaluateSpec, Images
+from models.config import EvaluateSpec, ExternalMirror, Images
 from tests.harness.conftest import Desk, fake_digest
 
 MMVP = "mmvp: {source: proxy, n: 16}"
@@ -46,6 +47,24 @@ def test_a_changed_file_is_seen_though_digests_are_kept(desk: Desk):
     desk.write("one/train-0.parquet", "ROWS")
     os.utime("one/train-0.parquet", (1, 1))
     assert key(desk, "{source: external, path: one}", digests=kept) != first
+
+
+def test_a_clip_that_is_a_link_to_nothing_is_missing_and_any_other_file_is_named(desk: Desk):
+    """Whether the clips have a folder of their own or lie among the questions."""
+    for name in ("one", "clips"):
+        desk.write(f"{name}/train-0.parquet", "rows")
+        desk.write(f"{name}/a.mp4", "clip")
+    entry = "{source: external, path: one}"
+    whole = key(desk, entry)
+    profile, spec = load_profile(str(desk.folder / "profiles" / "mine.yaml")), ExternalMirror(benchmark="videomme", path="one", clips="clips")
+    listed = sources.clips(profile, spec, "videomme")
+    for name in ("one", "clips"):
+        os.symlink("b.mp4", f"{name}/b.mp4")
+        os.symlink("nowhere.mp4", f"{name}/c.mp4")
+    assert key(desk, entry) == whole and sources.clips(profile, spec, "videomme") == listed
+    os.symlink("nowhere.parquet", "one/train-1.parquet")
+    with pytest.raises(SpecError, match=r"mine.yaml:\d+: benchmarks.mmvp.path: .*train-1.parquet is a link to nothing; bring back what it points to"):
+        key(desk, entry)
 
 
 def test_a_branch_stands_for_the_commit_that_the_hubs_cache_holds(desk: Desk, monkeypatch):
