@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from PIL import Image
 
-from models.backbone.pictures import Unreadable, open_image
+from models.backbone.pictures import MOST_ASPECT, Unreadable, open_image
 from models.schema import FILMS, Clips
 
 if TYPE_CHECKING:
@@ -82,13 +82,13 @@ def look_at(path: Path | str) -> tuple[ClipFacts, tuple[int, int]]:
     """(facts, (width, height) of a frame), with the frames counted, not believed, and the first one decoded: what can go wrong
     later is a damaged frame alone. Reads the whole file. Raises Unreadable."""
     if Path(path).is_dir():
-        return facts_of(path), open_image(_pictures(path)[0]).size
+        return facts_of(path), _fit(path, open_image(_pictures(path)[0]).size)
     with _opened(path) as (container, stream):
         rate = float(stream.average_rate or stream.guessed_rate or 0)
         count = sum(1 for packet in container.demux(stream) if packet.size)
     if count <= 0 or rate <= 0:
         raise _unreadable(path, f"{count} frames at {rate:g} a second")
-    return ClipFacts(count, rate), read_frames(path, [0])[0].size
+    return ClipFacts(count, rate), _fit(path, read_frames(path, [0])[0].size)
 
 
 def is_clip(path: Path | str) -> bool:
@@ -115,7 +115,14 @@ def patches_of_file(processor: Any, path: Path | str, clips: Clips) -> tuple[Ten
 def size_of_frames(path: Path | str, clips: Clips) -> tuple[int, int]:
     """(width, height) of a clip's frames, of which all that `clips` takes were decoded. Raises Unreadable."""
     _, _, sizes = _used(path, clips, None, lambda shown, count: [picture.size for picture in shown])
-    return sizes[0]
+    return _fit(path, sizes[0])
+
+
+def _fit(path: Path | str, size: tuple[int, int]) -> tuple[int, int]:
+    """The size itself. Raises Unreadable where the processor refuses frames of it."""
+    if max(size) > MOST_ASPECT * min(size):
+        raise _unreadable(path, f"{size[0]} x {size[1]} pixels, more than {MOST_ASPECT} times as long as wide")
+    return size
 
 
 def read_frames(path: Path | str, numbers: Iterable[int]) -> list[Image.Image]:

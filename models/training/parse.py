@@ -165,7 +165,7 @@ def parse(
         entry = source.form.record(entry, number)
     if not isinstance(entry, dict):
         raise Rejected("malformed entry", f"expected an object, got {type(entry).__name__}")
-    if "video" in entry:
+    if "video" in entry or "temporal_span" in entry:
         return _clip_sample(entry, source, number, paths, literals)
     for name in ("image", "conversations", "bboxes"):
         if name not in entry:
@@ -204,8 +204,12 @@ def _clip_sample(
 ) -> Sample:
     """A record of VisReflect's release about a clip: {video, question, answer, temporal_span}."""
     for name in ("video", "question", "answer"):
-        if not isinstance(entry.get(name), str):
+        if name not in entry:
+            raise Rejected("malformed entry", f"field {name!r} is missing")
+        if not isinstance(entry[name], str):
             raise Rejected("malformed entry", f"field {name!r} is not a text")
+        if not entry[name].strip():
+            raise Rejected("malformed entry", f"field {name!r} is empty")
     said = ({"from": "human", "value": entry["question"]}, {"from": "gpt", "value": entry["answer"]})
     for turn in said:
         if found := re.search("<image>|<video>|<lvr>", turn["value"]):

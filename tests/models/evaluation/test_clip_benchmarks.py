@@ -2,6 +2,7 @@
 
 import importlib.machinery
 import json
+import shutil
 import sys
 import types
 
@@ -183,6 +184,24 @@ def test_the_mirror_names_what_cannot_be_read_before_anything_is_computed(data, 
     assert summary["questions"] == {"videomme": 9}
     assert summary["unreadable"]["n"] == 3
     assert summary["unreadable"]["questions"][0] == f"videomme 6: missing clip data/{clips.MISSING_VIDEO}.mp4: no such file; put it there"
+
+
+def test_a_clip_that_the_processor_would_refuse_and_a_link_to_nothing_are_named_before_anything_is_computed(data, tmp_path):
+    annotations, folder = data["videomme"]
+    shutil.copytree(folder, tmp_path / "clips")
+    (thin,) = (tmp_path / "clips/data").glob("*.mp4")
+    gone = thin.with_name(f"{clips.MISSING_VIDEO}.mp4")
+    with av.open(str(thin), "w") as file:
+        stream = file.add_stream("libx264", rate=2)
+        stream.width, stream.height, stream.pix_fmt = 804, 4, "yuv420p"
+        file.mux(stream.encode(av.VideoFrame(804, 4, "rgb24")))
+        file.mux(stream.encode())
+    gone.symlink_to(tmp_path / "nowhere.mp4")
+    out = tmp_path / "out"
+    out.mkdir()
+    told = "\n".join(link_mirror(out, "videomme", str(annotations), ["videomme"], str(tmp_path / "clips"))["unreadable"]["questions"])
+    assert f"unreadable clip data/{thin.name}: not a readable clip (804 x 4 pixels, more than 200 times as long as wide)" in told
+    assert f"missing clip data/{gone.name}: no such file; put it there" in told
 
 
 def test_a_folder_without_any_clip_is_refused_with_the_field_to_correct(data, tmp_path):

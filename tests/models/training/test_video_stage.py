@@ -29,13 +29,14 @@ from tests.models.training.conftest import SMALL
 CLUES = ClueFrames(min_tokens=1, max_tokens=4)
 
 
-def write_clip(path: Path, frames: int, seed: int) -> None:
+def write_clip(path: Path, frames: int, seed: int, width: int = 56, height: int = 56) -> None:
     rng = np.random.default_rng(seed)
     with av.open(str(path), "w") as file:
         stream = file.add_stream("ffv1", rate=2)
-        stream.width, stream.height, stream.pix_fmt = 56, 56, "bgr0"
+        stream.width, stream.height, stream.pix_fmt = width, height, "bgr0"
         for _ in range(frames):
-            file.mux(stream.encode(av.VideoFrame.from_ndarray(rng.integers(0, 256, (56, 56, 3), dtype=np.uint8), format="rgb24")))
+            shown = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(shown, format="rgb24")))
         file.mux(stream.encode())
 
 
@@ -118,6 +119,28 @@ def test_the_data_job_decodes_clips_once_and_rejects_those_it_cannot(base: Path,
     counts = prepare(out, data / "meta.json", TrainingSet(min_usable=0.1, images=SMALL), base)
     assert counts["samples"] == 1 and counts["rejected"] == {"bad span": 2, "missing clip": 1, "unreadable clip": 2}
     assert len(read_samples(out)[0].images) == 1
+
+
+@pytest.mark.parametrize("field", ["video", "question", "answer"])
+def test_a_record_without_a_field_or_with_nothing_in_it_is_named_with_the_field(data: Path, tmp_path: Path, field: str) -> None:
+    records = json.loads((data / "clips.json").read_text())
+    empty, missing = dict(records[0], **{field: " "}), dict(records[0])
+    del missing[field]
+    (data / "clips.json").write_text(json.dumps([records[0], empty, missing]))
+    assert len(read_samples(data, report=tmp_path / "report")) == 1
+    lines = [json.loads(line) for line in (tmp_path / "report/rejected.jsonl").read_text().splitlines()]
+    assert [(line["entry"], line["reason"], line["detail"]) for line in lines] == [
+        (1, "malformed entry", f"field '{field}' is empty"), (2, "malformed entry", f"field '{field}' is missing"),
+    ]  # fmt: skip
+
+
+def test_a_clip_that_the_processor_refuses_for_its_shape_is_rejected_and_the_rest_is_used(base: Path, data: Path, tmp_path: Path) -> None:
+    write_clip(data / "clips/b.mkv", 8, 1, width=804, height=4)
+    out = tmp_path / "out"
+    out.mkdir()
+    counts = prepare(out, data / "meta.json", TrainingSet(min_usable=0.1, images=SMALL), base)
+    assert counts["samples"] == 1 and counts["rejected"]["unreadable clip"] == 2
+    assert "b.mkv: not a readable clip (804 x 4 pixels, more than 200 times as long as wide)" in (out / "rejected.jsonl").read_text()
 
 
 def test_a_clip_of_too_many_tokens_is_rejected_by_its_length(base: Path, data: Path, tmp_path: Path) -> None:
