@@ -70,7 +70,7 @@ class Sheet:
     mirror: Path
     """The folder of the questions."""
     missing: tuple[str, ...] = ()
-    """Evaluations that are planned and not done."""
+    """Evaluations that are planned and not done, and how many questions are left out for want of a clip."""
 
     def of(self, row: str, seed: int | None = None) -> Run | None:
         """The row's run with its own latents: of the seed, else of its first. A model that is not trained here has one for every seed."""
@@ -150,6 +150,11 @@ def sheet(results: Results, column: Column, protocol: Protocol, most: int) -> Sh
         score = results.score(column.name)
         lines = (results.store.outputs(run.job) / "samples.jsonl").read_text(encoding="utf-8").splitlines()
         rows = {(row["task"], row["doc_id"]): row for row in map(json.loads, lines) if score.keeps(row)}
+        never = [one for one, row in rows.items() if "rejected" in row and row["correct"] is None]
+        for one in never:
+            del rows[one]
+        if never and not found:
+            missing.append(f"questions that count for nothing, as their clips are missing: {len(never)}")
         if not order:
             order, first = list(rows), rows
             shown = spread(order, most)
@@ -172,9 +177,9 @@ def sheet(results: Results, column: Column, protocol: Protocol, most: int) -> Sh
 
 def answer(row: dict[str, Any], release: bool) -> Answer:
     ending = "_release" if release and "correct_release" in row else ""
-    said = row.get(f"prediction{ending}")
+    said, correct = row.get(f"prediction{ending}"), row[f"correct{ending}"]
     return Answer(
-        UNREADABLE if said is None else str(said), row[f"correct{ending}"] >= 0.5, row.get("response") or "",
+        UNREADABLE if said is None else str(said), correct is not None and correct >= 0.5, row.get("response") or "",
         row.get("latent_steps") or 0, bool(row.get("truncated")), row.get("loglik"),
     )  # fmt: skip
 

@@ -174,6 +174,28 @@ def test_runs_that_answered_other_questions_are_refused(world):
         file.write_text(before)
 
 
+def test_a_question_whose_missing_clip_counts_for_nothing_is_not_shown_and_one_that_counts_as_wrong_is(world):
+    plan, store, results = world
+    (column,) = columns_of(plan, "blink")
+    whole = sheet(results, column, "paper", 1000)
+    files = {store.outputs(run.job) / "samples.jsonl" for run in whole.runs}
+    before = {file: file.read_text() for file in files}
+    try:
+        for file, text in before.items():
+            rows = [json.loads(line) for line in text.splitlines()]
+            rows[0] |= {"correct": None, "prediction": "missing clip", "rejected": "missing clip a.mp4: no such file; put it there"}
+            rows[1] |= {"correct": False, "prediction": None, "rejected": "unreadable clip b.mp4: not a readable clip"}
+            rows[2] |= {"correct": None, "prediction": ""}  # an empty answer that its task leaves out
+            file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        found = sheet(results, column, "paper", 1000)
+    finally:
+        for file, text in before.items():
+            file.write_text(text)
+    assert found.questions == whole.questions[1:] and found.asked == whole.asked - 1
+    assert [answer.right for answer in found.runs[0].answers[:2]] == [False, False] and found.runs[0].answers[0].prediction == UNREADABLE
+    assert "questions that count for nothing, as their clips are missing: 1" in found.missing
+
+
 def test_a_page_of_another_protocol_or_column_is_another_file():
     assert slug("table3c", "", "") == "table3c" and slug("table3c", "", "stock") == "table3c-stock" and slug("table3c", "mmvp", "") == "table3c-mmvp"
 
