@@ -138,13 +138,15 @@ class ProxyTraining(Frozen):
 
 CLIPS_GENERATOR = 1
 """Version of the proxy's clips, raised when the same seed gives other clips or questions."""
+CLIP_RECORDS_GENERATOR = 2
+"""The same of the training records about clips. In 1 the answers were "The answer is: A", words that the proxy base had never read."""
 
 
 class ProxyClips(Frozen):
     """Procedural clips in the format of VisReflect's release; generated, so its parameters are its identity. n: questions."""
 
     source: Literal["proxy_clips"] = "proxy_clips"
-    generator: Count = CLIPS_GENERATOR
+    generator: Count = CLIP_RECORDS_GENERATOR
     n: Count = 2700
     seed: Annotated[int, Field(ge=0)] = 0
 

@@ -82,6 +82,10 @@ class Clips(Frozen):
 Latents = Literal["own", "zeroed", "noise", "shuffled", "oracle"]
 
 
+ANSWER_PREFIX = "The answer is:"
+"""What VisReflect's data about clips write before the letter."""
+
+
 class DecodeSpec(Frozen):
     """Latent decoding: what the model is fed in its S latent steps, and when it stops."""
 
@@ -118,8 +122,10 @@ class DecodeSpec(Frozen):
     """Ids in a row, of prompt and answer, that may not occur twice, as transformers does; 0: any (VisReflect's release: 3 for its
     video baseline of zero steps)."""
     answer: Literal["free", "prefix", "letter"] = "free"
-    """What may be said behind the latent segment. free: anything; prefix: "The answer is:" and then anything; letter:
-    "The answer is:", one of the question's letters, and the end (VisReflect's release, for videos)."""
+    """What may be said behind the latent segment. free: anything; prefix: the text `prefix` and then anything; letter: `prefix`,
+    one of the question's letters, and the end (VisReflect's release, for videos)."""
+    prefix: Annotated[str, Field(min_length=1)] = ANSWER_PREFIX
+    """How a held answer begins: the words that training data put before the letter (here VisReflect's). Read unless `answer` is free."""
     zoom: Literal["none", "predicted"] = "none"
     """predicted: a pass before the answer asks for a box (of a clip: a span), and the answer is given with the picture cropped (the
     clip cut) there beside the whole. A question whose box cannot be used is answered from the whole alone, and counted."""

@@ -406,6 +406,8 @@ def _clip_answers(row: ResolvedRow) -> dict[str, Any]:
         value = getattr(given, name)
         if value is not None and (learned or row.values[f"decode_clips.{name}"].origin in ("row", "--set")):
             found[name] = value
+    if found.get("answer", "free") != "free":
+        found["prefix"] = given.prefix
     return found
 
 

@@ -13,7 +13,7 @@ from pydantic import Field, create_model
 from harness.spec.errors import unknown
 from models.methods.registry import STAGES
 from models.methods.stage import StageSpec
-from models.schema import Clips, Count, Frozen, Images, Positive
+from models.schema import ANSWER_PREFIX, Clips, Count, Frozen, Images, Positive
 
 if TYPE_CHECKING:
     StageName = str
@@ -47,11 +47,13 @@ class Decoding(Frozen):
 
 class ClipDecoding(Frozen):
     """What is different where a benchmark asks about clips. latent_steps, start: null = as `decode` says. repetition_penalty: null = as
-    the protocol says. answer, repetition_penalty and no_repeat_ngram are read as `decode.start` is, see `DecodeSpec` for what they mean."""
+    the protocol says. answer, prefix, repetition_penalty and no_repeat_ngram are read as `decode.start` is, see `DecodeSpec` for what they mean."""
 
     latent_steps: Annotated[int, Field(ge=0)] | None = None
     start: Literal["emitted", "forced", "never"] | None = None
     answer: Literal["free", "prefix", "letter"] = "free"
+    prefix: Annotated[str, Field(min_length=1)] = ANSWER_PREFIX
+    """The words before the letter, as the training data have them. Read unless `answer` is free."""
     repetition_penalty: Positive | None = None
     no_repeat_ngram: Annotated[int, Field(ge=0)] = 0
     zoom: Literal["none", "predicted"] | None = None

@@ -242,7 +242,7 @@ class Engine:
                     image_grids=question.grids,
                     image_embeds=torch.cat(features).to(self.device) if features else None,
                     seed=seeds[index] if seeds else None,
-                    letters=self._option_ids(question) if spec.answer == "letter" else (),
+                    letters=self._option_ids(question, spec.prefix) if spec.answer == "letter" else (),
                 )
             )
         if spec.latents == "oracle" and spec.latent_steps:
@@ -264,18 +264,18 @@ class Engine:
             leave_late=leave_late,
             end_vector=self.method.end_vector(self.model) if self.method else None,
             keep_logits=self.letters,
-            script=None if spec.answer == "free" else Script.of(self.tokenizer),
+            script=None if spec.answer == "free" else Script.of(self.tokenizer, spec.prefix),
         )
         if spec.latents == "own":
             self.own |= {(question, spec): answer for question, answer in zip(questions, decoded, strict=True) if answer}
         return [self.answer_of(answer, spec) if answer else None for answer in decoded]
 
-    def _option_ids(self, question: Question) -> tuple[int, ...]:
-        """Ids of the letters that a question lists. ValueError where it lists none."""
+    def _option_ids(self, question: Question, prefix: str) -> tuple[int, ...]:
+        """Ids of the letters that a question lists, behind the prefix. ValueError where it lists none."""
         text = self.tokenizer.decode(question.input_ids)
         if not (letters := listed_letters(text)):
             raise ValueError(f"answer: letter chooses among listed options, and there are none in {text[-200:]!r}; use answer: prefix or free")
-        return letter_ids(self.tokenizer, letters)
+        return letter_ids(self.tokenizer, letters, prefix)
 
     def image_processor(self, images: Images) -> Any:
         """The checkpoint's for pictures, with these limits."""

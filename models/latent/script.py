@@ -8,9 +8,6 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
 
-PREFIX = "The answer is:"
-"""What VisReflect's training writes before every answer."""
-
 
 @dataclass(frozen=True)
 class Script:
@@ -20,8 +17,8 @@ class Script:
     end: int
 
     @classmethod
-    def of(cls, tokenizer: Any) -> Script:
-        return cls(tuple(_ids(tokenizer, PREFIX)), tokenizer.convert_tokens_to_ids("<|im_end|>"))
+    def of(cls, tokenizer: Any, prefix: str) -> Script:
+        return cls(tuple(_ids(tokenizer, prefix)), tokenizer.convert_tokens_to_ids("<|im_end|>"))
 
     def allowed(self, said: int, letters: Sequence[int] | None) -> Sequence[int] | None:
         """Ids that may come after so many; None: any. letters: None for an answer that is free behind the beginning."""
@@ -32,17 +29,17 @@ class Script:
         return letters if said == len(self.prefix) else (self.end,)
 
 
-def letter_ids(tokenizer: Any, letters: Sequence[str]) -> tuple[int, ...]:
+def letter_ids(tokenizer: Any, letters: Sequence[str], prefix: str) -> tuple[int, ...]:
     """Of each letter as it follows the beginning, its first id. Raises ValueError where two share one, or the beginning's own
     ids change before a letter."""
-    prefix, found = _ids(tokenizer, PREFIX), []
+    begun, found = _ids(tokenizer, prefix), []
     for letter in letters:
-        ids = _ids(tokenizer, f"{PREFIX} {letter}")
-        if ids[: len(prefix)] != prefix or len(ids) == len(prefix):
-            raise ValueError(f"the tokenizer does not write {letter!r} behind {PREFIX!r}; use answer: free")
-        found.append(ids[len(prefix)])
+        ids = _ids(tokenizer, f"{prefix} {letter}")
+        if ids[: len(begun)] != begun or len(ids) == len(begun):
+            raise ValueError(f"the tokenizer does not write {letter!r} behind {prefix!r}; use answer: free")
+        found.append(ids[len(begun)])
     if len(set(found)) < len(found):
-        raise ValueError(f"letters {', '.join(letters)} begin with the same token behind {PREFIX!r}; use answer: free")
+        raise ValueError(f"letters {', '.join(letters)} begin with the same token behind {prefix!r}; use answer: free")
     return tuple(found)
 
 

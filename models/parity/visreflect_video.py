@@ -18,7 +18,7 @@ from models.latent.batch import Batch, Encoded
 from models.latent.decoding import decode
 from models.latent.losses import IGNORED
 from models.latent.prompt import Prompt
-from models.latent.script import PREFIX, Script, letter_ids
+from models.latent.script import Script, letter_ids
 from models.latent.terms import Terms
 from models.methods.base import with_cross_entropy
 from models.methods.visreflect.clues import clue_frames
@@ -203,12 +203,13 @@ def _decoding(reference: VisReflectReference, model: Backbone, written: Any) -> 
     yield Check("decoding, clip: it is training row 0's", int(not same), 0)
     grid_thw, seen = video["in.video_grid_thw"][:1], _seen(video)
     seen = {name: value[: {"pixel_values": int(grid_thw.prod()), "image_embeds": tokens_of(grids[0])}.get(name, 1)] for name, value in seen.items()}
-    letters = letter_ids(tokenizer, "ABCDEFGH"[: len(cases["video_choices"])])
+    begun = DecodeSpec().prefix
+    letters = letter_ids(tokenizer, "ABCDEFGH"[: len(cases["video_choices"])], begun)
     asked = Prompt(ids, letters=letters, image_grids=grids, **seen)
     yield from decoding.prompt_checks(model, asked, reference.tokens, held, "video.", "decoding, clip")
     eos = {reference.ids["<|im_end|>"]}
-    script = Script(tuple(encode(tokenizer, PREFIX)), reference.ids["<|im_end|>"])
-    yield Check("decoding, clip: the beginning of the answer", int(PREFIX != reference.manifest["constraint"]["prefix"]), 0)
+    script = Script(tuple(encode(tokenizer, begun)), reference.ids["<|im_end|>"])
+    yield Check("decoding, clip: the beginning of the answer", int(begun != reference.manifest["constraint"]["prefix"]), 0)
     for name in [name for name in cases if name.startswith("video_steps")]:
         stated = cases[name]
         config, constrained = stated["generation_config"], "constrained" in name

@@ -4,8 +4,8 @@
     out/annotations.json    [{"video", "question", "answer", "temporal_span": [[begin, end], …]}, …], spans in seconds
     out/videos/…mp4
 
-A clip serves up to three questions. An answer is "The answer is: A": the release trains on answers as they stand, and forces
-these words in evaluation.
+A clip serves up to three questions. An answer is `<answer> A </answer>`, as the base learned to give it. The release trains on
+a record's answer as it stands, and its own data say "The answer is: A": words that the base has never read.
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ DEFAULT_QUESTIONS = 2700
 QUESTIONS_PER_CLIP = 3
 SHARES = {"glimpse": 0.14, "order": 0.12, "sequence": 0.10, "after": 0.12, "turns": 0.22, "moves": 0.26, "count": 0.04}
 """Of the clips, by what they are made for; those of which little can be asked are more, so that the questions come out even."""
-ANSWER = "The answer is: "
 CLIPS_STREAM = 200
 """Number of the clips in the random streams of a role, so that they share none with pictures."""
 
@@ -50,7 +49,7 @@ def record(asked: Asked, video: str) -> dict[str, Any]:
     return {
         "video": video,
         "question": prompts.mmvp(asked.question),
-        "answer": ANSWER + asked.question.letter,
+        "answer": prompts.answer(asked.question.letter),
         "temporal_span": [list(span) for span in asked.spans],
     }
 

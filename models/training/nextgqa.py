@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from models.latent.script import PREFIX
+from models.schema import ANSWER_PREFIX
 from models.training.jsonlist import DataError
 from models.training.parse import Rejected
 
@@ -84,7 +84,7 @@ class Questions:
         return {
             "video": self._place(row["video_id"], line),
             "question": "\n".join([row["question"], *shown]) + INSTRUCTION,
-            "answer": f"{PREFIX} {string.ascii_uppercase[options.index(row['answer'])]}",
+            "answer": f"{ANSWER_PREFIX} {string.ascii_uppercase[options.index(row['answer'])]}",
             "temporal_span": self._span(row["video_id"], row["qid"], line),
         }
 

@@ -49,7 +49,7 @@ IMAGES = {"min_pixels": 100352, "max_pixels": 4014080, "processor": "torchvision
 DECODE = {
     "latent_steps": 8, "latents": "own", "start": "emitted", "end": "emitted", "max_new_tokens": 512, "count_latents": False,
     "max_segments": None, "repetition_penalty": 1.0, "penalise_picked": False, "ends": "all", "zoom": "none",
-    "no_repeat_ngram": 0, "answer": "free", "cut_latents": True, "leave": "steps", "leave_distance": "mse", "leave_below": 0.02,
+    "no_repeat_ngram": 0, "answer": "free", "prefix": "The answer is:", "cut_latents": True, "leave": "steps", "leave_distance": "mse", "leave_below": 0.02,
 }  # fmt: skip
 FROZEN = {
     Sft: OPTIMISATION | {"kind": "sft"},

@@ -12,7 +12,7 @@ from harness.jobs import Job
 from harness.plan import Plan, plan_experiment
 from harness.spec.errors import SpecError
 from harness.spec.files import EXPERIMENTS
-from models.proxy import BASE_DIR
+from models.proxy import BASE_DIR, prompts
 from tests.harness.conftest import fake_digest
 
 OWN, BOTH = "Image stage", "Image, then video stage"
@@ -42,6 +42,13 @@ def test_the_two_controls_of_zero_steps_differ_in_how_answers_about_clips_are_he
     free, held = (plan.cell(row, "videomme").jobs[0, "own"].payload["decode"] for row in ZERO)
     assert free.items() - held.items() == {("repetition_penalty", 1.3), ("no_repeat_ngram", 3)}
     assert held.items() - free.items() == {("answer", "letter")}
+
+
+def test_answers_about_clips_begin_with_the_words_of_the_proxys_clip_data_where_they_are_held_to_a_form():
+    plan = planned("proxy", latents=["own"])
+    said = {row: plan.cell(row, "videomme").jobs[0, "own"].payload["decode"] for row in (BASE, "Vanilla SFT", OWN, BOTH, *ZERO)}
+    assert {row for row, decode in said.items() if "prefix" in decode} == {OWN, BOTH, ZERO[1]} == {row for row, decode in said.items() if "answer" in decode}
+    assert prompts.answer("A").startswith(said[BOTH]["prefix"] + " A"), "as the records of sft_video and reflect_video have it"
 
 
 def test_what_a_row_or_the_command_line_says_of_the_segment_holds_for_the_base_model_too():

@@ -2,10 +2,11 @@
 
 import pytest
 import torch
-from transformers import NoRepeatNGramLogitsProcessor
+from transformers import AutoTokenizer, NoRepeatNGramLogitsProcessor
 
 from models.latent.script import Script, letter_ids, listed_letters, repeating
 from models.parity.texts import ByteTokenizer
+from models.proxy import BASE_DIR
 
 TOKENIZER = ByteTokenizer({"<|im_end|>": 297, " A": 256, " B": 257, " C": 258})
 
@@ -22,12 +23,19 @@ def test_an_answer_with_a_prefix_alone_is_free_behind_it():
 
 
 def test_letters_are_the_ids_that_follow_the_beginning():
-    assert letter_ids(TOKENIZER, "ABC") == (256, 257, 258)
+    assert letter_ids(TOKENIZER, "ABC", "The answer is:") == (256, 257, 258)
+
+
+def test_an_answer_begins_with_the_words_that_the_decode_names():
+    tokenizer = AutoTokenizer.from_pretrained(BASE_DIR)
+    script = Script.of(tokenizer, "<answer>")
+    said = [tokenizer.decode([*script.prefix, letter, script.end]) for letter in letter_ids(tokenizer, "AB", "<answer>")]
+    assert said == ["<answer> A<|im_end|>", "<answer> B<|im_end|>"]
 
 
 def test_letters_that_begin_alike_are_refused():
     with pytest.raises(ValueError, match="begin with the same token"):
-        letter_ids(ByteTokenizer({"<|im_end|>": 297}), "AB")
+        letter_ids(ByteTokenizer({"<|im_end|>": 297}), "AB", "<answer>")
 
 
 def test_a_questions_letters_are_those_at_the_heads_of_its_lines():
