@@ -38,7 +38,7 @@ def test_every_record_is_read_as_the_release_writes_it(written):
     assert len(samples) == summary["questions"] == sum(summary["families"].values()) == 40 and not samples.summary.rejected
     for number in range(len(samples)):
         sample = samples[number]
-        assert sample.conversations[1]["value"].startswith("The answer is: ")
+        assert sample.conversations[1]["value"].startswith("<answer> ")
         assert sample.images[0].clips == EVERY_FRAME and sample.spans
         assert all(0 < low < high <= clips.SECONDS for low, high in sample.spans)
 
