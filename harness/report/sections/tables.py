@@ -292,7 +292,8 @@ def unzoomed(results: Results, column: str, protocol: Protocol) -> str:
     said = []
     for row in results.measured_rows(column, protocol):
         found = results.found(row, column, protocol)
-        lost = [select(one.frame, found.score, one.evaluation.job.key12)["unzoomed"] for one in found.measured]
+        once = {one.evaluation.job.key12: one.frame for one in found.measured}  # seeds of a row without training share one evaluation
+        lost = [select(frame, found.score, key)["unzoomed"] for key, frame in once.items()]
         if all(part.notna().any() for part in lost):
             whole, asked = (sum(int(count) for count in counts) for counts in ([p.sum() for p in lost], [p.count() for p in lost]))
             said.append(f"; {row}: {whole} of {asked} questions were answered without zooming, for want of a usable box or span (zoom in samples.jsonl)")
