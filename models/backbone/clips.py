@@ -91,6 +91,17 @@ def look_at(path: Path | str) -> tuple[ClipFacts, tuple[int, int]]:
     return ClipFacts(count, rate), _fit(path, read_frames(path, [0])[0].size)
 
 
+def drift(path: Path | str) -> float:
+    """Seconds by which a frame's own time is furthest from number / rate, by which spans are read (as in VisReflect's release): 0
+    for a folder, and near 0 unless the rate varies. Reads the whole file. Raises Unreadable."""
+    if Path(path).is_dir():
+        return 0.0
+    rate = facts_of(path).fps
+    with _opened(path) as (container, stream):
+        times = sorted(float(packet.pts * packet.time_base) for packet in container.demux(stream) if packet.size and packet.pts is not None)
+    return max((abs(time - times[0] - number / rate) for number, time in enumerate(times)), default=0.0)
+
+
 def is_clip(path: Path | str) -> bool:
     """Whether this file or folder of a data set is a clip and no picture, by its name."""
     suffix = os.path.splitext(path)[1].lower()

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from models.backbone.clips import MISSING, is_clip, size_of_frames
+from models.backbone.clips import MISSING, drift, is_clip, size_of_frames
 from models.backbone.pictures import Facts, Unreadable, facts_of
 from models.config import ExternalTraining, TrainingSet
 from models.schema import Clips
@@ -28,6 +28,9 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _AHEAD = 8
 """Pictures for each thread that wait to be decoded: the results of a failed one are not far behind."""
 TURNED = "turned as its EXIF tag says"
+UNEVEN = "variable frame rate: spans are read by the mean rate"
+MOST_DRIFT = 0.25
+"""Seconds: half the step between two frames at the 2 a second that clips are usually sampled at."""
 LOOKED_AT = 64
 """Pictures that are decoded before any job runs."""
 NAMED = 5
@@ -246,7 +249,7 @@ def _decode(found: Survey, threads: int, progress: Callable[[int, int], None], *
 def _facts(path: str) -> Facts | Unreadable:
     try:
         if is_clip(path):
-            return Facts(*size_of_frames(path, Clips()), 1, ())
+            return Facts(*size_of_frames(path, Clips()), 1, (UNEVEN,) * (drift(path) > MOST_DRIFT))
         return facts_of(path)
     except Unreadable as why:
         return why

@@ -17,6 +17,7 @@ from models.backbone import clips as clips_module
 from models.backbone.clips import (
     ClipFacts,
     chosen,
+    drift,
     glimpses,
     patches_of_clip,
     patches_of_file,
@@ -64,6 +65,10 @@ def test_frames_are_those_of_their_numbers(clip: Path) -> None:
     assert frames.numbers == (0, 6, 11, 17, 22, 28, 33, 39)
     assert [grey(picture) for picture in frames.pictures] == [5 * number for number in frames.numbers]
     assert [grey(picture) for picture in read_frames(clip, [30, 4])] == [150, 20]
+
+
+def test_frames_at_an_even_rate_lie_where_their_numbers_say(clip: Path, tmp_path: Path) -> None:
+    assert drift(clip) < 0.01 and drift(tmp_path) == 0
 
 
 def test_a_span_is_cut_out_of_the_clip(clip: Path) -> None:

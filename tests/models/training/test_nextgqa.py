@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import av
+import numpy as np
 import pytest
 
 from models.config import ExternalTraining, TrainingSet
@@ -140,6 +143,23 @@ def test_a_file_that_is_not_as_published_is_one_line(tmp_path: Path, name: str, 
     with pytest.raises(DataError, match=words) as error:
         read_samples(tmp_path)
     assert "\n" not in str(error.value)
+
+
+def test_a_clip_whose_frame_rate_varies_is_used_and_named_for_its_spans_are_read_by_the_mean_rate(base: Path, tmp_path: Path) -> None:
+    write(tmp_path, [f"1,{CALLS.format(0)}", f"2,{CALLS.format(0)}"], {"1": {"0": [[0.2, 0.6]]}, "2": {"0": [[2, 3]]}}, PLACES)
+    with av.open(str(tmp_path / "NExTVideo/0101/1.mp4"), "w") as file:
+        stream = file.add_stream("libx264", rate=10, options={"bf": "0"})
+        stream.width, stream.height, stream.pix_fmt = 56, 56, "yuv420p"
+        for time in [*range(20), *range(20, 100, 10)]:  # tenths of a second
+            frame = av.VideoFrame.from_ndarray(np.full((56, 56, 3), time, np.uint8), format="rgb24")
+            frame.pts, frame.time_base = time, Fraction(1, 10)
+            file.mux(stream.encode(frame))
+        file.mux(stream.encode())
+    out = tmp_path / "out"
+    out.mkdir()
+    counts = prepare(out, tmp_path / "meta.json", TrainingSet(images=SMALL), base)
+    assert counts["samples"] == 2 and counts["mended"] == {"variable frame rate: spans are read by the mean rate": 1}
+    assert [json.loads(line)["entry"] for line in (out / "mended.jsonl").read_text().splitlines()] == [0]
 
 
 def test_the_data_job_indexes_them_and_training_reads_the_index(base: Path, tmp_path: Path) -> None:
