@@ -14,12 +14,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from models.backbone.boxes import rectangle
 from models.backbone.clips import Span
 from models.backbone.pictures import Unreadable
 from models.config import DecodeSpec, Images
 from models.evaluation.clips import ClipReader, looked_at, span_of
 from models.evaluation.vision import merged_grid, rgb
-from models.methods.visreflect.crops import rectangle
 
 if TYPE_CHECKING:
     from models.evaluation.engine import Engine, Message, Question

@@ -5,7 +5,6 @@ Sizes are counted in merged tokens, not pixels, so that they mean the same for e
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
+from models.backbone.boxes import rectangle
 from models.backbone.images import load_image_processor
 from models.methods.visreflect import release
 from models.methods.visreflect.spec import CropRule, Crops
@@ -20,9 +20,6 @@ from models.schema import Images
 
 if TYPE_CHECKING:
     from models.training.data import ImageFile, Sample
-
-_SLACK_PX = 0.01
-"""Boxes are written with some six digits: an edge that is off by less than this still stands on its pixel."""
 
 
 @dataclass(frozen=True)
@@ -49,24 +46,6 @@ def cut(picture: Image.Image, box: Sequence[float], least: int, rule: CropRule =
         return picture.crop(rectangle(box, picture.width, picture.height, least))
     found = release.rectangle(box, picture.width, picture.height)
     return None if found is None or release.too_long(found) else picture.crop(found)
-
-
-def rectangle(box: Sequence[float], width: int, height: int, least: int) -> tuple[int, int, int, int]:
-    """Left, top, right, bottom in pixels: the box rounded outwards, and grown about its middle to `least` pixels a side
-    (a sliver would be stretched, or refused by the image processor)."""
-    (left, right), (top, bottom) = (
-        _span(box[axis], box[axis + 2], size, least) for axis, size in ((0, width), (1, height))
-    )
-    return left, top, right, bottom
-
-
-def _span(low: float, high: float, size: int, least: int) -> tuple[int, int]:
-    first = min(max(math.floor(low * size + _SLACK_PX), 0), size - 1)
-    end = max(min(math.ceil(high * size - _SLACK_PX), size), first + 1)
-    if end - first < least:
-        first = max(0, min((first + end - least) // 2, size - least))
-        end = min(size, first + least)
-    return first, end
 
 
 def crops_of(sample: Sample) -> list[Crop]:

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from transformers import AutoImageProcessor, AutoTokenizer, Qwen2_5_VLForConditionalGeneration
 
 from models import loading
+from models.backbone.boxes import rectangle
 from models.backbone.images import load_image_processor
 from models.backbone.template import positions
 from models.config import DecodeSpec, TrainSpec
@@ -24,7 +25,7 @@ from models.latent.batch import Encoded
 from models.latent.prompt import Prompt
 from models.latent.terms import Refused
 from models.methods.stage import Slots
-from models.methods.visreflect.crops import crops_of, cut, load_crop_processor, rectangle
+from models.methods.visreflect.crops import crops_of, cut, load_crop_processor
 from models.methods.visreflect.release import answer_text
 from models.methods.visreflect.spec import Crops, Reflect
 from models.run import LocalRun
