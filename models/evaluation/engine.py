@@ -147,7 +147,8 @@ class Engine:
         self.prefills = Prefills(prefill_cache_bytes)
         self.own: dict[tuple[Question, DecodeSpec], Decoded] = {}
         """Answers with their own latents, which `shuffled` feeds to other questions."""
-        self._processor = lru_cache(maxsize=4)(lambda images: load_image_processor(self.checkpoint, images))
+        self.image_processor = lru_cache(maxsize=4)(lambda images: load_image_processor(self.checkpoint, images))
+        """The checkpoint's for pictures, with the limits of an `Images`."""
         self._piece_processor = lru_cache(maxsize=4)(lambda pieces, images: pieces.processor(self.checkpoint, images))
 
     @contextmanager
@@ -175,7 +176,7 @@ class Engine:
         and paths of conversation i again. The ids equal those of the checkpoint's own processor. encoded: False leaves every
         picture to the batch that needs it; clips always wait for theirs. A question with an unreadable clip is `rejected`. each: in place of `map`, for hashing.
         """
-        processor = self._processor(images)
+        processor = self.image_processor(images)
 
         def seen(conversation: list[Message]) -> list[_Shown] | Unreadable:
             try:
@@ -277,10 +278,6 @@ class Engine:
             raise ValueError(f"answer: letter chooses among listed options, and there are none in {text[-200:]!r}; use answer: prefix or free")
         return letter_ids(self.tokenizer, letters, prefix)
 
-    def image_processor(self, images: Images) -> Any:
-        """The checkpoint's for pictures, with these limits."""
-        return self._processor(images)
-
     def stated(self, spec: DecodeSpec) -> DecodeSpec:
         """The decode with the number that `repetition_penalty: checkpoint` stands for."""
         if spec.repetition_penalty != "checkpoint":
@@ -375,14 +372,14 @@ class Engine:
                     self.features.put(wanted[key], held[key])
                 elif key in absent:
                     missing[key] = rgb(shown)
-        encoded = encode(self.model, self._processor(images), list(missing.values()))
+        encoded = encode(self.model, self.image_processor(images), list(missing.values()))
         for key, features in zip(missing, encoded, strict=True):
             held[key] = features
             self.features.put((key, images), features)
         return held
 
     def _encoded_clip(self, reader: ClipReader, path: str, images: Images) -> Tensor:
-        patches, grid = reader.patches(self._processor(images), path)
+        patches, grid = reader.patches(self.image_processor(images), path)
         with torch.inference_mode():
             return encode_images(self.model, [patches], grid[None])[0].to("cpu")
 

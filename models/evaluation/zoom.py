@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from models.backbone.boxes import rectangle
 from models.backbone.clips import Span
-from models.backbone.pictures import Unreadable
+from models.backbone.pictures import MOST_ASPECT, Box, Unreadable
 from models.config import DecodeSpec, Images
 from models.evaluation.clips import ClipReader, looked_at, span_of
 from models.evaluation.vision import merged_grid, rgb
@@ -31,13 +31,10 @@ ASK_BOX = (
 ASK_SPAN = "\nDo not answer yet. Locate the moment of the video that the question is about, and output its start and end in seconds: [start, end]"
 MAX_NEW_TOKENS = 64
 """Of the first pass."""
-LONGEST = 200
-"""Side to side, of what the image processor takes."""
 _JSON = re.compile(r'"bbox_2d"\s*:\s*\[([^\[\]]*)\]')
 _LIST = re.compile(r"\[([^\[\]]*)\]")
 _NUMBER = re.compile(r"[-+]?\d+(\.\d*)?")
 _CLOCK = re.compile(r"(?:(\d+):)?(\d+):(\d+(?:\.\d*)?)")
-Box = tuple[float, float, float, float]
 Record = dict[str, Any]
 """What became of a question's zoom: `said` (the first pass's answer), `tokens` (how many), and `box` (left, top, right, bottom in
 pixels), `span` (seconds) or `whole` (why neither)."""
@@ -138,7 +135,7 @@ def _second(
         down, across = merged_grid(processor, rgb(seen))
         crop = rectangle(box_in(said, (across * cell, down * cell)), seen.width, seen.height, cell)
         width, height = crop[2] - crop[0], crop[3] - crop[1]
-        if max(width, height) > LONGEST * min(width, height):
+        if max(width, height) > MOST_ASPECT * min(width, height):
             raise Whole("box too thin")
         part, place = {"type": "image", "url": rgb(seen).crop(crop)}, {"box": list(crop)}
         again = partial(_cropped, question, crop)

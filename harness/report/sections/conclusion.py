@@ -126,10 +126,10 @@ _RESULT = re.compile(r"(?P<compared>.*) = (?P<result>[-+\N{MINUS SIGN}]?\d[\d.]*
 
 def by_column(tests: list[tuple[str, str]]) -> str:
     """(column, "A \N{MINUS SIGN} B = +1.0 [0.2, 1.8], p = 0.02") as words; what is compared is said once where it is the same everywhere."""
-    parts = [(column, _RESULT.match(test)) for column, test in tests]
-    known = [(column, part["compared"], part["result"]) for column, part in parts if part]
-    if len(known) == len(parts) and len({compared for _, compared, _ in known}) == 1:
-        return f"{known[0][1]}: {'; '.join(f'{column} {result}' for column, _, result in known)}"
+    known = [(column, found["compared"], found["result"]) for column, test in tests if (found := _RESULT.match(test))]
+    compared = {one for _, one, _ in known}
+    if len(known) == len(tests) and len(compared) == 1:
+        return f"{compared.pop()}: {'; '.join(f'{column} {result}' for column, _, result in known)}"
     return "; ".join(f"{column}: {test}" for column, test in tests)
 
 

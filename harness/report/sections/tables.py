@@ -295,7 +295,7 @@ def unzoomed(results: Results, column: str, protocol: Protocol) -> str:
         once = {one.evaluation.job.key12: one.frame for one in found.measured}  # seeds of a row without training share one evaluation
         lost = [select(frame, found.score, key)["unzoomed"] for key, frame in once.items()]
         if all(part.notna().any() for part in lost):
-            whole, asked = (sum(int(count) for count in counts) for counts in ([p.sum() for p in lost], [p.count() for p in lost]))
+            whole, asked = int(sum(part.sum() for part in lost)), sum(part.count() for part in lost)
             said.append(f"; {row}: {whole} of {asked} questions were answered without zooming, for want of a usable box or span (zoom in samples.jsonl)")
     return "".join(said)
 

@@ -97,7 +97,7 @@ def test_the_stored_numbers_are_those_of_one_plain_forward_over_prompt_and_answe
     rows = evaluated(session, tmp_path, mirrors, images, start="never", repetition_penalty=1.3)
     engine = session.engine
     stock = Qwen2_5_VLForConditionalGeneration.from_pretrained(checkpoint, dtype=torch.float32).eval()
-    processor = engine._processor(images)
+    processor = engine.image_processor(images)
     (prepared,) = [found for found in session._prepared.values() if ("vr_vstar", 0) in found]
     assert len(rows) == 5
     for row in rows:
