@@ -39,7 +39,9 @@ WORDS = {
 }
 COLOURS = "cividis"
 """A colour map that is even in grey and with every common colour blindness."""
-
+DPI = 72
+PNG_COLOURS = 64
+"""Small enough to keep in a repository; the PDF beside it has every colour."""
 
 LEVEL = 0.95
 
@@ -209,7 +211,7 @@ def _drawn(title: str, maps: Maps) -> tuple[bytes, bytes]:
     else:
         heads, width = ["student, mean", *(f"step {i + 1}" for i in range(steps))], 1.55
     shown = len(maps.samples)
-    canvas = Canvas(figsize=(width * (len(heads) + 1) + 2.4, (width + 0.28) * shown + 0.9), dpi=90, layout="constrained")
+    canvas = Canvas(figsize=(width * (len(heads) + 1) + 2.4, (width + 0.28) * shown + 0.9), dpi=DPI, layout="constrained")
     FigureCanvasAgg(canvas)
     canvas.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold")
     grid = canvas.subplots(shown, len(heads) + 2, squeeze=False, width_ratios=[0.8 if maps.benchmark is None else 1.5, *[1.0] * (len(heads) + 1)])
@@ -227,7 +229,7 @@ def _drawn(title: str, maps: Maps) -> tuple[bytes, bytes]:
     png, pdf = io.BytesIO(), io.BytesIO()
     canvas.savefig(png, format="png", metadata={"Software": None})
     canvas.savefig(pdf, format="pdf", metadata={"CreationDate": None, "Creator": None, "Producer": None})
-    return with_palette(png.getvalue()), pdf.getvalue()
+    return with_palette(png.getvalue(), PNG_COLOURS), pdf.getvalue()
 
 
 def columns(maps: Maps, number: int, heads: Sequence[str]) -> list[tuple[str, np.ndarray | None]]:

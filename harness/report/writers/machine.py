@@ -27,7 +27,18 @@ def as_json(report: Report) -> str:
         "headline": list(report.headline),
         "warning": report.warning,
     }
-    return json.dumps({**head, **report.data}, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    fields = (f" {_dumped(name)}: {_dumped_lines(value)}" for name, value in {**head, **report.data}.items())
+    return "{\n" + ",\n".join(fields) + "\n}\n"
+
+
+_dumped = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
+
+
+def _dumped_lines(value: object) -> str:
+    """A list with an element on each line, so that two reports can be compared line by line."""
+    if not isinstance(value, list) or not value:
+        return _dumped(value)
+    return "[\n  " + ",\n  ".join(map(_dumped, value)) + "\n ]"
 
 
 def as_csv(report: Report) -> str:
