@@ -12,6 +12,7 @@ Probability = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(gt=0, le=1)]
 Orientation = Literal["upright", "stored"]
+Times = Literal["rate", "stamps"]
 FILMS = (".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".flv", ".mpg")
 """Ends of the names of video files."""
 
@@ -70,6 +71,10 @@ class Clips(Frozen):
     seconds_per_grid: Positive | Literal["measured", "sampled"] = 1.0
     """Time from one pair of frames to the next, as mRoPE is told of it. 1.0 whatever the clip: the release; measured: the true
     one, of the frames that were taken; sampled: the clip's length divided by its pairs, as transformers' processor has it."""
+
+    times: Times = "rate"
+    """How seconds become frames. rate: number = seconds x the container's mean rate (release); stamps: the frame that is shown at
+    that moment by the frames' own presentation times, which differs where the rate varies or the container states a wrong one."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Clips:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -22,6 +24,37 @@ def write_film(
             shown = np.kron(draw.integers(0, 256, (*tiles, 3), dtype=np.uint8), np.ones((16, 16, 1), dtype=np.uint8))
             file.mux(stream.encode(av.VideoFrame.from_ndarray(shown, format="rgb24")))
         file.mux(stream.encode())
+    return path
+
+
+def write_timed(path: Path, times: Sequence[float], rate: int = 10, size: tuple[int, int] = (64, 48), codec: str = "libx264") -> Path:
+    """Frame k of the film is grey of about 5 k and is shown from times[k] seconds on. rate: what the container is told."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as file:
+        stream = file.add_stream(codec, rate=rate, options={"bf": "0", "crf": "1"} if codec == "libx264" else {})
+        stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 1000)
+        for number, time in enumerate(times):
+            frame = av.VideoFrame.from_ndarray(np.full((size[1], size[0], 3), 5 * number, np.uint8), format="rgb24")
+            frame.pts, frame.time_base = round(1000 * time), Fraction(1, 1000)
+            file.mux(stream.encode(frame))
+        file.mux(stream.encode())
+    return path
+
+
+def trim(path: Path, seconds: float) -> Path:
+    """The begin of an mp4 is cut off without encoding anew, as `ffmpeg -ss … -c copy` does: its frames stay, marked not to be shown."""
+    whole = path.read_bytes()
+    (source := path.with_name(f"whole-{path.name}")).write_bytes(whole)
+    with av.open(str(source)) as read, av.open(str(path), "w", options={"avoid_negative_ts": "disabled", "use_editlist": "1"}) as file:
+        stream = read.streams.video[0]
+        copy = file.add_stream_from_template(stream)
+        for packet in read.demux(stream):
+            if packet.size:
+                packet.pts, packet.dts = (at - round(seconds / stream.time_base) for at in (packet.pts, packet.dts))
+                packet.stream = copy
+                file.mux(packet)
+    source.unlink()
     return path
 
 

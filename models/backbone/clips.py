@@ -6,8 +6,9 @@ A clip is a video file, or a folder of numbered pictures (as some of MVBench's a
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -16,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from models.backbone.pictures import MOST_ASPECT, Unreadable, open_image
-from models.schema import FILMS, Clips
+from models.schema import FILMS, Clips, Times
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,6 +31,10 @@ AT_ONCE = 8
 """Frames in their own size that are resized together: whole pairs."""
 PAIR = 2
 """Frames in one step of the grid: the tower's temporal patch."""
+MOST_DRIFT = 0.25
+"""Seconds: half the step between two frames at the 2 a second that clips are usually sampled at. Clips that drift more are named."""
+_INSTANT = 1e-6
+"""Seconds: a frame that begins so soon after a moment is shown at it; binary fractions are no more exact."""
 
 T = TypeVar("T")
 Span = tuple[float, float]
@@ -42,10 +47,36 @@ class ClipFacts:
 
     frames: int
     fps: float
+    """The mean rate, as the container states it."""
+    times: np.ndarray | None = field(default=None, compare=False, repr=False)
+    """[frames + 1] float64: when each frame is shown, in seconds from the first, and when the last one ends. None where the rate
+    says the same to half a frame, where the container has no such times, or where they are not asked for."""
 
     @property
     def seconds(self) -> float:
-        return self.frames / self.fps
+        return self.frames / self.fps if self.times is None else float(self.times[-1])
+
+    @property
+    def drift(self) -> float:
+        """Seconds by which a frame's own time is furthest from number / rate."""
+        return 0.0 if self.times is None else _drift(self.times[:-1], self.fps)
+
+    def known_by(self, times: Times) -> ClipFacts:
+        """The same for a reader that goes by the rate, or by the frames' own times (see `Clips.times`)."""
+        return self if times == "stamps" else replace(self, times=None)
+
+    def number(self, at: float) -> int:
+        """The frame of a moment in seconds: by the rate the nearest, by the frames' own times the one that is shown then."""
+        number = round(at * self.fps) if self.times is None else int(np.searchsorted(self.times, at + _INSTANT, side="right")) - 1
+        return min(max(number, 0), self.frames - 1)
+
+    def time(self, number: int) -> float:
+        """When a frame is shown, in seconds."""
+        return number / self.fps if self.times is None else float(self.times[number])
+
+    def of_first(self, frames: int) -> ClipFacts:
+        """Of a clip that turned out to have so many frames."""
+        return ClipFacts(frames, self.fps, None if self.times is None else self.times[: frames + 1])
 
 
 @dataclass(frozen=True)
@@ -63,43 +94,62 @@ class Frames:
     @property
     def times(self) -> tuple[float, ...]:
         """When each is shown, in seconds."""
-        return tuple(number / self.facts.fps for number in self.numbers)
+        return tuple(self.facts.time(number) for number in self.numbers)
 
 
-def facts_of(path: Path | str) -> ClipFacts:
-    """Frames and rate of a clip: its container's, or counted where the container does not say. Raises Unreadable."""
+def facts_of(path: Path | str, times: Times = "rate") -> ClipFacts:
+    """Frames and rate of a clip: its container's, or counted where the container does not say or contradicts itself. times: with
+    the frames' own, which takes reading the whole file. Raises Unreadable."""
     if Path(path).is_dir():
         return ClipFacts(len(_pictures(path)), FOLDER_FPS)
+    if times == "rate":
+        with _opened(path) as (container, stream):
+            rate, count, seconds = _rate(stream), stream.frames, _seconds(container, stream)
+        if rate > 0 and count > 0 and (seconds is None or count - seconds * rate < 1.5):
+            return ClipFacts(count, rate)
+    return timed(path).known_by(times)
+
+
+def timed(path: Path | str) -> ClipFacts:
+    """Frames, rate and times of a clip. Its frames are counted, not believed, without those that its container tells players not to
+    show (they lie before a cut). Reads the whole file. Raises Unreadable."""
+    if Path(path).is_dir():
+        return facts_of(path)
     with _opened(path) as (container, stream):
-        rate = float(stream.average_rate or stream.guessed_rate or 0)
-        count = stream.frames or sum(1 for packet in container.demux(stream) if packet.size)
-    if count <= 0 or rate <= 0:
-        raise _unreadable(path, f"{count} frames at {rate:g} a second")
-    return ClipFacts(count, rate)
+        rate = _rate(stream)
+        shown = [(one.pts, one.duration or 0) for one in container.demux(stream) if one.size and not one.is_discard]
+        base = stream.time_base
+    if not shown or rate <= 0:
+        raise _unreadable(path, f"{len(shown)} frames at {rate:g} a second")
+    if base is None or any(begin is None for begin, _ in shown):
+        return ClipFacts(len(shown), rate)
+    shown.sort()
+    times = np.array([begin - shown[0][0] for begin, _ in shown], dtype=np.float64) * float(base)
+    if _drift(times, rate) <= min(0.5 / rate, MOST_DRIFT):
+        return ClipFacts(len(shown), rate)
+    last = shown[-1][1] * float(base) or times[-1] / max(len(shown) - 1, 1)
+    return ClipFacts(len(shown), rate, np.append(times, times[-1] + last))
 
 
 def look_at(path: Path | str) -> tuple[ClipFacts, tuple[int, int]]:
-    """(facts, (width, height) of a frame), with the frames counted, not believed, and the first one decoded: what can go wrong
-    later is a damaged frame alone. Reads the whole file. Raises Unreadable."""
-    if Path(path).is_dir():
-        return facts_of(path), _fit(path, open_image(_pictures(path)[0]).size)
-    with _opened(path) as (container, stream):
-        rate = float(stream.average_rate or stream.guessed_rate or 0)
-        count = sum(1 for packet in container.demux(stream) if packet.size)
-    if count <= 0 or rate <= 0:
-        raise _unreadable(path, f"{count} frames at {rate:g} a second")
-    return ClipFacts(count, rate), _fit(path, read_frames(path, [0])[0].size)
+    """(facts as `timed`, (width, height) of a frame), the first frame decoded: what can go wrong later is a damaged frame alone.
+    Raises Unreadable."""
+    return timed(path), _fit(path, read_frames(path, [0])[0].size)
 
 
-def drift(path: Path | str) -> float:
-    """Seconds by which a frame's own time is furthest from number / rate, by which spans are read (as in VisReflect's release): 0
-    for a folder, and near 0 unless the rate varies. Reads the whole file. Raises Unreadable."""
-    if Path(path).is_dir():
-        return 0.0
-    rate = facts_of(path).fps
-    with _opened(path) as (container, stream):
-        times = sorted(float(packet.pts * packet.time_base) for packet in container.demux(stream) if packet.size and packet.pts is not None)
-    return max((abs(time - times[0] - number / rate) for number, time in enumerate(times)), default=0.0)
+def _rate(stream: Any) -> float:
+    return float(stream.average_rate or stream.guessed_rate or 0)
+
+
+def _seconds(container: Any, stream: Any) -> float | None:
+    """How long a clip is by its container; None where that does not say."""
+    if stream.duration and stream.time_base:
+        return float(stream.duration * stream.time_base)
+    return container.duration / 1e6 if container.duration else None
+
+
+def _drift(times: np.ndarray, rate: float) -> float:
+    return float(np.abs(times - np.arange(len(times)) / rate).max())
 
 
 def is_clip(path: Path | str) -> bool:
@@ -139,13 +189,13 @@ def _fit(path: Path | str, size: tuple[int, int]) -> tuple[int, int]:
 def read_frames(path: Path | str, numbers: Iterable[int]) -> list[Image.Image]:
     """Single frames of a clip by number, in the order asked for. Raises Unreadable."""
     wanted = list(numbers)
-    found = dict(zip(sorted(set(wanted)), frames_in_turn(path, wanted), strict=True))
+    found = dict(zip(sorted(set(wanted)), frames_in_turn(path, set(wanted)), strict=True))
     return [found[number] for number in wanted]
 
 
 def frames_in_turn(path: Path | str, numbers: Iterable[int]) -> Iterator[Image.Image]:
-    """Frames of a clip in the order in which they are shown, each once, as they are decoded. Raises Unreadable."""
-    wanted = set(numbers)
+    """Frames of a clip in the order in which they are shown, as they are decoded. Raises Unreadable."""
+    wanted = list(numbers)
     try:
         yield from _decoded(path, wanted)
     except _Shorter as shorter:
@@ -160,13 +210,13 @@ def glimpses(path: Path | str, count: int) -> list[tuple[float, Image.Image]]:
     if Path(path).is_dir():
         return [(number / facts.fps, picture) for number, picture in zip(numbers, read_frames(path, numbers), strict=True)]
     with _opened(path) as (container, stream):
-        begin = stream.start_time or 0
+        begin, step = stream.start_time or 0, (_seconds(container, stream) or facts.seconds) / facts.frames
         found = {}
         for number in numbers:
-            container.seek(begin + round(number / facts.fps / stream.time_base), stream=stream)
+            container.seek(begin + round(number * step / stream.time_base), stream=stream)
             last = None
             for last in container.decode(stream):
-                if last.pts is None or (last.pts - begin) * stream.time_base >= (number - 0.5) / facts.fps:
+                if last.pts is None or (last.pts - begin) * stream.time_base >= (number - 0.5) * step:
                     break
             if last is not None:
                 found[float(((last.pts or 0) - begin) * stream.time_base)] = last.to_image()
@@ -176,19 +226,24 @@ def glimpses(path: Path | str, count: int) -> list[tuple[float, Image.Image]]:
 
 
 def chosen(facts: ClipFacts, clips: Clips, span: Span | None = None) -> tuple[int, ...]:
-    """Numbers of the frames that `clips` takes: evenly spaced from the first to the last of the clip, or of a span."""
-    first, last = 0, facts.frames - 1
-    if span is not None:
-        low, high = sorted(span)
-        first, last = (min(max(round(at * facts.fps), 0), facts.frames - 1) for at in (low, high))
-    return tuple(first + round(at) for at in np.linspace(0, last - first, _count(last - first + 1, facts.fps, clips)).tolist())
+    """Numbers of the frames that `clips` takes: evenly spaced from the first to the last of the clip, or of a span. Where the facts
+    hold the frames' own times, the moments are evenly spaced, and a frame that is shown at several of them is taken as often."""
+    low, high = sorted(span) if span is not None else (0.0, facts.time(facts.frames - 1))
+    first, last = facts.number(low), facts.number(high)
+    there = last - first + 1
+    if facts.times is None:
+        return tuple(first + round(at) for at in np.linspace(0, last - first, _count(there, there / facts.fps, clips)).tolist())
+    low, high = (min(max(at, 0.0), facts.seconds) for at in (low, high))
+    seconds = facts.seconds if span is None else high - low
+    count = _count(max(there, int(seconds * clips.fps)), seconds, clips)
+    return tuple(facts.number(at) for at in np.linspace(low, high, count).tolist())
 
 
-def _count(there: int, fps: float, clips: Clips) -> int:
-    """How many of so many frames are taken."""
+def _count(there: int, seconds: float, clips: Clips) -> int:
+    """How many of so many frames, which take so long, are taken."""
     if clips.frames is not None:
         return max(1, PAIR * (min(clips.frames, there) // PAIR))
-    count = there / fps * clips.fps
+    count = seconds * clips.fps
     if clips.odd == "nearest":
         count = max(count, clips.min_frames)
     count = PAIR * (round(count / PAIR) if clips.odd == "nearest" else int(count / PAIR))
@@ -205,7 +260,7 @@ def grid_of_clip(processor: Any, path: Path | str, size: tuple[int, int], clips:
     """Merged (steps, height, width) of a clip with frames of `size` (width, height), without its pixels. Raises Unreadable."""
     from models.backbone.images import grid_of
 
-    frames = len(chosen(facts_of(path), clips))
+    frames = len(chosen(facts_of(path, clips.times), clips))
     least, most = pixel_limits(frames, clips)
     height, width = grid_of(processor, *size, limits=(least, most))
     return (frames + 1) // PAIR, height, width
@@ -250,13 +305,13 @@ def _used(
     path: Path | str, clips: Clips, span: Span | None, use: Callable[[Iterator[Image.Image], int], T]
 ) -> tuple[ClipFacts, tuple[int, ...], T]:
     """(facts, numbers, what `use` makes) of the frames that `clips` takes and of their count."""
-    facts = facts_of(path)
+    facts = facts_of(path, clips.times)
     while True:
         numbers = chosen(facts, clips, span)
         try:
-            return facts, numbers, use(_decoded(path, set(numbers)), len(numbers))
+            return facts, numbers, use(_decoded(path, numbers), len(numbers))
         except _Shorter as found:  # the container promised more frames than there are
-            facts = ClipFacts(found.frames, facts.fps)
+            facts = facts.of_first(found.frames)
 
 
 def seconds_per_grid(facts: ClipFacts, numbers: Sequence[int], clips: Clips) -> float:
@@ -265,22 +320,23 @@ def seconds_per_grid(facts: ClipFacts, numbers: Sequence[int], clips: Clips) -> 
         return clips.seconds_per_grid
     if clips.seconds_per_grid == "sampled":
         return PAIR * facts.seconds / len(numbers)
-    return PAIR * (numbers[-1] - numbers[0]) / max(len(numbers) - 1, 1) / facts.fps
+    return PAIR * (facts.time(numbers[-1]) - facts.time(numbers[0])) / max(len(numbers) - 1, 1)
 
 
-def _decoded(path: Path | str, wanted: set[int]) -> Iterator[Image.Image]:
-    """In the order of their numbers."""
+def _decoded(path: Path | str, numbers: Iterable[int]) -> Iterator[Image.Image]:
+    """In order; a number that is asked for twice is given twice."""
+    wanted = Counter(numbers)
     last = max(wanted)
     if Path(path).is_dir():
         files = _pictures(path)
         if last >= len(files):
             raise _Shorter(len(files))
-        yield from (open_image(files[number]) for number in sorted(wanted))
+        yield from (open_image(files[number]) for number in sorted(wanted.elements()))
         return
     count = 0
     for count, frame in enumerate(_frames(path), 1):
         if count - 1 in wanted:
-            yield frame.to_image()
+            yield from [frame.to_image()] * wanted[count - 1]
             if count - 1 == last:
                 return
     if not count:

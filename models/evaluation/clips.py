@@ -47,10 +47,14 @@ class ClipReader:
     clips: Clips = _AS_TRAINED
     fetched: Fetched = "as_is"
 
+    def facts(self, path: str) -> ClipFacts:
+        """Of a whole clip, by the times that `clips` goes by. Raises Unreadable."""
+        return looked_at(path)[0].known_by(self.clips.times)
+
     def grid(self, processor: Any, path: str) -> ClipGrid:
         """Merged grid, without decoding more than one frame. processor: the checkpoint's for pictures. Raises Unreadable."""
         path, span = parted(path)
-        facts, size = looked_at(path)
+        facts, size = self.facts(path), looked_at(path)[1]
         numbers = chosen(facts, self.clips, span)
         width, height, limits = self._sizes(processor, *size, len(numbers))
         down, across = grid_of(processor, width, height, limits=limits)
@@ -59,8 +63,8 @@ class ClipReader:
     def patches(self, processor: Any, path: str) -> tuple[Tensor, Tensor]:
         """Patches [t * h * w, 3 * 2 * side²] float32 and grid [3] (t, h, w) in patches. Raises Unreadable."""
         path, span = parted(path)
-        facts, size = looked_at(path)
-        numbers = chosen(facts, self.clips, span)
+        size = looked_at(path)[1]
+        numbers = chosen(self.facts(path), self.clips, span)
         shown = frames_in_turn(path, numbers)
         width, height, limits = self._sizes(processor, *size, len(numbers))
         if self.fetched == "qwen_vl_utils":

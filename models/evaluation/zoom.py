@@ -18,7 +18,7 @@ from models.backbone.boxes import rectangle
 from models.backbone.clips import Span
 from models.backbone.pictures import MOST_ASPECT, Box, Unreadable
 from models.config import DecodeSpec, Images
-from models.evaluation.clips import ClipReader, looked_at, span_of
+from models.evaluation.clips import ClipReader, span_of
 from models.evaluation.vision import merged_grid, rgb
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ def _second(
     """The question with what lies at the place that the first pass named, and that place. Raises Whole."""
     (seen,) = question.reload()
     if isinstance(seen, str):
-        span = span_in(said, looked_at(seen)[0].seconds)
+        span = span_in(said, reader.facts(seen).seconds)
         part, place = {"type": "video", "url": span_of(seen, span)}, {"span": list(span)}
         again = partial(_cut, question, span)
     else:

@@ -63,7 +63,7 @@ class Samples:
     @property
     def clips(self) -> Clips:
         """How clips are sampled; the same in all sources."""
-        return self.sources[0].clips
+        return self.sources[0].clips or UNSTATED
 
     def __getitem__(self, index: int) -> Sample:
         """Raises `Rejected` or DataError when the annotation file is no longer what was read."""
@@ -113,10 +113,10 @@ def meta_file(data: Path) -> Path:
     return path
 
 
-def read_sources(data: Path, clips: Clips = UNSTATED) -> list[Source]:
+def read_sources(data: Path, clips: Clips | None = None) -> list[Source]:
     """The meta file's entries. Relative paths are looked up from the meta file's folder, then its parent, then here.
 
-    clips: how their clips are sampled.
+    clips: how their clips are sampled, where that is known already.
     """
     meta = meta_file(Path(data))
     try:
@@ -162,7 +162,7 @@ def _resolve(path: str, meta: Path, place: str) -> Path:
 
 
 def read_samples(
-    data: Path, *, report: Path | None = None, orientation: Orientation = "upright", clips: Clips = UNSTATED
+    data: Path, *, report: Path | None = None, orientation: Orientation = "upright", clips: Clips | None = None
 ) -> Samples:
     """The samples of a data set: from the index that the data job wrote, or else by reading and checking everything here.
 

@@ -9,16 +9,17 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from models.backbone.clips import MISSING, drift, is_clip, size_of_frames
+from models.backbone.clips import MISSING, MOST_DRIFT, is_clip, size_of_frames, timed
 from models.backbone.pictures import Facts, Unreadable, facts_of
 from models.config import ExternalTraining, TrainingSet
-from models.schema import Clips
+from models.schema import Clips, Times
 from models.training.data import DataError, Samples, Summary, counted, meta_file, read_sources
 from models.training.index import sha256, write_index
 from models.training.parse import REASONS, Rejected, Source
@@ -28,9 +29,11 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _AHEAD = 8
 """Pictures for each thread that wait to be decoded: the results of a failed one are not far behind."""
 TURNED = "turned as its EXIF tag says"
-UNEVEN = "variable frame rate: spans are read by the mean rate"
-MOST_DRIFT = 0.25
-"""Seconds: half the step between two frames at the 2 a second that clips are usually sampled at."""
+UNEVEN = {
+    "rate": "variable frame rate: spans are read by the mean rate",
+    "stamps": "variable frame rate: frames are read by their own times",
+}
+"""`Clips.times` -> what is said of a clip whose frames' own times lie more than `MOST_DRIFT` from those of its rate."""
 LOOKED_AT = 64
 """Pictures that are decoded before any job runs."""
 NAMED = 5
@@ -188,7 +191,7 @@ def prepare(
     sources = read_sources(meta, spec.clips)
     with writing(out) as lines:
         found = survey(sources, lines=lines, surplus=spec.surplus_boxes, literals=literal_tokens(tokenizer))
-        sizes = _decode(found, threads, progress, turn=spec.images.orientation == "upright")
+        sizes = _decode(found, threads, progress, spec)
         columns = found.columns()
         columns.sizes = sizes
         if len(columns):
@@ -219,15 +222,15 @@ def prepare(
     return written
 
 
-def _decode(found: Survey, threads: int, progress: Callable[[int, int], None], *, turn: bool) -> np.ndarray:
-    """Decode every picture once; rows of those that fail are dropped. turn: whether pictures will be turned upright.
-    Returns [P, 3] int32: width, height, EXIF orientation."""
+def _decode(found: Survey, threads: int, progress: Callable[[int, int], None], spec: TrainingSet) -> np.ndarray:
+    """Decode every picture once; rows of those that fail are dropped. Returns [P, 3] int32: width, height, EXIF orientation."""
+    turn, facts_of_each = spec.images.orientation == "upright", partial(_facts, times=spec.clips.times)
     sizes = np.ones((len(found.pictures), 3), dtype=np.int32)
     failed: dict[int, Unreadable] = {}
     mends: dict[int, tuple[str, ...]] = {}
     last = time.monotonic()
     with ThreadPoolExecutor(max_workers=max(1, threads)) as pool:
-        for number, facts in enumerate(_mapped(pool, _facts, iter(found.pictures), _AHEAD * max(1, threads))):
+        for number, facts in enumerate(_mapped(pool, facts_of_each, iter(found.pictures), _AHEAD * max(1, threads))):
             if isinstance(facts, Unreadable):
                 failed[number] = facts
             else:
@@ -246,10 +249,10 @@ def _decode(found: Survey, threads: int, progress: Callable[[int, int], None], *
     return sizes
 
 
-def _facts(path: str) -> Facts | Unreadable:
+def _facts(path: str, times: Times = "rate") -> Facts | Unreadable:
     try:
         if is_clip(path):
-            return Facts(*size_of_frames(path, Clips()), 1, (UNEVEN,) * (drift(path) > MOST_DRIFT))
+            return Facts(*size_of_frames(path, Clips(times=times)), 1, (UNEVEN[times],) * (timed(path).drift > MOST_DRIFT))
         return facts_of(path)
     except Unreadable as why:
         return why

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from PIL import Image
 
-from models.backbone.clips import MISSING, ClipFacts, Frames, Span, facts_of, read_clip, read_frames
+from models.backbone.clips import MISSING, ClipFacts, Frames, Span, facts_of, read_clip, read_frames, timed
 from models.backbone.pictures import Box, Unreadable, open_image, turned
 from models.config import Surplus
 from models.schema import Clips, Orientation
@@ -58,8 +58,8 @@ class Source:
     annotations: Path
     images: Path
     kind: str = "Q_A"
-    clips: Clips = UNSTATED
-    """How its clips are sampled."""
+    clips: Clips | None = None
+    """How its clips are sampled; None before a recipe says so."""
     form: Form | None = None
     """How its annotations are written, where they are no JSON records."""
 
@@ -111,7 +111,7 @@ class ClipFile:
     @property
     def facts(self) -> ClipFacts:
         """Raises pictures.Unreadable."""
-        return _facts(self.path)
+        return _facts(self.path, self.clips.times)
 
     def open(self) -> Frames:
         """The frames that the model sees. Raises pictures.Unreadable."""
@@ -223,21 +223,31 @@ def _clip_sample(
         except NotThere as why:
             raise Rejected(MISSING, str(why), why.folders) from None
         try:
-            mends = _misplaced(spans, _facts(Path(path)))
+            mends = _misplaced(spans, Path(path), source.clips)
         except Unreadable as why:
             raise Rejected(why.reason, str(why)) from None
     else:
         path = paths[0]
-    file = ClipFile(f"{source.name}/{name}", Path(path), source.clips)
+    file = ClipFile(f"{source.name}/{name}", Path(path), source.clips or UNSTATED)
     turns = ({"from": "human", "value": "<video>" + question["value"]}, answer)
     return Sample(f"{source.name}:{number}", (file,), turns, (WHOLE_FRAME,), (0,), mends, spans)
 
 
-def _misplaced(spans: Sequence[Span], facts: ClipFacts) -> tuple[str, ...]:
-    """What is put right where frames are chosen (`clue_frames`). Raises Rejected for a span with nothing of the clip in it."""
-    for begin, end in spans:
-        if begin >= facts.seconds:
-            raise Rejected("bad span", f"[{begin:g}, {end:g}] begins behind the end of the clip, which is {facts.seconds:.2f} s long")
+def _misplaced(spans: Sequence[Span], path: Path, clips: Clips | None) -> tuple[str, ...]:
+    """What is put right where frames are chosen (`clue_frames`). Raises Rejected for a span with nothing of the clip in it, and for
+    one that only the frames' own times put into the clip where `clips` goes by the rate; Unreadable."""
+    facts = _facts(path, (clips or UNSTATED).times)
+    begin, end = max(spans)
+    if begin >= facts.seconds:
+        true = timed(path)
+        if begin >= true.seconds:
+            raise Rejected("bad span", f"[{begin:g}, {end:g}] begins behind the end of the clip, which is {true.seconds:.2f} s long")
+        if clips is not None:
+            raise Rejected("bad span", (
+                f"[{begin:g}, {end:g}] lies in the clip, which is {true.seconds:.2f} s long, but its container states {true.fps:g} frames a "
+                f"second, by which its {true.frames} frames take {facts.seconds:.2f} s; clips.times: stamps reads the frames' own times"
+            ))  # fmt: skip
+        facts = true
     found = {ENDLESS: any(end > facts.seconds for _, end in spans), INSTANT: any(begin == end for begin, end in spans)}
     return tuple(mend for mend, there in found.items() if there)
 

@@ -21,29 +21,21 @@ if TYPE_CHECKING:
 
 def clue_frames(spans: Sequence[Span], facts: ClipFacts, most: int) -> list[int]:
     """Numbers of at most `most` frames of a clip. Each span has a share of them by its length, one at least, evenly spaced from
-    its first frame to its last; of too many, an even choice remains (release). Without spans, the first frame."""
-    ends = [tuple(_inside(round(at * facts.fps), facts) for at in sorted(span)) for span in spans]
+    its first frame to its last; of too many, an even choice remains (release). Without spans, the first frame. Lengths and
+    spaces are counted in frames, as in the release, or in seconds where the facts hold the frames' own times."""
+    if facts.times is None:
+        place, ends = round, [(facts.number(min(span)), facts.number(max(span))) for span in spans]
+    else:
+        place, ends = facts.number, [tuple(min(max(at, 0.0), facts.seconds) for at in sorted(span)) for span in spans]
     total = sum(high - low for low, high in ends) or 1
-    found = sorted(
-        {
-            _inside(at, facts)
-            for low, high in ends
-            for at in _even(low, high, max(1, round(most * (high - low) / total)))
-        }
-    )
+    found = sorted({place(at) for low, high in ends for at in _even(low, high, max(1, round(most * (high - low) / total)))})
     if len(found) > most:
-        found = [found[at] for at in _even(0, len(found) - 1, most)]
+        found = [found[round(at)] for at in _even(0, len(found) - 1, most)]
     return found or [0]
 
 
-def _even(low: int, high: int, count: int) -> list[int]:
-    if count == 1:
-        return [low]
-    return [round(low + (high - low) * step / (count - 1)) for step in range(count)]
-
-
-def _inside(number: int, facts: ClipFacts) -> int:
-    return max(0, min(number, facts.frames - 1))
+def _even(low: float, high: float, count: int) -> list[float]:
+    return [low] if count == 1 else [low + (high - low) * step / (count - 1) for step in range(count)]
 
 
 @dataclass(frozen=True)

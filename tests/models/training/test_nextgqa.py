@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import json
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import av
-import numpy as np
 import pytest
 
 from models.config import ExternalTraining, TrainingSet
 from models.evaluation.tasks.paper import INSTRUCTION
+from models.methods.visreflect.clues import CluePieces
+from models.methods.visreflect.spec import ClueFrames
+from models.schema import Clips
 from models.training import nextgqa
 from models.training.data import DataError, read_samples
 from models.training.external import check_pictures, look, prepare
+from tests.films import write_timed
 from tests.models.training.conftest import SMALL
 from tests.models.training.test_video_stage import write_clip
 
@@ -147,19 +148,46 @@ def test_a_file_that_is_not_as_published_is_one_line(tmp_path: Path, name: str, 
 
 def test_a_clip_whose_frame_rate_varies_is_used_and_named_for_its_spans_are_read_by_the_mean_rate(base: Path, tmp_path: Path) -> None:
     write(tmp_path, [f"1,{CALLS.format(0)}", f"2,{CALLS.format(0)}"], {"1": {"0": [[0.2, 0.6]]}, "2": {"0": [[2, 3]]}}, PLACES)
-    with av.open(str(tmp_path / "NExTVideo/0101/1.mp4"), "w") as file:
-        stream = file.add_stream("libx264", rate=10, options={"bf": "0"})
-        stream.width, stream.height, stream.pix_fmt = 56, 56, "yuv420p"
-        for time in [*range(20), *range(20, 100, 10)]:  # tenths of a second
-            frame = av.VideoFrame.from_ndarray(np.full((56, 56, 3), time, np.uint8), format="rgb24")
-            frame.pts, frame.time_base = time, Fraction(1, 10)
-            file.mux(stream.encode(frame))
-        file.mux(stream.encode())
+    write_timed(tmp_path / "NExTVideo/0101/1.mp4", [*(k / 10 for k in range(20)), *range(2, 10)], size=(56, 56))
     out = tmp_path / "out"
     out.mkdir()
     counts = prepare(out, tmp_path / "meta.json", TrainingSet(images=SMALL), base)
     assert counts["samples"] == 2 and counts["mended"] == {"variable frame rate: spans are read by the mean rate": 1}
     assert [json.loads(line)["entry"] for line in (out / "mended.jsonl").read_text().splitlines()] == [0]
+
+
+def test_spans_are_read_by_the_frames_own_times_where_the_recipe_says_so(base: Path, tmp_path: Path) -> None:
+    write(tmp_path, [f"1,{CALLS.format(0)}", f"2,{CALLS.format(0)}"], {"1": {"0": [[5, 7]]}, "2": {"0": [[2, 3]]}}, PLACES)
+    write_timed(tmp_path / "NExTVideo/0101/1.mp4", [*(k / 10 for k in range(20)), *range(2, 10)], size=(56, 56))
+    clues = CluePieces(ClueFrames(most=3, min_tokens=1, max_tokens=4))
+    numbers = {}
+    for times in ("rate", "stamps"):
+        clips = Clips(times=times)
+        (out := tmp_path / times).mkdir()
+        counts = prepare(out, tmp_path / "meta.json", TrainingSet(images=SMALL, clips=clips), base)
+        assert counts["samples"] == 2
+        samples = read_samples(out, clips=clips)
+        numbers[times] = [[clue.number for clue in clues.of(samples[k])] for k in range(2)]
+    assert counts["mended"] == {"variable frame rate: frames are read by their own times": 1}
+    assert numbers["stamps"][0] == [23, 24, 25] and numbers["rate"][0][-1] < 23, "the frames that begin after 5, 6 and 7 s"
+    assert numbers["stamps"][1] == numbers["rate"][1], "of a clip of one rate"
+
+
+def test_a_span_behind_the_end_only_by_a_wrong_rate_of_the_container_says_so_and_is_read_by_times(base: Path, tmp_path: Path) -> None:
+    write(tmp_path, [f"1,{CALLS.format(0)}", f"2,{CALLS.format(0)}"], {"1": {"0": [[1, 2]]}, "2": {"0": [[2, 3]]}}, PLACES)
+    wrong = write_timed(tmp_path / "wrong.mkv", [k / 10 for k in range(40)], rate=1000, size=(56, 56))
+    wrong.rename(tmp_path / "NExTVideo/0101/1.mp4")
+    assert look(ExternalTraining(meta=str(tmp_path / "meta.json"), revision="nextgqa")).summary.samples == 2
+    for times in ("rate", "stamps"):
+        (out := tmp_path / times).mkdir()
+        spec = TrainingSet(images=SMALL, clips=Clips(times=times), min_usable=0.5)
+        assert prepare(out, tmp_path / "meta.json", spec, base)["samples"] == {"rate": 1, "stamps": 2}[times]
+    ((entry, reason, detail),) = rejected(tmp_path / "rate")
+    assert (entry, reason) == (0, "bad span")
+    assert detail == (
+        "[1, 2] lies in the clip, which is 3.90 s long, but its container states 1000 frames a second, by which its 40 frames take 0.04 s; "
+        "clips.times: stamps reads the frames' own times"
+    )
 
 
 def test_the_data_job_indexes_them_and_training_reads_the_index(base: Path, tmp_path: Path) -> None:
