@@ -31,11 +31,8 @@ def seal(record: Mapping[str, Any]) -> dict[str, Any]:
     return {**plain, "checksum": digest(plain)}
 
 
-def read(home: Path, key: str, *, trusted: bool = False) -> dict[str, Any] | None:
-    """The record of the job `key` in its folder `home`; None when the job is not done.
-
-    trusted: the checksum was compared before and the file has not changed since. Raises Damaged.
-    """
+def read(home: Path | str, key: str) -> dict[str, Any] | None:
+    """The record of the job `key` in its folder `home`, its checksum compared; None when the job is not done. Raises Damaged."""
     path = f"{home}/{NAME}"
     try:
         kind = os.lstat(path).st_mode
@@ -52,12 +49,12 @@ def read(home: Path, key: str, *, trusted: bool = False) -> dict[str, Any] | Non
     except (ValueError, RecursionError) as error:
         empty = not os.stat(path).st_size
         raise Damaged(f"{NAME} is {'empty' if empty else 'cut or no JSON text'}") from error
-    if problem := _problem(record, key, trusted):
+    if problem := _problem(record, key):
         raise Damaged(f"{NAME} {problem}")
     return record
 
 
-def _problem(record: Any, key: str, trusted: bool) -> str:
+def _problem(record: Any, key: str) -> str:
     """What is wrong with the content, or ""."""
     if not isinstance(record, dict):
         return "holds no record"
@@ -72,14 +69,11 @@ def _problem(record: Any, key: str, trusted: bool) -> str:
         return f"is that of another job ({str(record['key'])[:12]})"
     if not record.keys() >= {"key", "checksum"}:
         return "lacks its key or its checksum"
-    if not trusted:
-        try:
-            found = digest({name: value for name, value in record.items() if name != "checksum"})
-        except (TypeError, ValueError):
-            found = ""
-        if found != record["checksum"]:
-            return "was edited: its checksum is another"
-    return ""
+    try:
+        found = digest({name: value for name, value in record.items() if name != "checksum"})
+    except (TypeError, ValueError):
+        found = ""
+    return "" if found == record["checksum"] else "was edited: its checksum is another"
 
 
 def _is_entry(name: str, entry: Any) -> bool:

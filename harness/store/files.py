@@ -178,10 +178,25 @@ def reading(path: Path | str) -> IO[bytes]:
     return open(descriptor, "rb")
 
 
+def read_bytes(path: Path | str) -> tuple[bytes, int]:
+    """The content of a small file, and when it was written (ns). Raises OSError, as `reading`. A store has tens of thousands of
+    these files, and one read without a buffer costs half as much."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        parts = [os.read(descriptor, found.st_size + 1)]
+        while parts[-1]:
+            parts.append(os.read(descriptor, 2**20))
+        return b"".join(parts), found.st_mtime_ns
+    finally:
+        os.close(descriptor)
+
+
 def read_text(path: Path | str) -> str:
     """Raises OSError, as `reading`, and UnicodeDecodeError."""
-    with reading(path) as file:
-        return file.read().decode().replace("\r\n", "\n")
+    return read_bytes(path)[0].decode().replace("\r\n", "\n")
 
 
 def read_json(path: Path) -> Any:

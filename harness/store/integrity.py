@@ -1,18 +1,20 @@
 """Whether a finished job's outputs are unchanged.
 
 The cheap check compares size, times and inode of each file with those at the last check by digest, which are remembered
-under .checks/. Where they differ, or nothing is remembered, sha256 decides. A process that loads a job's outputs as its
-input asks for digests once on each host: bits may rot without any time changing.
+under .checks/, and takes what DONE.json says from there. Where they differ, or nothing is remembered, the files themselves are
+read and sha256 decides. A process that loads a job's outputs as its input asks for that once on each host: bits may rot without
+any time changing.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import stat
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,10 @@ FEW_MEMBERS = 512
 """Of a folder with more files, only the directories are checked until a job loads it."""
 WORTH_SAYING_BYTES = 2**30
 ADDED = "was not there when the job was done"
+CHANGED = 2
+"""Where a stamp has the time of the last change, which no program can set back."""
+COARSE_NS, HASTY_NS = 10**9, 2 * 10**9
+"""Some file systems count times in whole seconds (Lustre among them), some in steps of two."""
 
 
 @dataclass(frozen=True)
@@ -40,27 +46,61 @@ NOT_DONE = Finding()
 @dataclass
 class Note:
     """What the last check by digest saw. stamps: by path below the job's folder. loaded: hosts that compared digests before
-    loading. damage: what it found."""
+    loading. damage: what it found. record: DONE.json, as it was when its checksum was compared."""
 
     stamps: dict[str, Any] = field(default_factory=dict)
     members: dict[str, Any] = field(default_factory=dict)
     loaded: list[str] = field(default_factory=list)
     damage: str = ""
+    record: dict[str, Any] = field(default_factory=dict)
+    written_ns: int = field(default=0, compare=False)
+    """By the file system's clock."""
 
     @classmethod
-    def read(cls, path: Path) -> Note:
-        """An empty note for one that was not written by `write`."""
-        noted, empty = files.read_note(path), cls()
-        whole = noted.keys() == vars(empty).keys() and all(type(noted[name]) is type(value) for name, value in vars(empty).items())
-        return cls(**noted) if whole else empty
-
-    def write(self, path: Path) -> None:
-        """A store that cannot be written is checked by digest each time."""
+    def read(cls, path: Path | str) -> Note:
+        """An empty note for one that was not written by `write`, or has changed since. Notes of earlier versions have no record, and no
+        seal, which guards it."""
         try:
-            path.parent.mkdir(exist_ok=True)
-            files.write_json(path, vars(self), durable=False)
+            content, written_ns = files.read_bytes(path)
+            noted = json.loads(content)
+            if (seal := noted.pop("seal", None)) is None:
+                noted["record"] = {}
+            elif seal != hashlib.sha256(content[_BODY:]).hexdigest():
+                return cls()
+        except (OSError, ValueError, RecursionError, AttributeError, TypeError):
+            return cls()
+        whole = noted.keys() == _TYPES.keys() and all(type(noted[name]) is kind for name, kind in _TYPES.items())
+        return cls(**noted, written_ns=written_ns) if whole else cls()
+
+    def write(self, path: Path | str) -> None:
+        """A store that cannot be written is checked by digest each time."""
+        content = json.dumps({name: getattr(self, name) for name in _TYPES}, ensure_ascii=False).encode()[1:]
+        try:
+            Path(path).parent.mkdir(exist_ok=True)
+            files.replace_bytes(Path(path), _sealed(hashlib.sha256(content).hexdigest()) + content)
         except OSError:
             pass
+
+    def proves(self, stamps: Mapping[str, Any]) -> bool:
+        """Whether these files are as they were when it was written. Where times are whole seconds, a file may be changed twice in one
+        second, so a note that is hardly younger than a file proves nothing about it."""
+        return all(self.stamps.get(name) == value and not self.hasty(value) for name, value in stamps.items())
+
+    def hasty(self, stamp: Any) -> bool:
+        """Whether the file may have changed after the note was written and have the same stamp."""
+        changed = stamp[CHANGED] if type(stamp) is list else stamp["changed"] if type(stamp) is dict else 1
+        return not changed % COARSE_NS and changed + HASTY_NS > self.written_ns
+
+
+_TYPES = {name: type(value) for name, value in vars(Note()).items() if name != "written_ns"}
+
+
+def _sealed(digest: str) -> bytes:
+    """How a note begins; its other fields follow."""
+    return f'{{"seal": "{digest}", '.encode()
+
+
+_BODY = len(_sealed("0" * 64))
 
 
 def stamp(path: Path | str) -> list[int] | None:
@@ -72,52 +112,49 @@ def stamp(path: Path | str) -> list[int] | None:
     return [found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino, stat.S_IFMT(found.st_mode)]
 
 
-def examine(home: Path, key: str, note_path: Path, *, reader: str = "", afresh: bool = False) -> Finding:
-    """Check the job `key` in `home`. reader: the host whose job is about to load the outputs. afresh: by digest in any case."""
+def examine(home: Path, key: str, note_path: Path | str, stamps: Mapping[str, Any], *, reader: str = "", afresh: bool = False) -> Finding:
+    """Check the job `key` in `home`. stamps: of DONE.json and spec.json, taken just now. reader: the host whose job is about to load
+    the outputs. afresh: by digest in any case."""
     note = Note.read(note_path)
-    stamps = {name: stamp(f"{home}/{name}") for name in (done.NAME, "spec.json")}
     if stamps[done.NAME] is None:
         if stamps["spec.json"] is None:
             return NOT_DONE
         # A note belongs to a finished job; `Store.ensure` removes it when a folder starts afresh.
         return Finding(damage=f"{done.NAME} is missing" if note.stamps else unreadable_spec(home, key))
-    known = {name: note.stamps.get(name) == stamps[name] for name in stamps}
-    try:
-        record = done.read(home, key, trusted=known[done.NAME])
-    except Damaged as error:
-        return Finding(damage=str(error))
-    if record is None:
-        return NOT_DONE
-    if not known["spec.json"] and (damage := unreadable_spec(home, key)):
-        return Finding(damage=damage)
     deep = bool(reader)
+    record, proven = note.record, str(note.record.get("key", "")).startswith(key) and note.proves(stamps)
+    if not proven or deep or afresh:
+        try:
+            record = done.read(home, key) or {}
+        except Damaged as error:
+            return Finding(damage=str(error))
+        if not record:
+            return NOT_DONE
+        if damage := unreadable_spec(home, key):
+            return Finding(damage=damage)
+    same = note.record in ({}, record) and all(note.stamps.get(name) == stamps[name] for name in stamps)
     members = stamps_of(home, record, deep=deep)
+    shallow = stamps_of(home, record) if deep else members
     seen = note.members if deep else note.stamps
-    fresh = all(known.values()) and all(seen.get(name) == value for name, value in members.items())
+    fresh = same and all(seen.get(name) == value and not note.hasty(value) for name, value in members.items())
     if fresh and not afresh and (not reader or reader in note.loaded):
+        if not proven:
+            replace(note, record=record).write(note_path)
         return Finding(damage=note.damage) if note.damage else Finding(record)
     try:
         damage = compare(home, record)
     except OSError as error:
         return Finding(damage=f"{shown(error.filename, home)} cannot be read ({error.strerror})")
-    changed = stamps_of(home, record, deep=deep) != members
-    if not changed:
-        loaded = sorted({*(note.loaded if all(known.values()) else ()), *([reader] if reader else ())})
-        remember(home, record, note_path, members if deep else None, loaded if not damage else [], damage)
+    if stamps_of(home, record, deep=deep) == members:
+        loaded = sorted({*(note.loaded if same else ()), *([reader] if reader else ())})
+        Note({**shallow, **stamps}, members if deep else {}, loaded if not damage else [], damage, dict(record)).write(note_path)
     return Finding(damage=damage) if damage else Finding(record)
 
 
-def remember(
-    home: Path,
-    record: Mapping[str, Any],
-    note_path: Path,
-    members: dict[str, Any] | None = None,
-    loaded: list[str] | None = None,
-    damage: str = "",
-) -> None:
-    """Note that digests were compared just now. members: deep stamps taken before that; None: they have not been taken."""
+def remember(home: Path, record: Mapping[str, Any], note_path: Path | str) -> None:
+    """Note that digests were computed just now, by whoever wrote the record."""
     stamps = stamps_of(home, record) | {name: stamp(home / name) for name in (done.NAME, "spec.json")}
-    Note(stamps, members or {}, loaded or [], damage).write(note_path)
+    Note(stamps, record=dict(record)).write(note_path)
 
 
 def unreadable_spec(home: Path, key: str) -> str:
@@ -146,13 +183,17 @@ def stamps_of(home: Path, record: Mapping[str, Any], *, deep: bool = False) -> d
 
 
 def _of_folder(folder: Path, members: bool) -> Any:
-    """One digest for all stamps below a folder; None where there is no folder."""
+    """One digest for all stamps below a folder, and the newest of their times where that is whole seconds; None where there is no
+    folder."""
     if not folder.is_dir() or folder.is_symlink():
         return None
-    seen = hashlib.sha256()
+    seen, newest = hashlib.sha256(), 1
     for path, is_folder in _walk(folder):
-        seen.update(f"{path} {stamp(Path(path)) if members or is_folder else ''}\n".encode())
-    return seen.hexdigest()
+        found = stamp(path) if members or is_folder else None
+        seen.update(f"{path} {found or ''}\n".encode())
+        newest = max(newest, found[CHANGED]) if found else newest
+    digest = seen.hexdigest()
+    return digest if newest % COARSE_NS else {"sha256": digest, "changed": newest}
 
 
 def _walk(folder: Path) -> Iterator[tuple[str, bool]]:

@@ -127,7 +127,7 @@ class Store:
         with files.writing(self.root):
             for path in missing:
                 if not os.path.lexists(path):  # a fresh start: notes on an earlier folder of this name do not apply
-                    self._note(path.parent).unlink(missing_ok=True)
+                    Path(self._note(path.parent)).unlink(missing_ok=True)
             files.write_many(missing)
         return found
 
@@ -213,13 +213,13 @@ class Store:
         if look is not None and (seen := look.done.get(job.key)) is not None:
             return seen
         home = self._home(job)
-        stamps = integrity.stamp(f"{home}/{done_file.NAME}"), integrity.stamp(f"{home}/spec.json")
-        if stamps == (None, None):
+        stamps = {name: integrity.stamp(f"{home}/{name}") for name in (done_file.NAME, "spec.json")}
+        if not any(stamps.values()):
             return NOT_DONE
         known, found = self._examined.get(home, (None, NOT_DONE))
         if known != stamps or loading or afresh:
             reader = host_name() if loading else ""
-            found = integrity.examine(home, job.key, self._note(home), reader=reader, afresh=afresh)
+            found = integrity.examine(home, job.key, self._note(home), stamps, reader=reader, afresh=afresh)
             self._examined[home] = stamps, found
         if look is not None and found.done is not None:
             look.done[job.key] = found
@@ -252,9 +252,10 @@ class Store:
         """Key → the jobs that this look found done."""
         return self._look.jobs if self._look is not None else {}
 
-    def _note(self, home: Path) -> Path:
-        """What the last check of the job in `home` saw."""
-        return self.root / ".checks" / f"{home.parent.name}-{home.name.rpartition('-')[2]}.json"
+    def _note(self, home: Path) -> str:
+        """The file that says what the last check of the job in `home` saw."""
+        _, kind, name = str(home).rsplit("/", 2)
+        return f"{self.root}/.checks/{kind}-{name.rpartition('-')[2]}.json"
 
     def damage(self, job: Job | Record) -> str:
         """What is wrong with the job's outputs, and the remedy, in one line; "" if nothing."""
@@ -296,7 +297,7 @@ class Store:
         with files.writing(home):
             home.mkdir(parents=True, exist_ok=True)
             files.renamed(folder, place)
-            self._note(folder).unlink(missing_ok=True)
+            Path(self._note(folder)).unlink(missing_ok=True)
         self._folders.pop((folder.parent.name, folder.name.rpartition("-")[2]), None)
         return place
 
