@@ -50,8 +50,9 @@ from models.methods.stage import Slots
 from models.methods.vreflection.modules import HEADS as ALL
 from models.methods.vreflection.spec import Stage1, Stage2
 from models.proxy import BASE_DIR
-from models.training.collate import Collator, Live
+from models.training.collate import Collator
 from models.training.parse import ImageFile, Sample
+from models.training.pixels import Live
 from models.training.stage import only_train
 
 HEADS = {name: ALL[name] for name in ("bcm", "dac")}

@@ -58,9 +58,10 @@ from models.methods.vreflection.modules import BCM
 from models.methods.vreflection.spec import Stage1
 from models.proxy import BASE_DIR
 from models.proxy.mirrors import write_mirror
-from models.training.collate import Collator, Live
+from models.training.collate import Collator
 from models.training.packing import release_groups, shares
 from models.training.parse import ImageFile, Sample
+from models.training.pixels import Live
 from models.training.stage import only_train
 
 FILE = Path(__file__).with_suffix(".md")

@@ -34,8 +34,9 @@ from models.loading import load
 from models.methods.vreflection.method import region_of
 from models.methods.vreflection.modules import BCM, DAC
 from models.run import Interrupted, Run
-from models.training.collate import Collator, Live
+from models.training.collate import Collator
 from models.training.data import Sample, read_samples
+from models.training.pixels import Live
 
 LARGEST_AREA = 0.25
 """Boxes of more than this share of the picture show little: such samples are passed over."""

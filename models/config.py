@@ -235,10 +235,12 @@ class LinkedMirror(Frozen):
 
 
 class _FeaturesSpec(Frozen):
-    """One features job: the frozen tower's features of every training picture, or of the pieces that one field says are cut
-    out of them."""
+    """One features job: the frozen tower's features of every training picture and clip, or of the pieces that one field says
+    are cut out of them."""
 
     images: Images = Images()
+    clips: Clips | None = None
+    """How clips are sampled; None for the training set of stages that read pictures."""
 
     @property
     def cut(self) -> tuple[str, Cut] | None:

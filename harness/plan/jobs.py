@@ -123,12 +123,13 @@ class JobMaker:
         loaded = self.benchmarks.get(benchmark)
         return list(dict.fromkeys(task for names in loaded.value.tasks.values() for task in names)) if loaded else []
 
-    def features(self, row: ResolvedRow, need: Features) -> Job:
-        """The frozen tower's features of every training picture, or of pieces of them: a job of their own."""
+    def features(self, row: ResolvedRow, stage: StageSpec, need: Features) -> Job:
+        """The frozen tower's features of every picture or clip of a stage's training set, or of pieces of them: a job of their own."""
         images = payload(row.options.images)
         asked = {need.role: payload(need.cut)} if need.cut is not None else {}
         asked |= {"images": images} if images else {}
-        return self._once(Job("features", asked, {"data": self.data(row), "base": self.base}, need.role))
+        asked |= {"clips": payload(row.options.clips)} if stage.clips else {}
+        return self._once(Job("features", asked, {"data": self.data(row, stage), "base": self.base}, need.role))
 
     def checkpoint(self, row: ResolvedRow, seed: int) -> Checkpoint:
         """What the row's last stage leaves; the base model for a row without stages."""
@@ -143,7 +144,7 @@ class JobMaker:
     def _train(self, row: ResolvedRow, name: str, seed: int, init: Checkpoint, done: dict[str, Checkpoint]) -> Job:
         options, profile = row.options, self.profile.value
         stage = options.stage(name)
-        vision = "live" if stage.clips else profile.vision  # features of clips are not cached
+        vision = profile.clip_vision if stage.clips else profile.vision
         fixed = stage.slots(options.latent_steps).of == "fixed"
         spec = TrainSpec(
             stage=stage,
@@ -161,7 +162,7 @@ class JobMaker:
                 if need.stage in done:
                     inputs[need.role] = done[need.stage]
             elif vision == "cached":
-                inputs[need.role] = self.features(row, need)
+                inputs[need.role] = self.features(row, stage, need)
         inputs["init"] = init
         return self._once(Job("train", payload(spec), inputs, f"{_slug(row, name)}-seed{seed}"))
 

@@ -157,6 +157,9 @@ class Profile(Frozen):
     greedily and without a penalty. Under `protocol`, an `images` or `decode` option that the profile itself sets wins, but
     for protocol stock, which is lmms-eval's own."""
     vision: Literal["live", "cached"] = "live"
+    """Of stages that read pictures. cached: the frozen tower's features are computed once, by jobs of their own."""
+    clip_vision: Literal["live", "cached"] = "live"
+    """The same of stages that read clips."""
     seeds: Count = 1
     side_seeds: Count | None = None
     """Seeds, counted from the first, that also get the other latents modes and the protocols that the table does not show;

@@ -77,6 +77,7 @@ def features(context: Context) -> Any:
         data=context.inputs["data"],
         images=spec.images,
         cut=spec.cut,
+        clips=spec.clips,
     )
 
 

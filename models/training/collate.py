@@ -10,15 +10,13 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from models.backbone import template
-from models.backbone.clips import patches_of_file
-from models.backbone.images import patches_of
-from models.backbone.template import ClipGrid, Grid, flat_grid, tokens_of
+from models.backbone.template import Grid, flat_grid, tokens_of
 from models.backbone.tokens import IGNORED, SpecialTokens
 from models.latent.batch import Batch, Encoded
 from models.latent.boxes import count_under
@@ -27,16 +25,7 @@ from models.methods.stage import Slots
 from models.training.data import Sample
 from models.training.features import FeatureStore
 from models.training.packing import first_fit
-from models.training.parse import ClipFile
-
-
-class Pixels(Protocol):
-    """Where the vision side of a batch comes from."""
-
-    def __call__(self, pictures: Sequence[Any]) -> tuple[list[Tensor], list[Grid], Tensor | None]:
-        """Of picture and clip files, or of pieces: one tensor each, merged grids, and grid_thw [n, 3] if the tensors are patches,
-        not features. A box without a piece has the grid (0, 0)."""
-        ...
+from models.training.pixels import Pixels
 
 
 @dataclass
@@ -51,36 +40,6 @@ class Cached:
     def tokens(self, pictures: Sequence[Any]) -> int:
         """Merged tokens of all of them."""
         return sum(tokens_of(self.store.grid(one.key)) for one in pictures)
-
-
-@dataclass
-class Live:
-    """Patches, for the tower in the model."""
-
-    processor: Any
-    """As from `load_image_processor`."""
-    pieces: Pieces | None = None
-    """What the pictures are cut out by; None for whole files."""
-
-    def __call__(self, pictures: Sequence[Any]) -> tuple[list[Tensor], list[Grid], Tensor | None]:
-        patches, grid_thw = [torch.zeros(0, 0)] * len(pictures), torch.zeros(len(pictures), 3, dtype=torch.long)
-        seconds: dict[int, float] = {}
-        shown: dict[int, Any] = {}
-        for at, one in enumerate(pictures):
-            if isinstance(one, ClipFile):
-                patches[at], grid_thw[at], seconds[at] = patches_of_file(self.processor, one.path, one.clips)
-            elif (picture := one.open() if self.pieces is None else self.pieces.open(one, self.processor)) is not None:
-                shown[at] = picture
-        if shown:
-            made, grid_thw[list(shown)] = patches_of(self.processor, list(shown.values()))
-            for at, own in zip(shown, made, strict=True):
-                patches[at] = own
-        merge = self.processor.merge_size
-        grids: list[Grid] = [
-            ClipGrid(t, h // merge, w // merge, seconds[at]) if at in seconds else (h // merge, w // merge)
-            for at, (t, h, w) in enumerate(grid_thw.tolist())
-        ]
-        return patches, grids, grid_thw
 
 
 @dataclass

@@ -1,7 +1,8 @@
-"""The frozen tower's outputs for every training image, or for every piece that is cut out of them, computed once.
+"""The frozen tower's outputs for every training image and clip, or for every piece that is cut out of them, computed once.
 
-    features.json        dtype, width D, image limits (and what is cut out), counts
-    index.npz            key (hash of the image's name, with a piece's box), shard, first row, merged height and width
+    features.json        dtype, width D, image limits (how clips are sampled, what is cut out), counts
+    index.npz            key (hash of the name, with a piece's box), shard, first row, merged height and width; where there are
+                         clips, also steps (0 of a picture) and seconds a step, and the height is that of all steps together
     shard-00000.npy …    [rows, D]; memory-mapped when read
 
 Values are stored in the dtype in which the tower runs, which is the dtype of its stored weights (bfloat16 in the public
@@ -14,30 +15,31 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from models import loading
-from models.backbone.images import encode_images, load_image_processor, patches_of, stored_dtype
+from models.backbone.images import encode_images, load_image_processor, stored_dtype
+from models.backbone.template import ClipGrid, Grid, flat_grid, tokens_of
 from models.methods.registry import CUTS
 from models.methods.stage import Cut
 from models.run import Interrupted, Run
-from models.schema import Images
-from models.training.data import ImageFile, Samples, read_samples
-from models.training.substitutes import allowed, too_many
+from models.schema import Clips, Images
+from models.training.data import Samples, read_samples
+from models.training.parse import ClipFile
+from models.training.pixels import Live, Opened
+from models.training.substitutes import FAILURES, allowed, no_substitute, too_many
 
 SHARD_BYTES = 1 << 28
-Picture = tuple[str, Path | str, Callable[[], Image.Image | None]]
-"""Key in the store, name in errors, and what opens it: None for a box without a crop, which has no tokens."""
 _CHUNK_IMAGES = 128
+"""Opened at once; where there are clips, one file for each thread."""
 _DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 _RAW = {torch.bfloat16: torch.uint16}
 
@@ -56,17 +58,17 @@ class FeatureStore:
         self.dtype = _DTYPES[self.facts["dtype"]]
         index = np.load(self.folder / "index.npz")
         self._keys, self._shard, self._row, self._grid = (index[name] for name in ("key", "shard", "row", "grid"))
+        self._clips = (index["steps"], index["seconds"]) if "steps" in index else None
         self._shards: dict[int, np.ndarray] = {}
 
-    def check(self, images: Images, cut: tuple[str, Cut] | None = None) -> None:
-        """Raise ValueError if the features were computed with other image limits, or of other pieces. cut: role and cut."""
-        asked: dict[str, Any] = {"images": images.model_dump()} | dict.fromkeys(CUTS)
-        if cut is not None:
-            asked[cut[0]] = cut[1].model_dump()
-        for what, wanted in asked.items():
-            held = self.facts.get(what)
+    def check(self, images: Images, cut: tuple[str, Cut] | None = None, clips: Clips | None = None) -> None:
+        """Raise ValueError if the features were computed with other image limits, of clips sampled otherwise, or of other pieces.
+        cut: role and cut. clips: as of `cache_features`."""
+        asked: dict[str, Any] = {"images": images, "clips": clips} | ({cut[0]: cut[1]} if cut is not None else {})
+        for what, schema in ({"images": Images, "clips": Clips} | CUTS).items():
+            wanted, held = asked.get(what) and asked[what].model_dump(), self.facts.get(what)
             if held:  # written before a field was added: at its default
-                held = (Images if what == "images" else CUTS[what]).model_validate(held).model_dump()
+                held = schema.model_validate(held).model_dump()
             if held != wanted:
                 raise ValueError(f"{self.folder}: features are of {what} {held}, the spec says {wanted}; compute them anew")
 
@@ -80,10 +82,13 @@ class FeatureStore:
             raise KeyError(f"{self.folder}: no features of image {key!r}; they belong to another data set")
         return place
 
-    def grid(self, key: str) -> tuple[int, int]:
-        """Merged (height, width) of an image, in tokens."""
-        height, width = self._grid[self._find(key)]
-        return int(height), int(width)
+    def grid(self, key: str) -> Grid:
+        """Merged grid of an image or clip, in tokens."""
+        place = self._find(key)
+        height, width = self._grid[place].tolist()
+        if self._clips is None or not (steps := int(self._clips[0][place])):
+            return height, width
+        return ClipGrid(steps, height // steps, width, float(self._clips[1][place]))
 
     def __getitem__(self, key: str) -> Tensor:
         """[T, D] of one image."""
@@ -97,57 +102,58 @@ class FeatureStore:
 
 
 def cache_features(
-    run: Run, *, checkpoint: Path, data: Path, images: Images, cut: tuple[str, Cut] | None = None
+    run: Run, *, checkpoint: Path, data: Path, images: Images, cut: tuple[str, Cut] | None = None, clips: Clips | None = None
 ) -> dict[str, Any]:
-    """Compute and store the features of every distinct image of `data` in run.out; returns counts and images/s.
+    """Compute and store the features of every distinct image and clip of `data` in run.out; returns counts and seconds.
 
-    cut: role and cut of the pieces to encode instead (keys as `Piece.key`). The tower runs in its stored dtype on run.device.
-    Also writes the data set's rejected.jsonl and reading.json.
+    cut: role and cut of the pieces to encode instead (keys as `Piece.key`). clips: how clips are sampled; None for a data set of
+    pictures. The tower runs in its stored dtype on run.device.
+    Also writes the data set's rejected.jsonl and reading.json. Raises DataError where more images than training would replace cannot
+    be read, or a clip, which has no substitute.
     """
     torch.set_num_threads(run.threads)
-    samples = read_samples(Path(data), report=run.out, orientation=images.orientation)
-    if cut is None:
-        processor = load_image_processor(checkpoint, images)
-        pictures = [(file.key, file.path, file.open) for file in distinct_images(samples)]
-    else:
-        pieces = cut[1].pieces()
-        processor = pieces.processor(checkpoint, images)
-        distinct = {piece.key: piece for number in range(len(samples)) for piece in pieces.of(samples[number])}
-        pictures = [(key, key, partial(pieces.open, piece, processor)) for key, piece in distinct.items()]
+    samples = read_samples(Path(data), report=run.out, orientation=images.orientation, clips=clips)
+    pieces = None if cut is None else cut[1].pieces()
+    live = Live(load_image_processor(checkpoint, images) if pieces is None else pieces.processor(checkpoint, images), pieces)
+    wanted = _distinct(samples, live)
     dtype = stored_dtype(checkpoint)
     model = loading.load(checkpoint, heads=(), latent_steps=0, dtype=dtype).to(run.device)
-    merge = model.model.visual.spatial_merge_size
+    width = model.config.text_config.hidden_size
     writer = _Writer(run.out, dtype)
     began, done = time.perf_counter(), 0
     absent: dict[str, str] = {}
-    with ThreadPoolExecutor(max_workers=max(1, run.threads)) as pool:
-        for chunk in _chunks(pictures, _CHUNK_IMAGES):
+    of_clips = any(isinstance(one.what, ClipFile) for one in wanted)
+    things, threads = "clips" if of_clips else "images", max(1, run.threads)
+    with ThreadPoolExecutor(max_workers=threads) as pool:
+        for chunk in _chunks(wanted, threads if of_clips else _CHUNK_IMAGES):
             if run.should_stop():
-                raise Interrupted(f"stopped after {done} of {len(pictures)} images")
-            opened = list(pool.map(_opened, chunk))
-            absent |= {picture[0]: str(why) for picture, why in zip(chunk, opened) if isinstance(why, Exception)}
-            if len(absent) > allowed(len(pictures)):
-                raise too_many(len(absent), len(pictures), list(absent.values())[-1])
-            for picture in (own for own, shown in zip(chunk, opened) if shown is None):
-                writer.add(picture[0], torch.zeros(0, model.config.text_config.hidden_size), (0, 0))
-            pairs = [(own, shown) for own, shown in zip(chunk, opened) if isinstance(shown, Image.Image)]
-            if not pairs:
-                continue
-            patches, grids = patches_of(processor, [shown for _, shown in pairs])
-            encoded = encode_images(model, patches, grids)
-            for ((key, name, _), _), grid, tokens in zip(pairs, grids.tolist(), encoded, strict=True):
+                raise Interrupted(f"stopped after {done} of {len(wanted)} {things}")
+            opened = list(pool.map(lambda one: _opened(live, one), chunk))
+            for one, why in zip(chunk, opened):
+                if isinstance(why, Exception):
+                    if one.clip_of:
+                        raise no_substitute(one.clip_of, str(why))
+                    absent[one.key] = str(why)
+            if len(absent) > allowed(len(wanted)):
+                raise too_many(len(absent), len(wanted), list(absent.values())[-1])
+            shown = [(own, what) for own, what in zip(chunk, opened) if not isinstance(what, Exception)]
+            patches, grids, grid_thw = live.patches([what for _, what in shown])
+            there = [at for at, grid in enumerate(grids) if tokens_of(grid)]
+            found = dict(zip(there, encode_images(model, [patches[at] for at in there], grid_thw[there]), strict=True))
+            for at, ((one, _), grid) in enumerate(zip(shown, grids, strict=True)):
+                tokens = found[at] if at in found else torch.zeros(0, width)  # of a box without a piece
                 if not torch.isfinite(tokens).all():
                     raise ValueError(
-                        f"{name}: the vision tower's output is not finite; the checkpoint or the image is broken"
+                        f"{one.name}: the vision tower's output is not finite; the checkpoint or the image is broken"
                     )
-                writer.add(key, tokens.cpu(), (grid[1] // merge, grid[2] // merge))
+                writer.add(one.key, tokens.cpu(), grid)
             done += len(chunk)
-            run.log(done, len(pictures), images_per_second=done / (time.perf_counter() - began))
-    width = model.config.text_config.hidden_size
+            run.log(done, len(wanted), **{f"{things}_per_second": done / (time.perf_counter() - began)})
     facts = {
         "dtype": str(dtype).removeprefix("torch."),
         "width": width,
         "images": images.model_dump(),
+        **({} if clips is None else {"clips": clips.model_dump()}),
         **({} if cut is None else {cut[0]: cut[1].model_dump()}),
         **writer.close(),
         **({"absent": absent} if absent else {}),
@@ -156,21 +162,46 @@ def cache_features(
     return facts | {"seconds": round(time.perf_counter() - began, 3), "rejected": samples.summary.rejected}
 
 
-def _opened(picture: Picture) -> Image.Image | Exception | None:
-    """What cannot be read has no features; its samples are replaced in training."""
+@dataclass(frozen=True)
+class _Wanted:
+    """An image, clip or piece to be encoded."""
+
+    what: Any
+    clip_of: str
+    """The sample that shows it, where that is about a clip; "" where it is about pictures."""
+
+    @property
+    def key(self) -> str:
+        """In the store."""
+        return self.what.key
+
+    @property
+    def name(self) -> str:
+        """In errors."""
+        return str(getattr(self.what, "path", self.key))
+
+
+def _distinct(samples: Samples, live: Live) -> list[_Wanted]:
+    """Every image and clip of the data set once, or every piece, in the order of first use."""
+    seen: dict[str, _Wanted] = {}
+    for number in range(len(samples)):
+        sample = samples[number]
+        clip_of = sample.id if sample.spans else ""
+        try:
+            shown = sample.images if live.pieces is None else live.pieces.of(sample)
+        except FAILURES as why:  # which frames of a clip are wanted is known once it can be read
+            raise no_substitute(sample.id, str(why)) from None
+        for one in shown:
+            seen.setdefault(one.key, _Wanted(one, clip_of))
+    return list(seen.values())
+
+
+def _opened(live: Live, one: _Wanted) -> Opened | Exception:
+    """An image that cannot be read has no features; its samples are replaced in training."""
     try:
-        return picture[2]()
+        return live.open(one.what)
     except (ValueError, OSError) as error:
         return error
-
-
-def distinct_images(samples: Samples) -> list[ImageFile]:
-    """Every image of the data set once, in the order of first use."""
-    seen: dict[str, ImageFile] = {}
-    for number in range(len(samples)):
-        for file in samples[number].images:
-            seen.setdefault(file.key, file)
-    return list(seen.values())
 
 
 class _Writer:
@@ -178,18 +209,22 @@ class _Writer:
         self.folder, self.dtype = folder, dtype
         self.keys: list[int] = []
         self.places: list[tuple[int, int, int, int]] = []
+        self.clips: list[tuple[int, float]] = []
+        """Steps of each grid, 0 of a picture, and seconds a step."""
         self.rows: list[Tensor] = []
         self.names: dict[int, str] = {}
         self.shard = self.tokens = self.total = self.size = 0
 
-    def add(self, key: str, tokens: Tensor, grid: tuple[int, int]) -> None:
-        if len(tokens) != grid[0] * grid[1]:
-            raise ValueError(f"image {key!r}: {len(tokens)} features for a grid of {grid[0]} x {grid[1]}")
+    def add(self, key: str, tokens: Tensor, grid: Grid) -> None:
+        height, width = flat_grid(grid)
+        if len(tokens) != height * width:
+            raise ValueError(f"image {key!r}: {len(tokens)} features for a grid of {height} x {width}")
         number = _hash(key)
         if self.names.setdefault(number, key) != key:
             raise ValueError(f"images {key!r} and {self.names[number]!r} share a hash; rename one of them")
         self.keys.append(number)
-        self.places.append((self.shard, self.tokens, *grid))
+        self.places.append((self.shard, self.tokens, height, width))
+        self.clips.append((grid.steps, grid.seconds) if isinstance(grid, ClipGrid) else (0, 0.0))
         self.rows.append(tokens)
         self.tokens += len(tokens)
         self.total += len(tokens)
@@ -206,13 +241,15 @@ class _Writer:
     def close(self) -> dict[str, int]:
         self._flush()
         order = np.argsort(np.array(self.keys, dtype=np.uint64))
-        places = np.array(self.places, dtype=np.int64)[order]
+        places = np.array(self.places, dtype=np.int64).reshape(-1, 4)[order]
+        clips = np.array(self.clips, dtype=np.float64).reshape(-1, 2)[order]
         np.savez(
             self.folder / "index.npz",
             key=np.array(self.keys, dtype=np.uint64)[order],
             shard=places[:, 0],
             row=places[:, 1],
             grid=places[:, 2:],
+            **({"steps": clips[:, 0].astype(np.int64), "seconds": clips[:, 1]} if clips.any() else {}),
         )
         return {"count": len(self.keys), "tokens": self.total, "shards": self.shard}
 
@@ -225,6 +262,6 @@ def _shard_name(number: int) -> str:
     return f"shard-{number:05d}.npy"
 
 
-def _chunks(items: list[Picture], size: int) -> Iterator[list[Picture]]:
+def _chunks(items: list[_Wanted], size: int) -> Iterator[list[_Wanted]]:
     for first in range(0, len(items), size):
         yield items[first : first + size]

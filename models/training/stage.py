@@ -24,11 +24,12 @@ from models.loading import load
 from models.methods.base import Method
 from models.methods.stage import Cut, Features
 from models.run import Run
-from models.training.collate import Cached, Collator, Extra, Live, Pixels, rough_length
+from models.training.collate import Cached, Collator, Extra, rough_length
 from models.training.data import Samples, read_samples
 from models.training.features import FeatureStore
 from models.training.lengths import rough_lengths
 from models.training.order import MicroBatches, Order
+from models.training.pixels import Live, Pixels
 from models.training.probe import probe
 from models.training.substitutes import FAILURES, Substituting
 from models.training.trainer import CHECKPOINT_SECONDS, StageTrainer, trainable
@@ -269,7 +270,7 @@ def _store(inputs: Mapping[str, Path], role: str, spec: TrainSpec, cut: Cut | No
             f"vision: cached needs a folder of features{of} as inputs[{role!r}]; compute them first (cache_features), or set vision: live"
         )
     store = FeatureStore(Path(inputs[role]))
-    store.check(spec.images, None if cut is None else (role, cut))
+    store.check(spec.images, None if cut is None else (role, cut), spec.clips if spec.stage.clips else None)
     return store
 
 
@@ -288,9 +289,9 @@ def _rough_lengths(samples: Samples, pixels: Pixels, extra: Mapping[str, Extra])
 
 
 def _share(spec: TrainSpec, pixels: Pixels) -> Literal["count", "tokens", "padded"]:
-    """Cached features are of small pictures: their micro-batches stay as many samples each. Rows that are not packed are padded in
-    memory, whatever the attention's kernel leaves out."""
-    if isinstance(pixels, Cached):
+    """Cached features of pictures are of small ones: their micro-batches stay as many samples each. Rows that are not packed are padded
+    in memory, whatever the attention's kernel leaves out."""
+    if isinstance(pixels, Cached) and not spec.stage.clips:
         return "count"
     return "tokens" if spec.packing == "packed" else "padded"
 

@@ -38,6 +38,10 @@ def too_many(replaced: int, drawn: int, last: str) -> DataError:
     )
 
 
+def no_substitute(sample: str, why: str) -> DataError:
+    return DataError(f"sample {sample}: {why}; a clip has no substitute: mend the file, or take the record out")
+
+
 class Substituting:
     """A collator of sample numbers, with substitutes for those that fail."""
 
@@ -70,9 +74,7 @@ class Substituting:
             except FAILURES as error:
                 why = why or str(error)
                 if self._is_clip(tried):
-                    raise DataError(
-                        f"sample {self.samples.name(tried)}: {why}; a clip has no substitute: mend the file, or take the record out"
-                    ) from None
+                    raise no_substitute(self.samples.name(tried), why) from None
             else:
                 return tried, why
         raise DataError(

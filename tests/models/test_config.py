@@ -92,7 +92,7 @@ FROZEN = {
     ExternalMirror: {"source": "external", "revision": "main", "clips": None},
     LinkedMirror: {"source": "external", "tasks": ()},
     System: {"model": None, "arguments": {}},
-    FeaturesSpec: {"images": Images(), "crops": None, "clues": None},
+    FeaturesSpec: {"images": Images(), "clips": None, "crops": None, "clues": None},
     MapsSpec: {
         "benchmark": None, "samples": 6, "latent_steps": 8, "max_new_tokens": 512, "images": Images(), "precision": "bf16",
     },

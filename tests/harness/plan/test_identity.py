@@ -16,6 +16,7 @@ from harness.kinds import KINDS, NAMES
 from harness.plan.payload import TAGS, payload
 from models.config import (
     CardSpec,
+    Clips,
     DecodeSpec,
     EvaluateSpec,
     ExternalMirror,
@@ -31,7 +32,7 @@ from models.config import (
     TrainSpec,
 )
 from models.methods.sft.spec import Sft
-from models.methods.visreflect.spec import Crops, Reflect
+from models.methods.visreflect.spec import ClueFrames, Crops, Reflect
 from models.methods.vreflection.spec import Joint, Stage1, Stage2
 from tests.models.test_config import FROZEN
 
@@ -51,6 +52,8 @@ GOLDEN = {
     "features": "a7869b5aa5242d6c",
     "crops": "7ddb14d11d9c19fc",
     "sized crops": "e8e5b8c9c0ebd25f",
+    "clips": "6889894f66e1a80b",
+    "clues": "47357085a0097e17",
     "ask": "7ef00cc7ede6229c",
     "maps": "ac6255aaa7da75c6",
     "measure": "c63bcadae48730d2",
@@ -72,7 +75,11 @@ def jobs() -> dict[str, Job]:
     made["training set"] = Job("data", payload(TrainingSet()), {"files": BASE, "base": BASE})
     made["stock mirror"] = Job("mirror", payload(LinkedMirror(benchmark="mmvp")), {"files": BASE})
     sized = FeaturesSpec(images=Images(min_pixels=784), crops=Crops(max_tokens=64))
-    for name, spec in (("features", FeaturesSpec()), ("crops", FeaturesSpec(crops=Crops())), ("sized crops", sized)):
+    of_clips = FeaturesSpec(clips=Clips(), clues=ClueFrames())
+    for name, spec in (
+        ("features", FeaturesSpec()), ("crops", FeaturesSpec(crops=Crops())), ("sized crops", sized),
+        ("clips", FeaturesSpec(clips=Clips(fps=2))), ("clues", of_clips),
+    ):  # fmt: skip
         made[name] = Job("features", payload(spec), {"data": data, "base": BASE})
     made["ask"] = Job("ask", payload(evaluate), {"checkpoint": BASE, "mirror": mirror})
     made["maps"] = Job("maps", payload(MapsSpec()), {"checkpoint": made["stage1"], "data": data})

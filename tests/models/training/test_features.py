@@ -12,8 +12,12 @@ from models.backbone.images import encode_images, load_image_processor, open_ima
 from models.config import Images
 from models.run import Interrupted, LocalRun
 from models.training.data import read_samples
-from models.training.features import FeatureStore, cache_features, distinct_images
+from models.training.features import FeatureStore, cache_features
 from tests.models.training.conftest import SMALL
+
+
+def files_of(samples):
+    return {file.key: file for number in range(len(samples)) for file in samples[number].images}.values()
 
 
 def load(base, dtype=torch.float32):
@@ -55,7 +59,7 @@ def test_cached_features_equal_the_live_tower(base, make_data, tmp_path, dtype):
     store, samples = FeatureStore(tmp_path / "features"), read_samples(data)
     store.check(SMALL)
     model, processor = load(checkpoint, getattr(torch, dtype)), load_image_processor(checkpoint, SMALL)
-    for file in distinct_images(samples):
+    for file in files_of(samples):
         (patches,), grid = patches_of(processor, [open_image(file.path)])
         live = model.model.visual(patches, grid).pooler_output
         held = store[file.key]
@@ -73,7 +77,7 @@ def test_shards_are_split_and_found(base, make_data, tmp_path, monkeypatch):
     monkeypatch.undo()
     cache_features(LocalRun(tmp_path / "g"), checkpoint=base, data=data, images=SMALL)
     split, whole = FeatureStore(tmp_path / "f"), FeatureStore(tmp_path / "g")
-    for file in distinct_images(read_samples(data)):
+    for file in files_of(read_samples(data)):
         assert torch.equal(split[file.key], whole[file.key])
 
 

@@ -22,8 +22,9 @@ from models.methods.lvr.spec import Lvr
 from models.methods.stage import Slots
 from models.run import LocalRun
 from models.training import train
-from models.training.collate import Collator, Live
+from models.training.collate import Collator
 from models.training.data import read_samples
+from models.training.pixels import Live
 from tests.harness.conftest import fake_digest
 from tests.models.training.conftest import SMALL
 

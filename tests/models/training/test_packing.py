@@ -14,10 +14,11 @@ from models.methods.sft.spec import Sft
 from models.methods.stage import Slots
 from models.methods.vreflection.spec import Stage1, Stage2
 from models.run import LocalRun
-from models.training.collate import Cached, Collator, Encoder, Live
+from models.training.collate import Cached, Collator, Encoder
 from models.training.data import read_samples
 from models.training.features import FeatureStore, cache_features
 from models.training.packing import first_fit, release_groups
+from models.training.pixels import Live
 from tests.models.training.conftest import SMALL
 
 # Lengths of two streams and the first batches that the released loader made of them (sampled by stream length, seed 0).

@@ -13,8 +13,9 @@ from models.methods.stage import Slots
 from models.methods.vreflection.spec import Stage1
 from models.run import LocalRun
 from models.training import cache_features, train
-from models.training.collate import Collator, Live
+from models.training.collate import Collator
 from models.training.data import DataError, read_samples
+from models.training.pixels import Live
 from models.training.substitutes import ALWAYS_ALLOWED, Substituting, allowed
 from tests.models.training.conftest import SMALL
 

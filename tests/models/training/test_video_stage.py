@@ -20,9 +20,10 @@ from models.methods.visreflect.spec import ClueFrames, ReflectVideo
 from models.methods.visreflect.video import clip_answer
 from models.run import LocalRun
 from models.training import train
-from models.training.collate import Collator, Extra, Live
+from models.training.collate import Collator, Extra
 from models.training.data import DataError, read_samples
 from models.training.external import prepare
+from models.training.pixels import Live
 from models.training.substitutes import Substituting
 from tests.models.training.conftest import SMALL
 

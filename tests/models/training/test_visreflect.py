@@ -30,9 +30,10 @@ from models.methods.visreflect.release import answer_text
 from models.methods.visreflect.spec import Crops, Reflect
 from models.run import LocalRun
 from models.training import cache_features, train
-from models.training.collate import Cached, Collator, Extra, Live
+from models.training.collate import Cached, Collator, Extra
 from models.training.data import read_samples
 from models.training.features import FeatureStore
+from models.training.pixels import Live
 from tests.models.training.conftest import SMALL
 
 CROPS = Crops(min_tokens=4, max_tokens=9)
