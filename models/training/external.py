@@ -68,8 +68,6 @@ class Look:
     summary: Summary
     lacking: str
     """What `lacking` says of it; "" where enough is usable."""
-    first: str
-    """The first rejection, in words."""
     some: tuple[str, ...]
     """Paths of pictures, evenly spread over the usable rows."""
     files: tuple[str, ...]
@@ -86,7 +84,7 @@ def look(spec: ExternalTraining) -> Look:
     if _SHA256.fullmatch(spec.revision) and manifest != spec.revision:
         raise DataError(
             f"{meta}: its content has sha256 {manifest}, the profile pins {spec.revision}; "
-            "restore that data, or write the new digest as data.revision"
+            "restore that data, or write the new digest as its revision"
         )
     with writing(None) as lines:
         found = survey(sources, lines=lines, surplus=spec.surplus_boxes)
@@ -104,7 +102,7 @@ def look(spec: ExternalTraining) -> Look:
     files = (str(meta), *(str(file) for s in sources for file in s.files))
     summary = found.summary(columns)
     said = found.nothing(meta) if not len(columns) else lacking(meta, found, summary, spec.min_usable)
-    return Look(total.hexdigest(), manifest, summary, said, found.first, some, files, folders)
+    return Look(total.hexdigest(), manifest, summary, said, some, files, folders)
 
 
 def check_pictures(paths: tuple[str, ...], meta: str, min_usable: float) -> None:
@@ -119,21 +117,21 @@ def check_pictures(paths: tuple[str, ...], meta: str, min_usable: float) -> None
 
 
 def lacking(meta: Path, found: Survey, summary: Summary, least: float) -> str:
-    """One line, and one for each of the `NAMED` sources that lack most: how many of their rows cannot be used, and why. ""
-    where the share of usable rows is at least `least`."""
+    """One line, one for each of the `NAMED` sources that lack most: how many of their rows cannot be used, and why; and one for each of
+    the most frequent reasons, with the first entry that has it. "" where the share of usable rows is at least `least`."""
     if summary.samples >= least * summary.rows:
         return ""
     share = f"{summary.samples:,} of {summary.rows:,} rows are usable ({summary.samples / summary.rows:.1%})"
-    remedy = f"complete what is missing ({_worst(summary)}), or set a lower min_usable in the profile's `data:`"
-    lines = [f"{meta}: {share}, data.min_usable asks for {least:.0%}; {remedy}"]
+    reasons = sorted(summary.rejected, key=lambda reason: -summary.rejected[reason])
+    remedy = f"complete what is missing ({summary.rejected[reasons[0]]:,} {reasons[0]}), or set a lower min_usable beside this file in the profile"
+    lines = [f"{meta}: {share}, min_usable asks for {least:.0%}; {remedy}"]
     named, more = worst_sources(summary.sources)
     for group in named:
         counts = summary.sources[group]
         looked = ", ".join(found.looked[group])
         where = f"; looked in {looked} of {', '.join(found.finders)}" if looked else ""
-        reasons = {reason: counts[reason] for reason in REASONS if counts.get(reason)}
-        lines.append(f"  {group}: {_said(reasons, counts['rows'])}{where}")
-    return "\n".join([*lines, *([f"  {more}"] if more else [])])
+        lines.append(f"  {group}: {_said({reason: counts[reason] for reason in REASONS if counts.get(reason)}, counts['rows'])}{where}")
+    return "\n".join([*lines, *([f"  {more}"] if more else []), *(f"  the first: {found.first[reason]}" for reason in reasons[:NAMED])])
 
 
 def worst_sources(sources: Mapping[str, Mapping[str, int]], least: float = 1.0) -> tuple[list[str], str]:
@@ -155,11 +153,6 @@ def _said(reasons: dict[str, int], rows: int) -> str:
         what = f"{_THINGS[reason]} missing" if reason in _THINGS else f"rows {reason}"
         words.append(f"{count:,} of {rows:,} {what}")
     return ", ".join(words)
-
-
-def _worst(summary: Summary) -> str:
-    reason, count = max(summary.rejected.items(), key=lambda item: item[1])
-    return f"{count:,} {reason}"
 
 
 def prepare(

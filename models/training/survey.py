@@ -67,8 +67,8 @@ class Survey:
     tally: defaultdict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     looked: defaultdict[str, dict[str, None]] = field(default_factory=lambda: defaultdict(dict))
     """Source -> folders in which pictures were looked for in vain."""
-    first: str = ""
-    """The first rejection, in words."""
+    first: dict[str, str] = field(default_factory=dict)
+    """Reason -> the first entry that was rejected for it, in words."""
     finders: dict[str, Finder] = field(default_factory=dict)
     """By image folder."""
     pictures: dict[str, int] = field(default_factory=dict)
@@ -114,9 +114,7 @@ class Survey:
         self._count(group, ["rows", why.reason])
         self.looked[group].update(dict.fromkeys(why.folders))
         self.lines.reject(source, entry, group, why)
-        self.first = self.first or (
-            f"; the first: {source.annotations}, entry {entry}: {why}; correct the file or the meta's image_folder"
-        )
+        self.first.setdefault(why.reason, f"{source.annotations}, entry {entry}: {why}")
 
     def drop(self, row: int, why: Rejected) -> None:
         """Reject a row that had been added."""
@@ -185,7 +183,8 @@ class Survey:
         """What to say when no row is usable."""
         totals: Counter[str] = sum(self.tally.values(), Counter())
         reasons = {reason: totals[reason] for reason in REASONS if totals[reason]}
-        return f"{meta}: no usable sample of {totals['rows']} ({counted(reasons) or 'the files are empty lists'}){self.first}"
+        first = "".join(f"; the first: {one}; correct the file or the meta's image_folder" for one in list(self.first.values())[:1])
+        return f"{meta}: no usable sample of {totals['rows']} ({counted(reasons) or 'the files are empty lists'}){first}"
 
     def _count(self, group: str, names: Sequence[str]) -> None:
         counts = self.tally[group]

@@ -128,7 +128,7 @@ def test_other_data_than_the_profile_pins(desk: Desk):
     text = (desk.folder / "profiles" / "mine.yaml").read_text()
     desk.write("profiles/mine.yaml", text.replace("revision: mine", f"revision: {'a' * 64}"))
     said = one_line(table, "--profile", "mine")
-    assert "set/meta.json: its content has sha256 " in said and "write the new digest as data.revision" in said
+    assert "set/meta.json: its content has sha256 " in said and "write the new digest as its revision" in said
 
 
 def test_a_benchmark_folder_that_is_not_there(desk: Desk):
@@ -162,9 +162,10 @@ def test_many_sources_with_bad_samples_do_not_fill_the_screen(desk: Desk):
 
 def test_too_few_usable_samples_stop_the_run_before_any_job(desk: Desk):
     rows = [{}] * 8 + [{"image": [f"viscot/openimages/{k}.jpg"], "dataset": "openimages"} for k in range(2)]
-    first, second = command(external(desk, *rows), "--profile", "mine").stderr.splitlines()
-    assert "8 of 10 rows are usable (80.0%), data.min_usable asks for 90%; complete what is missing (2 missing image)" in first
+    first, second, third = command(external(desk, *rows), "--profile", "mine").stderr.splitlines()
+    assert "8 of 10 rows are usable (80.0%), min_usable asks for 90%; complete what is missing (2 missing image)" in first
     assert second.startswith("  openimages: 2 of 2 pictures missing; looked in viscot/openimages, openimages, openimages/train_0")
+    assert "set/rows.json, entry 8: missing image: " in third
     assert not list((desk.folder / "results").rglob("attempt*"))
 
 

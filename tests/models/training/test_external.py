@@ -129,10 +129,12 @@ def test_too_few_usable_rows_end_the_job_with_a_line_for_each_source_that_lacks_
     with pytest.raises(DataError) as caught:
         prepare(out, meta, SPEC.model_copy(update={"min_usable": 0.9}), base)
     first, *others = str(caught.value).splitlines()
-    assert "4 of 10 rows are usable (40.0%), data.min_usable asks for 90%" in first and "5 missing image" in first
-    assert len(others) == 2
+    assert "4 of 10 rows are usable (40.0%), min_usable asks for 90%" in first and "5 missing image" in first
+    assert len(others) == 4
     assert others[0].startswith("  openimages: 5 of 5 pictures missing; looked in viscot/openimages, openimages, openimages/train_0")
     assert others[1] == "  gqa: 1 of 1 rows unreadable picture"
+    assert others[2].startswith(f"  the first: {meta.parent / 'rows.json'}, entry 4: missing image: ") and "openimages/0.jpg" in others[2]
+    assert f"entry 9: unreadable picture: {meta.parent / 'pictures/cut.jpg'}: not a readable image" in others[3]
     assert len(named(out)) == 6 and not (out / "index").exists() and not (out / "meta.json").exists()
     assert look(ExternalTraining(meta=str(meta), revision="v1")).lacking.splitlines()[1] == others[0]
 
@@ -141,9 +143,9 @@ def test_of_many_sources_that_lack_rows_the_worst_are_named_and_the_others_count
     rows = [row(f"gone/{k}.jpg", dataset=f"source {n}") for n in range(40) for k in range(1 + (n == 7))]
     with pytest.raises(DataError) as caught:
         prepare(out, written(tmp_path / "set", row(), *rows), SPEC.model_copy(update={"min_usable": 0.9}), base)
-    _first, worst, *others, last = str(caught.value).splitlines()
+    _first, worst, *others, last, example = str(caught.value).splitlines()
     assert worst.startswith("  source 7: 2 of 2 pictures missing") and len(others) == NAMED - 1
-    assert last == "  and 35 more sources, which lack 35 rows together"
+    assert last == "  and 35 more sources, which lack 35 rows together" and ", entry 1: missing image: " in example
 
 
 def test_a_placeholder_in_the_wrong_turn_is_kept_as_text_and_its_row_is_named(tmp_path, out, base):

@@ -215,5 +215,8 @@ def test_a_set_whose_clips_are_missing_or_unreadable_is_refused_in_words_of_clip
     (tmp_path / "NExTVideo/1164/2.mp4").unlink()
     found = look(ExternalTraining(meta=str(tmp_path / "meta.json"), revision="nextgqa"))
     assert "(1 missing clip)" in found.lacking and "nextgqa: 1 of 2 clips missing; looked in 1164 of" in found.lacking
+    assert found.lacking.splitlines()[-1] == (
+        f"  the first: {tmp_path}/nextgqa/val.csv, entry 1: missing clip: {tmp_path}/NExTVideo/1164/2.mp4; looked in 1164 of {tmp_path}/NExTVideo"
+    )
     with pytest.raises(DataError, match=r"1 of 1 clips looked at cannot be used; the first: .*gone\.mp4"):
         check_pictures((str(tmp_path / "gone.mp4"),), "meta.json", 0.9)

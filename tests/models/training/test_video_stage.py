@@ -122,6 +122,21 @@ def test_the_data_job_decodes_clips_once_and_rejects_those_it_cannot(base: Path,
     assert len(read_samples(out)[0].images) == 1
 
 
+def test_too_few_usable_records_name_the_first_of_each_reason_and_what_is_wrong_with_it(base: Path, data: Path, tmp_path: Path) -> None:
+    path = data / "clips/b.mkv"
+    path.write_bytes(path.read_bytes()[:2000])  # its head can be read, its frames cannot
+    out = tmp_path / "out"
+    out.mkdir()
+    with pytest.raises(DataError) as caught:
+        prepare(out, data / "meta.json", TrainingSet(images=SMALL), base)
+    share, source, *firsts = str(caught.value).splitlines()
+    assert "1 of 6 rows are usable (16.7%), min_usable asks for 90%; complete what is missing (2 bad span)" in share
+    assert source.startswith("  clips: 2 of 6 rows bad span, 1 of 6 clips missing, 2 of 6 rows unreadable clip")
+    entries = [(4, "bad span", "temporal_span soon"), (1, "unreadable clip", "clips/broken.mkv: not a readable clip"), (2, "missing clip", "none.mkv")]
+    for line, (entry, reason, words) in zip(firsts, entries, strict=True):
+        assert line.startswith(f"  the first: {data}/clips.json, entry {entry}: {reason}: ") and words in line
+
+
 @pytest.mark.parametrize("field", ["video", "question", "answer"])
 def test_a_record_without_a_field_or_with_nothing_in_it_is_named_with_the_field(data: Path, tmp_path: Path, field: str) -> None:
     records = json.loads((data / "clips.json").read_text())
