@@ -17,7 +17,6 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
@@ -37,8 +36,8 @@ __all__ = [
 ]  # fmt: skip
 
 META_FIELDS = ("ds_name", "data_path", "image_folder", "ds_type")
-FORMS: dict[str, Callable[[Path], Form] | None] = {"Q_A": None, nextgqa.KIND: nextgqa.Questions}
-"""`ds_type` -> who reads its annotations; None: they are JSON records."""
+FORMS: dict[str, type[Form]] = {"Q_A": Form, nextgqa.KIND: nextgqa.Questions}
+"""`ds_type` -> how its annotations are written."""
 
 
 class Samples:
@@ -70,7 +69,7 @@ class Samples:
         source, entry, start, size = self.columns.place(index)
         text = os.pread(self._file(source), size, start)
         try:
-            value = form.value(text) if (form := self.sources[source].form) else json.loads(text)
+            value = self.sources[source].form.value(text)
         except ValueError:
             changed = self.sources[source].annotations
             raise DataError(f"{changed}: entry {entry} is not what was indexed; the file was changed: plan and run again") from None
@@ -141,8 +140,7 @@ def read_sources(data: Path, clips: Clips | None = None) -> list[Source]:
         if not annotations.is_file():
             raise DataError(f"{place}, field 'data_path': {annotations} is no file; name the annotation file")
         images = _resolve(entry["image_folder"], meta, f"{place}, field 'image_folder'")
-        form = FORMS[entry["ds_type"]]
-        sources.append(Source(entry["ds_name"], annotations, images, entry["ds_type"], clips, form(annotations) if form else None))
+        sources.append(Source(entry["ds_name"], FORMS[entry["ds_type"]](annotations), images, entry["ds_type"], clips))
     names = Counter(s.name for s in sources)
     if repeated := [name for name, count in names.items() if count > 1]:
         raise DataError(

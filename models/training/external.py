@@ -52,7 +52,7 @@ def _manifest(sources: list[Source]) -> str:
     total = hashlib.sha256()
     for source in sources:
         total.update(f"{source.name}\0{source.kind}\0".encode())
-        for file in source.files:
+        for file in source.form.files:
             total.update(bytes.fromhex(sha256(file)))
     return total.hexdigest()
 
@@ -99,7 +99,7 @@ def look(spec: ExternalTraining) -> Look:
     step = max(1, len(columns) // LOOKED_AT)
     some = tuple(columns.pictures(k)[0][0] for k in range(0, len(columns), step))[:LOOKED_AT]
     folders = tuple(folder for finder in finders for folder in finder.listed)
-    files = (str(meta), *(str(file) for s in sources for file in s.files))
+    files = (str(meta), *(str(file) for s in sources for file in s.form.files))
     summary = found.summary(columns)
     said = found.nothing(meta) if not len(columns) else lacking(meta, found, summary, spec.min_usable)
     return Look(total.hexdigest(), manifest, summary, said, some, files, folders)

@@ -150,7 +150,7 @@ def write_index(data: Path, columns: Columns, sources: list[Source], summary: Su
     for f in fields(columns):
         if (value := getattr(columns, f.name)) is not None:
             np.save(folder / f"{f.name}.npy", value, allow_pickle=False)
-    files = [{"name": s.name, "bytes": file.stat().st_size, "sha256": sha256(file)} for s in sources for file in s.files]
+    files = [{"name": s.name, "bytes": file.stat().st_size, "sha256": sha256(file)} for s in sources for file in s.form.files]
     facts = {"surplus_boxes": surplus, "annotations": files, "summary": summary.counts()}
     (folder / "index.json").write_text(json.dumps(facts, indent=1) + "\n")
 
@@ -159,7 +159,7 @@ def read_index(data: Path, sources: list[Source]) -> tuple[Columns, Summary, Sur
     """Raises DataError when an annotation file is not the one that was indexed, as far as its size says."""
     folder = data / FOLDER
     facts = json.loads((folder / "index.json").read_text())
-    files = [file for source in sources for file in source.files]
+    files = [file for source in sources for file in source.form.files]
     if len(files) != (indexed := len(facts["annotations"])):
         raise DataError(f"{files[0].parent}: {len(files)} annotation files, {indexed} when they were indexed; plan and run again")
     for file, known in zip(files, facts["annotations"], strict=True):

@@ -20,7 +20,7 @@ from typing import Any
 
 from models.schema import ANSWER_PREFIX
 from models.training.jsonlist import DataError
-from models.training.parse import Rejected
+from models.training.parse import Form, Rejected
 
 KIND = "nextgqa"
 """`ds_type` of such a data set."""
@@ -31,7 +31,7 @@ MAP = "map_vid_vidorID.json"
 WHERE = "it is in datasets/nextgqa of NExT-GQA's repository"
 
 
-class Questions:
+class Questions(Form):
     """One file of questions, with the files of spans and places that lie beside it."""
 
     def __init__(self, annotations: Path) -> None:
@@ -42,15 +42,11 @@ class Questions:
         self.annotations, self.spans, self.places = annotations, spans, places
         self._spans = _table(spans)
         self._places = _table(places) if places.is_file() else None
+        self.files = (annotations, spans) + ((places,) if self._places is not None else ())
         with annotations.open("rb") as file:
             self._names = _cells(file.readline()) or []
         if missing := [name for name in NEEDED if name not in self._names]:
             raise DataError(f"{annotations}: line 1: no column {', '.join(map(repr, missing))}; {WHERE} (NExT-QA's own has others)")
-
-    @property
-    def files(self) -> tuple[Path, ...]:
-        """All files that the records come from."""
-        return self.annotations, self.spans, *([self.places] if self._places is not None else [])
 
     def entries(self) -> Iterator[tuple[int, int, list[str] | None]]:
         """(first byte, bytes, cells) of every question's line; None for cells that cannot be told apart."""

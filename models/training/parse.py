@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import unicodedata
@@ -9,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from PIL import Image
 
@@ -17,6 +18,7 @@ from models.backbone.clips import MISSING, ClipFacts, Frames, Span, facts_of, re
 from models.backbone.pictures import Box, Unreadable, open_image, turned
 from models.config import Surplus
 from models.schema import Clips, Orientation
+from models.training.jsonlist import entries
 from models.training.places import Finder, NotThere
 
 ROLES = ("human", "gpt")
@@ -55,34 +57,37 @@ class Source:
     """One entry of the meta file, its paths resolved."""
 
     name: str
-    annotations: Path
+    form: Form
+    """How its annotations are written."""
     images: Path
     kind: str = "Q_A"
     clips: Clips | None = None
     """How its clips are sampled; None before a recipe says so."""
-    form: Form | None = None
-    """How its annotations are written, where they are no JSON records."""
 
     @property
-    def files(self) -> tuple[Path, ...]:
-        """All that its samples are read from, pictures and clips aside."""
-        return self.form.files if self.form is not None else (self.annotations,)
+    def annotations(self) -> Path:
+        """The file of its entries."""
+        return self.form.files[0]
 
 
-class Form(Protocol):
-    """A public format of annotations: which bytes are an entry, and the record that stands for it."""
+class Form:
+    """How annotations are written: which bytes are an entry, and the record that stands for it. As it stands: JSON records."""
 
-    files: tuple[Path, ...]
-    """All that the records come from."""
+    def __init__(self, annotations: Path) -> None:
+        self.files: tuple[Path, ...] = (annotations,)
+        """All that the records come from, first the file of entries."""
 
     def entries(self) -> Iterator[tuple[int, int, Any]]:
         """(first byte, bytes, value) of every entry. Raises DataError."""
+        return entries(self.files[0])
 
     def value(self, text: bytes) -> Any:
-        """Of one entry's bytes."""
+        """Of one entry's bytes. Raises ValueError."""
+        return json.loads(text)
 
     def record(self, value: Any, number: int) -> Any:
-        """What `parse` takes, of entry `number`. Raises Rejected."""
+        """What is checked, of entry `number`. Raises Rejected."""
+        return value
 
 
 @dataclass(frozen=True)
@@ -161,8 +166,7 @@ def parse(
     paths: of its images, or who finds them. surplus: see `ExternalTraining.surplus_boxes`. literals: matches texts of
     tokens that no text may hold. tags: EXIF orientation of every image, where one is not 1.
     """
-    if source.form is not None:
-        entry = source.form.record(entry, number)
+    entry = source.form.record(entry, number)
     if not isinstance(entry, dict):
         raise Rejected("malformed entry", f"expected an object, got {type(entry).__name__}")
     if "video" in entry or "temporal_span" in entry:

@@ -19,7 +19,6 @@ import numpy as np
 
 from models.config import Surplus
 from models.training.index import Columns, Summary, counted
-from models.training.jsonlist import entries
 from models.training.parse import CUT, NESTED, REASONS, Rejected, Sample, Source, parse, text_bytes
 from models.training.places import PREFIX, Finder
 
@@ -209,7 +208,7 @@ def survey(
     found = Survey(sources, lines)
     for number, source in enumerate(sources):
         finder = found.finder(source)
-        for entry, (start, size, value) in enumerate(source.form.entries() if source.form else entries(source.annotations)):
+        for entry, (start, size, value) in enumerate(source.form.entries()):
             group = group_of(value, source)
             try:
                 sample = parse(value, source, entry, finder, surplus=surplus, literals=literals)

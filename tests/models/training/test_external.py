@@ -64,7 +64,7 @@ def test_a_set_is_read_from_its_index_as_it_is_read_from_its_annotations(tmp_pat
 
 def test_with_an_index_nobody_reads_the_annotations_or_looks_for_pictures_again(tmp_path, out, base, monkeypatch):
     prepare(out, written(tmp_path / "set"), SPEC, base)
-    for module, name in (("data", "survey"), ("survey", "entries"), ("places", "_files"), ("data", "tag_of")):
+    for module, name in (("data", "survey"), ("parse", "entries"), ("places", "_files"), ("data", "tag_of")):
         monkeypatch.setattr(f"models.training.{module}.{name}", lambda *_, of=name, **__: pytest.fail(f"{of} was called"))
     samples = read_samples(out)
     assert [samples[k].id for k in range(len(samples))] == ["made:0", "made:1"]

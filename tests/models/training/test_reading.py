@@ -10,7 +10,7 @@ from PIL import Image
 
 from models.training import jsonlist
 from models.training.data import DataError, read_samples
-from models.training.parse import Rejected, Source, parse
+from models.training.parse import Form, Rejected, Source, parse
 
 
 def entry(**changes) -> dict:
@@ -173,7 +173,7 @@ def test_as_many_boxes_as_placeholders_are_one_each_however_they_are_nested(tmp_
 @pytest.mark.parametrize("boxes", [[BOX, OTHER], [[BOX, OTHER]], [[[BOX], OTHER]]])
 @pytest.mark.parametrize(("surplus", "expected"), [("skip", None), ("first", BOX), ("union", (0.1, 0.1, 0.9, 0.6))])
 def test_a_named_option_says_what_becomes_of_more_boxes_than_placeholders(tmp_path, boxes, surplus, expected):
-    source, number = Source("toy", tmp_path, tmp_path), 0
+    source, number = Source("toy", Form(tmp_path), tmp_path), 0
     if expected is None:
         with pytest.raises(Rejected, match="box count: 2 boxes for 1 <lvr>"):
             parse(json.loads(json.dumps(entry(bboxes=boxes))), source, number, ["a.png"], surplus=surplus)
@@ -183,7 +183,7 @@ def test_a_named_option_says_what_becomes_of_more_boxes_than_placeholders(tmp_pa
 
 
 def test_surplus_boxes_of_one_group_go_to_their_own_placeholder(tmp_path):
-    source = Source("toy", tmp_path, tmp_path)
+    source = Source("toy", Form(tmp_path), tmp_path)
     three = json.loads(json.dumps(entry(bboxes=[[BOX, OTHER], [OTHER]], conversations=TWO)))
     assert parse(three, source, 0, ["a.png"], surplus="first").boxes == (BOX, OTHER)
     assert parse(three, source, 0, ["a.png"], surplus="union").boxes == ((0.1, 0.1, 0.9, 0.6), OTHER)
