@@ -2,9 +2,10 @@
 
     python benchmarks/proxy_speed.py
 
-Training: sdpa on whole global batches against eager attention on micro-batches of one length. Evaluation: four kinds of
-latents, each from prompts of its own (sdpa, eager), against all from the same prefills. One thread, one process, in
-turn, everything in one run; medians. The base checkpoint is the committed one, data are drawn here.
+Training: sdpa on whole global batches against eager attention on micro-batches of one length; pictures and clips encoded in each step
+against features computed once before, and after how many steps that pays. Evaluation: four kinds of latents, each from prompts of its own (sdpa, eager), against all from the same prefills. One thread, one process, in
+turn, everything in one run; medians. Training is measured in seconds of the processor, which other programs lengthen less. The base
+checkpoint is the committed one, data are drawn here.
 """
 
 from __future__ import annotations
@@ -17,13 +18,17 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import statistics
+from itertools import pairwise
 
 import torch
 
-from models.config import DecodeSpec, EvaluateSpec, Images, TrainSpec
+from models.config import Clips, DecodeSpec, EvaluateSpec, Images, TrainSpec
 from models.evaluation import Session
 from models.evaluation.tasks import digest
+from models.methods.stage import Cut, Features, StageSpec
+from models.methods.visreflect.spec import ReflectVideo
 from models.methods.vreflection.spec import Stage1, Stage2
+from models.proxy.clipset import write_clip_set
 from models.proxy.mirrors import write_mirror
 from models.proxy.trainset import write_training_set
 from models.run import LocalRun
@@ -32,28 +37,43 @@ from models.training.features import cache_features
 
 BASE = Path(__file__).resolve().parents[1] / "models/proxy/base"
 IMAGES = Images(min_pixels=784)
+CLIPS = Clips(fps=2, min_pixels=784)
 STEPS, QUESTIONS = 8, 192
 LATENTS = ("own", "zeroed", "shuffled", "oracle")
 COMMON = {"steps": STEPS, "global_batch": 32, "lr": 6e-4, "precision": "bf16"}
 STAGES = {"stage 1": Stage1(**COMMON), "stage 2 (sequential rollout)": Stage2(**COMMON, teacher="random")}
+VIDEO = ReflectVideo(**COMMON | {"global_batch": 10})
 
 
 class Timed(LocalRun):
     """Keeps when each step was logged."""
 
     def log(self, step: int, total: int, **values: float) -> None:
-        self.__dict__.setdefault("seconds", []).append(values.get("seconds_per_step", 0.0))
+        self.__dict__.setdefault("at", []).append((step, time.process_time()))
 
 
-def seconds_per_step(folder: Path, stage: Stage1 | Stage2, micro_batch: int, attention: str) -> float:
-    """Median over the logged steps after the first."""
+def seconds_per_step(folder: Path, stage: StageSpec, micro_batch: int, attention: str = "eager", vision: str = "cached") -> float:
+    """Of the processor, the median over the logged steps after the first. folder: a new one beside `data` and the features."""
     run = Timed(folder)
-    spec = TrainSpec(stage=stage, latent_steps=8, max_tokens=4096, images=IMAGES, vision="cached",
-                     packing="padded" if stage.kind == "stage2" else "packed")
-    data = folder.parent
-    inputs = {"init": BASE, "data": data / "data", "features": data / "features"}
+    spec = TrainSpec(stage=stage, latent_steps=8, max_tokens=4096, images=IMAGES, vision=vision,
+                     packing="padded" if stage.kind == "stage2" else "packed", clips=CLIPS if stage.clips else Clips())
+    inputs = {"init": BASE, "data": folder.parent / "data"} | {role: folder.parent / role for role in roles_of(stage)}
     train(run, spec, inputs=inputs, micro_batch=micro_batch, attention=attention)
-    return statistics.median(run.seconds[1:])
+    return statistics.median((then - now) / (after - step) for (step, now), (after, then) in pairwise(run.at))
+
+
+def roles_of(stage: StageSpec) -> dict[str, Cut | None]:
+    """What of the stage's pictures or clips can be encoded before."""
+    return {need.role: need.cut for need in stage.needs() if isinstance(need, Features)}
+
+
+def seconds_to_cache(folder: Path, stage: StageSpec) -> float:
+    """Of the processor, for the features that the stage needs of `folder`/data; they are left in `folder`."""
+    began, clips = time.process_time(), CLIPS if stage.clips else None
+    for role, cut in roles_of(stage).items():
+        run = LocalRun(folder / role)
+        cache_features(run, checkpoint=BASE, data=folder / "data", images=IMAGES, clips=clips, cut=cut and (role, cut))
+    return time.process_time() - began
 
 
 def seconds_per_mode(checkpoint: Path, folder: Path, mirror: Path, attention: str, room: int) -> dict[str, float]:
@@ -75,15 +95,21 @@ def main() -> None:
     """Measure and print one table."""
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        (folder / "data").mkdir()
+        folder, clips = Path(temporary), Path(temporary) / "clips"
         write_training_set(folder / "data", n=600, seed=0)
-        cache_features(LocalRun(folder / "features"), checkpoint=BASE, data=folder / "data", images=IMAGES)
+        write_clip_set(clips / "data", n=150, seed=0)
         write_mirror(folder / "mirror", "mmvp", n=QUESTIONS, seed=0, split="dev")
         print("| | before | after | ratio |\n|---|---:|---:|---:|")
+        beforehand = {"stage 1, pictures": (folder, STAGES["stage 1"], 8), "VisReflect's video stage, clips": (clips, VIDEO, 10)}
+        for name, (where, stage, micro_batch) in beforehand.items():
+            once = seconds_to_cache(where, stage)
+            live = seconds_per_step(where / "live", stage, micro_batch, vision="live")
+            cached = seconds_per_step(where / "cached", stage, micro_batch)
+            pays = f"encoded once in {once:.0f} s, so after {once / (live - cached):.0f} steps it pays" if live > cached else "it never pays"
+            print(f"| {name} encoded before; {pays}; s/step | {live:.2f} | {cached:.2f} | {live / cached:.1f} |", flush=True)
         for name, stage in STAGES.items():
             before = seconds_per_step(folder / f"{name} before", stage, 32, "sdpa")
-            after = seconds_per_step(folder / f"{name} after", stage, 8, "eager")
+            after = seconds_per_step(folder / f"{name} after", stage, 8)
             print(f"| {name}, s/step of 32 samples | {before:.2f} | {after:.2f} | {before / after:.1f} |", flush=True)
         checkpoint = folder / "stage 1 after"
         before = seconds_per_mode(checkpoint, folder, folder / "mirror", "sdpa", 0)
