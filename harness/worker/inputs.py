@@ -41,7 +41,7 @@ def _training_set(job: Job, spec: ExternalTraining, cache: Path | None) -> list[
     found = looked_at(spec, cache)
     if said := found.get("error") or found["lacking"]:
         raise DataError(said)
-    check_pictures(found["some"], spec.meta, spec.min_usable)
+    check_pictures(found["some"], found.get("films"), spec.meta, spec.min_usable)
     summary = found["summary"]
     rejected = sum(summary["rejected"].values())
     if not rejected:

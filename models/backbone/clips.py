@@ -153,9 +153,8 @@ def _drift(times: np.ndarray, rate: float) -> float:
 
 
 def is_clip(path: Path | str) -> bool:
-    """Whether this file or folder of a data set is a clip and no picture, by its name."""
-    suffix = os.path.splitext(path)[1].lower()
-    return suffix in FILMS or (not suffix and os.path.isdir(path))
+    """Whether this file of a data set is a clip and no picture, by its name."""
+    return os.path.splitext(path)[1].lower() in FILMS
 
 
 def read_clip(path: Path | str, clips: Clips, span: Span | None = None) -> Frames:
@@ -369,7 +368,7 @@ class _opened:
         try:
             self.container = av.open(str(self.path))
         except (av.FFmpegError, OSError, ValueError) as why:
-            raise _unreadable(self.path, str(why)) from None
+            raise _unreadable(self.path, _words(why)) from None
         if not self.container.streams.video:
             self.container.close()
             raise _unreadable(self.path, "it has no video stream")
@@ -380,7 +379,12 @@ class _opened:
 
         self.container.close()
         if isinstance(error, av.FFmpegError):
-            raise _unreadable(self.path, str(error)) from None
+            raise _unreadable(self.path, _words(error)) from None
+
+
+def _words(error: Exception) -> str:
+    """Without FFmpeg's number and the path, which is named already."""
+    return getattr(error, "strerror", None) or str(error)
 
 
 def _unreadable(path: Path | str, why: str) -> Unreadable:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -69,7 +69,9 @@ class Look:
     lacking: str
     """What `lacking` says of it; "" where enough is usable."""
     some: tuple[str, ...]
-    """Paths of pictures, evenly spread over the usable rows."""
+    """Paths of pictures and clips, evenly spread over the usable rows ..."""
+    films: tuple[str, ...]
+    """... and which of them are clips."""
     files: tuple[str, ...]
     """What the digest depends on: the meta file and annotations ..."""
     folders: tuple[str, ...]
@@ -91,28 +93,28 @@ def look(spec: ExternalTraining) -> Look:
     columns = found.columns()
     total = hashlib.sha256(manifest.encode())
     finders = list(found.finders.values())
-    for path in found.pictures:
+    for path, _ in found.pictures:
         finder = next((f for f in finders if path.startswith(f.root)), finders[0])
         name = path.removeprefix(finder.root)
         total.update(f"{name}\0{finder.size(path)}\n".encode("utf-8", "surrogateescape"))
     total.update(columns.rows[:, :2].tobytes())  # which rows are usable
     step = max(1, len(columns) // LOOKED_AT)
     some = tuple(columns.pictures(k)[0][0] for k in range(0, len(columns), step))[:LOOKED_AT]
+    films = tuple(path for path in some if (path, True) in found.pictures)
     folders = tuple(folder for finder in finders for folder in finder.listed)
     files = (str(meta), *(str(file) for s in sources for file in s.form.files))
     summary = found.summary(columns)
     said = found.nothing(meta) if not len(columns) else lacking(meta, found, summary, spec.min_usable)
-    return Look(total.hexdigest(), manifest, summary, said, some, files, folders)
+    return Look(total.hexdigest(), manifest, summary, said, some, films, files, folders)
 
 
-def check_pictures(paths: tuple[str, ...], meta: str, min_usable: float) -> None:
-    """Decode a few pictures or clips. Raises DataError when more of them than the profile allows cannot be used."""
-    bad = []
-    for path in paths:
-        if isinstance(found := _facts(path), Unreadable):
-            bad.append(str(found))
+def check_pictures(paths: Sequence[str], films: Sequence[str] | None, meta: str, min_usable: float) -> None:
+    """Decode a few pictures and clips. films: those that are clips; None where a look of an earlier version did not say, so their
+    names do. Raises DataError when more of them than the profile allows cannot be used."""
+    films = set(filter(is_clip, paths) if films is None else films)
+    bad = [str(found) for path in paths if isinstance(found := _facts((path, path in films)), Unreadable)]
     if len(bad) > (1 - min_usable) * len(paths):
-        things = "clips" if all(map(is_clip, paths)) else "pictures"
+        things = "clips" if films.issuperset(paths) else "pictures"
         raise DataError(f"{meta}: {len(bad)} of {len(paths)} {things} looked at cannot be used; the first: {bad[0]}")
 
 
@@ -228,7 +230,7 @@ def _decode(found: Survey, threads: int, progress: Callable[[int, int], None], s
                 failed[number] = facts
             else:
                 sizes[number] = facts.width, facts.height, facts.tag
-                if changes := facts.mends + (TURNED,) * (turn and facts.tag != 1):
+                if changes := facts.mends + (TURNED,) * (turn and facts.tag > 1):
                     mends[number] = changes
             if time.monotonic() - last > 5:
                 last = time.monotonic()
@@ -242,16 +244,18 @@ def _decode(found: Survey, threads: int, progress: Callable[[int, int], None], s
     return sizes
 
 
-def _facts(path: str, times: Times = "rate") -> Facts | Unreadable:
+def _facts(shown: tuple[str, bool], times: Times = "rate") -> Facts | Unreadable:
+    """shown: a path, and whether it is a clip's, which has no EXIF orientation: 0."""
+    path, film = shown
     try:
-        if is_clip(path):
-            return Facts(*size_of_frames(path, Clips(times=times)), 1, (UNEVEN[times],) * (timed(path).drift > MOST_DRIFT))
+        if film:
+            return Facts(*size_of_frames(path, Clips(times=times)), 0, (UNEVEN[times],) * (timed(path).drift > MOST_DRIFT))
         return facts_of(path)
     except Unreadable as why:
         return why
 
 
-def _mapped(pool: ThreadPoolExecutor, function: Callable[[str], Any], items: Iterator[str], ahead: int) -> Iterator[Any]:
+def _mapped(pool: ThreadPoolExecutor, function: Callable[[Any], Any], items: Iterator[Any], ahead: int) -> Iterator[Any]:
     """`pool.map` that does not queue everything at once."""
     waiting = [pool.submit(function, item) for item in islice(items, ahead)]
     while waiting:

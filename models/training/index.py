@@ -8,7 +8,7 @@ The data job writes them once (`write_index`), as plain .npy files that all rank
     index/ref_end.npy    [N] int64, refs.npy [R] int32: pictures of each row, by number
     index/box_end.npy    [N] int64, boxes.npy [B, 4] float64 on the stored raster, box_image.npy [B] int16
     index/path_end.npy   [P] int64, paths.npy bytes: the pictures' paths, one after the other
-    index/sizes.npy      [P, 3] int32: width, height, EXIF orientation
+    index/sizes.npy      [P, 3] int32: width, height, EXIF orientation (0 of a clip)
 """
 
 from __future__ import annotations

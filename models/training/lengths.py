@@ -56,8 +56,9 @@ def rough_lengths(samples: Samples, processor: Any) -> list[int] | None:
 def _clip_grids(samples: Samples, processor: Any) -> dict[int, ClipGrid]:
     """Number among the data set's pictures -> grid, of those that are clips and can be read."""
     columns, found = samples.columns, {}
-    for number, (width, height, _) in enumerate(columns.sizes.tolist()):
-        if not is_clip(path := columns.path(number)):
+    for number, (width, height, tag) in enumerate(columns.sizes.tolist()):
+        path = columns.path(number)
+        if tag and not is_clip(path):  # an earlier index says 1 of clips, and knew them by their names
             continue
         try:
             found[number] = ClipGrid(*grid_of_clip(processor, path, (width, height), samples.clips), 1.0)

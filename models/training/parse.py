@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
@@ -200,6 +201,8 @@ def parse(
     return Sample(f"{source.name}:{number}", files, turns, boxes, images, mends)
 
 
+CLIP_FIELDS = ("video", "question", "answer")
+"""Texts of a record about a clip."""
 WHOLE_FRAME = (0.0, 0.0, 1.0, 1.0)
 
 
@@ -207,9 +210,12 @@ def _clip_sample(
     entry: dict[str, Any], source: Source, number: int, paths: Finder | Sequence[str], literals: re.Pattern[str] | None
 ) -> Sample:
     """A record of VisReflect's release about a clip: {video, question, answer, temporal_span}."""
-    for name in ("video", "question", "answer"):
+    for name in (*CLIP_FIELDS, "temporal_span"):
         if name not in entry:
             raise Rejected("malformed entry", f"field {name!r} is missing")
+    if entry.get("image"):
+        raise Rejected("malformed entry", "it has both 'video' and 'image': a record shows one clip, or pictures")
+    for name in CLIP_FIELDS:
         if not isinstance(entry[name], str):
             raise Rejected("malformed entry", f"field {name!r} is not a text")
         if not entry[name].strip():
@@ -219,12 +225,14 @@ def _clip_sample(
         if found := re.search("<image>|<video>|<lvr>", turn["value"]):
             raise Rejected("special token", f"the text of a {turn['from']} turn holds {found[0]}, which would stand for a picture or slots")
     question, answer = _turns(list(said), literals)
-    spans = _spans(entry.get("temporal_span"))
+    spans = _spans(entry["temporal_span"])
     name, mends = entry["video"], ()
     if isinstance(paths, Finder):
         try:
             path = paths.find(name)
         except NotThere as why:
+            if os.path.isdir(folder := os.path.join(paths.root, name)):
+                raise Rejected(MISSING, f"{folder} is a folder; a clip to train on is a video file") from None
             raise Rejected(MISSING, str(why), why.folders) from None
         try:
             mends = _misplaced(spans, Path(path), source.clips)
@@ -245,7 +253,7 @@ def _misplaced(spans: Sequence[Span], path: Path, clips: Clips | None) -> tuple[
     if begin >= facts.seconds:
         true = timed(path)
         if begin >= true.seconds:
-            raise Rejected("bad span", f"[{begin:g}, {end:g}] begins behind the end of the clip, which is {true.seconds:.2f} s long")
+            raise Rejected("bad span", f"[{begin:g}, {end:g}] begins when the clip, which is {true.seconds:.2f} s long, is over")
         if clips is not None:
             raise Rejected("bad span", (
                 f"[{begin:g}, {end:g}] lies in the clip, which is {true.seconds:.2f} s long, but its container states {true.fps:g} frames a "

@@ -19,7 +19,7 @@ import numpy as np
 
 from models.config import Surplus
 from models.training.index import Columns, Summary, counted
-from models.training.parse import CUT, NESTED, REASONS, Rejected, Sample, Source, parse, text_bytes
+from models.training.parse import CUT, NESTED, REASONS, ClipFile, Rejected, Sample, Source, parse, text_bytes
 from models.training.places import PREFIX, Finder
 
 
@@ -70,8 +70,8 @@ class Survey:
     """Reason -> the first entry that was rejected for it, in words."""
     finders: dict[str, Finder] = field(default_factory=dict)
     """By image folder."""
-    pictures: dict[str, int] = field(default_factory=dict)
-    """Path -> number."""
+    pictures: dict[tuple[str, bool], int] = field(default_factory=dict)
+    """(path, whether a record shows it as a clip) -> number."""
     began: float = field(default_factory=time.perf_counter)
     _rows: array = field(default_factory=lambda: array("q"))
     _text: array = field(default_factory=lambda: array("i"))
@@ -98,7 +98,7 @@ class Survey:
         self._text.append(min(text_bytes(sample.conversations), 2**31 - 1))
         self._group.append(self._group_number(group))
         for file in sample.images:
-            self._refs.append(self.pictures.setdefault(str(file.path), len(self.pictures)))
+            self._refs.append(self.pictures.setdefault((str(file.path), isinstance(file, ClipFile)), len(self.pictures)))
         for box in sample.boxes:
             self._boxes.extend(box)
         self._box_image.extend(sample.box_image)
@@ -144,7 +144,7 @@ class Survey:
 
     def columns(self) -> Columns:
         """Of the rows that are not dropped."""
-        paths = [os.fsencode(path) for path in self.pictures]
+        paths = [os.fsencode(path) for path, _ in self.pictures]
         found = Columns(
             rows=np.frombuffer(self._rows, dtype=np.int64).reshape(-1, 4),
             text=np.frombuffer(self._text, dtype=np.int32),

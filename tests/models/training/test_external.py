@@ -166,7 +166,7 @@ def test_a_folder_of_broken_pictures_is_noticed_before_any_job(tmp_path):
     found = look(ExternalTraining(meta=str(meta), revision="v1"))
     assert found.lacking == "" and len(found.some) == 10
     with pytest.raises(DataError, match=r"10 of 10 pictures looked at cannot be used; the first: .*/0\.jpg: not a readable"):
-        check_pictures(found.some, str(meta), 0.9)
+        check_pictures(found.some, found.films, str(meta), 0.9)
 
 
 def test_annotations_changed_after_the_data_job_are_an_error_not_other_samples(tmp_path, out, base):

@@ -97,7 +97,7 @@ def test_every_line_that_cannot_be_used_is_named_with_what_is_wrong(tmp_path: Pa
         (6, "bad span", "line 8: gsub_val.json has no span of video 1, question 5"),
         (7, "missing clip", "line 9, field 'video_id': map_vid_vidorID.json has no place of 9"),
         (8, "missing clip", f"{tmp_path}/NExTVideo/0000/3.mp4"),
-        (9, "bad span", "[4.5, 5] begins behind the end of the clip, which is 4.00 s long"),
+        (9, "bad span", "[4.5, 5] begins when the clip, which is 4.00 s long, is over"),
         (10, "malformed entry", "line 12: not UTF-8, or a quote that is not closed"),
         (11, "malformed entry", "line 13: 0 cells for 13 columns"),
         (12, "bad span", "temporal_span [[1, 'late']]"),
@@ -219,4 +219,4 @@ def test_a_set_whose_clips_are_missing_or_unreadable_is_refused_in_words_of_clip
         f"  the first: {tmp_path}/nextgqa/val.csv, entry 1: missing clip: {tmp_path}/NExTVideo/1164/2.mp4; looked in 1164 of {tmp_path}/NExTVideo"
     )
     with pytest.raises(DataError, match=r"1 of 1 clips looked at cannot be used; the first: .*gone\.mp4"):
-        check_pictures((str(tmp_path / "gone.mp4"),), "meta.json", 0.9)
+        check_pictures([str(tmp_path / "gone.mp4")], None, "meta.json", 0.9)

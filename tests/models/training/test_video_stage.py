@@ -9,12 +9,15 @@ import av
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
 from models import loading
+from models.backbone.clips import facts_of
 from models.backbone.images import load_image_processor
-from models.config import TrainingSet, TrainSpec
+from models.backbone.pictures import Unreadable
+from models.config import ExternalTraining, TrainingSet, TrainSpec
 from models.methods.stage import Slots
 from models.methods.visreflect.spec import ClueFrames, ReflectVideo
 from models.methods.visreflect.video import clip_answer
@@ -22,7 +25,8 @@ from models.run import LocalRun
 from models.training import train
 from models.training.collate import Collator, Extra
 from models.training.data import DataError, read_samples
-from models.training.external import prepare
+from models.training.external import check_pictures, look, prepare
+from models.training.lengths import rough_lengths
 from models.training.pixels import Live
 from models.training.substitutes import Substituting
 from tests.models.training.conftest import SMALL
@@ -137,7 +141,7 @@ def test_too_few_usable_records_name_the_first_of_each_reason_and_what_is_wrong_
         assert line.startswith(f"  the first: {data}/clips.json, entry {entry}: {reason}: ") and words in line
 
 
-@pytest.mark.parametrize("field", ["video", "question", "answer"])
+@pytest.mark.parametrize("field", ["video", "question", "answer", "temporal_span"])
 def test_a_record_without_a_field_or_with_nothing_in_it_is_named_with_the_field(data: Path, tmp_path: Path, field: str) -> None:
     records = json.loads((data / "clips.json").read_text())
     empty, missing = dict(records[0], **{field: " "}), dict(records[0])
@@ -145,9 +149,53 @@ def test_a_record_without_a_field_or_with_nothing_in_it_is_named_with_the_field(
     (data / "clips.json").write_text(json.dumps([records[0], empty, missing]))
     assert len(read_samples(data, report=tmp_path / "report")) == 1
     lines = [json.loads(line) for line in (tmp_path / "report/rejected.jsonl").read_text().splitlines()]
+    nothing = ("malformed entry", f"field '{field}' is empty")
+    if field == "temporal_span":
+        nothing = ("bad span", "temporal_span  ; expected [begin, end] in seconds, or a list of such pairs")
+    found = [(line["entry"], line["reason"], line["detail"]) for line in lines]
+    assert found == [(1, *nothing), (2, "malformed entry", f"field '{field}' is missing")]
+
+
+def test_a_clip_is_what_a_record_says_it_is_whatever_its_name(base: Path, data: Path, tmp_path: Path) -> None:
+    record, *_ = json.loads((data / "clips.json").read_text())
+    for name in ("film", "film.ts", "film.png"):
+        (data / "clips" / name).write_bytes((data / "clips/a.mkv").read_bytes())
+    frames = [Image.fromarray(np.random.default_rng(k).integers(0, 255, (56, 56, 3), dtype=np.uint8)) for k in range(6)]
+    frames[0].save(data / "clips/both.gif", save_all=True, append_images=frames[1:], duration=500)
+    turns = [{"from": "human", "value": "<image>\nWhat is it?"}, {"from": "gpt", "value": "A"}]
+    picture = {"image": ["both.gif"], "conversations": turns, "bboxes": []}
+    records = [record | {"video": name} for name in ("film", "film.ts", "film.png", "both.gif")]
+    (data / "clips.json").write_text(json.dumps([*records, picture]))
+    found = look(ExternalTraining(meta=str(data / "meta.json"), revision="mine"))
+    assert {Path(path).name for path in found.films} == {"both.gif", "film", "film.png", "film.ts"}
+    check_pictures(found.some, found.films, "meta.json", 1.0)
+    out = tmp_path / "out"
+    out.mkdir()
+    counts = prepare(out, data / "meta.json", TrainingSet(images=SMALL), base)
+    assert counts["samples"] == 5 and counts["mended"] == {"first frame of an animation": 1}
+    samples = read_samples(out)
+    assert samples.columns.sizes[:, 2].tolist() == [0, 0, 0, 0, 1]
+    lengths = rough_lengths(samples, load_image_processor(base, SMALL))
+    built = [collator(base)([samples[k]]).tokens for k in range(5)]
+    assert lengths[0] == lengths[1] == lengths[2] and all(abs(rough - true) < 60 for rough, true in zip(lengths, built, strict=True))
+
+
+def test_a_record_that_shows_a_folder_or_a_clip_and_pictures_is_rejected_in_those_words(data: Path, tmp_path: Path) -> None:
+    record, *_ = json.loads((data / "clips.json").read_text())
+    (data / "clips/frames").mkdir()
+    (data / "clips.json").write_text(json.dumps([record, record | {"video": "frames"}, record | {"image": ["a.png"]}]))
+    read_samples(data, report=tmp_path / "report")
+    lines = [json.loads(line) for line in (tmp_path / "report/rejected.jsonl").read_text().splitlines()]
     assert [(line["entry"], line["reason"], line["detail"]) for line in lines] == [
-        (1, "malformed entry", f"field '{field}' is empty"), (2, "malformed entry", f"field '{field}' is missing"),
+        (1, "missing clip", f"{data}/clips/frames is a folder; a clip to train on is a video file"),
+        (2, "malformed entry", "it has both 'video' and 'image': a record shows one clip, or pictures"),
     ]  # fmt: skip
+
+
+def test_a_file_that_is_no_clip_is_named_once_and_without_a_number_of_ffmpeg(data: Path) -> None:
+    with pytest.raises(Unreadable) as error:
+        facts_of(data / "clips/broken.mkv")
+    assert str(error.value).startswith(f"{data}/clips/broken.mkv: not a readable clip (Invalid data found when processing input); ")
 
 
 def test_a_clip_that_the_processor_refuses_for_its_shape_is_rejected_and_the_rest_is_used(base: Path, data: Path, tmp_path: Path) -> None:
