@@ -10,13 +10,16 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from models import hub
 from models.evaluation.tasks import TASKS, dataset_of, tasks_for
 from models.evaluation.tasks.index import columns_read
+
+if TYPE_CHECKING:
+    from models.evaluation.stock import Looked
 
 ANSWER_SECONDS = 10.0
 """How long the hub may take to say that it has a data set."""
@@ -33,15 +36,35 @@ def link_mirror(out: Path, benchmark: str, location: str, tasks: Sequence[str] =
     is none of the project's own. clips: the folder of its clips, where they do not lie among the files. Raises BadBenchmark.
     """
     place(out, benchmark, location, tasks, clips)
-    unreadable: list[str] = []
-    counts = look_through(out, benchmark, tasks, every=True, unreadable=unreadable)
+    looked: dict[str, Looked] = {}
+    counts = look_through(out, benchmark, tasks, every=True, looked=looked)
+
+    def theirs(text: str, path: Path | str) -> str:
+        """A text about a file of the mirror, as one about the file that its owner knows."""
+        return text.replace(str(path), _owners(Path(path), out, clips or location))
+
+    unreadable = [f"{task} {doc}: {why.reason} {theirs(str(why), why.path)}" for task, one in looked.items() for doc, why in one.lost.items()]
+    uneven = [
+        f"{task} {doc}: {theirs(clip, clip)}: frames lie up to {seconds:.2f} s from where its mean rate puts them"
+        for task, one in looked.items() for doc, (clip, seconds) in one.uneven.items()
+    ]  # fmt: skip
     if unreadable and len(unreadable) == sum(counts.values()):
         raise BadBenchmark(f"{benchmark}: no clip can be read, as in {unreadable[0]}; write the folder that holds them as benchmarks.{benchmark}.clips")
     summary: dict[str, Any] = {"from": location.removeprefix(hub.DATA_SET) if location.startswith(hub.DATA_SET) else "a folder", "questions": counts}
-    if unreadable:
-        summary["unreadable"] = {"n": len(unreadable), "questions": unreadable}
+    for name, lines in (("unreadable", unreadable), ("uneven", uneven)):
+        if lines:
+            summary[name] = {"n": len(lines), "questions": lines}
     (out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
     return summary
+
+
+def _owners(path: Path, mirror: Path, folder: str) -> str:
+    """Where a link of the mirror leads; of what is not there, its place in the folder that was to hold it."""
+    below = path.absolute().relative_to(mirror.absolute())
+    for link in (mirror / part for part in reversed([below, *below.parents])):
+        if link.is_symlink():
+            return str(link.readlink() / below.relative_to(link.relative_to(mirror)))
+    return str(Path(folder) / below)
 
 
 def place(out: Path, benchmark: str, location: str, tasks: Sequence[str] = (), clips: str | None = None) -> None:
@@ -140,13 +163,12 @@ def fetch(benchmark: str, repository: str, revision: str) -> None:
 
 
 def look_through(
-    mirror: Path, benchmark: str, tasks: Sequence[str] = (), *, every: bool = False, unreadable: list[str] | None = None
+    mirror: Path, benchmark: str, tasks: Sequence[str] = (), *, every: bool = False, looked: dict[str, Looked] | None = None
 ) -> dict[str, int]:
     """Questions by paper task, after every task's split and columns were found and its first question read, picture and all.
 
     tasks: of lmms-eval's, instead of the project's own; their code is needed to read a question, so that only `every` does.
-    every: read all questions, which takes a second each where pictures are large. unreadable: takes a line for every question
-    whose clip cannot be read.
+    every: read all questions, which takes a second each where pictures are large. looked: takes what that shows of each task.
 
     Raises BadBenchmark, one line that names task, configuration, split and remedy.
     """
@@ -161,9 +183,10 @@ def look_through(
             if tasks and every:
                 from models.evaluation.stock import read_every_question
 
-                counts[task], lost = read_every_question(mirror, task)
-                if unreadable is not None:
-                    unreadable += [f"{task} {doc_id}: {why}" for doc_id, why in lost.items()]
+                found = read_every_question(mirror, task)
+                counts[task] = found.n
+                if looked is not None:
+                    looked[task] = found
             elif every:
                 every_question(mirror, benchmark, task)
             elif not tasks:

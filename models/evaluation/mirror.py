@@ -20,6 +20,9 @@ from models.evaluation.tasks import yaml_path
 _ENCODED_PICTURES = ("image", "bytes")
 """Columns that hold a picture as base64 text in HR-Bench and MME-RealWorld."""
 
+_ENDINGS = (".mp4", ".MP4", ".mkv")
+"""Of the clips that Video-MME's task looks for."""
+
 
 class _OverFolder:
     """An lmms-eval task over a local folder.
@@ -42,7 +45,12 @@ class _OverFolder:
             return super().doc_to_visual(doc)
         except SystemExit as left:
             said = re.search(r"path:\s*(.+?) does not exist", str(left.code))
-            raise missing_clip(said[1] if said else str(left.code)) from None
+            path = Path(said[1] if said else str(left.code))
+            # lmms-eval looks for other endings by replacing "mp4" wherever it stands in the whole path.
+            for other in (path.with_suffix(end) for end in _ENDINGS if path.suffix):
+                if other.exists():
+                    return [str(other)]
+            raise missing_clip(str(path)) from None
 
 
 class MirrorTask(_OverFolder, ConfigurableMessagesTask):

@@ -8,9 +8,6 @@ much that cluster contributes. Either way means, intervals and paired comparison
 
 from __future__ import annotations
 
-import contextlib
-import inspect
-import io
 import math
 import random
 from collections import Counter
@@ -18,13 +15,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Real
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 from lmms_eval.api.metrics import mean as lmms_eval_mean
-from loguru import logger
 
+from models.backbone.clips import MOST_DRIFT
 from models.backbone.pictures import Unreadable
+from models.evaluation import countable
 from models.evaluation.clips import looked_at
 from models.evaluation.mirror import Task, load_task
 from models.evaluation.questions import MirrorQuestion
@@ -77,7 +74,7 @@ def score(
         if _number(value) is None or not held:
             continue  # a file for a submission, say
         records = [samples[row["doc_id"]][metric] for row in held]
-        with _quiet(aggregate) as alone:
+        with countable.quiet(aggregate) as alone:
             shares, is_mean = _shares(alone, records, [row["cluster"] for row in held], float(value))
         scored.aggregates[metric] = float(value)
         if not is_mean:
@@ -141,19 +138,6 @@ def _number(value: Any) -> float | None:
     if hasattr(value, "item") and getattr(value, "size", 1) == 1:
         value = value.item()
     return float(value) if isinstance(value, Real) and not math.isnan(value) else None
-
-
-@contextlib.contextmanager
-def _quiet(aggregate: Callable[..., Any]) -> Any:
-    """The aggregation as a function of the records alone, which neither prints nor logs: it is called many times."""
-    args = {"args": SimpleNamespace(output_path=None)} if "args" in inspect.signature(aggregate).parameters else {}
-    module = getattr(aggregate, "__module__", "") or ""
-    logger.disable(module)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield aggregate if aggregate is lmms_eval_mean else lambda records: aggregate(records, **args)
-    finally:
-        logger.enable(module)
 
 
 def _shares(
@@ -256,36 +240,34 @@ def read_questions(mirror: Path, name: str, doc_ids: Iterable[int]) -> dict[int,
     return {doc_id: asked(task, doc_id) for doc_id in sorted(set(doc_ids))}
 
 
-def _check_scoring(task: Task) -> None:
-    """Scores an empty answer to the first question: what the task's own code then misses in a document, it would miss after the run."""
-    document = next(iter(task.eval_docs_no_media), None)
-    try:
-        if document is not None:
-            task.process_results(document, [""])
-    except KeyError as error:
-        if error.args and error.args[0] not in document:
-            raise ValueError(f"no column {error.args[0]}, which scoring reads (it has {', '.join(document)})") from None
-    except Exception:  # noqa: BLE001, S110 - an empty answer may be more than a task's code can take; that says nothing of the data
-        pass
+@dataclass
+class Looked:
+    """What reading all questions of a task has shown. lost: doc_id → why its clip cannot be read. uneven: doc_id → (its clip, seconds
+    by which frames lie elsewhere than the mean rate says, where that is more than `clips.MOST_DRIFT`)."""
+
+    n: int
+    lost: dict[int, Unreadable] = field(default_factory=dict)
+    uneven: dict[int, tuple[str, float]] = field(default_factory=dict)
 
 
-def read_every_question(mirror: Path, name: str) -> tuple[int, dict[int, str]]:
-    """(number of a task's questions, all of which were read, their pictures decoded; doc_id → why its clip cannot be read).
-    ValueError names the first that cannot be asked, or a column that scoring misses."""
+def read_every_question(mirror: Path, name: str) -> Looked:
+    """All of a task's questions, their pictures decoded and their clips opened. ValueError names the first that cannot be asked,
+    scored or counted, or a column that scoring misses."""
     task = load_task(name, mirror)
-    _check_scoring(task)
-    lost: dict[int, str] = {}
-    for doc_id in range(len(task.eval_docs)):
+    countable.check(task)
+    found = Looked(len(task.eval_docs))
+    for doc_id in range(found.n):
         try:
             question = asked(task, doc_id)
             for picture in question.images:
                 picture.load()
             for clip in question.clips:
-                looked_at(clip)
+                if (seconds := looked_at(clip)[0].drift) > MOST_DRIFT:
+                    found.uneven[doc_id] = clip, seconds
         except Unreadable as error:
-            lost[doc_id] = f"{error.reason} {str(error).removeprefix(f'{mirror.absolute()}/')}"
+            found.lost[doc_id] = error
         except Exception as error:  # noqa: BLE001 - a task's own code meets the data: whatever it raises, the question cannot be asked
             said = " ".join(str(error).split())
             kind = f"no {error.args[0]!r}" if isinstance(error, KeyError) and error.args else said or type(error).__name__
             raise ValueError(f"question {doc_id} cannot be asked ({kind})") from None
-    return len(task.eval_docs), lost
+    return found

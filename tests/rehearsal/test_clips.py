@@ -48,3 +48,13 @@ def test_questions_that_cannot_be_asked_are_named_by_the_mirror_and_the_evaluati
     said = [(line.split(":")[0], line.rpartition("; ")[2][:20]) for line in notes]
     own = [("- MVBench", "2 of 40 questions we"), ("- MVBench scene transition", "1 of 2 questions wer"), ("- Video-MME", "3 of 9 questions wer")]
     assert said == 2 * own, "under both protocols"
+
+
+def test_clips_with_a_variable_frame_rate_are_named_by_the_mirror_and_counted_in_the_report(desk: Desk):
+    (found,) = [one for out in desk.outputs("mirror") if "mlvu_dev" in (one := json.loads((out / "summary.json").read_text()))["questions"]]
+    assert found["uneven"]["n"] == 2, "one question, in the tasks of two protocols"
+    name, _, why = found["uneven"]["questions"][0].partition(": ")
+    assert name == "visreflect_mlvu 2" and why.endswith("/hf/mlvu/count_1.mp4: frames lie up to 1.24 s from where its mean rate puts them")
+    notes = [line for line in (desk.reports / "tableclips.md").read_text().splitlines() if "variable frame rate" in line]
+    said = "; 1 question about clips with a variable frame rate, whose frames are evenly spaced by their numbers, and so not in time (uneven in"
+    assert [(line.split(":")[0], said in line) for line in notes] == 2 * [("- MLVU", True)], "under both protocols"

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from harness.jobs import Job
 from harness.report.numbers.study import Evaluation
 from harness.report.numbers.values import Rates
 from harness.spec.benchmark import Benchmark, Score
 from harness.stats import Answers
-from harness.store import State, Store
+from harness.store import State, Store, StoreError
 
 TOLERANCE = 0.01
 """Tolerance in points between a recomputed score and the task's own aggregate (floating point and printing)."""
@@ -179,6 +180,17 @@ class Reader:
         except (OSError, ValueError) as error:
             raise Unmeasured("failed", f"{job.name}: {self._shown(str(error))}") from None
         return Measured(evaluation, rows, result)
+
+    def uneven(self, job: Job) -> frozenset[tuple[str, int]]:
+        """(task, doc_id) of an evaluation's questions whose clips have a variable frame rate, as its mirror has found. None are known
+        where the mirror is not here."""
+        mirror = job.inputs.get("mirror")
+        try:
+            summary = json.loads((self.store.outputs(mirror) / "summary.json").read_text()) if isinstance(mirror, Job) else {}
+        except (OSError, ValueError, StoreError):
+            return frozenset()
+        named = (line.partition(":")[0].rpartition(" ") for line in summary.get("uneven", {}).get("questions", ()))
+        return frozenset((task, int(doc_id)) for task, _, doc_id in named)
 
     def _why(self, job: Any) -> tuple[str, str]:
         status = self.store.status(job)

@@ -30,6 +30,8 @@ from harness.verdict.cells import apart
 from harness.verdict.claims import LEVEL
 from models.config import ProxyMirror
 
+TAKEN = {"rate": "evenly spaced by their numbers, and so not in time", "stamps": "evenly spaced in time"}
+"""`Clips.times` -> how frames of a clip are taken whose frame rate varies."""
 ABSENT = {"failed": Outcome.FAILED, "not run": Outcome.NOT_RUN, "not defined": Outcome.NOT_DEFINED}
 
 
@@ -237,7 +239,7 @@ def main_notes(results: Results, protocol: Protocol) -> tuple[str, ...]:
         read = f"; {'asked and read as: ' if study.profile.proxy else ''}{words}" if words else ""
         generated = isinstance(study.profile.benchmarks.get(column.benchmark), ProxyMirror)
         title = f"{results.title(name)}{' (stand-in on procedural scenes)' if generated else ''}"
-        notes.append(f"{title}: {column_note(results, name, protocol)}{read}{jackknifed(results, name, protocol)}{unasked(results, name, protocol)}{unzoomed(results, name, protocol)}.")
+        notes.append(f"{title}: {column_note(results, name, protocol)}{read}{jackknifed(results, name, protocol)}{unasked(results, name, protocol)}{uneven(results, name, protocol)}{unzoomed(results, name, protocol)}.")
     if protocol != study.experiment.protocol:
         return tuple(notes)
     if study.profile.proxy:
@@ -285,6 +287,23 @@ def unasked(results: Results, column: str, protocol: Protocol) -> str:
             lost = select(one.frame, found.score, one.evaluation.job.key12)["rejected"]
             return f"; {int(lost.sum())} of {len(lost)} questions were never asked: their clips are missing or cannot be read (rejected in samples.jsonl)"
     return ""
+
+
+def uneven(results: Results, column: str, protocol: Protocol) -> str:
+    """Of a column of clips, how many of its questions show one whose frames do not lie where its mean rate says, and how they are
+    taken."""
+    said = {}
+    for row in results.measured_rows(column, protocol):
+        found = results.found(row, column, protocol)
+        one = next(iter(found.measured))
+        job = one.evaluation.job
+        named = results.reader.uneven(job)
+        if n := int(select(one.frame, found.score, job.key12)["id"].isin(named).sum()) if named else 0:
+            times = job.payload.get("clips", {}).get("times", "rate")
+            said[row] = f"{count(n, 'question')} about clips with a variable frame rate, whose frames are {TAKEN[times]} (uneven in the mirror's summary.json)"
+    if len(set(said.values())) == 1:
+        return f"; {next(iter(said.values()))}"
+    return "".join(f"; {row}: {text}" for row, text in said.items())
 
 
 def unzoomed(results: Results, column: str, protocol: Protocol) -> str:

@@ -183,7 +183,7 @@ def test_the_mirror_names_what_cannot_be_read_before_anything_is_computed(data, 
     summary = link_mirror(tmp_path, "videomme", str(annotations), ["videomme"], str(folder))
     assert summary["questions"] == {"videomme": 9}
     assert summary["unreadable"]["n"] == 3
-    assert summary["unreadable"]["questions"][0] == f"videomme 6: missing clip data/{clips.MISSING_VIDEO}.mp4: no such file; put it there"
+    assert summary["unreadable"]["questions"][0] == f"videomme 6: missing clip {folder}/data/{clips.MISSING_VIDEO}.mp4: no such file; put it there"
 
 
 def test_a_clip_that_the_processor_would_refuse_and_a_link_to_nothing_are_named_before_anything_is_computed(data, tmp_path):
@@ -200,8 +200,73 @@ def test_a_clip_that_the_processor_would_refuse_and_a_link_to_nothing_are_named_
     out = tmp_path / "out"
     out.mkdir()
     told = "\n".join(link_mirror(out, "videomme", str(annotations), ["videomme"], str(tmp_path / "clips"))["unreadable"]["questions"])
-    assert f"unreadable clip data/{thin.name}: not a readable clip (804 x 4 pixels, more than 200 times as long as wide)" in told
-    assert f"missing clip data/{gone.name}: no such file; put it there" in told
+    assert f"unreadable clip {thin}: not a readable clip (804 x 4 pixels, more than 200 times as long as wide)" in told
+    assert f"missing clip {gone}: no such file; put it there" in told
+
+
+def changed(annotations, folder, **fields):
+    """A copy of annotations in parquet; of each question, the fields that a function says from what it is."""
+    import datasets
+
+    shutil.copytree(annotations, folder)
+    (file,) = folder.rglob("*.parquet")
+    rows = datasets.Dataset.from_parquet(str(file)).to_list()
+    for number, row in enumerate(rows):
+        row |= {name: value(number, row[name]) for name, value in fields.items()}
+    datasets.Dataset.from_list(rows).to_parquet(file)
+    return folder
+
+
+COUNTS = "question {} could be answered and not counted: {} of lmms-eval knows no {}; correct the field, or take {} out"
+
+
+@pytest.mark.parametrize(
+    ("name", "task", "field", "value", "said"),
+    [
+        ("videomme", "videomme", "sub_category", lambda n, was: "Gardening" if n in (4, 7) else was,
+         COUNTS.format(4, "videomme_aggregate_results", "sub_category 'Gardening' (2 of 9 questions)", "them")),
+        ("videomme", "videomme", "duration", lambda n, was: None if n == 8 else was,
+         COUNTS.format(8, "videomme_aggregate_results", "duration None (1 of 9 questions)", "it")),
+        ("mlvu", "mlvu_dev", "task_type", lambda n, was: "tutorialQA" if n == 3 else was,
+         COUNTS.format(3, "mlvu_aggregate_results_dev", "task_type 'tutorialQA' (1 of 10 questions)", "it")),
+        ("videomme", "videomme", "answer", lambda n, was: None if n == 2 else was,
+         "question 2 could be answered and not scored: lmms-eval's code fails on answer 'None', "),
+    ],
+)  # fmt: skip
+def test_what_lmms_evals_own_code_would_miss_after_the_last_answer_is_one_line_before_the_first(name, task, field, value, said, data, tmp_path):
+    annotations, folder = data[name]
+    (out := tmp_path / "out").mkdir()
+    with pytest.raises(BadBenchmark) as error:
+        link_mirror(out, name, str(changed(annotations, tmp_path / "annotations", **{field: value})), [task], str(folder))
+    assert said in str(error.value) and "\n" not in str(error.value) and str(error.value).startswith(f"{name}: split test")
+
+
+def test_an_answer_that_is_none_of_mvbenchs_candidates_is_found_before_anything_is_decoded(data, tmp_path):
+    annotations, folder = data["mvbench"]
+    shutil.copytree(annotations, tmp_path / "annotations")
+    file = tmp_path / "annotations/json/action_count.json"
+    file.write_text(json.dumps([row | {"answer": "B"} for row in json.loads(file.read_text())]))
+    (tmp_path / "out").mkdir()
+    with pytest.raises(BadBenchmark, match=r"question 0 could be answered and not scored: lmms-eval's code fails on candidates \"\['to the left'.*, answer 'B'"):
+        link_mirror(tmp_path / "out", "mvbench", str(tmp_path / "annotations"), ["mvbench_action_count"], str(folder))
+
+
+def test_a_rejection_names_the_owners_file_and_no_link_to_it(data, tmp_path):
+    annotations, folder = data["mlvu"]
+    shutil.copytree(folder, tmp_path / "my clips")
+    (broken := tmp_path / "my clips/order_0.mp4").write_bytes(b"no clip")
+    (gone := tmp_path / "my clips/ego_0.mp4").unlink()
+    (tmp_path / "out").mkdir()
+    told = "\n".join(link_mirror(tmp_path / "out", "mlvu", str(annotations), ["mlvu_dev"], str(tmp_path / "my clips"))["unreadable"]["questions"])
+    assert f"unreadable clip {broken}: not a readable clip (Invalid data found when processing input)" in told
+    assert f"missing clip {gone}: no such file" in told and str(tmp_path / "out") not in told
+
+
+def test_clips_in_mkv_are_found_wherever_the_mirror_lies(data, tmp_path):
+    """lmms-eval's task looks for them by replacing "mp4" in the whole path."""
+    annotations, folder = data["videomme"]
+    (out := tmp_path / "mp4 files/out").mkdir(parents=True)
+    assert link_mirror(out, "videomme", str(annotations), ["videomme"], str(folder))["unreadable"]["n"] == 3
 
 
 def test_a_folder_without_any_clip_is_refused_with_the_field_to_correct(data, tmp_path):

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from tests.films import write_film
+from tests.films import write_film, write_timed
 
 FRAMES_TASK = "episodic_reasoning"
 """Shows folders of numbered pictures."""
@@ -20,6 +20,8 @@ MISSING_TASK, BROKEN_TASK = "scene_transition", "state_change"
 """The second clip of the one is not there; that of the other is a page of HTML."""
 MISSING_VIDEO = "rehearsal0002"
 """Of Video-MME: its three questions cannot be asked."""
+UNEVEN = "count_1.mp4"
+"""Of MLVU: its frame rate varies."""
 
 
 def write(out: Path, hf: Path, seed: int = 0) -> dict[str, str]:
@@ -81,7 +83,10 @@ def mlvu(annotations: Path, clips: Path, seed: int) -> None:
     for number, kind in enumerate(("anomaly_reco", "count", "ego", "needle", "order", "plotQA", "topic_reasoning")):
         for k in range(1 + number % 2):
             name = f"{kind}_{k}.mp4"
-            write_film(clips / name, frames=8, seed=100 * seed + 70 + 2 * number + k)
+            if name == UNEVEN:
+                write_timed(clips / name, [0, 0.1, 0.2, 0.3, 1, 2, 3, 4])
+            else:
+                write_film(clips / name, frames=8, seed=100 * seed + 70 + 2 * number + k)
             rows.append({
                 "video_name": name, "duration": "0.8", "question": "What moves?\n(A) a box\n(B) a dog\n(C) a car\n(D) a sign",
                 "candidates": "['a box', 'a dog', 'a car', 'a sign']", "answer": "ABCD"[(number + k) % 4], "task_type": kind,

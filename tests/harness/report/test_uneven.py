@@ -1,0 +1,39 @@
+"""What a report says of clips whose frame rate varies."""
+
+from types import SimpleNamespace
+
+import pandas as pd
+
+from harness.report.sections.tables import uneven
+
+NAMED = frozenset({("task", 0), ("task", 2), ("other", 1)})
+
+
+def results(named=NAMED, **times):
+    """One evaluation of three questions for each row. times: `Clips.times` of each."""
+
+    def found(row, column, protocol):
+        job = SimpleNamespace(key12=row, payload={"clips": {"times": times[row]} if times[row] else {}})
+        frame = pd.DataFrame({"id": [("task", k) for k in range(3)], "groups": [{}] * 3})
+        one = SimpleNamespace(frame=frame, evaluation=SimpleNamespace(job=job))
+        return SimpleNamespace(measured=[one], score=SimpleNamespace(keeps=lambda sample: True))
+
+    return SimpleNamespace(
+        measured_rows=lambda column, protocol: list(times), found=found, reader=SimpleNamespace(uneven=lambda job: named),
+    )  # fmt: skip
+
+
+def test_questions_about_them_are_counted_once_for_all_rows():
+    said = uneven(results(Base=None, Tuned="rate"), "mlvu", "paper")
+    assert said.startswith("; 2 questions about clips with a variable frame rate, whose frames are evenly spaced by their numbers")
+    assert said.count("questions") == 1
+
+
+def test_rows_that_read_them_otherwise_are_told_apart():
+    said = uneven(results(Base=None, True_times="stamps"), "mlvu", "paper")
+    assert "; Base: 2 questions" in said and "; True_times: 2 questions about clips with a variable frame rate, whose frames are evenly spaced in time" in said
+
+
+def test_nothing_is_said_where_there_is_none():
+    assert uneven(results(frozenset(), Base=None), "mlvu", "paper") == ""
+    assert uneven(results(frozenset({("other", 1)}), Base=None), "mlvu", "paper") == ""
