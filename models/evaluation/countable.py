@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import io
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -116,13 +117,13 @@ def _uncounted(aggregate: Aggregate, records: list[Any]) -> tuple[int, str] | No
 
 @contextlib.contextmanager
 def quiet(aggregate: Callable[..., Any]) -> Any:
-    """The aggregation as a function of the records alone, which neither prints nor logs: it is called many times."""
-    args = {"args": SimpleNamespace(output_path=None)} if "args" in inspect.signature(aggregate).parameters else {}
+    """The aggregation as a function of the records alone, which neither prints nor logs, nor leaves files: it is called many times."""
     module = getattr(aggregate, "__module__", "") or ""
     logger.disable(module)
     try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield aggregate if aggregate is lmms_eval_mean else lambda records: aggregate(records, **args)
+        with contextlib.redirect_stdout(io.StringIO()), tempfile.TemporaryDirectory() as submissions:
+            given = {"args": SimpleNamespace(output_path=submissions)} if "args" in inspect.signature(aggregate).parameters else {}
+            yield aggregate if aggregate is lmms_eval_mean else lambda records: aggregate(records, **given)
     finally:
         logger.enable(module)
 

@@ -150,10 +150,14 @@ def test_a_metric_that_no_part_can_be_left_out_of_is_said_to_be_whole(monkeypatc
 
 
 @pytest.mark.parametrize("task", sorted(WRITERS))
-def test_its_data_are_looked_through_and_its_questions_shown(task, folders, tmp_path):
+def test_its_data_are_looked_through_and_its_questions_shown(task, folders, tmp_path, monkeypatch):
+    (here := tmp_path / "here").mkdir()
+    monkeypatch.chdir(here)
+    (tmp_path / "out").mkdir()
     assert look_through(folders[task], "mine", [task])[task] > 3
-    summary = link_mirror(tmp_path, "mine", str(folders[task]), [task])
-    one = read_questions(tmp_path, "mine", task, [1])[1]
+    summary = link_mirror(tmp_path / "out", "mine", str(folders[task]), [task])
+    assert not list(here.iterdir()), "files for a task's own server"
+    one = read_questions(tmp_path / "out", "mine", task, [1])[1]
     assert summary["questions"][task] > 3 and one.text and one.target and one.images[0].size == (64, 64)
 
 
