@@ -27,7 +27,10 @@ def named(character: str) -> str:
 
 def shown(text: str, keep: str = "\n\t") -> str:
     """The text with what a terminal would act on, or not show, written as an escape: "\\x1b[31m"."""
-    if text.isascii() and text.isprintable():
+    bare = text
+    for kept in keep:
+        bare = bare.replace(kept, "")
+    if bare.isprintable():  # quick, where a report's text is long
         return text
     return "".join(c if c in keep or c == " " or not (_unseen(c) and not _space(c)) else _escaped(c) for c in text)
 

@@ -10,6 +10,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 _TEXT = {str}
@@ -37,7 +38,27 @@ def canonical(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} cannot be part of an identity")
 
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
+
+def text(value: Any) -> str:
+    """`value`'s canonical JSON."""
+    return value.text if type(value) is Shared else _ENCODER.encode(canonical(value))
+
+
 def digest(value: Any) -> str:
     """64 hexadecimal digits of the sha256 of `value`'s canonical JSON."""
-    text = json.dumps(canonical(value), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return digest_of(text(value))
+
+
+def digest_of(text: str) -> str:
+    """The same of a canonical JSON that is written already, in whole or from the texts of its parts."""
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+class Shared(dict[str, Any]):
+    """A mapping that many jobs share and nobody changes: its canonical JSON is written once."""
+
+    @cached_property
+    def text(self) -> str:
+        return text(dict(self))

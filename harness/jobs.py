@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from harness.identity import digest
+from harness.identity import digest_of, text
 from harness.kinds import kind_of
 
 
@@ -44,15 +44,11 @@ class Job:
 
     @cached_property
     def key(self) -> str:
-        """64 hex digits. Equal keys mean equal results up to the numerics of the device."""
-        return digest(
-            {
-                "kind": self.kind,
-                "version": kind_of(self.kind).version,
-                "payload": self.payload,
-                "inputs": {role: upstream.key for role, upstream in self.inputs.items()},
-            }
-        )
+        """64 hex digits: the digest of {"inputs": {role: key}, "kind", "payload", "version"}. Equal keys mean equal results up to the
+        numerics of the device."""
+        inputs = text({role: upstream.key for role, upstream in self.inputs.items()})
+        kind, version = text(self.kind), kind_of(self.kind).version
+        return digest_of(f'{{"inputs":{inputs},"kind":{kind},"payload":{text(self.payload)},"version":{version}}}')
 
     @property
     def key12(self) -> str:
@@ -63,7 +59,7 @@ class Job:
         """The job's folder under its kind, and what a person calls it."""
         return f"{self.slug or self.kind}-{self.key12}"
 
-    @property
+    @cached_property
     def parents(self) -> tuple[Job, ...]:
         return tuple(upstream for upstream in self.inputs.values() if isinstance(upstream, Job))
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from statistics import median
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from harness.jobs import Graph, Job, Source
+from harness.jobs import Graph, Job, trainings
 from harness.kinds import KINDS
 from harness.spec.recipe import STAGES
 
@@ -155,7 +155,7 @@ def written_out(plans: Iterable[Plan]) -> list[list[Job]]:
     for plan in plans:
         columns = {column.name for column in plan.columns}
         for by_seed in plan.checkpoints.values():
-            chains = [chain(last) for last in by_seed.values()]
+            chains = [trainings(last) for last in by_seed.values()]
             key = tuple(job.key for trained in chains for job in trained)
             twin = next((seen for name, seen, _ in rows if name == key and not seen & columns), None)
             if twin is not None:
@@ -163,11 +163,6 @@ def written_out(plans: Iterable[Plan]) -> list[list[Job]]:
             elif key:
                 rows.append((key, set(columns), [job for trained in chains for job in trained]))
     return [jobs for _, _, jobs in rows]
-
-
-def chain(last: Job | Source) -> list[Job]:
-    """A training and those that it continues, the first one first."""
-    return [*chain(last.inputs["init"]), last] if isinstance(last, Job) else []
 
 
 def makespan(graph: Graph, todo: Mapping[str, float], slots: int) -> float:

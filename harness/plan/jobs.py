@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from harness.identity import Shared
 from harness.jobs import Job, Source
 from harness.plan import sources
 from harness.plan.external import ExternalSystem
@@ -64,11 +65,13 @@ class JobMaker:
     _training_sets: dict[str, Source] = field(default_factory=dict)
     benchmarks: Mapping[str, Loaded[Benchmark]] = field(default_factory=dict)
     _made: dict[str, Job] = field(default_factory=dict)
+    _data: dict[Any, Job] = field(default_factory=dict)
+    _features: dict[tuple[Features, Images, Clips | None, str], Job] = field(default_factory=dict)
     _mirrors: dict[str, Job] = field(default_factory=dict)
     _of_clips: dict[str, bool] = field(default_factory=dict)
     _checkpoints: dict[tuple[int, int], Checkpoint] = field(default_factory=dict)
     _evaluations: dict[tuple[int, int, str, str, str], Job] = field(default_factory=dict)
-    _asked: dict[tuple[Any, ...], tuple[Any, dict[str, Any]]] = field(default_factory=dict)
+    _asked: dict[tuple[Any, ...], tuple[Any, Shared]] = field(default_factory=dict)
     """What is asked → the sections of options that it is known by, kept so that no other object takes their id; the payload. Rows
     that change nothing in a section share it (`Base.sections`), and where its values come from."""
 
@@ -83,7 +86,9 @@ class JobMaker:
                 f'row "{row.row.label}" trains {stage.kind} on clips, and the profile has none; add clips: {{source: proxy_clips}}, '
                 "or {source: external, meta: …, revision: …}", "clips")  # fmt: skip
         if not isinstance(spec, ExternalTraining):
-            return self._once(Job("data", payload(spec), {}, f"{'clips' if clips else 'scenes'}-{spec.n}"))
+            if spec not in self._data:
+                self._data[spec] = self._once(Job("data", payload(spec), {}, f"{'clips' if clips else 'scenes'}-{spec.n}"))
+            return self._data[spec]
         asked = TrainingSet(
             commit=spec.revision if _COMMIT.fullmatch(spec.revision) else None,
             surplus_boxes=spec.surplus_boxes,
@@ -94,7 +99,10 @@ class JobMaker:
         )
         if spec.meta not in self._training_sets:
             self._training_sets[spec.meta] = training_set(spec, self.digests)
-        return self._once(Job("data", payload(asked), {"files": self._training_sets[spec.meta], "base": self.base}, "training-set"))
+        files = self._training_sets[spec.meta]
+        if (asked, files) not in self._data:
+            self._data[asked, files] = self._once(Job("data", payload(asked), {"files": files, "base": self.base}, "training-set"))
+        return self._data[asked, files]
 
     def mirror(self, benchmark: str) -> Job:
         """The questions of one benchmark. Raises SpecError when the profile has none."""
@@ -125,11 +133,15 @@ class JobMaker:
 
     def features(self, row: ResolvedRow, stage: StageSpec, need: Features) -> Job:
         """The frozen tower's features of every picture or clip of a stage's training set, or of pieces of them: a job of their own."""
-        images = payload(row.options.images)
-        asked = {need.role: payload(need.cut)} if need.cut is not None else {}
-        asked |= {"images": images} if images else {}
-        asked |= {"clips": payload(row.options.clips)} if stage.clips else {}
-        return self._once(Job("features", asked, {"data": self.data(row, stage), "base": self.base}, need.role))
+        data, options = self.data(row, stage), row.options
+        clips = options.clips if stage.clips else None
+        asked = (need, options.images, clips, data.key)
+        if asked not in self._features:
+            wanted = {need.role: payload(need.cut)} if need.cut is not None else {}
+            wanted |= {"images": images} if (images := payload(options.images)) else {}
+            wanted |= {"clips": payload(clips)} if clips is not None else {}
+            self._features[asked] = self._once(Job("features", wanted, {"data": data, "base": self.base}, need.role))
+        return self._features[asked]
 
     def checkpoint(self, row: ResolvedRow, seed: int) -> Checkpoint:
         """What the row's last stage leaves; the base model for a row without stages."""
@@ -177,9 +189,9 @@ class JobMaker:
         checkpoint, mirror = self.checkpoint(row, seed), self.mirror(benchmark)
         options = row.options
         sections = (options.decode, options.decode_clips, options.images, options.clips)
-        asked = (benchmark, protocol, latents, *map(id, sections), options.latent_steps, has_latents(row), _has_latent_stage(row))
+        asked = (benchmark, protocol, latents, *map(id, sections), options.latent_steps, has_latents(row), row.learns_latents)
         if asked not in self._asked:
-            self._asked[asked] = sections, payload(self._asking(self.on(row, benchmark), benchmark, protocol, latents))
+            self._asked[asked] = sections, Shared(payload(self._asking(self.on(row, benchmark), benchmark, protocol, latents)))
         of = checkpoint.slug if isinstance(checkpoint, Job) else "base"
         slug = "-".join([of, benchmark, protocol] + [latents] * (latents != "own"))
         return self._once(Job("evaluate", self._asked[asked][1], {"checkpoint": checkpoint, "mirror": mirror}, slug))
@@ -369,11 +381,7 @@ def _sampling(row: ResolvedRow, inference: Inference | None, protocol: Protocol)
 
 def has_latents(row: ResolvedRow) -> bool:
     """Whether the row's model opens a latent segment at all, so that zeroed or oracle latents mean something."""
-    return row.options.decoded_steps > 0 and row.options.decode.start != "never" and _has_latent_stage(row)
-
-
-def _has_latent_stage(row: ResolvedRow) -> bool:
-    return any(opens_segments(stage) for stage in _stages(row))
+    return row.options.decoded_steps > 0 and row.options.decode.start != "never" and row.learns_latents
 
 
 def _stages(row: ResolvedRow) -> list[StageSpec]:
@@ -389,7 +397,7 @@ def _leaving(decode: Decoding) -> dict[str, Any]:
 def _segment(row: ResolvedRow) -> dict[str, Any]:
     """How the row's model comes into its latent segment, through it, and out of it. What a recipe forces is for those that
     have learned it: the base model and vanilla SFT answer as they do by themselves, unless the row itself says otherwise."""
-    decode, learned = row.options.decode, _has_latent_stage(row)
+    decode, learned = row.options.decode, row.learns_latents
 
     def read(option: str) -> bool:
         return learned or row.values[f"decode.{option}"].origin in ("row", "--set")
@@ -401,7 +409,7 @@ def _segment(row: ResolvedRow) -> dict[str, Any]:
 
 def _clip_answers(row: ResolvedRow) -> dict[str, Any]:
     """How answers about clips are held to a form; of rows that have learned it, or say so themselves."""
-    given, learned = row.options.decode_clips, _has_latent_stage(row)
+    given, learned = row.options.decode_clips, row.learns_latents
     found = {}
     for name in ("answer", "repetition_penalty", "no_repeat_ngram"):
         value = getattr(given, name)

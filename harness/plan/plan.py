@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 from harness.identity import digest
@@ -121,18 +121,18 @@ class Plan:
 
     @cached_property
     def _users(self) -> dict[str, tuple[Cell, ...]]:
-        found: dict[str, dict[int, Cell]] = {}
+        found: dict[str, list[Cell]] = {}
 
-        def visit(job: Job, index: int, cell: Cell) -> None:
-            if index not in (mine := found.setdefault(job.key, {})):
-                mine[index] = cell
-                for parent in job.parents:
-                    visit(parent, index, cell)
+        @cache
+        def behind(job: Job) -> tuple[str, ...]:
+            """Keys of the job and of everything before it."""
+            return tuple(dict.fromkeys((job.key, *(key for parent in job.parents for key in behind(parent)))))
 
-        for index, cell in enumerate(self.cells):
-            for job in cell.jobs.values() if not cell.not_run else ():
-                visit(job, index, cell)
-        return {key: tuple(cells.values()) for key, cells in found.items()}
+        for cell in self.cells:
+            jobs = cell.jobs.values() if not cell.not_run else ()
+            for key in dict.fromkeys(key for job in jobs for key in behind(job)):
+                found.setdefault(key, []).append(cell)
+        return {key: tuple(cells) for key, cells in found.items()}
 
 
 def plan_experiment(
@@ -218,7 +218,8 @@ def plan_experiment(
     own: dict[str, dict[Protocol, Job]] = {}
     if profile.value.proxy and checkpoints:
         untrained = resolve_base(start)
-        for name, protocol in dict.fromkeys((c.column.benchmark, c.protocol) for c in cells if c.column in selected):
+        shown = {column.name for column in selected}
+        for name, protocol in dict.fromkeys((c.column.benchmark, c.protocol) for c in cells if c.column.name in shown):
             under = benchmarks[name].value.under(protocol)
             own.setdefault(name, {})[protocol] = maker.evaluate(untrained, 0, name, under, "own")
     graph = Graph(

@@ -63,10 +63,11 @@ class Standing:
 def content_of(plan: Plan) -> dict[str, Any]:
     """What a plan registers. cells: "row / column" -> seed -> key of the evaluation, of the paper's own reading."""
     spec = plan.experiment.value
+    shown = {column.name for column in plan.columns}
     cells = {
         f"{cell.row} / {cell.column.name}": {str(seed): job.key for seed, job in sorted(cell.by_seed().items())}
         for cell in plan.cells
-        if cell.protocol == spec.protocol and cell.column in plan.columns
+        if cell.protocol == spec.protocol and cell.column.name in shown
     }
     return {
         "seeds": list(plan.seeds),

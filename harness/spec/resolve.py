@@ -20,7 +20,7 @@ from harness.spec.files import Loaded, LoadedExperiment, load_recipe
 from harness.spec.profile import Profile
 from harness.spec.recipe import GLOBAL, HEADER, OPTIONS, SECTIONS, STAGES, Recipe, expand, leaves
 from harness.spec.text import Document, layers, parse
-from models.methods.stage import Earlier
+from models.methods.stage import Earlier, opens_segments
 
 Origin = Literal["schema", "recipe", "profile", "row", "--set"]
 
@@ -62,6 +62,11 @@ class ResolvedRow:
     @property
     def label(self) -> str:
         return self.row.label
+
+    @cached_property
+    def learns_latents(self) -> bool:
+        """Whether any of its stages opens latent segments."""
+        return any(opens_segments(self.options.stage(name)) for name in self.row.stages or ())
 
 
 @dataclass(frozen=True)

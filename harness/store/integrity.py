@@ -62,7 +62,7 @@ class Note:
         seal, which guards it."""
         try:
             content, written_ns = files.read_bytes(path)
-            noted = json.loads(content)
+            noted = json.loads(content.decode())
             if (seal := noted.pop("seal", None)) is None:
                 noted["record"] = {}
             elif seal != hashlib.sha256(content[_BODY:]).hexdigest():
@@ -112,7 +112,9 @@ def stamp(path: Path | str) -> list[int] | None:
     return [found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino, stat.S_IFMT(found.st_mode)]
 
 
-def examine(home: Path, key: str, note_path: Path | str, stamps: Mapping[str, Any], *, reader: str = "", afresh: bool = False) -> Finding:
+def examine(
+    home: Path | str, key: str, note_path: Path | str, stamps: Mapping[str, Any], *, reader: str = "", afresh: bool = False
+) -> Finding:
     """Check the job `key` in `home`. stamps: of DONE.json and spec.json, taken just now. reader: the host whose job is about to load
     the outputs. afresh: by digest in any case."""
     note = Note.read(note_path)
@@ -142,7 +144,7 @@ def examine(home: Path, key: str, note_path: Path | str, stamps: Mapping[str, An
             replace(note, record=record).write(note_path)
         return Finding(damage=note.damage) if note.damage else Finding(record)
     try:
-        damage = compare(home, record)
+        damage = compare(Path(home), record)
     except OSError as error:
         return Finding(damage=f"{shown(error.filename, home)} cannot be read ({error.strerror})")
     if stamps_of(home, record, deep=deep) == members:
@@ -151,24 +153,24 @@ def examine(home: Path, key: str, note_path: Path | str, stamps: Mapping[str, An
     return Finding(damage=damage) if damage else Finding(record)
 
 
-def remember(home: Path, record: Mapping[str, Any], note_path: Path | str) -> None:
+def remember(home: Path | str, record: Mapping[str, Any], note_path: Path | str) -> None:
     """Note that digests were computed just now, by whoever wrote the record."""
-    stamps = stamps_of(home, record) | {name: stamp(home / name) for name in (done.NAME, "spec.json")}
+    stamps = stamps_of(home, record) | {name: stamp(f"{home}/{name}") for name in (done.NAME, "spec.json")}
     Note(stamps, record=dict(record)).write(note_path)
 
 
-def unreadable_spec(home: Path, key: str) -> str:
+def unreadable_spec(home: Path | str, key: str) -> str:
     """Why spec.json is not the job's, or ""."""
-    if not os.path.lexists(home / "spec.json"):
+    if not os.path.lexists(f"{home}/spec.json"):
         return "spec.json is missing"
     try:
-        record = Record.read(home)
+        record = Record.read(Path(home))
     except files.StoreError as error:
         return str(error).removeprefix(f"{home}/").removeprefix(f"{home}: ")
     return "" if record.key == key else f"spec.json is that of another job ({record.key[:12]})"
 
 
-def stamps_of(home: Path, record: Mapping[str, Any], *, deep: bool = False) -> dict[str, Any]:
+def stamps_of(home: Path | str, record: Mapping[str, Any], *, deep: bool = False) -> dict[str, Any]:
     """By path below `home`, for everything that the record names. deep: the members of large folders too."""
     out = f"attempts/{record['attempt']}/out"
     found: dict[str, Any] = {out: stamp(f"{home}/{out}")}
@@ -258,7 +260,7 @@ def _mode(path: Path) -> int | None:
         return None
 
 
-def shown(path: str | Path, home: Path) -> str:
+def shown(path: str | Path, home: Path | str) -> str:
     """Below the job's folder."""
     text = str(path)
     return text.removeprefix(f"{home}/")

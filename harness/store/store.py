@@ -61,10 +61,11 @@ class Store:
     def __init__(self, root: Path | str, schedulers: Mapping[str, Scheduler] | None = None) -> None:
         self.root = Path(root).absolute()
         self.schedulers: dict[str, Scheduler] = dict(schedulers or {})
-        self._folders: dict[tuple[str, str], Path] = {}
+        self._folders: dict[tuple[str, str], str] = {}
+        """Kind and 12 digits of a key → the job's folder. As text: a `Path` takes longer to make than the folder to look at."""
         self._listed: dict[str, int] = {}
         """Kind → the time of its folder when it was last listed."""
-        self._examined: dict[Path, tuple[object, Finding]] = {}
+        self._examined: dict[str, tuple[object, Finding]] = {}
         """Job's folder → stamps of DONE.json and spec.json, and what was found then: each job is checked once by this object."""
         self._look: Look | None = None
 
@@ -72,13 +73,19 @@ class Store:
 
     def folder(self, job: Job) -> Path:
         """Where the job lives or would live. Two slugs of one key share the folder of whoever came first."""
-        return self._find(job.kind, job.key) or self.root / job.kind / job.name
+        return Path(self._place(job))
 
     def find(self, kind: str, key: str) -> Path | None:
         """The folder of a job by kind and key; None when the store has none."""
-        return self._find(kind, key)
+        found = self._find(kind, key)
+        return Path(found) if found else None
 
-    def _find(self, kind: str, key: str) -> Path | None:
+    def _place(self, job: Job | Record) -> str:
+        if isinstance(job, Record):
+            return str(job.folder)
+        return self._find(job.kind, job.key) or f"{self.root}/{job.kind}/{job.name}"
+
+    def _find(self, kind: str, key: str) -> str | None:
         known = self._folders.get((kind, key[:12]))
         if known is None:
             self._list(kind, changed=True)
@@ -95,10 +102,9 @@ class Store:
         except (FileNotFoundError, NotADirectoryError):
             return
         self._listed[kind] = time_ns
-        home = self.root / kind
         for entry in entries:
             if not entry.name.startswith("."):
-                self._folders[kind, entry.name.rpartition("-")[2]] = home / entry.name
+                self._folders[kind, entry.name.rpartition("-")[2]] = f"{self.root}/{kind}/{entry.name}"
 
     def refresh(self, kinds: Iterable[str]) -> None:
         """Look for folders that others created since the last call."""
@@ -121,8 +127,8 @@ class Store:
                         if (job.kind, job.key12) not in self._folders:
                             folder = self.root / job.kind / job.name
                             folder.mkdir(parents=True, exist_ok=True)
-                            self._folders[job.kind, job.key12] = folder
-        found = {job.key: self._folders[job.kind, job.key12] for job in jobs}
+                            self._folders[job.kind, job.key12] = str(folder)
+        found = {job.key: Path(self._folders[job.kind, job.key12]) for job in jobs}
         missing = {found[job.key] / "spec.json": spec for job in jobs if (spec := self._unwritten(job, found[job.key]))}
         with files.writing(self.root):
             for path in missing:
@@ -175,12 +181,16 @@ class Store:
             raise StoreError(f"{self.root}: {key}: no such job; {remedy}")
         return Record.read(found[0])
 
-    def job_folders(self) -> Iterator[Path]:
-        """Every folder that has a spec.json, by kind and name."""
+    def job_names(self) -> Iterator[tuple[str, str]]:
+        """(kind, name) of every folder that has a spec.json, in this order."""
         for kind in sorted(self.root.glob("[!.]*")):
             for name in sorted(os.listdir(kind)) if kind.is_dir() else ():
                 if os.path.exists(f"{kind}/{name}/spec.json"):
-                    yield kind / name
+                    yield kind.name, name
+
+    def job_folders(self) -> Iterator[Path]:
+        """The same as folders."""
+        return (self.root / kind / name for kind, name in self.job_names())
 
     def records(self) -> Iterator[Record]:
         """Every job that the store has a folder for, but for those whose spec.json is damaged: see `damaged_specs`."""
@@ -212,7 +222,7 @@ class Store:
         look = None if loading or afresh else self._look
         if look is not None and (seen := look.done.get(job.key)) is not None:
             return seen
-        home = self._home(job)
+        home = self._place(job)
         stamps = {name: integrity.stamp(f"{home}/{name}") for name in (done_file.NAME, "spec.json")}
         if not any(stamps.values()):
             return NOT_DONE
@@ -252,7 +262,7 @@ class Store:
         """Key → the jobs that this look found done."""
         return self._look.jobs if self._look is not None else {}
 
-    def _note(self, home: Path) -> str:
+    def _note(self, home: Path | str) -> str:
         """The file that says what the last check of the job in `home` saw."""
         _, kind, name = str(home).rsplit("/", 2)
         return f"{self.root}/.checks/{kind}-{name.rpartition('-')[2]}.json"
@@ -310,7 +320,7 @@ class Store:
         return Attempt(self._home(job) / "attempts" / str(done["attempt"])) if done else None
 
     def _home(self, job: Job | Record) -> Path:
-        return job.folder if isinstance(job, Record) else self.folder(job)
+        return Path(self._place(job))
 
     def status(self, job: Job) -> Status:
         return self.statuses([job])[job.key]

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 DRIVERS = {"postgresql": ("psycopg", "psycopg2"), "mysql": ("mysqlclient", "MySQLdb", "pymysql"), "mssql": ("pyodbc",)}
 """Kind of database → what to install, and the modules any of which will do."""
@@ -83,6 +82,8 @@ def database(uri: str) -> str:
 
 
 def file_uri(uri: str) -> str:
+    from urllib.request import url2pathname  # brings the HTTP client with it
+
     parts = urlsplit(uri)
     if parts.netloc not in ("", "localhost"):
         return f"names a host ({parts.netloc}); write file:///PATH, or the folder alone"

@@ -19,14 +19,14 @@ SQLITE = b"SQLite format 3\0"
 """How every sqlite file begins."""
 
 
-def signature(folder: Path) -> str:
-    """Of one job: changes whenever something about it could be copied to MLflow. "" when there is nothing yet."""
+def signature(root: Path, kind: str, name: str) -> str:
+    """Of one job of the store in `root`: changes whenever something about it could be copied to MLflow. "" when there is nothing yet."""
     try:
-        return " ".join(["done", str(os.stat(f"{folder}/DONE.json").st_mtime_ns), *artifacts_of(folder.parent.name)])
+        return " ".join(["done", str(os.stat(f"{root}/{kind}/{name}/DONE.json").st_mtime_ns), *artifacts_of(kind)])
     except FileNotFoundError:
         pass
     parts = []
-    for attempt in attempts_of(folder):
+    for attempt in attempts_of(root / kind / name):
         metrics = attempt.metrics.stat().st_size if attempt.metrics.exists() else 0
         ended = (attempt.path / "failure.json").exists() or attempt.alive() is False
         parts.append(f"{attempt.number} {metrics} {'ended' if ended else 'alive'}")
@@ -36,8 +36,8 @@ def signature(folder: Path) -> str:
 def fingerprint(store: Store) -> str:
     """Of the whole store, the tables' labels, and the database that it is copied into."""
     lines = [where.shown_address(store)]
-    for folder in store.job_folders():
-        lines.append(f"{folder.name} {signature(folder)}")
+    for kind, name in store.job_names():
+        lines.append(f"{name} {signature(store.root, kind, name)}")
     for path in sorted(where.home(store).glob("labels/*.json")):
         lines.append(f"{path.name} {path.stat().st_mtime_ns}")
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()

@@ -4,9 +4,9 @@ for each table under each profile. A run of a part of the table adds to what the
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from harness.store import files
 from harness.tracking.where import home
@@ -17,8 +17,7 @@ if TYPE_CHECKING:
 NAMES_SHOWN = 2
 
 
-@dataclass(frozen=True)
-class Use:
+class Use(NamedTuple):
     """One thing that a job is for. cell: "Stage 1 Only / mmvp". row, column, protocol, latents, stage: "" where it has none. name:
     what its run is called, as in "Stage 1 Only · MMVP · seed 0"; "" for what serves many cells alike, such as data."""
 
@@ -97,13 +96,10 @@ def _table(path: Path) -> str:
 
 
 def _plain(use: Use) -> dict[str, str]:
-    return {name: value for name in _FIELDS if (value := getattr(use, name))}
-
-
-_FIELDS = tuple(field.name for field in fields(Use))
+    return {name: value for name, value in zip(Use._fields, use, strict=True) if value}
 
 
 def _read(found: Any) -> list[Use]:
     """What cannot be read labels nothing; the next run writes it again."""
     rows = [row for row in found if isinstance(row, dict) and "cell" in row] if isinstance(found, list) else []
-    return [Use(**{name: str(value) for name, value in row.items() if name in _FIELDS}) for row in rows]
+    return [Use(**{name: str(value) for name, value in row.items() if name in Use._fields}) for row in rows]

@@ -30,7 +30,7 @@ from lmms_eval.tasks import TaskManager
 
 from models.backbone.checkpoint import reading_files
 from models.config import EvaluateSpec
-from models.evaluation import extract, scores, stock, zoom
+from models.evaluation import scores, stock, zoom
 from models.evaluation.boxes import read_boxes
 from models.evaluation.engine import Answer, Engine
 from models.evaluation.lmms_model import LmmsModel
@@ -39,6 +39,7 @@ from models.evaluation.rows import rows_of
 from models.evaluation.shards import Elsewhere, Key, Shard, answers_in, lines_of
 from models.evaluation.stock import Scored
 from models.evaluation.tasks import YAML_FOLDER, digest, digests_of, of_the_project, tasks_for
+from models.evaluation.tasks.version import EXTRACTOR
 from models.run import Interrupted, Run
 
 _CHECKPOINT_SECONDS = 300.0
@@ -309,5 +310,5 @@ def _versions() -> dict[str, Any]:
         "torch": torch.__version__,
         "transformers": transformers.__version__,
         "datasets": datasets.__version__,
-        "extractor": extract.VERSION,
+        "extractor": EXTRACTOR,
     }

@@ -7,6 +7,7 @@ confine it to its own (`noise_from: table`).
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -14,9 +15,8 @@ from functools import cache, cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.identity import digest
-from harness.jobs import Job, Source
-from harness.plan.cost import chain
+from harness.identity import digest, digest_of, text
+from harness.jobs import Job, Source, trainings
 from harness.store import Store
 from harness.store.jobs import is_whole, stored_jobs
 
@@ -44,14 +44,35 @@ class Run:
         last = job.inputs.get("checkpoint")
         if not isinstance(last, Job):
             return None
-        trained = chain(last)
-        base = trained[0].inputs["init"]
-        payload = dict(job.payload)
-        decode = dict(payload.pop("decode", {}))
-        latents = decode.pop("latents", "own")
-        column = digest([payload, job.inputs["mirror"].key, base.key])
-        recipe = digest([column, decode, seedless(last)])
-        return Run(job, column, latents, recipe, last.payload.get("seed", 0), frozenset(map(seedless, trained)))
+        base, trained = _behind(last)
+        asked = text(job.payload)
+        decode, latents = _decoding(asked)
+        column = _column(asked, job.inputs["mirror"].key, base)
+        recipe = digest_of(f'["{column}",{decode},"{seedless(last)}"]')
+        return Run(job, column, latents, recipe, last.payload.get("seed", 0), trained)
+
+
+@cache
+def _behind(last: Job) -> tuple[str, frozenset[str]]:
+    """The key of the base model of a checkpoint, and the recipes of the trainings between them."""
+    chain = trainings(last)
+    return chain[0].inputs["init"].key, frozenset(map(seedless, chain))
+
+
+@cache
+def _decoding(asked: str) -> tuple[str, str]:
+    """Of an evaluation's payload, a canonical JSON that many share: how is decoded, but for the latents mode, as canonical JSON; the
+    latents mode."""
+    decode = json.loads(asked).get("decode", {})
+    latents = decode.pop("latents", "own")
+    return text(decode), latents
+
+
+@cache
+def _column(asked: str, mirror: str, base: str) -> str:
+    payload = json.loads(asked)
+    payload.pop("decode", None)
+    return digest([payload, mirror, base])
 
 
 @cache

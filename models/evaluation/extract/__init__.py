@@ -22,6 +22,8 @@ condition does not count. Two different letters in one rule, or two offered toge
 
 The release (`read_release`) takes the first A–E, in either case, anywhere in the last non-empty block, else anywhere in
 the raw response including its markup: "The answer is B" is read as E (from "The"). Kept to compare with its numbers.
+
+Whoever changes a reading raises `models.evaluation.tasks.version.EXTRACTOR`.
 """
 
 from __future__ import annotations
@@ -35,9 +37,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from models.evaluation.extract.letters import Mention, leading, listed, mentions
-
-VERSION = 3
-"""Enters the identity of an evaluation. Raise it when any reading below changes for any text."""
 
 LONGEST_OBJECT = 10_000
 """Characters of a text in which an answer object is looked for."""

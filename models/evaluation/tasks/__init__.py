@@ -15,8 +15,8 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
-from models.evaluation import extract
 from models.evaluation.tasks import index
+from models.evaluation.tasks.version import EXTRACTOR
 
 Protocol = Literal["paper", "stock"]
 
@@ -97,7 +97,7 @@ def _digest(task: str) -> str:
     identity = {
         "config": config,
         "functions": {_name(file, files): hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(files)},
-        "extractor": extract.VERSION,
+        "extractor": EXTRACTOR,
         "lmms_eval": _lmms_eval_version(),
     }
     return hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()

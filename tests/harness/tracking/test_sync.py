@@ -113,10 +113,10 @@ def test_what_maps_and_measure_jobs_found_reaches_mlflow(tmp_path):
 
 def test_a_finished_job_whose_kind_gains_an_artifact_is_copied_again(synced, monkeypatch):
     root, graph = synced
-    folder = Store(root).record(next(iter(graph)).key).folder
-    before = signature(folder)
+    job = next(iter(graph))
+    before = signature(root, job.kind, job.name)
     monkeypatch.setitem(KINDS, "count", replace(KINDS["count"], artifacts=("result.json", "more.json")))
-    assert signature(folder) != before
+    assert signature(root, job.kind, job.name) != before
 
 
 def test_when_nothing_changed_nothing_is_copied_and_mlflow_is_not_imported(synced):

@@ -75,7 +75,7 @@ def test_a_digest_changes_with_the_yaml_the_functions_and_the_extractor(tmp_path
     for file in (here / "mmvp.py", here / "paper.py"):
         file.write_text(file.read_text() + "\n# another line\n")
         seen.append(now())
-    monkeypatch.setattr(tasks.extract, "VERSION", 10_000)
+    monkeypatch.setattr(tasks, "EXTRACTOR", 10_000)
     seen.append(now())
     tasks._digest.cache_clear()
     assert len(set(seen)) == len(seen)
