@@ -68,6 +68,23 @@ def damage(path: Path, frame: int) -> Path:
     return path
 
 
+def without_end(path: Path, frames: int) -> Path:
+    """A film whose container states all its frames, and of which only so many are left: an mp4 that was not fetched to its end."""
+    with av.open(str(path)) as film:
+        packets = [packet.size for packet in film.demux(film.streams.video[0]) if packet.size]
+    whole = path.with_name(f"whole-{path.name}")
+    with av.open(str(path)) as film, av.open(str(whole), "w", options={"movflags": "faststart"}) as made:
+        stream = made.add_stream_from_template(film.streams.video[0])
+        for packet in film.demux(film.streams.video[0]):
+            if packet.size:
+                packet.stream = stream
+                made.mux(packet)
+    content = whole.read_bytes()
+    path.write_bytes(content[: len(content) - sum(packets[frames:])])
+    whole.unlink()
+    return path
+
+
 def cut_off(path: Path, share: float = 0.6) -> Path:
     """Only the begin of a file is left."""
     content = path.read_bytes()

@@ -173,8 +173,12 @@ def patches_of_file(processor: Any, path: Path | str, clips: Clips) -> tuple[Ten
 
 
 def size_of_frames(path: Path | str, clips: Clips) -> tuple[int, int]:
-    """(width, height) of a clip's frames, of which all that `clips` takes were decoded. Raises Unreadable."""
-    _, _, sizes = _used(path, clips, None, lambda shown, count: [picture.size for picture in shown])
+    """(width, height) of a clip's frames, of which all that `clips` takes were decoded. Raises Unreadable, also for a clip with fewer
+    frames than its container states, by more than one and by more than `MOST_DRIFT`."""
+    stated = facts_of(path, clips.times)
+    facts, _, sizes = _used(path, clips, None, lambda shown, count: [picture.size for picture in shown], stated)
+    if stated.frames - facts.frames > max(1, MOST_DRIFT * stated.fps):
+        raise _unreadable(path, f"its container states {stated.frames} frames, and {facts.frames} can be decoded")
     return _fit(path, sizes[0])
 
 
@@ -190,6 +194,14 @@ def read_frames(path: Path | str, numbers: Iterable[int]) -> list[Image.Image]:
     wanted = list(numbers)
     found = dict(zip(sorted(set(wanted)), frames_in_turn(path, set(wanted)), strict=True))
     return [found[number] for number in wanted]
+
+
+def frame_near(path: Path | str, number: int) -> Image.Image:
+    """One frame of a clip, the last one where the container states more than can be decoded. Raises Unreadable."""
+    try:
+        return next(_decoded(path, [number]))
+    except _Shorter as shorter:
+        return next(_decoded(path, [shorter.frames - 1]))
 
 
 def frames_in_turn(path: Path | str, numbers: Iterable[int]) -> Iterator[Image.Image]:
@@ -301,10 +313,10 @@ class _Shorter(Exception):
 
 
 def _used(
-    path: Path | str, clips: Clips, span: Span | None, use: Callable[[Iterator[Image.Image], int], T]
+    path: Path | str, clips: Clips, span: Span | None, use: Callable[[Iterator[Image.Image], int], T], facts: ClipFacts | None = None
 ) -> tuple[ClipFacts, tuple[int, ...], T]:
-    """(facts, numbers, what `use` makes) of the frames that `clips` takes and of their count."""
-    facts = facts_of(path, clips.times)
+    """(facts, numbers, what `use` makes) of the frames that `clips` takes and of their count. facts: where they are known."""
+    facts = facts or facts_of(path, clips.times)
     while True:
         numbers = chosen(facts, clips, span)
         try:

@@ -15,7 +15,7 @@ from typing import Any
 
 from PIL import Image
 
-from models.backbone.clips import MISSING, ClipFacts, Frames, Span, facts_of, read_clip, read_frames, timed
+from models.backbone.clips import MISSING, ClipFacts, Frames, Span, facts_of, frame_near, read_clip, timed
 from models.backbone.pictures import Box, Unreadable, open_image, turned
 from models.config import Surplus
 from models.schema import Clips, Orientation
@@ -125,7 +125,7 @@ class ClipFile:
 
     def frame(self, number: int) -> Image.Image:
         """One frame in the clip's own size. Raises pictures.Unreadable."""
-        return read_frames(self.path, [number])[0]
+        return frame_near(self.path, number)
 
 
 _facts = lru_cache(maxsize=1 << 14)(facts_of)

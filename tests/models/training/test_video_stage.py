@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
 from models import loading
-from models.backbone.clips import facts_of
+from models.backbone.clips import facts_of, read_frames
 from models.backbone.images import load_image_processor
 from models.backbone.pictures import Unreadable
 from models.config import ExternalTraining, TrainingSet, TrainSpec
@@ -29,6 +29,7 @@ from models.training.external import check_pictures, look, prepare
 from models.training.lengths import rough_lengths
 from models.training.pixels import Live
 from models.training.substitutes import Substituting
+from tests.films import without_end, write_film
 from tests.models.training.conftest import SMALL
 
 CLUES = ClueFrames(min_tokens=1, max_tokens=4)
@@ -196,6 +197,22 @@ def test_a_file_that_is_no_clip_is_named_once_and_without_a_number_of_ffmpeg(dat
     with pytest.raises(Unreadable) as error:
         facts_of(data / "clips/broken.mkv")
     assert str(error.value).startswith(f"{data}/clips/broken.mkv: not a readable clip (Invalid data found when processing input); ")
+
+
+def test_a_clip_that_ends_before_its_container_says_so_is_rejected_unless_only_a_moment_is_lacking(base: Path, data: Path, tmp_path: Path) -> None:
+    for name, frames in (("short", 25), ("nearly", 38)):
+        without_end(write_film(data / f"clips/{name}.mp4", 40), frames)
+    record, *_ = json.loads((data / "clips.json").read_text())
+    records = [record | {"video": "short.mp4"}, record | {"video": "nearly.mp4", "temporal_span": [3.9, 4]}]
+    (data / "clips.json").write_text(json.dumps(records))
+    out = tmp_path / "out"
+    out.mkdir()
+    assert prepare(out, data / "meta.json", TrainingSet(min_usable=0.1, images=SMALL), base)["samples"] == 1
+    assert "short.mp4: not a readable clip (its container states 40 frames, and 25 can be decoded)" in (out / "rejected.jsonl").read_text()
+    sample = read_samples(out)[0]
+    (clue,) = CLUES.pieces().of(sample)
+    shown = CLUES.pieces().open(clue, None)
+    assert clue.number == 39 and shown.tobytes() == read_frames(data / "clips/nearly.mp4", [37])[0].tobytes()
 
 
 def test_a_clip_that_the_processor_refuses_for_its_shape_is_rejected_and_the_rest_is_used(base: Path, data: Path, tmp_path: Path) -> None:
