@@ -13,6 +13,7 @@ Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(gt=0, le=1)]
 Orientation = Literal["upright", "stored"]
 Times = Literal["rate", "stamps"]
+Zoom = Literal["none", "predicted", "oracle"]
 FILMS = (".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".flv", ".mpg")
 """Ends of the names of video files."""
 
@@ -131,9 +132,10 @@ class DecodeSpec(Frozen):
     one of the question's letters, and the end (VisReflect's release, for videos)."""
     prefix: Annotated[str, Field(min_length=1)] = ANSWER_PREFIX
     """How a held answer begins: the words that training data put before the letter (here VisReflect's). Read unless `answer` is free."""
-    zoom: Literal["none", "predicted"] = "none"
+    zoom: Zoom = "none"
     """predicted: a pass before the answer asks for a box (of a clip: a span), and the answer is given with the picture cropped (the
-    clip cut) there beside the whole. A question whose box cannot be used is answered from the whole alone, and counted."""
+    clip cut) there beside the whole; oracle: the annotated box or span is taken, without that pass. A question without one that can
+    be used is answered from the whole alone, and counted; predicted: so is one about several pictures, which no box can tell apart."""
     ends: Literal["all", "tokenizer"] = "all"
     """What ends an answer: the end tokens of generation_config.json and of the tokenizer, or the tokenizer's alone."""
 

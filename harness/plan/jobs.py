@@ -40,6 +40,7 @@ from models.config import (
     TrainingSet,
     TrainSpec,
 )
+from models.evaluation.boxes import SIDECAR, SPANS
 from models.evaluation.tasks.index import clips_folder
 from models.methods.stage import Earlier, Features, StageSpec, opens_segments
 from models.schema import Clips, Latents
@@ -188,6 +189,11 @@ class JobMaker:
     def _evaluate(self, row: ResolvedRow, seed: int, benchmark: str, protocol: Protocol, latents: Latents) -> Job:
         checkpoint, mirror = self.checkpoint(row, seed), self.mirror(benchmark)
         options = row.options
+        if self.on(row, benchmark).options.decode.zoom == "oracle" and not self.annotated(benchmark):
+            name = SPANS if self.of_clips(benchmark) else SIDECAR
+            raise self.profile.error(
+                f'row "{row.row.label}" zooms to what is annotated (zoom: oracle), and {benchmark} comes without {name} beside its data; '
+                "write it there, or zoom: predicted", "benchmarks", benchmark)  # fmt: skip
         sections = (options.decode, options.decode_clips, options.images, options.clips)
         asked = (benchmark, protocol, latents, *map(id, sections), options.latent_steps, has_latents(row), row.learns_latents)
         if asked not in self._asked:
@@ -342,11 +348,15 @@ class JobMaker:
 
     def boxed(self, benchmark: str) -> bool:
         """Whether the true boxes of the benchmark's questions lie beside it."""
+        return not self.of_clips(benchmark) and self.annotated(benchmark)
+
+    def annotated(self, benchmark: str) -> bool:
+        """Whether the true boxes of the benchmark's questions, or the spans of its clips, lie beside it."""
         spec = self.profile.value.benchmarks.get(benchmark)
-        if self.of_clips(benchmark) or not isinstance(spec, ExternalMirror):
-            return not self.of_clips(benchmark)
-        folder = sources.benchmark_folder(self.profile, spec)
-        return folder is not None and any(file.is_file() for pattern in ("boxes.jsonl", "*/boxes.jsonl") for file in folder.glob(pattern))
+        if not isinstance(spec, ExternalMirror):
+            return True
+        folder, name = sources.benchmark_folder(self.profile, spec), SPANS if self.of_clips(benchmark) else SIDECAR
+        return folder is not None and any(file.is_file() for pattern in (name, f"*/{name}") for file in folder.glob(pattern))
 
     def _once(self, job: Job) -> Job:
         """The first job with this key: later rows share it, name and all."""

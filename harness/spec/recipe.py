@@ -13,7 +13,7 @@ from pydantic import Field, create_model
 from harness.spec.errors import unknown
 from models.methods.registry import STAGES
 from models.methods.stage import StageSpec
-from models.schema import ANSWER_PREFIX, Clips, Count, Frozen, Images, Positive
+from models.schema import ANSWER_PREFIX, Clips, Count, Frozen, Images, Positive, Zoom
 
 if TYPE_CHECKING:
     StageName = str
@@ -40,8 +40,9 @@ class Decoding(Frozen):
     leave_below: Positive = 0.02
     max_segments: Count | None = None
     """Latent segments an answer may hold; null = no limit but max_new_tokens."""
-    zoom: Literal["none", "predicted"] = "none"
-    """predicted: crop where a first pass says to look, and answer with both. See `DecodeSpec.zoom`."""
+    zoom: Zoom = "none"
+    """predicted: crop where a first pass says to look, and answer with both; oracle: where the benchmark's annotation says. See
+    `DecodeSpec.zoom`."""
     precision: Literal["bf16", "fp32"] = "bf16"
 
 
@@ -56,7 +57,7 @@ class ClipDecoding(Frozen):
     """The words before the letter, as the training data have them. Read unless `answer` is free."""
     repetition_penalty: Positive | None = None
     no_repeat_ngram: Annotated[int, Field(ge=0)] = 0
-    zoom: Literal["none", "predicted"] | None = None
+    zoom: Zoom | None = None
     """Cuts the clip to a span; null = as `decode` says."""
 
 

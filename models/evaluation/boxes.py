@@ -3,35 +3,93 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from models.backbone.clips import Span
+from models.backbone.pictures import Box
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-SIDECAR = "boxes.jsonl"
+SIDECAR, SPANS = "boxes.jsonl", "spans.jsonl"
+SEVERAL = "several pictures"
+"""Why a question is not zoomed to what is predicted: a box does not say which picture it is in."""
 Boxes = list[list[float]]
+Places = dict[int, Box | Span]
+"""Number of a question's picture or clip -> where to look there."""
 
 
 def read_sidecar(mirror: Path, config_name: str | None) -> dict[int, tuple[Boxes, list[int]]] | None:
     """doc_id -> boxes (normalised x0, y0, x1, y1) and the image index of each; None where there is no sidecar. Torch-free.
 
     The sidecar is `<config_name>/boxes.jsonl` where the data set has configurations, else `boxes.jsonl`; its lines are
-    {"doc_id", "boxes": [[x0, y0, x1, y1], …], "images": [0, …]}; without "images" every box is on the first image.
+    {"doc_id", "boxes": [[x0, y0, x1, y1], …], "images": [0, …]}; without "images" every box is on the first image. ValueError, naming file
+    and line, for one that is not so.
     """
-    places = [mirror / config_name / SIDECAR] if config_name else []
-    file = next((place for place in (*places, mirror / SIDECAR) if place.is_file()), None)
-    if file is None:
-        return None
     found = {}
-    for number, line in enumerate(file.read_text().splitlines(), start=1):
-        row: dict[str, Any] = json.loads(line)
+    for place, doc_id, row in _lines(mirror, config_name, SIDECAR, "boxes", 4):
         boxes = row["boxes"]
         images = row.get("images", [0] * len(boxes))
         if len(images) != len(boxes):
-            raise ValueError(f"{file}:{number}: {len(boxes)} boxes and {len(images)} image indices")
-        found[int(row["doc_id"])] = (boxes, images)
+            raise ValueError(f"{place}: {len(boxes)} boxes and {len(images)} image indices")
+        if wrong := [box for box in boxes if not (0 <= box[0] < box[2] <= 1 and 0 <= box[1] < box[3] <= 1)]:
+            raise ValueError(f"{place}: box {wrong[0]}; expected x0, y0, x1, y1 as shares of the picture, x0 < x1 and y0 < y1")
+        found[doc_id] = boxes, images
+    return found if _file(mirror, config_name, SIDECAR) else None
+
+
+def read_spans(mirror: Path, config_name: str | None) -> dict[int, list[Span]] | None:
+    """doc_id -> the spans of its clip that are evidence, in seconds; None where there is no sidecar. Torch-free.
+
+    The sidecar is `spans.jsonl`, where `boxes.jsonl` would be; its lines are {"doc_id", "spans": [[begin, end], …]}. ValueError, naming
+    file and line, for one that is not so.
+    """
+    found = {}
+    for place, doc_id, row in _lines(mirror, config_name, SPANS, "spans", 2):
+        if wrong := [span for span in row["spans"] if not 0 <= span[0] < span[1]]:
+            raise ValueError(f"{place}: span {wrong[0]}; expected begin and end in seconds, the begin before the end")
+        found[doc_id] = [(span[0], span[1]) for span in row["spans"]]
+    return found if _file(mirror, config_name, SPANS) else None
+
+
+def read_places(mirror: Path, config_name: str | None, *, clips: bool) -> dict[int, Places]:
+    """doc_id -> what is annotated of each of its pictures (of its clip): the smallest box (span) that holds all of it. Without what has
+    no annotation. FileNotFoundError if there is no sidecar."""
+    if clips:
+        if (spans := read_spans(mirror, config_name)) is None:
+            raise FileNotFoundError(f"zoom: oracle needs the annotated spans, and {mirror} holds no {SPANS}")
+        return {doc: {0: (min(begin for begin, _ in own), max(end for _, end in own))} for doc, own in spans.items() if own}
+    if (rows := read_sidecar(mirror, config_name)) is None:
+        raise FileNotFoundError(f"zoom: oracle needs the annotated boxes, and {mirror} holds no {SIDECAR}")
+    found: dict[int, Places] = {}
+    for doc, (boxes, images) in rows.items():
+        for image in dict.fromkeys(images):
+            left, top, right, bottom = zip(*(box for box, at in zip(boxes, images) if at == image))
+            found.setdefault(doc, {})[image] = (min(left), min(top), max(right), max(bottom))
     return found
+
+
+def _file(mirror: Path, config_name: str | None, name: str) -> Path | None:
+    places = [mirror / config_name / name] if config_name else []
+    return next((place for place in (*places, mirror / name) if place.is_file()), None)
+
+
+def _lines(mirror: Path, config_name: str | None, name: str, field: str, numbers: int) -> Iterator[tuple[str, int, dict[str, Any]]]:
+    """(file and line, doc_id, the line) of a sidecar whose `field` is a list of lists of so many numbers."""
+    file = _file(mirror, config_name, name)
+    for number, line in enumerate(file.read_text().splitlines() if file else (), start=1):
+        place = f"{file.resolve() if file else ''}:{number}"
+        try:
+            row: dict[str, Any] = json.loads(line)
+            doc_id, good = int(row["doc_id"]), all(len(one) == numbers and all(math.isfinite(n) for n in one) for one in row[field])
+        except (ValueError, KeyError, TypeError):
+            good = False
+        if not good:
+            raise ValueError(f'{place}: {line[:120]}; expected {{"doc_id": 0, "{field}": [[{numbers} numbers], …]}}')
+        yield place, doc_id, row
 
 
 def read_boxes(mirror: Path, task: str, config_name: str | None) -> dict[tuple[str, int], tuple[Tensor, Tensor]]:

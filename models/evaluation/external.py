@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from models import hub
+from models.evaluation.boxes import SIDECAR, SPANS, read_sidecar, read_spans
 from models.evaluation.tasks import TASKS, dataset_of, tasks_for
 from models.evaluation.tasks.index import columns_read
 
@@ -191,6 +192,8 @@ def look_through(
                 every_question(mirror, benchmark, task)
             elif not tasks:
                 first_question(mirror, benchmark, task)
+            if every:
+                _check_sidecars(mirror, config, counts[task])
         except FileNotFoundError:
             raise BadBenchmark(f"{where} is not there; {_remedy(benchmark)}") from None
         except (ValueError, LookupError, TypeError, AttributeError, OSError) as error:
@@ -198,6 +201,14 @@ def look_through(
         if not counts[task]:
             raise BadBenchmark(f"{where} holds no question; {_remedy(benchmark)}")
     return counts
+
+
+def _check_sidecars(mirror: Path, config: str | None, questions: int) -> None:
+    """Raises ValueError for annotated boxes or spans that cannot be read, or are of a question that is not there."""
+    for name, read in ((SIDECAR, read_sidecar), (SPANS, read_spans)):
+        for doc_id in read(mirror, config) or ():
+            if not 0 <= doc_id < questions:
+                raise ValueError(f"{name}: doc_id {doc_id}, and there are {questions} questions, numbered from 0")
 
 
 def _remedy(benchmark: str) -> str:

@@ -24,6 +24,7 @@ from models.backbone.clips import MISSING
 from models.backbone.pictures import Unreadable, as_rgb
 from models.config import DecodeSpec, Fetched, Images
 from models.evaluation import zoom
+from models.evaluation.boxes import Places
 from models.evaluation.clips import ClipReader
 from models.evaluation.engine import MEDIA, Answer, Engine, Question
 from models.evaluation.extract import last_answer
@@ -64,7 +65,8 @@ class LmmsModel(lmms):
     `max_new_tokens`; any other task gets `stock_text` and the limit of its own YAML. shard: the part of the questions that
     this process answers. fetched: what happens to pictures
     before the checkpoint's processor sees them. clips: which frames of a clip are seen, and in what size. A question whose clip
-    cannot be read is never asked: its answer is empty, and says why (`Answer.rejected`).
+    cannot be read is never asked: its answer is empty, and says why (`Answer.rejected`). boxes: for `latents: oracle`. places: for
+    `zoom: oracle`.
     """
 
     is_simple = False
@@ -82,6 +84,7 @@ class LmmsModel(lmms):
         decode: DecodeSpec | None = None,
         images: Images | None = None,
         boxes: Boxes | None = None,
+        places: Mapping[Key, Places] | None = None,
         shard: Shard | None = None,
         fetched: Fetched = "as_is",
         clips: Clips | None = None,
@@ -101,6 +104,7 @@ class LmmsModel(lmms):
         self.decode = decode or DecodeSpec.model_validate(of_decode)
         self.images = images or Images.model_validate(of_images)
         self.boxes: Boxes = boxes or {}
+        self.places = places or {}
         self.seed = int(seed)
         self.shard = shard or Shard()
         self.fetched: Fetched = fetched
@@ -318,13 +322,18 @@ class LmmsModel(lmms):
         self.after_batch()
 
     def _zoom(self, batch: Sequence[Key]) -> None:
-        """The first pass of zooming, for those of a batch that have not had theirs."""
-        new = [key for key in batch if key not in self._zoomed] if self.decode.zoom == "predicted" else []
-        if new:
-            chats = [self._conversations([self._requests[key]])[key] for key in new]
-            asked = [self.prepared[key] for key in new]
+        """What those of a batch show closer that have not been looked at: as a first pass says, or as is annotated."""
+        new = [key for key in batch if key not in self._zoomed] if self.decode.zoom != "none" else []
+        if not new:
+            return
+        chats = [self._conversations([self._requests[key]])[key] for key in new]
+        asked = [self.prepared[key] for key in new]
+        if self.decode.zoom == "oracle":
+            places = [self.places.get(key, {}) for key in new]
+            found = zoom.annotated(self.engine, asked, chats, places, self.images, self.reader)
+        else:
             found = zoom.zoomed(self.engine, asked, chats, self.images, self.reader, self.decode.ends)
-            self._zoomed |= dict(zip(new, found, strict=True))
+        self._zoomed |= dict(zip(new, found, strict=True))
 
     def _seed_of(self, key: Key) -> int:
         """A question's own seed: its noise does not depend on the batch it stands in."""

@@ -31,7 +31,7 @@ from lmms_eval.tasks import TaskManager
 from models.backbone.checkpoint import reading_files
 from models.config import EvaluateSpec
 from models.evaluation import scores, stock, zoom
-from models.evaluation.boxes import read_boxes
+from models.evaluation.boxes import read_boxes, read_places
 from models.evaluation.engine import Answer, Engine
 from models.evaluation.lmms_model import LmmsModel
 from models.evaluation.mirror import Task, load_task
@@ -203,6 +203,11 @@ class Session(Evaluations):
         if spec.decode.latents == "oracle":
             found = (read_boxes(mirror, name, task.DATASET_NAME) for name, task in tasks.items())
             boxes = {key: box for own in found for key, box in own.items()}
+        places = {}
+        if spec.decode.zoom == "oracle":
+            for name, task in tasks.items():
+                found = read_places(mirror, task.DATASET_NAME, clips=spec.clips is not None)
+                places |= {(name, doc_id): own for doc_id, own in found.items()}
         return LmmsModel(
             self.engine,
             batch_size=batch_size,
@@ -210,6 +215,7 @@ class Session(Evaluations):
             decode=spec.decode,
             images=spec.images,
             boxes=boxes,
+            places=places,
             fetched=spec.fetched,
             clips=spec.clips,
             shard=Shard(run.rank, run.ranks, run.checkpoints / "shards"),

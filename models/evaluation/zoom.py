@@ -1,4 +1,5 @@
-"""Zooming: a first pass asks where to look, the picture is cropped there or the clip cut, and a second pass answers with both.
+"""Zooming: a first pass asks where to look, the picture is cropped there or the clip cut, and a second pass answers with both. Or the
+benchmark's annotation says where, without a first pass.
 
 Boxes are read as Qwen2.5-VL states them (pixels of the resized picture, `{"bbox_2d": [x1, y1, x2, y2]}`), as bare lists, or as
 shares of the picture; spans as `[12.5, 18.0]` seconds or `[00:12, 00:18]`. Whatever cannot be used leaves the question as it is,
@@ -12,12 +13,14 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from models.backbone.boxes import rectangle
 from models.backbone.clips import Span
 from models.backbone.pictures import MOST_ASPECT, Box, Unreadable
 from models.config import DecodeSpec, Images
+from models.evaluation.boxes import SEVERAL, Places
 from models.evaluation.clips import ClipReader, span_of
 from models.evaluation.vision import merged_grid, rgb
 
@@ -36,8 +39,8 @@ _LIST = re.compile(r"\[([^\[\]]*)\]")
 _NUMBER = re.compile(r"[-+]?\d+(\.\d*)?")
 _CLOCK = re.compile(r"(?:(\d+):)?(\d+):(\d+(?:\.\d*)?)")
 Record = dict[str, Any]
-"""What became of a question's zoom: `said` (the first pass's answer), `tokens` (how many), and `box` (left, top, right, bottom in
-pixels), `span` (seconds) or `whole` (why neither)."""
+"""What became of a question's zoom: of a first pass `said` (its answer) and `tokens` (how many), and `box` (left, top, right, bottom in
+pixels), `span` (seconds), `boxes` (by the number of its picture, of a question about several) or `whole` (why none)."""
 
 
 class Whole(ValueError):
@@ -98,8 +101,7 @@ def zoomed(
     one it is in, so such a question is asked as it is.
     """
     found: list[tuple[Question, Record]] = [
-        (question, {"said": "", "tokens": 0, "whole": f"{len(question.images)} pictures or clips"})
-        for question in questions
+        (question, {"said": "", "tokens": 0, "whole": SEVERAL if question.images else "no picture"}) for question in questions
     ]
     alone = [at for at, question in enumerate(questions) if len(question.images) == 1]
     if not alone:
@@ -113,33 +115,70 @@ def zoomed(
     for at, answer in zip(alone, said, strict=True):
         record: Record = {"said": answer.response, "tokens": answer.new_tokens}
         try:
-            question, place = _second(engine, questions[at], chats[at], answer.response, images, reader)
+            (seen,) = questions[at].reload()
+            place = _place_in(engine, seen, answer.response, images, reader)
+            question, shown = _second(engine, questions[at], chats[at], {0: place}, images, reader)
         except Whole as why:
-            question, place = questions[at], {"whole": str(why)}
-        found[at] = question, record | place
+            question, shown = questions[at], {"whole": str(why)}
+        found[at] = question, record | shown
     return found
 
 
-def _second(
-    engine: Engine, question: Question, chat: list[Message], said: str, images: Images, reader: ClipReader
-) -> tuple[Question, Record]:
-    """The question with what lies at the place that the first pass named, and that place. Raises Whole."""
-    (seen,) = question.reload()
+def annotated(
+    engine: Engine,
+    questions: Sequence[Question],
+    chats: Sequence[list[Message]],
+    places: Sequence[Places],
+    images: Images,
+    reader: ClipReader,
+) -> list[tuple[Question, Record]]:
+    """The same at given places, one mapping for each question, empty where nothing is annotated."""
+    found: list[tuple[Question, Record]] = []
+    for question, chat, own in zip(questions, chats, places, strict=True):
+        try:
+            if not own:
+                raise Whole("nothing is annotated")
+            found.append(_second(engine, question, chat, own, images, reader))
+        except Whole as why:
+            found.append((question, {"whole": str(why)}))
+    return found
+
+
+def _place_in(engine: Engine, seen: Any, said: str, images: Images, reader: ClipReader) -> Box | Span:
+    """What a first pass says of a picture or clip. Raises Whole."""
     if isinstance(seen, str):
-        span = span_in(said, reader.facts(seen).seconds)
-        part, place = {"type": "video", "url": span_of(seen, span)}, {"span": list(span)}
-        again = partial(_cut, question, span)
-    else:
-        processor = engine.image_processor(images)
-        cell = processor.patch_size * processor.merge_size
-        down, across = merged_grid(processor, rgb(seen))
-        crop = rectangle(box_in(said, (across * cell, down * cell)), seen.width, seen.height, cell)
-        width, height = crop[2] - crop[0], crop[3] - crop[1]
-        if max(width, height) > MOST_ASPECT * min(width, height):
-            raise Whole("box too thin")
-        part, place = {"type": "image", "url": rgb(seen).crop(crop)}, {"box": list(crop)}
-        again = partial(_cropped, question, crop)
-    (second,) = engine.prepare([_with_medium(chat, part)], images, [again], encoded=False, reader=reader)
+        return span_in(said, reader.facts(seen).seconds)
+    processor = engine.image_processor(images)
+    cell = processor.patch_size * processor.merge_size
+    down, across = merged_grid(processor, rgb(seen))
+    return box_in(said, (across * cell, down * cell))
+
+
+def _second(
+    engine: Engine, question: Question, chat: list[Message], places: Places, images: Images, reader: ClipReader
+) -> tuple[Question, Record]:
+    """The question with what lies at the places, each behind the whole of it, and these places. Raises Whole."""
+    media, parts, shown = question.reload(), {}, {}
+    closer: dict[int, Any] = {}
+    for number, place in places.items():
+        if number >= len(media):
+            raise Whole(f"annotated is picture {number}, and there are {len(media)}")
+        if isinstance(seen := media[number], str):
+            seconds = reader.facts(seen).seconds
+            if place[0] >= seconds:
+                raise Whole("span outside the clip")
+            shown[number] = [place[0], min(place[1], seconds)]
+            closer[number] = tuple(shown[number])
+            parts[number] = {"type": "video", "url": span_of(seen, closer[number])}
+        else:
+            processor = engine.image_processor(images)
+            crop = rectangle(place, seen.width, seen.height, processor.patch_size * processor.merge_size)
+            width, height = crop[2] - crop[0], crop[3] - crop[1]
+            if max(width, height) > MOST_ASPECT * min(width, height):
+                raise Whole("box too thin")
+            shown[number], closer[number] = list(crop), crop
+            parts[number] = {"type": "image", "url": rgb(seen).crop(crop)}
+    (second,) = engine.prepare([_with_media(chat, parts)], images, [partial(_reloaded, question, closer)], encoded=False, reader=reader)
     try:
         if second.rejected:
             raise Whole(second.rejected)
@@ -147,17 +186,19 @@ def _second(
             engine.features_of([second], images)
     except Unreadable as error:  # frames that the whole clip did not show
         raise Whole(f"{error.reason}: {error.path.name}") from None
-    return second, place
+    if len(media) > 1:
+        return second, {"boxes": {str(number): box for number, box in shown.items()}}
+    return second, {"span" if question.has_clips else "box": shown[0]}
 
 
-def _cut(question: Question, span: Span) -> list[Any]:
-    (path,) = question.reload()
-    return [path, span_of(path, span)]
-
-
-def _cropped(question: Question, crop: tuple[int, int, int, int]) -> list[Any]:
-    (picture,) = question.reload()
-    return [picture, rgb(picture).crop(crop)]
+def _reloaded(question: Question, closer: Mapping[int, Any]) -> list[Any]:
+    """The question's pictures and clips, behind each what is shown of it again."""
+    found = []
+    for number, seen in enumerate(question.reload()):
+        found.append(seen)
+        if number in closer:
+            found.append(span_of(seen, closer[number]) if isinstance(seen, str) else rgb(seen).crop(closer[number]))
+    return found
 
 
 def _with(chat: list[Message], part: Mapping[str, Any]) -> list[Message]:
@@ -165,15 +206,15 @@ def _with(chat: list[Message], part: Mapping[str, Any]) -> list[Message]:
     return [*chat[:-1], {**chat[-1], "content": [*chat[-1]["content"], part]}]
 
 
-def _with_medium(chat: list[Message], part: Mapping[str, Any]) -> list[Message]:
-    """The conversation with a picture or clip behind its only one."""
+def _with_media(chat: list[Message], parts: Mapping[int, Mapping[str, Any]]) -> list[Message]:
+    """The conversation with pictures or clips behind those of these numbers."""
+    media = count()
 
-    def content(message: Message) -> list[Mapping[str, Any]]:
-        return [
-            one for old in message["content"] for one in ((old, part) if old["type"] in ("image", "video") else (old,))
-        ]
+    def behind(old: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
+        more = parts.get(next(media)) if old["type"] in ("image", "video") else None
+        return (old,) if more is None else (old, more)
 
-    return [{**message, "content": content(message)} for message in chat]
+    return [{**message, "content": [one for old in message["content"] for one in behind(old)]} for message in chat]
 
 
 def counted(rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:

@@ -225,7 +225,7 @@ NUMBERS = ("correct", "correct_release", "latent_started", "latent_steps", "trun
 
 
 def read_rows(path: Path) -> pd.DataFrame:
-    """samples.jsonl as id (task, doc_id), cluster, groups, `unparsed`, `rejected`, `unzoomed` (no number where nothing zooms), `scores` by metric where the task has its own, and
+    """samples.jsonl as id (task, doc_id), cluster, groups, `unparsed`, `rejected`, `unzoomed` (no number where nothing zooms), `whole` (why not), `scores` by metric where the task has its own, and
     whichever of NUMBERS every row has, as floats.
 
     Raises ValueError naming the line that is no sample.
@@ -249,6 +249,7 @@ def read_rows(path: Path) -> pd.DataFrame:
         "unparsed": np.array([row.get("prediction") is None for row in rows], dtype=float),
         "rejected": np.array(["rejected" in row for row in rows], dtype=float),
         "unzoomed": np.array(["whole" in row["zoom"] if row.get("zoom") else np.nan for row in rows], dtype=float),
+        "whole": pd.Series([(row.get("zoom") or {}).get("whole", "") for row in rows], dtype=object),
         "loglik_bound": np.array([bool(row.get("loglik_bound")) for row in rows], dtype=float),
         **scores,
     }

@@ -29,6 +29,7 @@ from harness.verdict import Outcome, Verdict, judge
 from harness.verdict.cells import apart
 from harness.verdict.claims import LEVEL
 from models.config import ProxyMirror
+from models.evaluation.boxes import SEVERAL
 
 TAKEN = {"rate": "evenly spaced by their numbers, and so not in time", "stamps": "evenly spaced in time"}
 """`Clips.times` -> how frames of a clip are taken whose frame rate varies."""
@@ -312,10 +313,13 @@ def unzoomed(results: Results, column: str, protocol: Protocol) -> str:
     for row in results.measured_rows(column, protocol):
         found = results.found(row, column, protocol)
         once = {one.evaluation.job.key12: one.frame for one in found.measured}  # seeds of a row without training share one evaluation
-        lost = [select(frame, found.score, key)["unzoomed"] for key, frame in once.items()]
-        if all(part.notna().any() for part in lost):
-            whole, asked = int(sum(part.sum() for part in lost)), sum(part.count() for part in lost)
-            said.append(f"; {row}: {whole} of {asked} questions were answered without zooming, for want of a usable box or span (zoom in samples.jsonl)")
+        frames = [select(frame, found.score, key) for key, frame in once.items()]
+        if all(frame["unzoomed"].notna().any() for frame in frames):
+            whole, asked = int(sum(frame["unzoomed"].sum() for frame in frames)), sum(frame["unzoomed"].count() for frame in frames)
+            several = sum(int((frame["whole"] == SEVERAL).sum()) for frame in frames)
+            why = f", {several} as they show several pictures{', the others' if several < whole else ''}" if several else ","
+            want = " for want of a usable box or span" if several < whole or not several else ""
+            said.append(f"; {row}: {whole} of {asked} questions were answered without zooming{why}{want} (zoom in samples.jsonl)")
     return "".join(said)
 
 

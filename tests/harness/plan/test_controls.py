@@ -7,6 +7,7 @@ from collections import defaultdict
 import pytest
 
 from harness.plan import plan_experiment
+from harness.spec.errors import SpecError
 from harness.spec.files import EXPERIMENTS
 from tests.harness.conftest import fake_digest
 
@@ -61,3 +62,24 @@ def test_oracle_latents_are_planned_where_a_folder_has_boxes_and_a_checkpoint_a_
     table = plan_experiment(EXPERIMENTS / "table3a.yaml", str(profile), tasks=fake_digest)
     planned = {label: {mode for _, mode in table.cell(label, "mmvp").jobs} for label in ("BCM only", "DAC only")}
     assert planned == {"BCM only": {"own", "oracle"}, "DAC only": {"own"}}, "without a BCM there is nobody to ask"
+
+
+def test_zooming_to_what_is_annotated_is_refused_where_nothing_is(tmp_path):
+    text = (EXPERIMENTS / "profiles" / "smoke.yaml").read_text()
+    profile = tmp_path / "mine.yaml"
+    for was in ("vstar: {source: proxy, n: 16}", "videomme: {source: proxy_clips, n: 16}"):
+        assert was in text
+        text = text.replace(was, f"{was.partition(':')[0]}: {{source: external, path: {tmp_path}, revision: v1}}")
+    profile.write_text(text)
+
+    def planned(column):
+        plan = plan_experiment(
+            EXPERIMENTS / "visreflect.yaml", str(profile), tasks=fake_digest, rows=["Base model"], columns=[column], overrides=["decode.zoom=oracle"]
+        )
+        return plan.cell("Base model", column).jobs[0, "own"].payload["decode"]
+
+    for column, name in (("vstar", "boxes.jsonl"), ("videomme", "spans.jsonl")):
+        with pytest.raises(SpecError, match=rf'mine.yaml:\d+: .*row "Base model" zooms to what is annotated .* {column} comes without {name}'):
+            planned(column)
+        (tmp_path / name).write_text("")
+        assert planned(column)["zoom"] == "oracle"

@@ -6,17 +6,21 @@ import pandas as pd
 import pytest
 
 from harness.report.sections.tables import unzoomed
+from models.evaluation.boxes import SEVERAL
 
-NO = float("nan")
+NO, BOX, MANY = None, "no box in the answer", SEVERAL
 
 
 def results(**evaluations):
-    """A column's rows, each with (job, unzoomed by question) for every seed."""
+    """A column's rows, each with (job, by question why it was not zoomed: "" if it was, None where nothing zooms) for every seed."""
 
     def found(row, column, protocol):
         measured = [
             SimpleNamespace(
-                frame=pd.DataFrame({"id": [("task", k) for k in range(len(values))], "groups": [{}] * len(values), "unzoomed": values}),
+                frame=pd.DataFrame({
+                    "id": [("task", k) for k in range(len(values))], "groups": [{}] * len(values), "whole": [why or "" for why in values],
+                    "unzoomed": [float("nan") if why is None else float(why != "") for why in values],
+                }),
                 evaluation=SimpleNamespace(job=SimpleNamespace(key12=job)),
             )
             for job, values in evaluations[row]
@@ -29,13 +33,15 @@ def results(**evaluations):
 @pytest.mark.parametrize(
     "evaluations, said",
     [
-        ([("a", [1.0, 0.0, 1.0])] * 3, "2 of 3 questions"),
-        ([("a", [1.0, 0.0, 1.0]), ("b", [0.0, 0.0, 0.0])], "2 of 6 questions"),
+        ([("a", [BOX, "", BOX])] * 3, "2 of 3 questions were answered without zooming, for want of a usable box or span (zoom"),
+        ([("a", [BOX, "", BOX]), ("b", ["", "", ""])], "2 of 6 questions were answered without zooming, for want of a usable box or span (zoom"),
+        ([("a", [BOX, MANY, ""])], "2 of 3 questions were answered without zooming, 1 as they show several pictures, the others for want of a usable box"),
+        ([("a", [MANY, MANY, ""])], "2 of 3 questions were answered without zooming, 2 as they show several pictures (zoom"),
     ],
-    ids=["one evaluation for all seeds is counted once", "of two seeds both are counted"],
+    ids=["one evaluation for all seeds is counted once", "of two seeds both are counted", "several pictures are told apart", "and alone"],
 )
 def test_questions_without_zooming_are_counted(evaluations, said):
-    assert unzoomed(results(Zooming=evaluations, Base=[("c", [NO, NO, NO])]), "mmvp", "paper").startswith(f"; Zooming: {said} were answered")
+    assert unzoomed(results(Zooming=evaluations, Base=[("c", [NO, NO, NO])]), "mmvp", "paper").startswith(f"; Zooming: {said}")
 
 
 def test_rows_that_do_not_zoom_say_nothing():

@@ -1,6 +1,7 @@
 """Zooming: what a first pass says is read, the picture is cropped or the clip cut there, and what cannot be used is counted."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,10 @@ from models.backbone.clips import chosen, look_at
 from models.config import DecodeSpec, EvaluateSpec, Images
 from models.evaluation import Session, zoom
 from models.evaluation import engine as engine_module
+from models.evaluation.boxes import read_places
 from models.evaluation.clips import ClipReader, identity, parted, span_of
 from models.evaluation.engine import Engine
+from models.evaluation.external import BadBenchmark, link_mirror
 from models.evaluation.shards import answers_in, lines_of
 from models.evaluation.tasks import digest
 from models.latent.decoding import Decoded
@@ -19,6 +22,7 @@ from models.run import LocalRun
 from tests.films import write_film
 from tests.models.evaluation.conftest import picture
 from tests.models.evaluation.test_clips import CLIPS, LIMITS, conversation
+from tests.models.evaluation.test_shards import left, together
 
 SIZE = (200, 100)
 
@@ -129,7 +133,7 @@ def test_a_question_without_a_usable_box_is_asked_as_it_was(engine, monkeypatch)
     chats = [conversation("?", picture(k, 64)) for k in range(3)] + [conversation("Which?", picture(4), picture(5)), conversation("None?")]
     questions, found = zoomed(engine, *chats)
     assert all(second is question for question, (second, _) in zip(questions, found, strict=True))
-    why = ["no box in the answer", "no box in the answer", "box outside the picture", "2 pictures or clips", "0 pictures or clips"]
+    why = ["no box in the answer", "no box in the answer", "box outside the picture", "several pictures", "no picture"]
     assert [record["whole"] for _, record in found] == why
 
 
@@ -163,6 +167,107 @@ def test_an_evaluation_zooms_through_lmms_eval_and_counts_what_it_could_not(said
     assert all(("whole" in row["zoom"]) == unusable and ("box" in row["zoom"]) != unusable for row in rows)
     same = [row["response"] for row in rows] == [row["response"] for row in before]
     assert same == unusable  # a crop is more to read; without one the answers are those of the whole picture
+
+
+def test_the_annotated_box_is_cropped_without_a_first_pass(engine, monkeypatch):
+    shown = picture(3, 64)
+    prompts = saying(monkeypatch, engine, "never asked")
+    _, [(second, record)] = looked(engine, [{0: (0.0, 0.0, 0.5, 0.5)}], conversation("What is it?", shown))
+    assert record == {"box": [0, 0, 32, 32]} and not prompts
+    (by_hand,) = engine.prepare([conversation("What is it?", shown, shown.crop((0, 0, 32, 32)))], LIMITS, [list])
+    assert second.images == by_hand.images and second.input_ids.tolist() == by_hand.input_ids.tolist()
+
+
+def test_of_several_pictures_each_annotated_one_is_shown_closer_behind_itself(engine):
+    first, second = picture(3, 64), picture(4, 64)
+    _, [(question, record)] = looked(engine, [{1: (0.5, 0.5, 1.0, 1.0)}], conversation("Which?", first, second))
+    assert record == {"boxes": {"1": [32, 32, 64, 64]}}
+    assert [one.tobytes() for one in question.reload()] == [first.tobytes(), second.tobytes(), second.crop((32, 32, 64, 64)).tobytes()]
+    (by_hand,) = engine.prepare([conversation("Which?", *question.reload())], LIMITS, [list])
+    assert question.input_ids.tolist() == by_hand.input_ids.tolist() and question.images == by_hand.images
+    engine.answer([question], DecodeSpec(latent_steps=0, max_new_tokens=4), LIMITS)
+
+
+def test_the_annotated_span_is_cut_and_what_lies_behind_the_end_is_not(engine, tmp_path):
+    film = str(write_film(tmp_path / "film.mp4", frames=40, size=(64, 48)))
+    chats = [conversation("What happens?", film)] * 4
+    questions, found = looked(engine, [{0: (1.0, 2.0)}, {0: (3.0, 9.0)}, {0: (4.0, 5.0)}, {}], *chats)
+    assert [record for _, record in found] == [{"span": [1.0, 2.0]}, {"span": [3.0, 4.0]}, {"whole": "span outside the clip"}, {"whole": "nothing is annotated"}]
+    assert found[0][0].images == (identity(film), identity(span_of(film, (1.0, 2.0)))) and found[2][0] is questions[2]
+
+
+def looked(engine, places, *chats):
+    media = [[part["url"] for part in chat[0]["content"] if part["type"] != "text"] for chat in chats]
+    questions = engine.prepare(chats, LIMITS, [lambda own=own: own for own in media], reader=ClipReader(CLIPS))
+    return questions, zoom.annotated(engine, questions, chats, places, LIMITS, ClipReader(CLIPS))
+
+
+def test_what_is_annotated_several_times_is_held_by_one_box_or_span(tmp_path):
+    (tmp_path / "boxes.jsonl").write_text(
+        '{"doc_id": 0, "boxes": [[0.1, 0.2, 0.3, 0.4], [0.2, 0.1, 0.5, 0.3], [0.0, 0.0, 0.1, 0.1]], "images": [0, 0, 2]}\n{"doc_id": 1, "boxes": []}\n'
+    )
+    (tmp_path / "spans.jsonl").write_text('{"doc_id": 3, "spans": [[4, 5.5], [1.5, 2]]}\n')
+    assert read_places(tmp_path, None, clips=False) == {0: {0: (0.1, 0.1, 0.5, 0.4), 2: (0.0, 0.0, 0.1, 0.1)}}
+    assert read_places(tmp_path, "part", clips=True) == {3: {0: (1.5, 5.5)}}
+    with pytest.raises(FileNotFoundError, match="holds no spans.jsonl"):
+        read_places(tmp_path / "elsewhere", None, clips=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "line", "why"),
+    [
+        ("boxes.jsonl", '{"doc_id": 1, "boxes": [[0, 0, 1]]}', "expected .*4 numbers"), ("boxes.jsonl", '{"boxes": []}', "expected .*doc_id"),
+        ("boxes.jsonl", '{"doc_id": 1, "boxes": [[0, 0, 120, 90]]}', "as shares of the picture"), ("boxes.jsonl", "{", "expected .*doc_id"),
+        ("spans.jsonl", '{"doc_id": 1, "spans": [[3, 1]]}', "the begin before the end"), ("spans.jsonl", '{"doc_id": 1, "spans": [["a", "b"]]}', "expected .*2 numbers"),
+        ("spans.jsonl", '{"doc_id": 400, "spans": [[1, 3]]}', "doc_id 400, and there are"),
+    ],
+)  # fmt: skip
+def test_annotation_that_cannot_be_used_is_one_line_of_the_mirror_job(name, line, why, mirrors, tmp_path):
+    shutil.copytree(mirrors["vstar"], tmp_path / "data")
+    (tmp_path / "data" / name).write_text('{"doc_id": 0, "boxes": [], "spans": []}\n' + line + "\n")
+    (tmp_path / "out").mkdir()
+    with pytest.raises(BadBenchmark, match=why) as error:
+        link_mirror(tmp_path / "out", "vstar", str(tmp_path / "data"))
+    assert "\n" not in str(error.value) and name in str(error.value) and str(tmp_path / "out") not in str(error.value)
+
+
+def test_an_evaluation_zooms_to_the_annotated_boxes_and_counts_what_has_none(checkpoint, mirrors, tmp_path):
+    images = Images(min_pixels=32 * 32, max_pixels=96 * 96)
+    shutil.copytree(mirrors["vstar"], tmp_path / "data")
+    (tmp_path / "data/boxes.jsonl").write_text('{"doc_id": 0, "boxes": [[0.25, 0.25, 0.75, 0.75]]}\n{"doc_id": 1, "boxes": [[0, 0, 0.5, 0.5], [0.5, 0.5, 1, 1]]}\n')
+    session = Session(checkpoint, precision="fp32")
+    spec = EvaluateSpec(
+        benchmark="vstar", tasks=digest("vstar", "paper"), images=images, precision="fp32",
+        decode=DecodeSpec(latent_steps=0, start="never", max_new_tokens=8, zoom="oracle"),
+    )  # fmt: skip
+    result = session.evaluate(LocalRun(tmp_path / "run"), spec, mirror=tmp_path / "data", batch_size=4)
+    rows = [json.loads(line) for line in next((tmp_path / "run").rglob("samples.jsonl")).read_text().splitlines()]
+    assert [list(row["zoom"]) for row in rows] == [["box"], ["box"]] + [["whole"]] * (len(rows) - 2) and len(rows) > 2
+    assert result["zoom"] == {"n": len(rows), "whole": len(rows) - 2, "reasons": {"nothing is annotated": len(rows) - 2}}
+    with pytest.raises(FileNotFoundError, match="zoom: oracle needs the annotated boxes"):
+        session.evaluate(LocalRun(tmp_path / "none"), spec, mirror=mirrors["vstar"], batch_size=4)
+
+
+@pytest.mark.parametrize("how", ["predicted", "oracle"])
+def test_several_processes_zoom_as_one_does(how, checkpoint, mirrors, images, tmp_path, monkeypatch):
+    shutil.copytree(mirrors["blink"], tmp_path / "data")
+    (tmp_path / "data/boxes.jsonl").write_text("".join(json.dumps({"doc_id": k, "boxes": [[0, 0, 0.5, 0.5]]}) + "\n" for k in range(2)))
+    session = Session(checkpoint, precision="fp32")
+    saying(monkeypatch, session.engine, "[0.25, 0.25, 0.75, 0.75]")
+    spec = EvaluateSpec(
+        benchmark="blink", tasks=digest("blink", "paper"), images=images, precision="fp32",
+        decode=DecodeSpec(latent_steps=0, start="never", max_new_tokens=6, zoom=how),
+    )  # fmt: skip
+
+    def evaluate(run):
+        session.engine.forget_answers()
+        session._prepared.clear()
+        return session.evaluate(run, spec, mirror=tmp_path / "data", batch_size=2)
+
+    evaluate(LocalRun(tmp_path / "one"))
+    result, codes = together(3, tmp_path / "several", evaluate)
+    assert codes == [0, 0] and left(tmp_path / "several/out") == left(tmp_path / "one")
+    assert result["zoom"]["n"] == result["n"] > result["zoom"]["whole"] > 0
 
 
 def test_what_became_of_a_zoom_survives_an_interruption():
