@@ -80,22 +80,22 @@ def test_cached_crops_are_a_job_of_their_own_beside_the_shared_features():
 
 def test_features_of_clips_are_jobs_where_a_profile_asks_for_them_and_stages_share_them(tmp_path):
     (tmp_path / "profiles").mkdir()
-    (tmp_path / "profiles" / "mine.yaml").write_text("extends: proxy\nclip_vision: cached\n")
+    (tmp_path / "profiles" / "mine.yaml").write_text("extends: proxy\nclip_vision: live\n")
     (tmp_path / "visreflect.yaml").write_text((EXPERIMENTS / "visreflect.yaml").read_text())
 
     def video(profile: str, row: str, **options) -> Job:
         return plan_experiment(tmp_path / "visreflect.yaml", profile, tasks=fake_digest, seeds=1, **options).checkpoints[row][0]
 
-    reflect, sft = (video("mine", row) for row in ("Video stage alone", "Vanilla SFT"))
+    reflect, sft = (video("proxy", row) for row in ("Video stage alone", "Vanilla SFT"))
     sampled = {"images": reflect.payload["images"], "clips": reflect.payload["clips"]}
     assert reflect.payload["vision"] == "cached" and sampled["clips"] == {"fps": 2.0, "min_pixels": 784}
     assert reflect.inputs["features"].payload == sampled and reflect.inputs["clues"].payload == sampled | {"clues": {}}
     assert sft.inputs["features"].key == reflect.inputs["features"].key and "clues" not in sft.inputs
     for role in ("features", "clues"):
         assert reflect.inputs[role].inputs["data"].key == reflect.inputs["data"].key
-    finer = video("mine", "Video stage alone", overrides=["clips.max_pixels=50000"])
+    finer = video("proxy", "Video stage alone", overrides=["clips.max_pixels=50000"])
     assert finer.inputs["features"].key != reflect.inputs["features"].key
-    live = video("proxy", "Video stage alone")
+    live = video("mine", "Video stage alone")
     assert "vision" not in live.payload and not {"features", "clues"} & live.inputs.keys()
 
 
