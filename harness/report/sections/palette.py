@@ -7,7 +7,6 @@ import io
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-
 COLOURS = 64
 
 
