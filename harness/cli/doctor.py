@@ -12,7 +12,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -79,10 +79,10 @@ def for_profile(options: argparse.Namespace) -> list[tuple[str, str, str]]:
     graph, profile = merged(made), made[0].profile.value
     found = [(one.name, one.grade, one.text) for one in preflight.look(profile, graph, options.results)]
     external = [job for job in graph if job.payload.get("source") == "external"]
-    return found + [line for job in external for line in brought(job, profile, digests)]
+    return found + [line for job in external for line in brought(job, graph, profile, digests)]
 
 
-def brought(job: Job, profile: Profile, digests: Path) -> list[tuple[str, str, str]]:
+def brought(job: Job, graph: Iterable[Job], profile: Profile, digests: Path) -> list[tuple[str, str, str]]:
     """The same of a data set that a person brought: training data, or a benchmark."""
     from harness.worker.inputs import check_inputs
     from models.evaluation.external import BadBenchmark
@@ -90,7 +90,7 @@ def brought(job: Job, profile: Profile, digests: Path) -> list[tuple[str, str, s
 
     what = "data" if job.kind == "data" else str(job.payload["benchmark"])
     try:
-        notes = check_inputs([job], (profile.data, profile.clips), digests)
+        notes = check_inputs([job], (profile.data, profile.clips), digests, graph)
     except (DataError, BadBenchmark) as error:
         return [(what, "error", str(error))]
     return [(what, "warning", note) for note in notes] or [(what, "ok", "found and looked through")]

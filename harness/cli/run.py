@@ -177,7 +177,7 @@ def check_inputs(graph: Graph, store: Store, profile: Profile) -> list[str]:
         return []
     from harness.worker.inputs import check_inputs as check
 
-    return check(todo, (profile.data, profile.clips), store.root / ".digests.json")
+    return check(todo, (profile.data, profile.clips), store.root / ".digests.json", graph)
 
 
 def ensure_writable(folder: Path) -> None:

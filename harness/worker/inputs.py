@@ -8,21 +8,28 @@ from pathlib import Path
 from harness.jobs import Job, Source
 from harness.plan.training_data import looked_at
 from models.config import ClipData, ExternalTraining, TrainingData
+from models.methods.registry import STAGES
 
 
-def check_inputs(jobs: Iterable[Job], training: Sequence[TrainingData | ClipData | None] = (), cache: Path | None = None) -> list[str]:
+def check_inputs(
+    jobs: Iterable[Job], training: Sequence[TrainingData | ClipData | None] = (), cache: Path | None = None, graph: Iterable[Job] = ()
+) -> list[str]:
     """Look at the external data that these jobs would read; returns a line for each set with rejected samples, or of which
     only a part is here.
 
     training: the profile's training data, of pictures and of clips; looked at where they are external. cache: see `looked_at`.
+    graph: with the trainings that the data are for.
     Raises models.training.data.DataError naming file, entry, field and remedy, or models.evaluation.external.BadBenchmark.
     """
     notes = []
+    trained = [(upstream.key, job.payload["stage"]["kind"]) for job in graph if job.kind == "train" and isinstance(upstream := job.inputs.get("data"), Job)]
     for job in jobs:
         if job.payload.get("source") != "external":
             continue
         if job.kind == "data":
-            notes += [note for spec in training if isinstance(spec, ExternalTraining) and _is_of(job, spec) for note in _training_set(job, spec, cache)]
+            stages = list(dict.fromkeys(stage for key, stage in trained if key == job.key))
+            looked = [spec for spec in training if isinstance(spec, ExternalTraining) and _is_of(job, spec)]
+            notes += [note for spec in looked for note in _training_set(job, spec, cache, stages)]
         elif job.kind == "mirror":
             notes += check_benchmark(job)
     return notes
@@ -33,14 +40,16 @@ def _is_of(job: Job, spec: ExternalTraining) -> bool:
     return isinstance(files, Source) and files.location == str(Path(spec.meta).expanduser().absolute())
 
 
-def _training_set(job: Job, spec: ExternalTraining, cache: Path | None) -> list[str]:
-    """By names and boxes of all rows, and a few pictures; the data job decodes the rest."""
+def _training_set(job: Job, spec: ExternalTraining, cache: Path | None, stages: Iterable[str]) -> list[str]:
+    """By names and boxes of all rows, and a few pictures; the data job decodes the rest. stages: kinds of those that train on it."""
     from models.training.data import DataError, counted
     from models.training.external import check_pictures, worst_sources
 
     found = looked_at(spec, cache)
     if said := found.get("error") or found["lacking"]:
         raise DataError(said)
+    for stage in stages:
+        _check_media(spec.meta, stage, found.get("clip"))
     check_pictures(found["some"], found.get("films"), spec.meta, spec.min_usable)
     summary = found["summary"]
     rejected = sum(summary["rejected"].values())
@@ -53,6 +62,17 @@ def _training_set(job: Job, spec: ExternalTraining, cache: Path | None) -> list[
         counts = summary["sources"][name]
         notes.append(f"{spec.meta}: of source {name} only {counts.get('usable', 0)} of {counts['rows']} rows are usable")
     return [*notes, *([f"{spec.meta}: {more}"] if more else [])]
+
+
+def _check_media(meta: str, stage: str, clip: str | None) -> None:
+    """Raise DataError for clips in the training set of a stage that reads pictures, and for none in that of one that reads clips. clip:
+    the first one, "" for none; None where a look of an earlier version did not say."""
+    from models.training.data import DataError
+
+    if clip and not STAGES[stage].clips:
+        raise DataError(f"{meta}: {clip} is a clip, and {stage} trains on pictures; take such records out, and name a file of them as `clips:` in the profile")
+    if clip == "" and STAGES[stage].clips:
+        raise DataError(f"{meta}: no usable record is about a clip, and {stage} trains on clips; name a file of such records as `clips:` in the profile")
 
 
 def check_benchmark(job: Job) -> list[str]:

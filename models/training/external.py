@@ -72,6 +72,8 @@ class Look:
     """Paths of pictures and clips, evenly spread over the usable rows ..."""
     films: tuple[str, ...]
     """... and which of them are clips."""
+    clip: str
+    """The first clip of a usable row; "" where there is none."""
     files: tuple[str, ...]
     """What the digest depends on: the meta file and annotations ..."""
     folders: tuple[str, ...]
@@ -101,11 +103,12 @@ def look(spec: ExternalTraining) -> Look:
     step = max(1, len(columns) // LOOKED_AT)
     some = tuple(columns.pictures(k)[0][0] for k in range(0, len(columns), step))[:LOOKED_AT]
     films = tuple(path for path in some if (path, True) in found.pictures)
+    clip = next((path for path, film in found.pictures if film), "")
     folders = tuple(folder for finder in finders for folder in finder.listed)
     files = (str(meta), *(str(file) for s in sources for file in s.form.files))
     summary = found.summary(columns)
     said = found.nothing(meta) if not len(columns) else lacking(meta, found, summary, spec.min_usable)
-    return Look(total.hexdigest(), manifest, summary, said, some, films, files, folders)
+    return Look(total.hexdigest(), manifest, summary, said, some, films, clip, files, folders)
 
 
 def check_pictures(paths: Sequence[str], films: Sequence[str] | None, meta: str, min_usable: float) -> None:

@@ -11,7 +11,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from harness.cli.run import check_inputs
+from harness.plan import plan_experiment
 from harness.spec.files import REPOSITORY
+from harness.store import Store
+from tests.films import write_film
 from tests.harness.conftest import Desk
 from tests.harness.store.test_store import mounted
 
@@ -123,6 +127,36 @@ def test_an_annotation_file_that_is_not_there(desk: Desk):
     assert "set/meta.json: entry 0, field 'data_path': 'rows.json' does not exist" in said
 
 
+def clip_record(desk: Desk) -> dict:
+    write_film(desk.folder / "set" / "images" / "a.mp4")
+    return {"video": "a.mp4", "question": "What?", "answer": "A", "temporal_span": [0, 1]}
+
+
+def test_clips_among_the_records_of_a_stage_of_pictures(desk: Desk):
+    table = external(desk, *[{}] * 9)
+    rows = json.loads((desk.folder / "set" / "rows.json").read_text())
+    desk.write("set/rows.json", json.dumps([*rows, clip_record(desk)]))
+    said = one_line(table, "--profile", "mine")
+    assert "set/meta.json: " in said and "/a.mp4 is a clip, and " in said and said.endswith(
+        " trains on pictures; take such records out, and name a file of them as `clips:` in the profile"
+    )
+
+
+def test_pictures_alone_for_a_stage_of_clips_and_one_file_for_both(desk: Desk):
+    external(desk, *[{}] * 9)
+    profile = (desk.folder / "profiles" / "mine.yaml").read_text()
+    both = "".join(f"{field}: {{source: external, meta: set/meta.json, revision: mine}}\n" for field in ("data", "clips"))
+    kept = [line for line in profile.splitlines() if not line.startswith(("data: ", "clips: "))]
+    desk.write("profiles/mine.yaml", "\n".join(kept) + f"\n{both}")
+    table = desk.folder / "table.yaml"
+    table.write_text("table: mine\ntitle: t\nrecipe: visreflect\ncolumns: [mmvp]\nrows:\n  - V: {stages: [sft_video]}\n")
+    said = one_line(str(table), "--profile", "mine")
+    assert said.endswith("no usable record is about a clip, and sft_video trains on clips; name a file of such records as `clips:` in the profile")
+    desk.write("set/rows.json", json.dumps([clip_record(desk)] * 8))
+    plan = plan_experiment(str(table), "mine")
+    assert check_inputs(plan.graph, Store("results"), plan.profile.value) == [], "`data:` names clips too, and nothing here trains on it"
+
+
 def test_other_data_than_the_profile_pins(desk: Desk):
     table = external(desk, {})
     text = (desk.folder / "profiles" / "mine.yaml").read_text()
@@ -139,10 +173,6 @@ def test_a_benchmark_folder_that_is_not_there(desk: Desk):
 
 
 def test_some_bad_samples_are_counted_before_anything_runs(desk: Desk, capsys):
-    from harness.cli.run import check_inputs
-    from harness.plan import plan_experiment
-    from harness.store import Store
-
     plan = plan_experiment(external(desk, *[{}] * 18, {"image": ["gone.png"]}, {"bboxes": [], "dataset": "other"}), "mine")
     share, lacking = check_inputs(plan.graph, Store("results"), plan.profile.value)
     assert share.startswith("set/meta.json: 2 of 20 samples rejected (1 missing image, 1 box count); the rest is used")
@@ -150,10 +180,6 @@ def test_some_bad_samples_are_counted_before_anything_runs(desk: Desk, capsys):
 
 
 def test_many_sources_with_bad_samples_do_not_fill_the_screen(desk: Desk):
-    from harness.cli.run import check_inputs
-    from harness.plan import plan_experiment
-    from harness.store import Store
-
     bad = [{"bboxes": [], "dataset": f"source {n}"} for n in range(30)]
     plan = plan_experiment(external(desk, *[{}] * 570, *bad), "mine")
     _share, *named, last = check_inputs(plan.graph, Store("results"), plan.profile.value)
