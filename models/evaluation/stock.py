@@ -32,6 +32,8 @@ MOST_GROUPS, LONGEST_GROUP = 100, 60
 """A column splits a benchmark into groups where it has at most so many values, each a text of at most so many characters."""
 _RIGHT = ("score", "correct", "is_correct", "acc", "accuracy", "match")
 """Under these names a task's record of an answer says how right it is."""
+_COMPARED = {"pred_answer", "answer"}
+"""What tasks that keep no score of an answer compare when they count (MLVU)."""
 _SUBSETS = 8
 Aggregate = Callable[[list[Any]], Any]
 
@@ -105,8 +107,11 @@ def _row(name: str, sample: Mapping[str, Any], metrics: Iterable[str], groups: d
 
 
 def _right(records: Iterable[Any]) -> bool | None:
-    """Whether an answer has full marks, where the task's records of it say so: for people who look at single answers."""
+    """Whether an answer has full marks, where the task's records of it say so or hold what was read and the right answer: for people who
+    look at single answers, and for the parts of a metric that is a mean over groups."""
     for record in records:
+        if isinstance(record, dict) and _COMPARED <= record.keys() and not record.keys() & set(_RIGHT):
+            return bool(record["pred_answer"] == record["answer"])
         held = [record.get(key) for key in _RIGHT] if isinstance(record, dict) else [record]
         if (value := next((n for one in held if (n := _number(one)) is not None), None)) is not None:
             return value >= 1

@@ -55,7 +55,7 @@ class Measured:
             value = scale / 100 * float(self.result["aggregates"][metric])
             raise Unmeasured("failed", f"{metric} is no mean over questions, and {why}: no interval, nothing to compare", value)
         if benchmark.scores[name].where.keys() - {"task"} and metric in self.result.get("not_means", ()):
-            raise Unmeasured("failed", f"{metric} is no mean over questions, so that a part of them (where) has no value of it; name a metric that is one")
+            return self._group(frame, benchmark.scores[name], metric, scale)
         values = frame["scores"].map(lambda scores: scores.get(metric)).astype(float)
         frame = frame.assign(correct=values * scale / 100)[values.notna()]
         if frame.empty:
@@ -65,11 +65,29 @@ class Measured:
             raise Unmeasured("failed", f"{metric} is {100 * mean / scale:g} and would be {100 * mean:.1f} percent; write scale: what brings it to percent")
         return frame
 
+    def _group(self, frame: pd.DataFrame, score: Score, metric: str, scale: float) -> pd.DataFrame:
+        """Of a metric that is no mean over questions, those of one group, where it is the mean over groups of their shares of right
+        answers (of groups without a question: 0). Raises Unmeasured where it is not."""
+        whole = self.frame[[metric in scores for scores in self.frame["scores"]]]
+        groups, right = whole["groups"].map(lambda own: tuple(own.get(name) for name in score.where)), whole["right"]
+        theirs = scale * float(self.result["aggregates"].get(metric, float("nan")))
+        shares = right.groupby(groups).mean() if right.notna().all() else pd.Series(dtype=float)
+        known = max(len(shares), round(100 * shares.sum() / theirs)) if theirs > 0 else len(shares)
+        if shares.empty or not abs(100 * shares.sum() / known - theirs) <= TOLERANCE:
+            raise Unmeasured("failed", (
+                f"{metric} is no mean over questions, nor over the groups by {', '.join(score.where)} of their shares of right answers, so that a "
+                "part of them (where) has no value of it; name a metric that is one"
+            ))  # fmt: skip
+        counted = frame[frame["id"].isin(set(whole["id"]))]
+        return counted.assign(correct=counted["right"])
+
     def is_mean(self, benchmark: Benchmark, name: str) -> bool:
         """Whether a score is a mean over its questions, so that one question has a score of its own."""
         if "scores" not in self.frame:
             return True
         metric, _ = benchmark.reads(name, benchmark.under(self.evaluation.protocol))
+        if benchmark.scores[name].where.keys() - {"task"}:  # else it has no value: `_group`
+            return True
         return benchmark.scores[name].aggregate != "task" and metric not in self.result.get("not_means", ())
 
     def answers(self, benchmark: Benchmark, name: str, extract: str = "strict") -> Answers:
@@ -225,7 +243,7 @@ NUMBERS = ("correct", "correct_release", "latent_started", "latent_steps", "trun
 
 
 def read_rows(path: Path) -> pd.DataFrame:
-    """samples.jsonl as id (task, doc_id), cluster, groups, `unparsed`, `rejected`, `unzoomed` (no number where nothing zooms), `whole` (why not), `scores` by metric where the task has its own, and
+    """samples.jsonl as id (task, doc_id), cluster, groups, `unparsed`, `rejected`, `unzoomed` (no number where nothing zooms), `whole` (why not), `right` (no number where nobody says), `scores` by metric where the task has its own, and
     whichever of NUMBERS every row has, as floats.
 
     Raises ValueError naming the line that is no sample.
@@ -249,6 +267,7 @@ def read_rows(path: Path) -> pd.DataFrame:
         "unparsed": np.array([row.get("prediction") is None for row in rows], dtype=float),
         "rejected": np.array(["rejected" in row for row in rows], dtype=float),
         "unzoomed": np.array(["whole" in row["zoom"] if row.get("zoom") else np.nan for row in rows], dtype=float),
+        "right": pd.Series([None if row["correct"] is None else float(row["correct"]) for row in rows], dtype=float),
         "whole": pd.Series([(row.get("zoom") or {}).get("whole", "") for row in rows], dtype=object),
         "loglik_bound": np.array([bool(row.get("loglik_bound")) for row in rows], dtype=float),
         **scores,

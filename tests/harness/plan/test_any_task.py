@@ -159,6 +159,42 @@ def test_a_metric_that_stays_whole_is_shown_by_its_number_alone(measured):
     assert said.value.value == pytest.approx(0.8)
 
 
+MACRO = [("ego", 1), ("ego", 0), ("ego", 0), ("ego", 0), ("count", 1), ("order", 0)]
+"""Types of questions, and whether the answers are right: shares of 25, 100 and 0 percent."""
+
+
+def of_category(pope):
+    """The benchmark with f1 as its number, and ego as its part."""
+    changed = {name: score.model_copy(update={"metric": dict.fromkeys(("paper", "stock"), "f1")}) for name, score in pope.scores.items()}
+    changed["adversarial"] = changed["adversarial"].model_copy(update={"where": {"category": "ego"}})
+    return pope.model_copy(update={"scores": changed})
+
+
+@pytest.mark.parametrize(
+    ("theirs", "by_type"),
+    [(125 / 3 / 100, True), (125 / 7 / 100, True), (2 / 6, False)],
+    ids=["the mean over the types", "the mean over types of which some have no question", "another number"],
+)
+def test_of_a_mean_over_groups_each_group_is_a_column(measured, theirs, by_type):
+    rows = [row(k, kind, f1=0.5) | {"correct": bool(right)} for k, (kind, right) in enumerate(MACRO)]
+    one, pope = measured(rows, aggregates={"f1": theirs}, not_means=["f1"])
+    pope = of_category(pope)
+    if by_type:
+        found = one.answers(pope, "adversarial")
+        assert list(found.values) == [1, 0, 0, 0] and one.is_mean(pope, "adversarial")
+    else:
+        with pytest.raises(Unmeasured, match="f1 is no mean over questions, nor over the groups by category of their shares"):
+            one.answers(pope, "adversarial")
+
+
+def test_an_answer_that_nobody_judged_leaves_a_mean_over_groups_whole(measured):
+    rows = [row(k, kind, f1=0.5) | {"correct": None} for k, (kind, _) in enumerate(MACRO)]
+    one, pope = measured(rows, aggregates={"f1": 0.0}, not_means=["f1"])
+    pope = of_category(pope)
+    with pytest.raises(Unmeasured, match="f1 is no mean over questions"):
+        one.answers(pope, "adversarial")
+
+
 def test_a_scale_or_a_group_that_does_not_fit_is_said_with_the_remedy(measured):
     one, pope = measured([row(k, pope_accuracy=50.0 * k, pope_f1_score=1.0) for k in range(3)])
     with pytest.raises(Unmeasured, match=r"pope_accuracy is 50 and would be 5000.0 percent; write scale"):

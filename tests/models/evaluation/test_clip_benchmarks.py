@@ -170,6 +170,24 @@ def test_every_question_is_in_the_rows_and_those_without_a_clip_are_named(name, 
     assert all(row["scores"][metric] <= 0 or protocol == "stock" for row in broken)
 
 
+@pytest.mark.parametrize("protocol", ["paper", "stock"])
+def test_mlvus_types_are_columns_whose_mean_is_the_tasks_number(protocol, session, mirrors, tmp_path):
+    from types import SimpleNamespace
+
+    from harness.report.numbers.measure import Measured, read_rows
+
+    result, rows = evaluated(session, "mlvu", protocol, mirrors["mlvu"], tmp_path)
+    benchmark = load_benchmark("mlvu").value
+    evaluation = SimpleNamespace(protocol=protocol, job=SimpleNamespace(key12="mlvu", name="mlvu"))
+    one = Measured(evaluation, read_rows(tmp_path / "samples.jsonl"), result)
+    types = [name for name, score in benchmark.scores.items() if "task_type" in score.where]
+    shares = {name: one.answers(benchmark, name).values for name in types}
+    assert len(types) == 7 and sum(map(len, shares.values())) == len(rows) == 10
+    metric, scale = benchmark.reads("overall", protocol)
+    assert 100 * np.mean([values.mean() for values in shares.values()]) == pytest.approx(scale * result["aggregates"][metric])
+    assert all(one.is_mean(benchmark, name) for name in types) and not one.is_mean(benchmark, "overall")
+
+
 def test_questions_about_one_video_are_one_cluster(session, mirrors, tmp_path):
     _, rows = evaluated(session, "videomme", "paper", mirrors["videomme"], tmp_path)
     by_video = {row["groups"].get("duration"): set() for row in rows}
