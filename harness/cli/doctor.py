@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from harness.cli.main import add_json, add_results, folder_name
 from harness.cli.words import as_json, columns
-from harness.jobs import Job
+from harness.jobs import Job, Source
 from harness.outgoing import inert
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def for_profile(options: argparse.Namespace) -> list[tuple[str, str, str]]:
     graph, profile = merged(made), made[0].profile.value
     found = [(one.name, one.grade, one.text) for one in preflight.look(profile, graph, options.results)]
     external = [job for job in graph if job.payload.get("source") == "external"]
-    return found + [line for job in external for line in brought(job, graph, profile, digests)]
+    return list(dict.fromkeys(found + [line for job in external for line in brought(job, graph, profile, digests)]))
 
 
 def brought(job: Job, graph: Iterable[Job], profile: Profile, digests: Path) -> list[tuple[str, str, str]]:
@@ -93,7 +93,9 @@ def brought(job: Job, graph: Iterable[Job], profile: Profile, digests: Path) -> 
         notes = check_inputs([job], (profile.data, profile.clips), digests, graph)
     except (DataError, BadBenchmark) as error:
         return [(what, "error", str(error))]
-    return [(what, "warning", note) for note in notes] or [(what, "ok", "found and looked through")]
+    files = job.inputs["files"]
+    where = f"{files.location} is " if job.kind == "data" and isinstance(files, Source) else ""
+    return [(what, "warning", note) for note in notes] or [(what, "ok", f"{where}found and looked through")]
 
 
 def python() -> Finding:

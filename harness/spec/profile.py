@@ -159,7 +159,7 @@ class Profile(Frozen):
     vision: Literal["live", "cached"] = "live"
     """Of stages that read pictures. cached: the frozen tower's features are computed once, by jobs of their own."""
     clip_vision: Literal["live", "cached"] = "live"
-    """The same of stages that read clips."""
+    """The same of stages that read clips. At 7B a token's features take 7 KiB, so a clip's up to 123 MiB."""
     seeds: Count = 1
     side_seeds: Count | None = None
     """Seeds, counted from the first, that also get the other latents modes and the protocols that the table does not show;

@@ -26,7 +26,7 @@ def copy(tmp_path_factory) -> Path:
     assert text.count(LAST) == 1
     registry.write_text(text.replace(LAST, LAST + '    "boxmean",\n'))
     written = write_files("a-method.md", root)
-    assert len(written) == 6
+    assert len(written) == 5
     (root / "models" / "methods" / "boxmean" / "__init__.py").touch()
     return root
 

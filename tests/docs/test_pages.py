@@ -7,10 +7,16 @@ from pathlib import Path
 
 import pytest
 import yaml
+from PIL import Image
 
 from harness.cli import main
+from harness.cli.run import check_inputs
+from harness.plan import plan_experiment
 from harness.spec.language import PAGE, page
+from harness.store import Store
+from models.training.data import read_samples
 from tests.docs.pages import DOCS, commands, untested_blocks, write_files
+from tests.films import write_film
 
 REPOSITORY = DOCS.parent
 
@@ -43,6 +49,25 @@ def test_the_benchmark_of_the_page_is_planned_as_the_page_says(tmp_path, monkeyp
     Path("mine/profile.yaml").write_text("extends: smoke\n")
     assert main(plans[0]) == 2
     assert "add pope: {source: external, path: lmms-lab-encoder/POPE}" in capsys.readouterr().err, "plan names the entry when it is missing"
+
+
+def test_the_training_data_of_the_page_are_read_planned_and_found_fit(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert len(write_files("your-data.md", tmp_path)) == 7
+    Image.new("RGB", (64, 48)).save("mine/signs/stop.png")
+    write_film(Path("mine/streets/crossing.mp4"), frames=90)
+    picture, clip = (read_samples(Path(f"mine/{name}.json")) for name in ("pictures", "clips"))
+    assert picture[0].boxes == ((0.2, 0.3, 0.6, 0.7),) and clip[0].spans == ((1.5, 3.0), (7.0, 8.5))
+    assert not picture.summary.rejected and not clip.summary.rejected and not clip.summary.mended
+    plan, doctor, run = commands("your-data.md")
+    assert main(plan) == 0 and run[1:] == plan[2:]
+    said = capsys.readouterr().out
+    assert said.count("training-set-") == 2 and "2 trainings for 2 rows" in said
+    made = plan_experiment(plan[1], plan[3])
+    assert check_inputs(made.graph, Store("results"), made.profile.value) == []
+    main(doctor)
+    said = capsys.readouterr().out
+    assert [said.count(f"{name}.json is found and looked through") for name in ("pictures", "clips")] == [1, 1]
 
 
 @pytest.mark.rehearsal
