@@ -15,11 +15,11 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -40,6 +40,7 @@ from models.training.substitutes import FAILURES, allowed, no_substitute, too_ma
 SHARD_BYTES = 1 << 28
 _CHUNK_IMAGES = 128
 """Opened at once; where there are clips, one file for each thread."""
+T = TypeVar("T")
 _DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 _RAW = {torch.bfloat16: torch.uint16}
 
@@ -115,16 +116,17 @@ def cache_features(
     samples = read_samples(Path(data), report=run.out, orientation=images.orientation, clips=clips)
     pieces = None if cut is None else cut[1].pieces()
     live = Live(load_image_processor(checkpoint, images) if pieces is None else pieces.processor(checkpoint, images), pieces)
-    wanted = _distinct(samples, live)
     dtype = stored_dtype(checkpoint)
     model = loading.load(checkpoint, heads=(), latent_steps=0, dtype=dtype).to(run.device)
     width = model.config.text_config.hidden_size
     writer = _Writer(run.out, dtype)
     began, done = time.perf_counter(), 0
     absent: dict[str, str] = {}
-    of_clips = any(isinstance(one.what, ClipFile) for one in wanted)
-    things, threads = "clips" if of_clips else "images", max(1, run.threads)
+    threads = max(1, run.threads)
     with ThreadPoolExecutor(max_workers=threads) as pool:
+        wanted = _distinct(samples, live, pool)
+        of_clips = any(isinstance(one.what, ClipFile) for one in wanted)
+        things = "clips" if of_clips else "images"
         for chunk in _chunks(wanted, threads if of_clips else _CHUNK_IMAGES):
             if run.should_stop():
                 raise Interrupted(f"stopped after {done} of {len(wanted)} {things}")
@@ -181,18 +183,23 @@ class _Wanted:
         return str(getattr(self.what, "path", self.key))
 
 
-def _distinct(samples: Samples, live: Live) -> list[_Wanted]:
+def _distinct(samples: Samples, live: Live, pool: ThreadPoolExecutor) -> list[_Wanted]:
     """Every image and clip of the data set once, or every piece, in the order of first use."""
-    seen: dict[str, _Wanted] = {}
-    for number in range(len(samples)):
+
+    def shown(number: int) -> list[_Wanted]:
         sample = samples[number]
-        clip_of = sample.id if sample.spans else ""
         try:
-            shown = sample.images if live.pieces is None else live.pieces.of(sample)
-        except FAILURES as why:  # which frames of a clip are wanted is known once it can be read
-            raise no_substitute(sample.id, str(why)) from None
-        for one in shown:
-            seen.setdefault(one.key, _Wanted(one, clip_of))
+            found = sample.images if live.pieces is None else live.pieces.of(sample)
+        except FAILURES as why:
+            if not sample.spans:
+                raise
+            raise no_substitute(sample.id, str(why)) from None  # which frames of a clip are wanted is known once it can be read
+        return [_Wanted(one, sample.id if sample.spans else "") for one in found]
+
+    seen: dict[str, _Wanted] = {}
+    for chunk in _chunks(range(len(samples)), 1024):
+        for one in (one for found in pool.map(shown, chunk) for one in found):
+            seen.setdefault(one.key, one)
     return list(seen.values())
 
 
@@ -262,6 +269,6 @@ def _shard_name(number: int) -> str:
     return f"shard-{number:05d}.npy"
 
 
-def _chunks(items: list[_Wanted], size: int) -> Iterator[list[_Wanted]]:
+def _chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
     for first in range(0, len(items), size):
         yield items[first : first + size]

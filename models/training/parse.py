@@ -253,7 +253,7 @@ def _misplaced(spans: Sequence[Span], path: Path, clips: Clips | None) -> tuple[
     if begin >= facts.seconds:
         true = timed(path)
         if begin >= true.seconds:
-            raise Rejected("bad span", f"[{begin:g}, {end:g}] begins when the clip, which is {true.seconds:.2f} s long, is over")
+            raise Rejected("bad span", f"[{begin:g}, {end:g}] begins when the clip, which is {true.seconds:.2f} s long, is over; spans are in seconds")
         if clips is not None:
             raise Rejected("bad span", (
                 f"[{begin:g}, {end:g}] lies in the clip, which is {true.seconds:.2f} s long, but its container states {true.fps:g} frames a "

@@ -113,7 +113,8 @@ class Survey:
         self._count(group, ["rows", why.reason])
         self.looked[group].update(dict.fromkeys(why.folders))
         self.lines.reject(source, entry, group, why)
-        self.first.setdefault(why.reason, f"{source.annotations}, entry {entry}: {why}")
+        words = f"{source.annotations}, entry {entry}: {why}".replace("\n", "\\n")  # a name may hold one
+        self.first.setdefault(why.reason, words)
 
     def drop(self, row: int, why: Rejected) -> None:
         """Reject a row that had been added."""

@@ -14,7 +14,7 @@ from transformers import AutoTokenizer
 from models import loading
 from models.backbone.images import load_image_processor
 from models.backbone.template import ClipGrid
-from models.config import Clips, FeaturesSpec, TrainSpec
+from models.config import Clips, FeaturesSpec, TrainingSet, TrainSpec
 from models.methods.sft.spec import SftVideo
 from models.methods.stage import Slots
 from models.methods.visreflect.spec import ClueFrames, Crops, ReflectVideo
@@ -23,6 +23,7 @@ from models.run import LocalRun
 from models.training import train
 from models.training.collate import Cached, Collator, Extra
 from models.training.data import DataError, read_samples
+from models.training.external import prepare
 from models.training.features import FeatureStore, cache_features
 from models.training.pixels import Live
 from tests.films import damage, write_film
@@ -122,15 +123,18 @@ def test_features_of_clips_that_were_sampled_otherwise_are_refused(stores: dict[
 
 
 @pytest.mark.parametrize("cut", [None, ("clues", CLUES)])
-def test_a_clip_with_a_damaged_frame_ends_the_job_and_its_record_is_named(base: Path, tmp_path: Path, cut) -> None:
+@pytest.mark.parametrize("gone", [False, True])
+def test_a_clip_that_is_damaged_or_gone_since_ends_the_job_and_its_record_is_named(base: Path, tmp_path: Path, cut, gone: bool) -> None:
     for name in ("a.mov", "b.mov"):
         write_film(tmp_path / name, 8, codec="png")
     records = [{"video": v, "question": "What?", "answer": "A", "temporal_span": [0, 1]} for v in ("a.mov", "b.mov")]
     (tmp_path / "records.json").write_text(json.dumps(records))
     (tmp_path / "meta.json").write_text(json.dumps([{"ds_name": "c", "data_path": "records.json", "image_folder": ".", "ds_type": "Q_A"}]))
-    damage(tmp_path / "b.mov", 0)
+    (tmp_path / "read").mkdir()
+    prepare(tmp_path / "read", tmp_path / "meta.json", TrainingSet(images=SMALL), base)
+    (tmp_path / "b.mov").unlink() if gone else damage(tmp_path / "b.mov", 0)
     with pytest.raises(DataError, match=r"sample c:1: .*b\.mov: not a readable clip .*a clip has no substitute") as error:
-        cache_features(LocalRun(tmp_path / "out"), checkpoint=base, data=tmp_path, images=SMALL, cut=cut, clips=Clips())
+        cache_features(LocalRun(tmp_path / "out"), checkpoint=base, data=tmp_path / "read", images=SMALL, cut=cut, clips=Clips())
     assert "\n" not in str(error.value)
 
 

@@ -142,6 +142,14 @@ def test_too_few_usable_records_name_the_first_of_each_reason_and_what_is_wrong_
         assert line.startswith(f"  the first: {data}/clips.json, entry {entry}: {reason}: ") and words in line
 
 
+def test_a_name_with_a_line_break_stays_on_the_line_of_the_message(data: Path) -> None:
+    record, *_ = json.loads((data / "clips.json").read_text())
+    (data / "clips.json").write_text(json.dumps([record | {"video": "no\nclip.mp4"}]))
+    with pytest.raises(DataError) as caught:
+        read_samples(data)
+    assert "no\\nclip.mp4" in str(caught.value) and "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize("field", ["video", "question", "answer", "temporal_span"])
 def test_a_record_without_a_field_or_with_nothing_in_it_is_named_with_the_field(data: Path, tmp_path: Path, field: str) -> None:
     records = json.loads((data / "clips.json").read_text())
