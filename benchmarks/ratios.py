@@ -134,8 +134,7 @@ def batched(engine: Engine, chats: Sequence[Conversation]) -> list[str]:
     model.prepared = {("vr_mmvp", at): question for at, question in enumerate(questions)}
     limits = dict.fromkeys(model.prepared, NEW_TOKENS)
     order = sorted(limits, key=lambda key: len(model.prepared[key].input_ids))
-    for groups in model._batches(order, limits):
-        model._decode(groups, NEW_TOKENS)
+    model._answer(order, limits)
     return [model.answers[key].response for key in limits]
 
 

@@ -2,13 +2,14 @@
 prints it.
 
 Prompts are as long as the drawn samples of training. A forward takes as long as the reading of the weights and of the cache, padding
-included, or the multiplications, whichever is longer. Nothing is decoded: lengths of answers are given, and batches shrink by the rules of `models.latent.decoding`. Reading of
-prompts costs the same in every way and is left out; refilling reads them a few at a time, which can only cost more.
+included, or the multiplications, whichever is longer; joining takes as long as copying the cache. Nothing is decoded: lengths of answers
+are given, and the batch is driven by `models.latent.refill`, as in an evaluation. "With prompts" adds the pictures' encoding and the
+reading of the prompts, their padding included, which no way of decoding saves.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -22,134 +23,137 @@ from benchmarks.real_costs import (
     LAYERS,
     MEMORY_BYTES,
     MFU,
+    PATCHES,
     PEAK_FLOPS,
+    TOGETHER,
+    VISION_TOWER,
 )
-from models.latent.decoding import COMPACT_BELOW, LATE_FORWARDS, LATE_SHARE
+from harness.spec.profile import Resources
+from models.latent import refill
 
 QUESTIONS, MOST_NEW = 2000, 512
 TOKEN_BYTES = 2 * 2 * LAYERS * KEY_HEADS * HEAD_WIDTH
 """Keys and values of one token, bf16."""
-DEVICE_BYTES, CACHE_SHARE = 80e9, 0.5
-"""Of an A800, and the share of what the weights leave that the cache is assumed to take."""
+DEVICE_BYTES = 80e9
+"""Of an A800."""
 PROXY_ANSWERS = {4: 6388, 11: 971, 12: 758, 13: 121, 14: 46, 15: 80782, 16: 690, 17: 178, 18: 242}
 """How often answers of a complete run of the proxy's main table were so long, latent steps included; 68 longer ones are left out."""
 
-Row = tuple[int, int]
+Lengths = tuple[int, int]
 """Tokens of a prompt, and of its answer."""
 
 
+@dataclass(eq=False)
+class Row:
+    name: int
+    prompt: int
+    answer: int
+    said: int = 1
+
+    @property
+    def done(self) -> bool:
+        return self.said >= self.answer
+
+
 @dataclass
-class Count:
+class Counted:
+    """A batch that only counts."""
+
+    lengths: Sequence[Lengths]
+    rows: list[Row] = field(default_factory=list)
+    columns: int = 0
     forwards: int = 0
-    rows: int = 0
-    """Summed over all forwards, ended rows that are still carried along included."""
+    carried: int = 0
+    """Rows summed over all forwards, ended ones included that are still carried along."""
     used: int = 0
-    """The same without those, and without answers that are begun again."""
+    """The same without those."""
     seconds: float = 0
     prompts: list[int] = field(default_factory=lambda: [0, 0])
     """Tokens of prompts, and the same with padding."""
 
-    def forward(self, rows: int, columns: int) -> None:
+    def join(self, parts: list[list[int]] | None) -> dict[int, int]:
+        for part in parts or []:
+            prompts = [self.lengths[name][0] for name in part]
+            self.prompts[0] += sum(prompts)
+            self.prompts[1] += max(prompts) * len(prompts)
+        new = [Row(name, *self.lengths[name]) for part in parts or [] for name in part]
+        before = [row for row in self.rows if not row.done]
+        self.rows = before + [row for row in new if not row.done]
+        self.columns = max((row.prompt + row.said - 1 for row in self.rows), default=0)
+        if before:
+            self.seconds += 2 * len(self.rows) * self.columns * TOKEN_BYTES / MEMORY_BYTES
+        return {row.name: row.answer for row in new if row.done}
+
+    def step(self) -> dict[int, int]:
+        running = [row for row in self.rows if not row.done]
+        self.columns += 1
         self.forwards += 1
-        self.rows += rows
+        self.carried += len(self.rows)
+        self.used += len(running)
         weights = 2 * (LANGUAGE_MODEL + HEAD)
-        self.seconds += max((weights + rows * columns * TOKEN_BYTES) / MEMORY_BYTES, rows * weights / (PEAK_FLOPS * MFU))
-
-
-Fits = Callable[[int, int], bool]
-"""Whether so many rows with so long a prompt may stand in one batch."""
-
-
-def fixed(rows: int) -> Fits:
-    return lambda number, longest: number <= rows
-
-
-def budget(tokens: float) -> Fits:
-    """As many as take no more of the cache than so many tokens."""
-    return lambda number, longest: number * (longest + MOST_NEW) <= tokens
-
-
-def batched(rows: Sequence[Row], fits: Fits) -> Count:
-    """As `LmmsModel` decodes: sorted by prompt, each batch to its end, but for late rows, which begin again together."""
-    count, late = Count(), []
-    for batch in _batches(rows, fits):
-        late += _decoded(count, batch, leave_late=True)
-    for batch in _batches(late, fits):
-        _decoded(count, batch, leave_late=False)
-    count.used = sum(answer - 1 for _, answer in rows)
-    return count
-
-
-def _batches(rows: Iterable[Row], fits: Fits) -> Iterable[list[Row]]:
-    batch: list[Row] = []
-    for row in sorted(rows, key=lambda row: row[0]):
-        if batch and not fits(len(batch) + 1, row[0]):
-            yield batch
-            batch = []
-        batch.append(row)
-    if batch:
-        yield batch
-
-
-def _decoded(count: Count, batch: Sequence[Row], leave_late: bool) -> list[Row]:
-    """Counts one batch, whose first tokens come from the prompts; returns the rows that were given up."""
-    longest, carried = max(prompt for prompt, _ in batch), len(batch)
-    count.prompts[0] += sum(prompt for prompt, _ in batch)
-    count.prompts[1] += longest * carried
-    for step in range(1, max(answer for _, answer in batch)):
-        running = sum(answer > step for _, answer in batch)
-        if leave_late and step > LATE_FORWARDS and running <= LATE_SHARE * len(batch):
-            return [row for row in batch if row[1] > step]
-        carried = running if running <= COMPACT_BELOW * carried else carried
-        count.forward(carried, longest + step)
-    return []
-
-
-def refilled(rows: Sequence[Row], fits: Fits) -> Count:
-    """The place of a row that ends is taken at once by the next prompt, read alone, in the same order."""
-    waiting = sorted(rows, key=lambda row: row[0], reverse=True)
-    count, running = Count(), []
-    while waiting or running:
-        while waiting and fits(len(running) + 1, max([waiting[-1][0], *(prompt for prompt, _, _ in running)])):
-            prompt, answer = waiting.pop()
-            running.append([prompt, answer, 1])
-        running = [row for row in running if row[2] < row[1]]
-        if running:
-            count.forward(len(running), max(prompt + said for prompt, _, said in running))
+        cache = len(self.rows) * self.columns * TOKEN_BYTES
+        self.seconds += max((weights + cache) / MEMORY_BYTES, len(self.rows) * weights / (PEAK_FLOPS * MFU))
         for row in running:
-            row[2] += 1
-    count.used = sum(answer - 1 for _, answer in rows)
-    count.prompts = 2 * [sum(prompt for prompt, _ in rows)]
-    return count
+            row.said += 1
+        return {row.name: row.answer for row in running if row.done}
+
+    @property
+    def with_prompts(self) -> float:
+        """Seconds. All tokens of prompts count as a picture's."""
+        return self.seconds + 2 * (LANGUAGE_MODEL + VISION_TOWER * PATCHES) * self.prompts[1] / (PEAK_FLOPS * MFU)
 
 
-def table(prompts: np.ndarray, together: int) -> str:
-    """prompts: their lengths. together: questions decoded at once, of the profile."""
-    random = np.random.default_rng(2)
+def counted(
+    lengths: Sequence[Lengths], together: int, room: float | None = None, *, refilled: bool = True, by_rows: bool = False
+) -> Counted:
+    """All questions as `LmmsModel` asks them, shortest prompts first. together: how many of the longest fit. room: of the cache, if that
+    is more. refilled: or one batch after another. by_rows: `together` rows, however long."""
+    columns = [1 if by_rows else prompt + MOST_NEW for prompt, _ in lengths]
+    least = together * max(columns)
+    order = sorted(range(len(lengths)), key=lambda at: lengths[at][0])
+    groups = [order[at : at + TOGETHER] for at in range(0, len(order), TOGETHER)]
+    parts = [group[cut] for group in groups for cut in refill.parts_of([columns[at] for at in group], refill.PART * least)]
+    part_of = {name: part for part in parts for name in part}
+    waiting, batch = refill.Queue(parts, columns.__getitem__, max(least, room or 0)), Counted(lengths)
+
+    def more(running: list[int]) -> list[list[int]] | None:
+        names = waiting.next(running) if refilled or not running else []
+        return [part_of[name] for name in names if name == part_of[name][0]] or None
+
+    for _ in refill.run(batch, more):
+        pass
+    return batch
+
+
+def table(prompts: np.ndarray, resources: Resources) -> str:
+    """prompts: their lengths. resources: a profile's, of its evaluations."""
+    random, together = np.random.default_rng(2), resources.batch_size
     lengths, often = np.array(list(PROXY_ANSWERS)), np.array(list(PROXY_ANSWERS.values()))
     answers = {
         "as long as the proxy's": random.choice(lengths, QUESTIONS, p=often / often.sum()),
         f"64 to {MOST_NEW} tokens, all as likely": random.integers(64, MOST_NEW + 1, QUESTIONS),
     }
-    as_longest = budget(together * (int(prompts[:QUESTIONS].max()) + MOST_NEW))
-    device = budget(CACHE_SHARE * (DEVICE_BYTES - 2 * ALL) / TOKEN_BYTES)
-    ways = [
-        (f"batches of {together}", batched, fixed(together)),
-        (f"{together} rows, refilled", refilled, fixed(together)),
-        (f"**here**: as much cache as {together} of the longest", batched, as_longest),
-        ("the same, refilled", refilled, as_longest),
-        (f"{CACHE_SHARE:.0%} of the free memory of the GPU", batched, device),
-        ("the same, refilled", refilled, device),
+    ways: list[tuple[str, dict]] = [
+        ("one at a time", {"together": 1, "by_rows": True}),
+        (f"batches of {together}", {"together": together, "by_rows": True, "refilled": False}),
+        (f"{together} rows, refilled", {"together": together, "by_rows": True}),
+        (f"as much cache as {together} of the longest, in batches", {"together": together, "refilled": False}),
+        ("the same, refilled", {"together": together}),
     ]
-    lines = ["| Answers | Way | Forwards a question | Rows at once | Idle or repeated rows | Padding of prompts | ms a question | Speed |", "| :-- | :-- |" + 6 * " --: |"]
-    for what, own in answers.items():
-        rows = list(zip(prompts[:QUESTIONS].tolist(), own.tolist(), strict=True))
-        now = None
-        for name, way, fits in ways:
-            count = way(rows, fits)
-            now = now or count.seconds
+    if resources.cache_share is not None:
+        own = {"together": together, "room": resources.cache_share * (DEVICE_BYTES - 2 * ALL) / TOKEN_BYTES}
+        share = f"{resources.cache_share:.0%} of the GPU's free memory"
+        ways += [(f"{share}, in batches", own | {"refilled": False}), ("**here**: the same, refilled", own)]
+    heads = ("Answers", "Way", "Forwards a question", "Rows at once", "Idle rows", "Padding of prompts", "ms a question", "Speed", "ms with prompts", "Speed with prompts")
+    lines = ["| " + " | ".join(heads) + " |", "| :-- | :-- |" + (len(heads) - 2) * " --: |"]
+    for what, said in answers.items():
+        rows = list(zip(prompts[:QUESTIONS].tolist(), said.tolist(), strict=True))
+        first = counted(rows, **ways[0][1])
+        for name, way in ways:
+            count = counted(rows, **way)
             lines.append(
-                f"| {what} | {name} | {count.forwards / QUESTIONS:.2f} | {count.rows / count.forwards:.1f} | {1 - count.used / count.rows:.0%} | "
-                f"{count.prompts[1] / count.prompts[0] - 1:.0%} | {1e3 * count.seconds / QUESTIONS:.1f} | {now / count.seconds:.2f}× |"
+                f"| {what} | {name} | {count.forwards / QUESTIONS:.2f} | {count.carried / count.forwards:.1f} | {1 - count.used / count.carried:.0%} | "
+                f"{count.prompts[1] / count.prompts[0] - 1:.0%} | {1e3 * count.seconds / QUESTIONS:.1f} | {first.seconds / count.seconds:.1f}× | "
+                f"{1e3 * count.with_prompts / QUESTIONS:.0f} | {first.with_prompts / count.with_prompts:.1f}× |"
             )
     return "\n".join(lines)

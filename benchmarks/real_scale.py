@@ -125,7 +125,7 @@ def table() -> str:
     costs = real_costs.table(
         RANKS * ACCUMULATION * ROWS * lengths.mean(), (lengths**2).sum() / lengths.sum(), found[ways[1].name][0], found[ways[3].name][0]
     )
-    answers = real_answers.table(lengths_of(real_answers.QUESTIONS, seed=3), load_profile("a800").value.resources["evaluate"].batch_size)
+    answers = real_answers.table(lengths_of(real_answers.QUESTIONS, seed=3), load_profile("a800").value.resources["evaluate"])
     about = (real_answers.__doc__ or "").split("\n\n", 1)[1].strip()
     return "\n".join([*lines, "", "## Seconds, bytes and prefills, by formula", "", costs, "", "## Decoding of answers", "", about, "", answers])
 

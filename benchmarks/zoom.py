@@ -81,24 +81,28 @@ def middle(said: str, seconds: float) -> Span:
 @contextmanager
 def counting(counts: dict[str, int]) -> Iterator[None]:
     """Counts what every prefill reads, what is decoded, and what the vision tower makes."""
-    decode, encode = engines.decode, Engine._encoded_clip
+    stream, encode = engines.stream, Engine._encoded_clip
 
-    def counted(model: Any, prompts: Any, *rest: Any, **options: Any) -> Any:
-        answers = decode(model, prompts, *rest, **options)
-        counts["read"] += sum(len(prompt.input_ids) for prompt in prompts)
-        counts["said"] += sum(len(answer.token_ids) for answer in answers)
-        return answers
+    def counted(model: Any, source: Any, *rest: Any, **options: Any) -> Any:
+        def read(running: Any) -> Any:
+            if (joining := source(running)) is not None:
+                counts["read"] += sum(len(prompt.input_ids) for prompt in joining.prompts)
+            return joining
+
+        for answers in stream(model, read, *rest, **options):
+            counts["said"] += sum(len(answer.token_ids) for answer in answers.values())
+            yield answers
 
     def encoded(self: Engine, *arguments: Any) -> torch.Tensor:
         made = encode(self, *arguments)
         counts["encoded"] += len(made)
         return made
 
-    engines.decode, Engine._encoded_clip = counted, encoded
+    engines.stream, Engine._encoded_clip = counted, encoded
     try:
         yield
     finally:
-        engines.decode, Engine._encoded_clip = decode, encode
+        engines.stream, Engine._encoded_clip = stream, encode
 
 
 def answered(engine: Engine, chats: list[list[dict[str, Any]]], name: str) -> tuple[float, dict[str, int]]:

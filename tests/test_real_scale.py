@@ -21,10 +21,12 @@ def test_padding_and_waiting_cost_at_most_a_tenth(share, cost):
 
 def test_a_refilled_batch_has_no_idle_rows_and_a_budget_saves_forwards():
     rows = [(100, 10), (100, 2), (100, 10), (1000, 4), (1000, 4)]
-    now = real_answers.batched(rows, real_answers.fixed(2))
-    full = real_answers.refilled(rows, real_answers.fixed(2))
-    wide = real_answers.batched(rows, real_answers.budget(2 * (1000 + real_answers.MOST_NEW)))
-    assert (now.forwards, now.rows) == (9 + 9 + 3, 1 * 2 + 8 * 1 + 2 * 3 + 6 * 1 + 3 * 1)
-    assert full.rows == full.used == now.used == wide.used == sum(answer - 1 for _, answer in rows)
+    now = real_answers.counted(rows, 2, by_rows=True, refilled=False)
+    full = real_answers.counted(rows, 2, by_rows=True)
+    wide = real_answers.counted(rows, 2, refilled=False)
+    assert (now.forwards, now.carried) == (9 + 9 + 3, 1 * 2 + 8 * 1 + 2 * 3 + 6 * 1 + 3 * 1)
+    assert full.used == now.used == wide.used == sum(answer - 1 for _, answer in rows)
     assert full.forwards < now.forwards
     assert wide.forwards == 9 + 3, "three short prompts with 512 new tokens take no more than two long ones"
+    assert real_answers.counted(rows, 2, 1e6).forwards == 9, "all at once"
+    assert now.prompts == [2300, 2300] and now.with_prompts > now.seconds

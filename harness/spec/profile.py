@@ -49,7 +49,9 @@ class Resources(Frozen):
     shards of an evaluation, each of which answers its share of the questions on a GPU of its own; the others' is one, and
     so is every job's on the local queue. gpus, memory_gb: of all processes together. minutes: the time limit.
     micro_batch: sequences per forward (training). batch_size: of a benchmark's longest questions, how
-    many are decoded at once (evaluation); of shorter ones as many as need no more memory.
+    many are decoded at once (evaluation); of shorter ones as many as need no more memory. cache_share: of the GPU's memory
+    that the model leaves, how much the answers of an evaluation may take, if that is more; the rest is for reading
+    prompts, and 0.5 leaves enough.
     """
 
     cpus: Count = 1
@@ -59,6 +61,7 @@ class Resources(Frozen):
     minutes: Count = 60
     micro_batch: Count = 1
     batch_size: Count = 1
+    cache_share: Annotated[float, Field(gt=0, lt=1)] | None = None
     bundle: Count = 1
     """Evaluations of one checkpoint that one job of a scheduler does in turn, so that it is loaded once."""
     attention: Literal["eager", "sdpa", "flash_attention_2"] = "sdpa"
@@ -189,6 +192,8 @@ class Profile(Frozen):
             if needs.processes > 1 and KINDS[kind].processes == "one":
                 several = " and ".join(name for name in NAMES if KINDS[name].processes != "one")
                 raise ValueError(f"{kind}.processes: only {several} are done by several processes together")
+            if needs.cache_share is not None and not needs.gpus:
+                raise ValueError(f"{kind}.cache_share: is of a GPU's memory, and gpus is 0; leave it out")
             if KINDS[kind].processes == "shards" and needs.gpus and needs.gpus < needs.processes:
                 raise ValueError(f"{kind}: {needs.processes} processes need a GPU each, and gpus is {needs.gpus}")
         return value

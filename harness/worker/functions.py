@@ -124,12 +124,15 @@ def evaluate(context: Context) -> Any:
             shared=context.kept.setdefault("shared", {}),
         )
         context.kept["session of"] = wanted
+    size = context.micro_batch or int(context.resources["batch_size"])
+    share = context.resources.get("cache_share")
     with oriented(spec.images.orientation):
         return session.evaluate(
             context.run,
             spec,
             mirror=context.inputs["mirror"],
-            batch_size=context.micro_batch or int(context.resources["batch_size"]),
+            batch_size=size,
+            cache_share=share and share * size / context.resources["batch_size"],  # smaller too after a lack of memory
         )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicLayer
@@ -23,9 +25,13 @@ class BufferLayer(DynamicLayer):
         """A layer whose first `used` columns are these buffers'; further columns are written into them while they last."""
         layer = cls()
         layer.lazy_initialization(*buffers)
-        layer.buffers, layer.used = buffers, used
-        layer._view()
+        layer.hold(buffers, used)
         return layer
+
+    def hold(self, buffers: tuple[Tensor, Tensor], used: int) -> None:
+        """These in place of its own."""
+        self.buffers, self.used = buffers, used
+        self._view()
 
     def update(self, key_states: Tensor, value_states: Tensor, *args, **kwargs) -> tuple[Tensor, Tensor]:
         if not self.is_initialized:
@@ -39,11 +45,6 @@ class BufferLayer(DynamicLayer):
         self._view()
         return self.keys, self.values
 
-    def batch_select_indices(self, indices: Tensor) -> None:
-        if self.is_initialized:
-            self.buffers = tuple(buffer[indices] for buffer in self.buffers)
-            self._view()
-
     def _view(self) -> None:
         self.keys, self.values = (buffer[:, :, : self.used] for buffer in self.buffers)
 
@@ -53,3 +54,14 @@ def _grown(buffer: Tensor, used: int, capacity: int) -> Tensor:
     grown = torch.empty(batch, heads, capacity, width, dtype=buffer.dtype, device=buffer.device)
     grown[:, :, :used] = buffer[:, :, :used]
     return grown
+
+
+def right_aligned(parts: Sequence[Tensor]) -> Tensor:
+    """[sum of r, heads, widest + BLOCK, d]: the rows of these [r, heads, columns, d], zeros before them, room behind them."""
+    _, heads, _, width = parts[0].shape
+    rows, columns = sum(map(len, parts)), max(part.shape[2] for part in parts)
+    aligned = torch.empty(rows, heads, columns + BLOCK, width, dtype=parts[0].dtype, device=parts[0].device)
+    for part, own in zip(parts, aligned.split([len(part) for part in parts])):
+        own[:, :, : columns - part.shape[2]] = 0  # masked, but NaN times zero would be NaN
+        own[:, :, columns - part.shape[2] : columns] = part
+    return aligned

@@ -21,10 +21,11 @@ from models.backbone.tokens import ADDED, SpecialTokens, add_tokens
 from models.config import DecodeSpec, Images
 from models.evaluation.clips import ClipReader, identity, is_clip
 from models.evaluation.likelihood import AnswerLetters, LetterTokens
-from models.evaluation.prefills import Prefills, resident_bytes, rooms
+from models.evaluation.prefills import Prefills, bytes_of_token, resident_bytes, rooms
 from models.evaluation.vision import FeatureCache, content_hash, encode, merged_grid, rgb, weights_digest
-from models.latent.decoding import Decoded, decode
+from models.latent.decoding import Decoded, Joining, stream
 from models.latent.prompt import Prompt
+from models.latent.refill import Name
 from models.latent.script import Script, letter_ids, listed_letters
 from models.loading import load, method_of
 from models.methods.base import Pieces
@@ -62,6 +63,24 @@ class Question:
     def unasked(cls, error: Unreadable) -> Question:
         why = f"{error.reason} {str(error).replace(str(error.path), error.path.name)}"
         return cls(torch.zeros(0, dtype=torch.long), (f"unread {error.path.name}",), (), list, rejected=why)
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """Questions to be answered together, each under a name of the caller's."""
+
+    names: Sequence[Name]
+    questions: Sequence[Question]
+    boxes: Sequence[tuple[Tensor, Tensor] | None] | None = None
+    """Of each question ([b, 4] float64, [b] image indices), for oracle latents."""
+    seeds: Sequence[int] | None = None
+    """Of each question's noise."""
+    groups: Sequence[int] | None = None
+    """Numbers of consecutive questions that exchange latents, with `latents: shuffled`; None: all do."""
+    parts: Sequence[int] | None = None
+    """Numbers of consecutive questions whose prompts are read at once; None: all are."""
+    shuffle_seed: int = 0
+    """Of who is fed whose."""
 
 
 @dataclass(frozen=True)
@@ -151,6 +170,15 @@ class Engine:
         """The checkpoint's for pictures, with the limits of an `Images`."""
         self._piece_processor = lru_cache(maxsize=4)(lambda pieces, images: pieces.processor(self.checkpoint, images))
 
+    def cache_tokens(self, share: float) -> float:
+        """How many tokens' keys and values take this share of the GPU's memory that the model leaves. The same in every process, so
+        that what else is in memory changes no batch. ValueError on a CPU."""
+        device = torch.device(self.device)
+        if device.type != "cuda":
+            raise ValueError("cache_share is of a GPU's memory, and this model is on a CPU; leave it out")
+        taken = sum(parameter.nbytes for parameter in self.model.parameters())
+        return share * (torch.cuda.get_device_properties(device).total_memory - taken) / bytes_of_token(self.model)
+
     @contextmanager
     def pictures(self) -> Iterator[Callable[..., Iterable[Any]]]:
         """`map`, in the engine's threads if it has several: decoding and hashing of pictures run beside each other."""
@@ -213,63 +241,74 @@ class Engine:
         self.prefills.forget_batches() if same_pictures else self.prefills.clear()
         self.own.clear()
 
-    def answer(
-        self,
-        questions: Sequence[Question],
-        spec: DecodeSpec,
-        images: Images,
-        *,
-        boxes: Sequence[tuple[Tensor, Tensor] | None] | None = None,
-        seeds: Sequence[int] | None = None,
-        shuffle_seed: int = 0,
-        groups: Sequence[int] | None = None,
-        leave_late: bool = False,
-    ) -> list[Answer | None]:
-        """Decode one batch. boxes: per question ([b, 4] float64, [b] image indices), for oracle latents.
+    def answer(self, questions: Sequence[Question], spec: DecodeSpec, images: Images, **options: Any) -> list[Answer]:
+        """Decode one batch; answers in order. options: the other fields of `Asked`."""
+        batches = iter([Asked(range(len(questions)), questions, **options)] if questions else [])
+        found: dict[Name, Answer] = {}
+        for ended in self.stream(lambda running: next(batches, None), spec, images):
+            found |= ended
+        return [found[at] for at in range(len(questions))]
 
-        seeds: of every question's noise. shuffle_seed, groups: of who is fed whose latents, with `latents: shuffled`.
-        leave_late: see `decode`.
+    def stream(
+        self, source: Callable[[list[Name]], Asked | None], spec: DecodeSpec, images: Images
+    ) -> Iterator[dict[Name, Answer]]:
+        """Decode questions that keep coming; answers by name, as they end.
+
+        source: given the names of those that are being answered, returns questions to be answered beside them, or None.
 
         ValueError if the decode asks for what this checkpoint or these questions lack.
         """
         spec = self.stated(spec)
-        held = self.features_of(questions, images)
+        questions: dict[Name, Question] = {}
+
+        def joining(running: list[Name]) -> Joining | None:
+            if (asked := source(running)) is None:
+                return None
+            questions.update(zip(asked.names, asked.questions, strict=True))
+            prompts = self._prompts(asked, spec, images)
+            return Joining(
+                asked.names,
+                prompts,
+                prefill=self.prefills.of(
+                    self.model, asked.questions, prompts, spec.start == "forced", self.tokens, images, asked.parts
+                ),
+                groups=asked.groups,
+                own=self._own(asked.questions, spec) if spec.latents == "shuffled" else None,
+                generator=torch.Generator().manual_seed(asked.shuffle_seed),
+            )
+
+        for ended in stream(
+            self.model,
+            joining,
+            spec,
+            tokens=replace(self.tokens, lvr_start=NO_TOKEN) if self.plain and spec.start == "emitted" else self.tokens,
+            eos=self.eos[spec.ends],
+            keep_latents=spec.latents == "own",
+            end_vector=self.method.end_vector(self.model) if self.method else None,
+            keep_logits=self.letters,
+            script=None if spec.answer == "free" else Script.of(self.tokenizer, spec.prefix),
+        ):
+            if spec.latents == "own":
+                self.own |= {(questions[name], spec): decoded for name, decoded in ended.items()}
+            yield {name: self.answer_of(decoded, spec) for name, decoded in ended.items()}
+
+    def _prompts(self, asked: Asked, spec: DecodeSpec, images: Images) -> list[Prompt]:
+        held = self.features_of(asked.questions, images)
         prompts = []
-        for index, question in enumerate(questions):
+        for index, question in enumerate(asked.questions):
             features = [held[key] for key in question.images]
             prompts.append(
                 Prompt(
                     input_ids=question.input_ids,
                     image_grids=question.grids,
                     image_embeds=torch.cat(features).to(self.device) if features else None,
-                    seed=seeds[index] if seeds else None,
+                    seed=asked.seeds[index] if asked.seeds else None,
                     letters=self._option_ids(question, spec.prefix) if spec.answer == "letter" else (),
                 )
             )
         if spec.latents == "oracle" and spec.latent_steps:
-            prompts = self.with_true_boxes(prompts, questions, boxes or [None] * len(prompts), spec, images)
-        generator = torch.Generator().manual_seed(shuffle_seed)
-        prefill = self.prefills.of(self.model, questions, prompts, spec.start == "forced", self.tokens, images)
-        own = self._own(questions, spec) if spec.latents == "shuffled" else None
-        decoded = decode(
-            self.model,
-            prompts,
-            spec,
-            tokens=replace(self.tokens, lvr_start=NO_TOKEN) if self.plain and spec.start == "emitted" else self.tokens,
-            eos=self.eos[spec.ends],
-            generator=generator,
-            prefill=prefill,
-            groups=groups,
-            keep_latents=spec.latents == "own",
-            own=own,
-            leave_late=leave_late,
-            end_vector=self.method.end_vector(self.model) if self.method else None,
-            keep_logits=self.letters,
-            script=None if spec.answer == "free" else Script.of(self.tokenizer, spec.prefix),
-        )
-        if spec.latents == "own":
-            self.own |= {(question, spec): answer for question, answer in zip(questions, decoded, strict=True) if answer}
-        return [self.answer_of(answer, spec) if answer else None for answer in decoded]
+            return self.with_true_boxes(prompts, asked.questions, asked.boxes or [None] * len(prompts), spec, images)
+        return prompts
 
     def _option_ids(self, question: Question, prefix: str) -> tuple[int, ...]:
         """Ids of the letters that a question lists, behind the prefix. ValueError where it lists none."""

@@ -1,7 +1,7 @@
 """The lmms-eval chat model `vreflection`: batched latent decoding behind lmms-eval's interface.
 
-Requests are sorted by prompt length and decoded in batches; prepared prompts and picture features are kept, so that a
-second decoding of the same questions starts at once. Whatever a task's YAML says of sampling, decoding is greedy.
+Requests are sorted by prompt length and decoded in one batch, which the next ones join as answers end; prepared prompts and
+picture features are kept, so that a second decoding of the same questions starts at once. Whatever a task's YAML says of sampling, decoding is greedy.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,11 @@ from models.config import DecodeSpec, Fetched, Images
 from models.evaluation import zoom
 from models.evaluation.boxes import Places
 from models.evaluation.clips import ClipReader
-from models.evaluation.engine import MEDIA, Answer, Engine, Question
+from models.evaluation.engine import MEDIA, Answer, Asked, Engine, Question
 from models.evaluation.extract import last_answer
 from models.evaluation.shards import Elsewhere, Key, Shard
 from models.evaluation.tasks import TASKS
+from models.latent.refill import PART, Queue, parts_of
 from models.schema import Clips
 
 Boxes = Mapping[Key, tuple[torch.Tensor, torch.Tensor]]
@@ -62,9 +64,10 @@ class LmmsModel(lmms):
 
     checkpoint: a folder, or an Engine that is already loaded. The other arguments are the fields of DecodeSpec and Images;
     strings are accepted, as lmms-eval's command line gives them. A paper task (`vr_*`) gets the full response and
-    `max_new_tokens`; any other task gets `stock_text` and the limit of its own YAML. shard: the part of the questions that
-    this process answers. fetched: what happens to pictures
-    before the checkpoint's processor sees them. clips: which frames of a clip are seen, and in what size. A question whose clip
+    `max_new_tokens`; any other task gets `stock_text` and the limit of its own YAML. batch_size: how many of the longest
+    questions are decoded at once; of shorter ones as many as take no more of the cache. cache_share: of the GPU's free memory, what
+    the cache may take if that is more. shard: the part of the questions that this process answers. fetched: what happens to
+    pictures before the checkpoint's processor sees them. clips: which frames of a clip are seen, and in what size. A question whose clip
     cannot be read is never asked: its answer is empty, and says why (`Answer.rejected`). boxes: for `latents: oracle`. places: for
     `zoom: oracle`.
     """
@@ -78,6 +81,7 @@ class LmmsModel(lmms):
         device: str | None = None,
         batch_size: int | str | None = 16,
         max_batch_size: int | None = None,
+        cache_share: float | None = None,
         precision: str = "bf16",
         threads: int = 1,
         seed: int = 0,
@@ -110,15 +114,17 @@ class LmmsModel(lmms):
         self.fetched: Fetched = fetched
         self.reader = ClipReader(clips or Clips(), fetched)
         self.batch_size = int(batch_size or 16)
+        self.cache_share = cache_share
         self.accelerator = None  # one process, one device: nothing for lmms-eval to gather
         self.prepared: dict[Key, Question] = {}
         self.answers: dict[Key, Answer] = {}
         self._requests: dict[Key, Instance] = {}
+        self._reported = 0
         self._zoomed: dict[Key, tuple[Question, zoom.Record]] = {}
         self.after_chunk: Callable[[], None] = lambda: None
         """Called when some more questions are prepared."""
         self.after_batch: Callable[[], None] = lambda: None
-        """Called when a batch is answered. Both may raise, to stop."""
+        """Called when some more questions are answered. Both may raise, to stop."""
 
     @property
     def device(self) -> str:
@@ -134,15 +140,7 @@ class LmmsModel(lmms):
         self._reject({key_of(r): self.prepared[key_of(r)].rejected for r in requests})
         limits = {key_of(r): self._max_new_tokens(r) for r in requests if not self.prepared[key_of(r)].rejected}
         waiting = sorted(limits, key=lambda key: (limits[key], len(self.prepared[key].input_ids), key))
-        batches = self._batches(waiting, limits)
-        leave_late = self.decode.latents != "shuffled"
-        for groups in batches:
-            self._decode(groups, limits[groups[0][0]], leave_late)
-        late = [key for groups in batches for group in groups for key in group if key not in self.answers]
-        for limit in sorted({limits[key] for key in late}):
-            together = [key for key in late if limits[key] == limit]
-            for start in range(0, len(together), self.batch_size):
-                self._decode([together[start : start + self.batch_size]], limit)
+        self._answer(waiting, limits)
         self._hear_the_rest(waiting)
         return [self._handed_over(key_of(r)) for r in requests]
 
@@ -169,14 +167,31 @@ class LmmsModel(lmms):
             return self.decode.max_new_tokens
         return int(request.args[2].get("max_new_tokens") or _STOCK_MAX_NEW_TOKENS)
 
-    def _batches(self, keys: list[Key], limits: Mapping[Key, int]) -> list[list[list[Key]]]:
-        """Batches of groups, one token limit each, in the order of `keys`; those whose answers are all known are left out.
+    def _answer(self, keys: Sequence[Key], limits: Mapping[Key, int]) -> None:
+        """Answers this process's part of the questions, those of one limit after another, in the order of `keys`."""
+        groups = self._groups(keys, limits)
+        room: float = self.batch_size * max((self._columns(key, limits[key]) for key in keys), default=0)
+        parts = [group[cut] for group in groups for cut in parts_of([self._columns(k, limits[k]) for k in group], PART * room)]
+        joining = groups if self._shuffles else parts
+        members = [[self.prepared[key] for key in group] for group in joining]
+        shown = [{picture for question in own for picture in question.images} for own in members]
+        mine = self.shard.balanced(joining, shown, [sum(len(q.input_ids) for q in own) for own in members])
+        unknown = [group for group in mine if any(key not in self.answers for key in group)]
+        if self.cache_share is not None:
+            room = max(room, self.engine.cache_tokens(self.cache_share))
+        for limit in sorted({limits[group[0]] for group in unknown}):
+            self._decode([group for group in unknown if limits[group[0]] == limit], parts, limit, room)
+
+    @property
+    def _shuffles(self) -> bool:
+        return self.decode.latents == "shuffled" and self.decode.latent_steps > 0
+
+    def _groups(self, keys: Sequence[Key], limits: Mapping[Key, int]) -> list[list[Key]]:
+        """The questions in groups of one token limit.
 
         `shuffled` feeds a question another one's latents out of its group. Groups have a size of their own (so that
         batch_size cannot change a result), and none holds two questions on one picture (whose latents would be no other's).
-        Every kind of latents is decoded in the same batches, so that all can start from the same prefills.
-
-        batch_size is how many of the longest questions fit; of shorter ones as many go together as take no more of the cache.
+        Every kind of latents has the same ones, so that all read the prompts in the same parts and can start from what was kept.
         """
         groups: list[list[Key]] = []
         open_groups: list[list[Key]] = []
@@ -190,33 +205,11 @@ class LmmsModel(lmms):
             group.append(key)
             if len(group) == _SHUFFLED_TOGETHER:
                 open_groups.remove(group)
-        if self.decode.latents == "shuffled" and self.decode.latent_steps > 0:
-            groups = self._no_lonely(groups)
-        elif self.batch_size < _SHUFFLED_TOGETHER:
-            size = self.batch_size
-            groups = [group[i : i + size] for group in groups for i in range(0, len(group), size)]
-        room = self.batch_size * max((self._columns(key, limits) for key in keys), default=0)
+        return self._no_lonely(groups) if self._shuffles else groups
 
-        def columns(groups: list[list[Key]]) -> int:
-            """Of the cache, padding included, when the last answer is as long as it may be."""
-            members = [key for group in groups for key in group]
-            return len(members) * max(self._columns(key, limits) for key in members)
-
-        batches: list[list[list[Key]]] = []
-        for group in groups:
-            last = batches[-1] if batches else None
-            if last and limits[last[0][0]] == limits[group[0]] and columns([*last, group]) <= room:
-                last.append(group)
-            else:
-                batches.append([group])
-        members = [[self.prepared[key] for group in batch for key in group] for batch in batches]
-        shown = [{picture for question in own for picture in question.images} for own in members]
-        mine = self.shard.balanced(batches, shown, [sum(len(q.input_ids) for q in own) for own in members])
-        return [batch for batch in mine if any(key not in self.answers for group in batch for key in group)]
-
-    def _columns(self, key: Key, limits: Mapping[Key, int]) -> int:
+    def _columns(self, key: Key, limit: int) -> int:
         """Tokens of a question and its answer at the most."""
-        return len(self.prepared[key].input_ids) + limits[key]
+        return len(self.prepared[key].input_ids) + limit
 
     def _no_lonely(self, batches: list[list[Key]]) -> list[list[Key]]:
         """Questions left alone join a batch without their picture. ValueError if there is none."""
@@ -284,42 +277,62 @@ class LmmsModel(lmms):
         """Answers the questions that cannot be asked."""
         self.answers |= {key: Answer.never_asked(why) for key, why in reasons.items() if why is not None}
 
-    def _readable(self, groups: list[list[Key]]) -> list[list[Key]]:
-        """The groups without questions whose clip turns out to be damaged now that all its frames are decoded."""
+    def _readable(self, keys: list[Key]) -> list[Key]:
+        """Those without questions whose clip turns out to be damaged now that all its frames are decoded."""
         found = {}
-        for key in (key for group in groups for key in group if self.prepared[key].has_clips):
+        for key in (key for key in keys if self.prepared[key].has_clips):
             try:
                 self.engine.features_of([self.prepared[key]], self.images)
             except Unreadable as error:
                 found[key] = Question.unasked(error).rejected
         self._reject(found)
         self.shard.tell({key: self.answers[key] for key in found})
-        return [left for group in groups if (left := [key for key in group if key not in found])]
+        return [key for key in keys if key not in found]
 
-    def _decode(self, groups: list[list[Key]], limit: int, leave_late: bool = False) -> None:
-        spec = self.decode.model_copy(update={"max_new_tokens": limit})
-        groups = self._readable(groups)
-        batch, boxes = [key for group in groups for key in group], None
-        if spec.latents == "oracle":
-            if without := [f"{task} {doc}" for task, doc in batch if (task, doc) not in self.boxes]:
+    def _decode(self, groups: list[list[Key]], parts: list[list[Key]], limit: int, room: float) -> None:
+        """Answers groups of questions of one token limit, in a batch that takes no more than `room` of the cache, rows times
+        columns. parts: the questions that are read at once, of all."""
+        sizes = [_sizes_in(groups), _sizes_in(parts)]
+        waiting = Queue(groups, partial(self._columns, limit=limit), room)
+        self._reported = len(self.answers)
+
+        def more(running: list[Key]) -> Asked | None:
+            self._report()
+            while keys := waiting.next(running):
+                if keys := self._readable(keys):
+                    return self._asked(keys, *(size(keys) for size in sizes))
+            return None
+
+        for answers in self.engine.stream(more, self.decode.model_copy(update={"max_new_tokens": limit}), self.images):
+            zooms = {key: self._zoomed.pop(key)[1] for key in answers if key in self._zoomed}
+            answers |= {key: replace(answers[key], zoom=record) for key, record in zooms.items()}
+            self.shard.tell(answers)
+            self.answers |= answers
+        self._report()
+
+    def _report(self) -> None:
+        """Says how far it is, if that is farther than last time."""
+        self.answers |= self.shard.hear()
+        if len(self.answers) > self._reported:
+            self._reported = len(self.answers)
+            self.after_batch()
+
+    def _asked(self, keys: list[Key], groups: list[int], parts: list[int]) -> Asked:
+        """What the engine is to answer next."""
+        boxes = None
+        if self.decode.latents == "oracle":
+            if without := [f"{task} {doc}" for task, doc in keys if (task, doc) not in self.boxes]:
                 raise ValueError(f"latents: oracle needs a box for every question; none for {', '.join(without[:3])}")
-            boxes = [self.boxes[key] for key in batch]
-        self._zoom(batch)
-        answers = self.engine.answer(
-            [self._zoomed[key][0] if key in self._zoomed else self.prepared[key] for key in batch],
-            spec,
-            self.images,
+            boxes = [self.boxes[key] for key in keys]
+        self._zoom(keys)
+        return Asked(
+            keys,
+            [self._zoomed[key][0] if key in self._zoomed else self.prepared[key] for key in keys],
             boxes=boxes,
-            seeds=[self._seed_of(k) for k in batch],
-            groups=[len(group) for group in groups],
-            leave_late=leave_late,
+            seeds=[self._seed_of(key) for key in keys],
+            groups=groups,
+            parts=parts,
         )
-        found = {key: answer for key, answer in zip(batch, answers, strict=True) if answer is not None}
-        zooms = {key: self._zoomed.pop(key)[1] for key in found if key in self._zoomed}
-        found |= {key: replace(found[key], zoom=record) for key, record in zooms.items()}
-        self.shard.tell(found)
-        self.answers |= found | self.shard.hear()
-        self.after_batch()
 
     def _zoom(self, batch: Sequence[Key]) -> None:
         """What those of a batch show closer that have not been looked at: as a first pass says, or as is annotated."""
@@ -348,6 +361,12 @@ class LmmsModel(lmms):
             return response
         # A model that does not know our template is handed over as lmms-eval's own model hands it over.
         return _SPECIAL.sub("", response) if self.engine.plain else stock_text(response)
+
+
+def _sizes_in(lists: Sequence[Sequence[Key]]) -> Callable[[Sequence[Key]], list[int]]:
+    """Given keys, how many consecutive ones are in one list."""
+    number = {key: at for at, own in enumerate(lists) for key in own}
+    return lambda keys: [len(list(run)) for _, run in groupby(keys, key=number.__getitem__)]
 
 
 def _documents(tasks: Mapping[str, Any], requests: Sequence[Instance]) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ import os
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,7 +70,8 @@ class Prefills:
         self.clear()
 
     def clear(self) -> None:
-        self._batches: dict[tuple[Question, bool], tuple[Prefill, int]] = {}
+        self._batches: dict[tuple[Question, bool], tuple[Prefill, int, tuple[Question, ...]]] = {}
+        """(question, forced) → prefill, its row there, the questions that it was read with."""
         self._batch_bytes = 0
         self._staying: dict[Any, Prefix] = {}
         self._staying_bytes = 0
@@ -89,35 +91,49 @@ class Prefills:
         forced: bool,
         tokens: SpecialTokens,
         images: Images,
+        parts: Sequence[int] | None = None,
     ) -> Prefill:
-        """These questions, read; prompts: theirs."""
-        if (found := self._found(questions, forced)) is not None:
-            return found.to(model.device)
-        begun = self._begun(model, questions, prompts, tokens, images)
-        prefill = self.reader(model, prompts, forced, tokens, begun)
-        if not any(begun) and prefill.nbytes <= self._left:
+        """These questions, read; prompts: theirs. parts: numbers of consecutive questions that are read at once; None: all.
+
+        What was kept of a question is taken if it was read with the same others, so that not a digit depends on what was kept.
+        """
+        sizes = parts or [len(questions)]
+        pieces: list[tuple[Prefill, list[int]]] = []
+        rows: dict[tuple[Question, bool], tuple[int, tuple[Question, ...]]] = {}
+        for size, end in zip(sizes, accumulate(sizes)):
+            part = tuple(questions[end - size : end])
+            if (held := self._held(part, forced)) is not None:
+                pieces += held
+                continue
+            own = prompts[end - size : end]
+            begun = self._begun(model, part, own, tokens, images)
+            pieces.append((self.reader(model, own, forced, tokens, begun), list(range(size))))
+            if not any(begun):
+                rows |= {(question, forced): (row, part) for row, question in enumerate(part, end - size)}
+        prefill = Prefill.joined([prefill.rows(rows).to(model.device) for prefill, rows in _merged(pieces)])
+        if len(rows) == len(questions) and prefill.nbytes <= self._left:
             kept = prefill.to(self.device)
             self._batch_bytes += kept.nbytes
-            self._batches |= {(question, forced): (kept, row) for row, question in enumerate(questions)}
+            self._batches |= {key: (kept, *where) for key, where in rows.items()}
         return prefill
+
+    def _held(self, part: tuple[Question, ...], forced: bool) -> list[tuple[Prefill, list[int]]] | None:
+        """Where these questions are, if they were read together."""
+        held = [self._batches.get((question, forced)) for question in part]
+        if any(one is None or one[2] != part for one in held):
+            return None
+        return [(prefill, [row]) for prefill, row, _ in held]
 
     @property
     def _left(self) -> float:
         """Bytes for what stays."""
         return (1 - PASSING) * self.capacity_bytes - self._batch_bytes - self._staying_bytes
 
-    def _found(self, questions: Sequence[Question], forced: bool) -> Prefill | None:
-        """The prefill of these questions, if all of them were read in one batch."""
-        found = [self._batches.get((question, forced)) for question in questions]
-        if None in found or len({id(prefill) for prefill, _ in found}) > 1:
-            return None
-        return found[0][0].rows([row for _, row in found])
-
     def _begun(
         self, model: Backbone, questions: Sequence[Question], prompts: list[Prompt], tokens: SpecialTokens, images: Images
     ) -> list[Prefix | None]:
         """Each question's prefix, where it has one that is worth keeping; those not known are read, each once."""
-        most = PASSING * self.capacity_bytes // _bytes_of_token(model)
+        most = PASSING * self.capacity_bytes // bytes_of_token(model)
         lengths = [_shared_tokens(prompt, tokens) for prompt in prompts]
         keys = [
             (question.input_ids[:length].numpy().tobytes(), question.images, question.reader, images) if SHORTEST_PREFIX <= length <= most else None
@@ -149,13 +165,24 @@ class Prefills:
             self._passing_bytes -= self._passing.popitem(last=False)[1].nbytes
 
 
+def _merged(pieces: Sequence[tuple[Prefill, list[int]]]) -> list[tuple[Prefill, list[int]]]:
+    """Consecutive rows of one prefill as one piece."""
+    merged: list[tuple[Prefill, list[int]]] = []
+    for prefill, rows in pieces:
+        if merged and merged[-1][0] is prefill:
+            merged[-1][1].extend(rows)
+        else:
+            merged.append((prefill, [*rows]))
+    return merged
+
+
 def _shared_tokens(prompt: Prompt, tokens: SpecialTokens) -> int:
     """Tokens of a prompt up to the end of its last picture or clip."""
     seen = ((prompt.input_ids == tokens.image) | (prompt.input_ids == tokens.video)).nonzero()
     return int(seen[-1]) + 1 if len(seen) else 0
 
 
-def _bytes_of_token(model: Backbone) -> int:
+def bytes_of_token(model: Backbone) -> int:
     """Keys and values of one token in all layers."""
     config = model.config.get_text_config()
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads

@@ -59,7 +59,9 @@ class Evaluations(ABC):
         """Raises ValueError when the spec is for another session."""
 
     @abstractmethod
-    def answering(self, run: Run, spec: EvaluateSpec, mirror: Path, tasks: Mapping[str, Task], batch_size: int) -> Any:
+    def answering(
+        self, run: Run, spec: EvaluateSpec, mirror: Path, tasks: Mapping[str, Task], batch_size: int, **options: Any
+    ) -> Any:
         """lmms-eval's view of who answers: a model with `answers`, `prepared`, `shard`, `after_chunk` and `after_batch`."""
 
     def load(self, name: str, mirror: Path) -> Task:
@@ -70,8 +72,8 @@ class Evaluations(ABC):
         """What result.json says beside the numbers."""
         return {}
 
-    def evaluate(self, run: Run, spec: EvaluateSpec, *, mirror: Path, batch_size: int) -> dict[str, Any]:
-        """Answer and score one benchmark; returns what result.json holds.
+    def evaluate(self, run: Run, spec: EvaluateSpec, *, mirror: Path, batch_size: int, **options: Any) -> dict[str, Any]:
+        """Answer and score one benchmark; returns what result.json holds. options: of `answering`.
 
         When several processes share the run, each answers its part; rank 0 writes, and the others return nothing ({}).
 
@@ -84,7 +86,7 @@ class Evaluations(ABC):
         own_tasks = of_the_project(spec.benchmark, spec.protocol, spec.tasks)
         names = tasks_for(spec.benchmark, spec.protocol) if own_tasks else list(spec.tasks)
         tasks = {name: self._task(name, mirror) for name in names}
-        model = self.answering(run, spec, mirror, tasks, batch_size)
+        model = self.answering(run, spec, mirror, tasks, batch_size, **options)
         progress = _Progress(run, model, total=sum(len(task.eval_docs) for task in tasks.values()))
         model.answers |= progress.resumed()
         model.after_chunk, model.after_batch = progress.after_chunk, progress.after_batch
@@ -194,8 +196,15 @@ class Session(Evaluations):
         return {"ran_as": {**spec.images.model_dump(), "fetched": spec.fetched, **ran}}
 
     def answering(
-        self, run: Run, spec: EvaluateSpec, mirror: Path, tasks: Mapping[str, Task], batch_size: int
+        self,
+        run: Run,
+        spec: EvaluateSpec,
+        mirror: Path,
+        tasks: Mapping[str, Task],
+        batch_size: int,
+        cache_share: float | None = None,
     ) -> LmmsModel:
+        """cache_share: see LmmsModel."""
         if self._asked != (asked := (list(tasks), mirror, spec.images, spec.fetched, spec.clips)):
             self.engine.forget_answers(same_pictures=self._asked[1:] == asked[1:])
             self._asked = asked
@@ -211,6 +220,7 @@ class Session(Evaluations):
         return LmmsModel(
             self.engine,
             batch_size=batch_size,
+            cache_share=cache_share,
             seed=spec.seed,
             decode=spec.decode,
             images=spec.images,

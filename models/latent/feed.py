@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,7 +18,8 @@ from models.schema import DecodeSpec
 class LatentStep:
     """A latent step about to be taken."""
 
-    prompt: int
+    source: Any
+    """Of its prompt, from `sources_of`."""
     segment: int
     step: int
 
@@ -34,40 +36,32 @@ def _zeroed(asked: list[LatentStep], states: Tensor) -> Tensor:
     return torch.zeros_like(states)
 
 
-def feed_of(model: Backbone, prompts: list[Prompt], spec: DecodeSpec, generator: torch.Generator | None) -> Feed:
-    if spec.latents == "zeroed":
-        return _zeroed
+def _noise(asked: list[LatentStep], states: Tensor) -> Tensor:
+    """N(0, 1) scaled to the own latent's norm. source: a stream of random numbers."""
+    noise = torch.stack([torch.randn(states.shape[-1], generator=a.source) for a in asked]).to(states.device)
+    scale = states.float().norm(dim=-1, keepdim=True) / noise.norm(dim=-1, keepdim=True)
+    return (noise * scale).to(states.dtype)
+
+
+def _given(asked: list[LatentStep], states: Tensor) -> Tensor:
+    """source: latents [segments, S, D]; later segments take the last."""
+    return torch.stack([a.source[min(a.segment, len(a.source) - 1), a.step] for a in asked]).to(states.dtype)
+
+
+FEEDS: dict[str, Feed] = {"own": own_state, "zeroed": _zeroed, "noise": _noise, "shuffled": _given, "oracle": _given}
+"""By `DecodeSpec.latents`."""
+
+
+def sources_of(model: Backbone, prompts: list[Prompt], spec: DecodeSpec, generator: torch.Generator | None) -> list[Any]:
+    """What each prompt's slots are fed from: None for own states and zeros. Of `shuffled`, the decoding knows it."""
     if spec.latents == "noise":
-        return _Noise(prompts, generator)
-    if spec.latents == "oracle" and spec.latent_steps:
-        return Given([prompt.oracle.to(model.device) for prompt in prompts])
-    return own_state
-
-
-class _Noise:
-    """N(0, 1) scaled to the own latent's norm; a stream of its own per prompt, so that batches do not matter."""
-
-    def __init__(self, prompts: list[Prompt], generator: torch.Generator | None) -> None:
+        # A stream of its own per prompt, so that batches do not matter.
         drawn = torch.randint(2**62, (len(prompts),), generator=generator).tolist()
         seeds = [seed if prompt.seed is None else prompt.seed for prompt, seed in zip(prompts, drawn)]
-        self.streams = [torch.Generator().manual_seed(seed) for seed in seeds]
-
-    def __call__(self, asked: list[LatentStep], states: Tensor) -> Tensor:
-        width = states.shape[-1]
-        noise = torch.stack([torch.randn(width, generator=self.streams[a.prompt]) for a in asked]).to(states.device)
-        scale = states.float().norm(dim=-1, keepdim=True) / noise.norm(dim=-1, keepdim=True)
-        return (noise * scale).to(states.dtype)
-
-
-class Given:
-    """Latents [segments, S, D] known beforehand, one tensor per prompt; later segments take the last."""
-
-    def __init__(self, latents: list[Tensor]) -> None:
-        self.latents = latents
-
-    def __call__(self, asked: list[LatentStep], states: Tensor) -> Tensor:
-        given = [self.latents[a.prompt] for a in asked]
-        return torch.stack([g[min(a.segment, len(g) - 1), a.step] for g, a in zip(given, asked)]).to(states.dtype)
+        return [torch.Generator().manual_seed(seed) for seed in seeds]
+    if spec.latents == "oracle" and spec.latent_steps:
+        return [prompt.oracle.to(model.device) for prompt in prompts]
+    return [None] * len(prompts)
 
 
 def donors_of(groups: Sequence[int], generator: torch.Generator | None) -> list[int]:

@@ -174,6 +174,7 @@ IN_THE_PROFILE = {
     "an unknown kind of job": (("  features: {memory", "  feature: {memory"), 'did you mean "features"?'),
     "several processes for what one does": (("  mirror: {", "  mirror: {processes: 2, "), "mirror.processes: only train and evaluate"),
     "fewer GPUs than shards": (("  evaluate: {", "  evaluate: {processes: 4, gpus: 2, "), "4 processes need a GPU each, and gpus is 2"),
+    "a share of a GPU that there is not": (("  evaluate: {", "  evaluate: {cache_share: 0.5, "), "evaluate.cache_share: is of a GPU's memory, and gpus is 0; leave it out"),
     "the paper's protocol left out": (("[paper, stock]", "[stock]"), 'must hold "paper"'),
     "a misspelt latents mode": (("zeroed, ", "zerod, "), 'latents[1]: "zerod" is not a valid choice; did you mean "zeroed"?'),
 }  # fmt: skip

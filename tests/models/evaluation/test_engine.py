@@ -1,6 +1,7 @@
 """Prompts and pixels equal the stock processor's; features are kept; shuffled latents come from other pictures."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,7 +12,8 @@ from models.evaluation import prefills, vision
 from models.evaluation.engine import Engine
 from models.evaluation.lmms_model import LmmsModel, stock_text
 from models.evaluation.vision import FeatureCache, merged_grid
-from models.latent import prefill
+from models.latent import decoding, prefill
+from models.latent.prompt import Prompt
 from tests.models.evaluation.conftest import byte_processor, picture
 
 LIMITS = Images(min_pixels=48 * 48, max_pixels=96 * 96)
@@ -122,8 +124,7 @@ def test_no_latents_mode_depends_on_the_batch_size(latents, engine):
         chats = [conversation(f"Question {k} {'x' * k}", picture(10 + k, 48)) for k in range(20)]
         model.prepared = {("vr_mmvp", k): q for k, q in enumerate(prepared(engine, *chats))}
         limits = dict.fromkeys(model.prepared, 5)
-        for batch in model._batches(list(limits), limits):
-            model._decode(batch, limits[batch[0][0]])
+        model._answer(list(limits), limits)
         return [model.answers[key].response for key in sorted(model.answers)]
 
     assert responses(1) == responses(64)
@@ -133,42 +134,60 @@ def test_shuffled_batches_hold_no_picture_twice_and_nobody_alone(engine):
     model = LmmsModel(engine, images=LIMITS, latents="shuffled")
     chats = [conversation(f"Rotation {k}", picture(30 + k // 4, 48)) for k in range(20)]
     model.prepared = {("vr_hrbench4k", k): q for k, q in enumerate(prepared(engine, *chats))}
-    batches = model._batches(list(model.prepared), dict.fromkeys(model.prepared, 5))
-    groups = [group for batch in batches for group in batch]
+    groups = model._groups(list(model.prepared), dict.fromkeys(model.prepared, 5))
     assert sorted(key for group in groups for key in group) == sorted(model.prepared)
     for group in groups:
         shown = [model.prepared[key].images for key in group]
         assert len(set(shown)) == len(shown) > 1
     model.prepared = {key: model.prepared[key] for key in list(model.prepared)[:4]}
     with pytest.raises(ValueError, match="shuffled needs questions on different pictures"):
-        model._batches(list(model.prepared), dict.fromkeys(model.prepared, 5))
+        model._groups(list(model.prepared), dict.fromkeys(model.prepared, 5))
 
 
-def test_a_batch_takes_as_much_cache_as_batch_size_of_the_longest_questions_and_answers_are_those_of_one_at_a_time(checkpoint):
+def test_a_batch_takes_as_much_cache_as_batch_size_of_the_longest_questions_and_answers_are_those_of_one_at_a_time(checkpoint, monkeypatch):
     engine = Engine(checkpoint, precision="fp32")
     chats = [conversation(f"Short {k}") for k in range(12)]
     chats += [conversation(f"Long {k} " + 30 * "what is it, ", picture(50 + k, 96)) for k in range(4)]
     questions = {("vr_vstar", k): q for k, q in enumerate(prepared(engine, *chats))}
-    limits = dict.fromkeys(questions, 6)
     order = sorted(questions, key=lambda key: (len(questions[key].input_ids), key))
     longest = len(questions[order[-1]].input_ids) + 6
-
-    def decoded(size):
-        model = LmmsModel(engine, batch_size=size, images=LIMITS, latents="own", latent_steps=2)
-        model.prepared = questions
-        batches = model._batches(order, limits)
-        assert sorted(key for batch in batches for group in batch for key in group) == sorted(questions)
-        for groups in batches:
-            model._decode(groups, 6)
-        return [sum(map(len, batch)) for batch in batches], batches, [model.answers[key].response for key in order]
-
-    sizes, batches, together = decoded(2)
-    assert sizes[0] >= 6 and sizes[-1] == 2, "many short questions, two long ones"
-    for batch in batches:
-        members = [key for group in batch for key in group]
-        assert len(members) * max(len(questions[key].input_ids) + 6 for key in members) <= 2 * longest
+    shapes, real = [], decoding.last_states
+    monkeypatch.setattr(decoding, "last_states", lambda model, embeds, mask, *rest: shapes.append(tuple(mask.shape)) or real(model, embeds, mask, *rest))
+    model = LmmsModel(engine, batch_size=2, images=LIMITS, latents="own", latent_steps=2)
+    model.prepared = questions
+    model._answer(order, dict.fromkeys(questions, 6))
+    assert shapes[0][0] >= 6 and shapes[-1][0] <= 2, "many short questions, two long ones"
+    assert max(rows * columns for rows, columns in shapes) <= 2 * longest
+    together = [model.answers[key].response for key in order]
     assert together == [answer for key in order for answer in _alone(engine, questions[key])]
     assert len(set(together)) > 1
+
+
+def test_a_share_of_the_gpus_memory_takes_more_questions_at_once_and_the_same_on_every_day(checkpoint, monkeypatch):
+    engine = Engine(checkpoint, precision="fp32")
+    with pytest.raises(ValueError, match="cache_share is of a GPU's memory, and this model is on a CPU; leave it out"):
+        engine.cache_tokens(0.5)
+    weights = sum(parameter.nbytes for parameter in engine.model.parameters())
+    (question,) = prepared(engine, conversation("Hello"))
+    read = decoding.read(engine.model, [Prompt(question.input_ids)], False, engine.tokens)
+    token = sum(buffer[0, :, 0].nbytes for pair in read.buffers for buffer in pair)
+    card = SimpleNamespace(total_memory=weights + 1000 * token)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: card)
+    monkeypatch.setattr(engine, "device", "cuda")
+    assert engine.cache_tokens(0.5) == 500
+    monkeypatch.undo()
+    monkeypatch.setattr(engine, "cache_tokens", lambda share: 1e6 * share)
+    asked, real = [], engine._prompts
+    monkeypatch.setattr(engine, "_prompts", lambda of, *rest: asked.append(len(of.names)) or real(of, *rest))
+    questions = {("vr_vstar", k): q for k, q in enumerate(prepared(engine, *[conversation(f"Question {k}", picture(k, 48)) for k in range(9)]))}
+    answers = []
+    for share in (None, 0.5):
+        model = LmmsModel(engine, batch_size=2, cache_share=share, images=LIMITS, latent_steps=2)
+        model.prepared = questions
+        model._answer(list(questions), dict.fromkeys(questions, 6))
+        answers.append([answer.response for _, answer in sorted(model.answers.items())])
+    assert asked[-1] == 9 and max(asked[:-1]) == 2
+    assert answers[0] == answers[1]
 
 
 def _alone(engine, question):

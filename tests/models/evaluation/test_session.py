@@ -9,6 +9,7 @@ from models.config import DecodeSpec, EvaluateSpec
 from models.evaluation import scores
 from models.evaluation.tasks import TASKS, digest, tasks_for
 from models.run import Interrupted, LocalRun
+from tests.models.evaluation.conftest import replace_decoding
 
 CELLS = [(benchmark, protocol) for benchmark, protocols in TASKS.items() for protocol in protocols]
 
@@ -39,13 +40,12 @@ def spec(images):
 @pytest.fixture
 def lettered(monkeypatch, session):
     """Decoding replaced: question k of a call answers A, B, C, … in turn, one in five without a block, some nonsense."""
-    from models.evaluation import engine
     from models.latent.decoding import Decoded
 
     texts = ["<answer> A </answer>", "<answer> (B) </answer>", "C", "<answer> none </answer>", "The answer is B."]
     asked = []
 
-    def decode(model, prompts, spec, *, tokens, eos, **options):
+    def say(prompts, spec, tokens, eos):
         out = []
         for prompt in prompts:
             text = texts[len(asked) % len(texts)]
@@ -54,7 +54,7 @@ def lettered(monkeypatch, session):
             out.append(Decoded([tokens.lvr_start, tokens.lvr, tokens.lvr_end, *ids, *eos], True, 1, False))
         return out
 
-    monkeypatch.setattr(engine, "decode", decode)
+    replace_decoding(monkeypatch, say)
     return asked
 
 
@@ -135,18 +135,30 @@ def test_a_second_checkpoint_that_sees_and_reads_alike_prepares_nothing_again(ch
     assert other.engine.features.bytes == 0 and len(kept["features"]) == 1
 
 
-def test_answers_that_go_on_and_on_are_decoded_together_and_are_the_same(session, spec, mirrors, tmp_path, monkeypatch):
-    from models.evaluation import engine
-    from models.latent import decoding
+@pytest.mark.parametrize("latents", ["own", "shuffled"])
+def test_questions_that_join_a_running_batch_get_the_answers_that_they_get_alone(latents, checkpoint, spec, mirrors, tmp_path, monkeypatch):
+    from models.evaluation import Session, lmms_model
+    from models.latent.refill import Queue
 
-    session.evaluate(LocalRun(tmp_path / "1"), spec("mmvp"), mirror=mirrors["mmvp"], batch_size=2)
-    sizes = []
-    monkeypatch.setattr(decoding, "LATE_FORWARDS", 3)
-    monkeypatch.setattr(decoding, "LATE_SHARE", 1.0)
-    monkeypatch.setattr(engine, "decode", lambda *a, leave_late, **k: sizes.append((len(a[1]), leave_late)) or decoding.decode(*a, leave_late=leave_late, **k))
-    session.evaluate(LocalRun(tmp_path / "2"), spec("mmvp"), mirror=mirrors["mmvp"], batch_size=2)
-    assert rows_in(tmp_path / "1") == rows_in(tmp_path / "2")
-    assert {late for _, late in sizes} == {True, False}
+    class Watched(Queue):
+        def next(self, running):
+            taken = super().next(running)
+            joined.append((list(running), taken))
+            return taken
+
+    monkeypatch.setattr(lmms_model, "_SHUFFLED_TOGETHER", 2)
+    monkeypatch.setattr(lmms_model, "Queue", Watched)
+    session = Session(checkpoint, precision="fp32")
+    wanted, joined = spec("hrbench4k", latents=latents, max_new_tokens=24), []
+    session.engine.eos["all"] |= set(range(0, 1024, 17))  # answers of different lengths
+    for size in (1, 5):
+        joined.clear()
+        session.engine.forget_answers()
+        session.evaluate(LocalRun(tmp_path / str(size)), wanted, mirror=mirrors["hrbench4k"], batch_size=size)
+    alone, together = ([{name: value for name, value in row.items() if not name.startswith("loglik")} for row in rows_in(tmp_path / size)] for size in "15")
+    assert alone == together
+    assert len({row["new_tokens"] for row in alone}) > 1
+    assert any(running and taken for running, taken in joined), "some joined while others were running"
 
 
 def test_another_kind_of_latents_starts_from_the_prompts_as_they_were_read(session, spec, mirrors, checkpoint, tmp_path, monkeypatch):
@@ -210,10 +222,10 @@ class StopsAfter(LocalRun):
 
 def test_an_interrupted_evaluation_goes_on_where_it_stopped(session, spec, mirrors, lettered, tmp_path):
     run = StopsAfter(tmp_path / "first", questions=3)
-    with pytest.raises(Interrupted, match="4 of 8 questions answered"):
+    with pytest.raises(Interrupted, match="3 of 8 questions answered"):
         session.evaluate(run, spec("hrbench4k"), mirror=mirrors["hrbench4k"], batch_size=3)
     (kept,) = run.checkpoints.iterdir()
-    assert (kept / "COMPLETE").exists() and len(lettered) == 4
+    assert (kept / "COMPLETE").exists() and len(lettered) == 3
     again = LocalRun(tmp_path / "second", resume_from=kept)
     result = session.evaluate(again, spec("hrbench4k"), mirror=mirrors["hrbench4k"], batch_size=3)
     assert len(lettered) == 8 and result["n"] == 8

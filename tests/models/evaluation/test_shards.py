@@ -1,5 +1,6 @@
-"""One evaluation by several processes: what it leaves is what one process leaves, to the byte."""
+"""One evaluation by several processes: what it leaves is what one process leaves, but for the last digits of likelihoods."""
 
+import json
 import multiprocessing
 from dataclasses import dataclass
 
@@ -68,8 +69,23 @@ def together(ranks, folder, evaluate, **of_rank):
 
 
 def left(folder):
-    """What is left tells nothing of times, so it is compared byte by byte."""
-    return (folder / "samples.jsonl").read_bytes(), (folder / "result.json").read_bytes()
+    """Rows and result. They tell nothing of times."""
+    return [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()], json.loads((folder / "result.json").read_text())
+
+
+def assert_same(one, other):
+    """Numbers may differ in digits that other neighbours in a batch change."""
+    if isinstance(one, float):
+        assert one == pytest.approx(other, abs=2e-5)
+    elif isinstance(one, dict):
+        assert one.keys() == other.keys()
+        assert_same(list(one.values()), [other[key] for key in one])
+    elif isinstance(one, (list, tuple)):
+        assert len(one) == len(other)
+        for a, b in zip(one, other):
+            assert_same(a, b)
+    else:
+        assert one == other
 
 
 @pytest.mark.parametrize(("benchmark", "latents", "ranks"), [("blink", "own", 2), ("vstar", "shuffled", 3), ("vstar", "own", 9)])
@@ -79,7 +95,8 @@ def test_several_processes_leave_what_one_leaves(
     monkeypatch.setattr(lmms_model, "_SHUFFLED_TOGETHER", 2)
     wanted = spec(benchmark, latents=latents)
     decoded = []
-    monkeypatch.setattr(session.engine, "answer", counting(session.engine.answer, decoded))
+    real = session.engine._prompts
+    monkeypatch.setattr(session.engine, "_prompts", lambda asked, *rest: decoded.extend(asked.names) or real(asked, *rest))
 
     def evaluate(run):
         session.engine.forget_answers()
@@ -89,7 +106,7 @@ def test_several_processes_leave_what_one_leaves(
     n = len(decoded)
     result, codes = together(ranks, tmp_path / "several", evaluate)
     assert codes == [0] * (ranks - 1)
-    assert left(tmp_path / "several" / "out") == left(tmp_path / "one")
+    assert_same(left(tmp_path / "several" / "out"), left(tmp_path / "one"))
     assert result["n"] == n and 0 < len(decoded) - n < n, "rank 0 answered a part of them"
 
 
@@ -107,7 +124,8 @@ def test_each_process_decodes_and_hashes_its_own_part_of_the_pictures(session, s
     evaluate(LocalRun(tmp_path / "one"))
     pictures, questions = len(hashed), len(read)
     _, codes = together(2, tmp_path / "two", evaluate)
-    assert codes == [0] and left(tmp_path / "two" / "out") == left(tmp_path / "one")
+    assert codes == [0]
+    assert_same(left(tmp_path / "two" / "out"), left(tmp_path / "one"))
     assert 0 < len(hashed) - pictures < pictures and 0 < len(read) - questions < questions
     session._prepared.clear()
 
@@ -120,14 +138,6 @@ def test_batches_that_share_pictures_go_to_one_process_and_the_others_are_spread
     assert Shard().balanced(batches, pictures, tokens) == batches
     chained = [len(Shard(rank, 3).balanced(range(60), [{"one"}] * 60, [7] * 60)) for rank in range(3)]
     assert sum(chained) == 60 and max(chained) - min(chained) <= 5, "pictures that all batches share leave no rank idle"
-
-
-def counting(answer, decoded):
-    def count(questions, *rest, **options):
-        decoded.extend(questions)
-        return answer(questions, *rest, **options)
-
-    return count
 
 
 def test_a_stop_of_one_rank_stops_all_and_any_number_of_processes_goes_on_from_there(
@@ -146,7 +156,7 @@ def test_a_stop_of_one_rank_stops_all_and_any_number_of_processes_goes_on_from_t
     where = {f"rank{rank}": {"resume_from": kept} for rank in range(3)}
     _, codes = together(3, tmp_path / "again", evaluate, **where)
     assert codes == [0, 0]
-    assert left(tmp_path / "again" / "out") == left(tmp_path / "one")
+    assert_same(left(tmp_path / "again" / "out"), left(tmp_path / "one"))
 
 
 def test_an_answer_that_is_still_being_told_is_heard_later(tmp_path):

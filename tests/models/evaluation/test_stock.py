@@ -11,6 +11,7 @@ from models.evaluation.external import BadBenchmark, link_mirror, look_through
 from models.evaluation.questions import read_questions
 from models.evaluation.tasks import digests_of
 from models.run import LocalRun
+from tests.models.evaluation.conftest import replace_decoding
 from tests.models.evaluation.stock_data import WRITERS
 
 
@@ -34,18 +35,17 @@ def session(checkpoint):
 @pytest.fixture
 def answered(monkeypatch, session, images, folders, tmp_path):
     """Evaluates a task with given answers, which are asked for by question text; returns (result, rows)."""
-    from models.evaluation import engine
     from models.latent.decoding import Decoded
 
     def evaluate(tasks, texts, benchmark="mine", folder=None):
         tasks = [tasks] if isinstance(tasks, str) else tasks
         asked = iter(texts)
 
-        def decode(model, prompts, spec, *, tokens, eos, **options):
+        def say(prompts, spec, tokens, eos):
             ids = [session.engine.tokenizer(next(asked), add_special_tokens=False)["input_ids"] for _ in prompts]
             return [Decoded([*one, *eos], False, 0, False) for one in ids]
 
-        monkeypatch.setattr(engine, "decode", decode)
+        replace_decoding(monkeypatch, say)
         spec = EvaluateSpec(
             benchmark=benchmark, protocol="stock", tasks=digests_of(tasks), decode=DecodeSpec(latent_steps=2), images=images, precision="fp32"
         )

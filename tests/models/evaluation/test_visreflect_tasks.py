@@ -11,6 +11,7 @@ from models.evaluation.tasks import digests_of, index
 from models.evaluation.tasks.visreflect import blink_prompt, hrbench_prompt, target, vstar_prompt
 from models.run import LocalRun
 from models.schema import Clips, Images
+from tests.models.evaluation.conftest import replace_decoding
 
 BENCHMARKS = {"visreflect_vstar": 1, "visreflect_blink": 14, "visreflect_hrbench4k": 1, "visreflect_hrbench8k": 1}
 ASKED = "\nOutput the letter of the correct answer only."
@@ -43,17 +44,17 @@ def test_every_column_is_made_of_tasks_that_can_be_asked(name):
     ("task", "folder"), [("visreflect_vstar", "vstar"), ("visreflect_hrbench4k", "hrbench4k"), ("visreflect_blink_counting", "blink")]
 )
 def test_answers_are_read_as_the_release_reads_them(task, folder, checkpoint, mirrors, images, tmp_path, monkeypatch):
-    from models.evaluation import Session, engine
+    from models.evaluation import Session
     from models.latent.decoding import Decoded
 
     session, prompts = Session(checkpoint, precision="fp32"), []
 
-    def decode(model, asked, spec, *, tokens, eos, **options):
+    def say(asked, spec, tokens, eos):
         ids = session.engine.tokenizer("I think it is B", add_special_tokens=False)["input_ids"]
         prompts.extend(session.engine.tokenizer.decode(one.input_ids) for one in asked)
         return [Decoded([*ids, *eos], False, 0, False) for _ in asked]
 
-    monkeypatch.setattr(engine, "decode", decode)
+    replace_decoding(monkeypatch, say)
     spec = EvaluateSpec(
         benchmark="mine", protocol="paper", tasks=digests_of([task]), decode=DecodeSpec(latent_steps=2), images=images, precision="fp32"
     )

@@ -22,7 +22,7 @@ from models.run import LocalRun
 from tests.films import write_film
 from tests.models.evaluation.conftest import picture
 from tests.models.evaluation.test_clips import CLIPS, LIMITS, conversation
-from tests.models.evaluation.test_shards import left, together
+from tests.models.evaluation.test_shards import assert_same, left, together
 
 SIZE = (200, 100)
 
@@ -79,16 +79,19 @@ def engine(checkpoint):
 
 def saying(monkeypatch, engine, *answers):
     """The first pass says these; what follows is the model's own. Returns the prompts of the first pass."""
-    own, prompts = engine_module.decode, []
+    own, prompts = engine_module.stream, []
 
-    def decode(model, asked, spec, **options):
+    def stream(model, source, spec, **options):
         if spec.max_new_tokens != zoom.MAX_NEW_TOKENS:
-            return own(model, asked, spec, **options)
-        prompts.extend(engine.tokenizer.decode(one.input_ids) for one in asked)
-        said = (answers * len(asked))[: len(asked)]
-        return [Decoded([*engine.tokenizer(text, add_special_tokens=False)["input_ids"]], False, 0, False) for text in said]
+            yield from own(model, source, spec, **options)
+            return
+        while (joining := source([])) is not None:
+            prompts.extend(engine.tokenizer.decode(one.input_ids) for one in joining.prompts)
+            said = (answers * len(joining.prompts))[: len(joining.prompts)]
+            ids = [engine.tokenizer(text, add_special_tokens=False)["input_ids"] for text in said]
+            yield dict(zip(joining.names, [Decoded([*one], False, 0, False) for one in ids], strict=True))
 
-    monkeypatch.setattr(engine_module, "decode", decode)
+    monkeypatch.setattr(engine_module, "stream", stream)
     return prompts
 
 
@@ -266,7 +269,8 @@ def test_several_processes_zoom_as_one_does(how, checkpoint, mirrors, images, tm
 
     evaluate(LocalRun(tmp_path / "one"))
     result, codes = together(3, tmp_path / "several", evaluate)
-    assert codes == [0, 0] and left(tmp_path / "several/out") == left(tmp_path / "one")
+    assert codes == [0, 0]
+    assert_same(left(tmp_path / "several/out"), left(tmp_path / "one"))
     assert result["zoom"]["n"] == result["n"] > result["zoom"]["whole"] > 0
 
 

@@ -5,7 +5,7 @@ import torch
 
 from models.backbone.template import positions
 from models.config import DecodeSpec
-from models.latent import decoding, feed, prefill
+from models.latent import decoding, prefill
 from models.latent.decoding import decode
 from models.latent.feed import derangement
 from models.latent.prompt import Prompt
@@ -57,7 +57,7 @@ def test_prompts_that_go_on_from_a_beginning_answer_as_those_that_were_read_whol
     talkative, prompts, tokens, start, parts, monkeypatch
 ):
     """The beginning ends behind the last picture; one prompt is its own beginning, one has none."""
-    monkeypatch.setattr(prefill, "READ_TOKENS", parts)
+    monkeypatch.setattr(prefill, "READ_TOKENS", {"cpu": parts})
     forced, columns = start == "forced", []
     pictured = [at for at, prompt in enumerate(prompts) if (prompt.input_ids == tokens.image).any()]
     lengths = {at: int((prompts[at].input_ids == tokens.image).nonzero()[-1]) + 1 for at in pictured}
@@ -68,9 +68,11 @@ def test_prompts_that_go_on_from_a_beginning_answer_as_those_that_were_read_whol
     begun = [read.get(at) for at in range(len(prompts))]
     real = prefill.last_states
     monkeypatch.setattr(prefill, "last_states", lambda model, embeds, *rest: columns.append(embeds.shape[1]) or real(model, embeds, *rest))
-    whole, gone_on = (prefill.read(talkative, prompts, forced, tokens, known) for known in ((), begun))
-    unread = max(len(p.input_ids) + forced - len(prefix or ()) for p, prefix in zip(prompts, begun))
-    assert columns[-1] == unread < columns[0] == max(len(p.input_ids) for p in prompts) + forced
+    whole = prefill.read(talkative, prompts, forced, tokens)
+    assert max(columns) == max(len(p.input_ids) for p in prompts) + forced and (len(columns) > 1) == (parts == 40)
+    columns.clear()
+    gone_on = prefill.read(talkative, prompts, forced, tokens, begun)
+    assert max(columns) == max(len(p.input_ids) + forced - len(prefix or ()) for p, prefix in zip(prompts, begun))
     assert torch.equal(whole.mask, gone_on.mask) and torch.equal(whole.next_position, gone_on.next_position)
     torch.testing.assert_close(gone_on.hidden, whole.hidden, atol=2e-5, rtol=1e-4)
     for ours, theirs in zip(gone_on.buffers, whole.buffers, strict=True):
@@ -91,7 +93,7 @@ def test_prompts_that_go_on_from_a_beginning_answer_as_those_that_were_read_whol
 
 def test_prompts_read_in_parts_give_the_same_answers(talkative, prompts, tokens, monkeypatch):
     whole = run(talkative, prompts, tokens)
-    monkeypatch.setattr(prefill, "READ_TOKENS", 100)
+    monkeypatch.setattr(prefill, "READ_TOKENS", {"cpu": 100})
     same(run(talkative, prompts, tokens), whole)
 
 
@@ -101,28 +103,11 @@ def test_shuffled_takes_own_answers_that_are_known(talkative, prompts, tokens, m
     fresh = decode(talkative, prompts, spec, generator=torch.Generator().manual_seed(0), **options)
     own = run(talkative, prompts, tokens)
     passes = []
-    real = decoding._Decoder.run
-    monkeypatch.setattr(decoding._Decoder, "run", lambda self: passes.append((self.feed, len(self.prompts))) or real(self))
+    real = decoding.sources_of
+    monkeypatch.setattr(decoding, "sources_of", lambda model, asked, of, *rest: passes.append((of.latents, len(asked))) or real(model, asked, of, *rest))
     again = decode(talkative, prompts, spec, generator=torch.Generator().manual_seed(0), own=own, **options)
     same(again, fresh)
-    assert passes and (feed.own_state, len(prompts)) not in passes
-
-
-@pytest.mark.parametrize("latents", ["own", "noise", "oracle"])
-def test_the_late_ones_of_a_batch_are_left_and_the_others_are_the_same(latents, talkative, prompts, tokens, monkeypatch):
-    prompts = seeing(talkative, prompts[:-1])
-    whole = run(talkative, prompts, tokens, latents=latents)
-    forwards = [len(answer.token_ids) for answer in whole]
-    monkeypatch.setattr(decoding, "LATE_FORWARDS", sorted(forwards)[2] + 1)
-    monkeypatch.setattr(decoding, "LATE_SHARE", 0.5)
-    spec = DecodeSpec(max_new_tokens=24, latents=latents)
-    options = {"tokens": tokens, "eos": {EOS}, "keep_latents": True}
-    left = decode(talkative, prompts, spec, leave_late=True, **options)
-    late = [at for at, answer in enumerate(left) if answer is None]
-    assert 0 < len(late) <= 0.5 * len(prompts) and set(late) == set(sorted(range(len(prompts)), key=forwards.__getitem__)[-len(late) :])
-    same([answer for answer in left if answer], [answer for at, answer in enumerate(whole) if at not in late])
-    again = decode(talkative, [prompts[at] for at in late], spec, **options)
-    assert [answer.token_ids for answer in again] == [whole[at].token_ids for at in late]
+    assert passes and ("own", len(prompts)) not in passes
 
 
 def test_a_prefill_of_other_prompts_is_refused(talkative, prompts, tokens):

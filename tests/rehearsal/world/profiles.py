@@ -26,7 +26,7 @@ resources:
   data: {{cpus: 1, memory_gb: 2, minutes: 10}}
   mirror: {{cpus: 1, memory_gb: 2, minutes: 10}}
   train: {{cpus: 1, gpus: 0, processes: 1, memory_gb: 6, minutes: 60, micro_batch: {micro_batch}, attention: sdpa, gradient_checkpointing: true, deepspeed: null}}
-  evaluate: {{cpus: 1, gpus: 0, memory_gb: 4, minutes: 60, batch_size: {batch_size}, attention: sdpa}}
+  evaluate: {{cpus: 1, gpus: 0, memory_gb: 4, minutes: 60, batch_size: {batch_size}, cache_share: null, attention: sdpa}}
   maps: {{cpus: 1, gpus: 0, memory_gb: 4, minutes: 60, attention: sdpa}}
   measure: {{cpus: 1, gpus: 0, memory_gb: 4, minutes: 60, attention: sdpa, alone: true}}
 dispatch: {{kind: local, slots: 2}}
