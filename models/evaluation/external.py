@@ -173,7 +173,7 @@ def look_through(
 
     Raises BadBenchmark, one line that names task, configuration, split and remedy.
     """
-    from models.evaluation.questions import every_question, first_question, number_of_questions
+    from models.evaluation.questions import NoSplit, every_question, first_question, number_of_questions
 
     counts = {}
     for task in tasks or tasks_for(benchmark):
@@ -194,6 +194,9 @@ def look_through(
                 first_question(mirror, benchmark, task)
             if every:
                 _check_sidecars(mirror, config, counts[task])
+        except NoSplit as error:
+            why = f" ({error.why})" if error.why else ""
+            raise BadBenchmark(f"{where} is not there{why}; {_remedy(benchmark)}{_fewer(mirror, tasks)}") from None
         except FileNotFoundError:
             raise BadBenchmark(f"{where} is not there; {_remedy(benchmark)}") from None
         except (ValueError, LookupError, TypeError, AttributeError, OSError) as error:
@@ -201,6 +204,12 @@ def look_through(
         if not counts[task]:
             raise BadBenchmark(f"{where} holds no question; {_remedy(benchmark)}")
     return counts
+
+
+def _fewer(mirror: Path, tasks: Sequence[str]) -> str:
+    """What helps where a data set holds some of a benchmark's tasks."""
+    there = sum(_held(mirror, *dataset_of(task)) for task in tasks)
+    return f"; {there} of {len(tasks)} tasks are there: a benchmark's file of your own can name those alone" if 0 < there < len(tasks) else ""
 
 
 def _check_sidecars(mirror: Path, config: str | None, questions: int) -> None:

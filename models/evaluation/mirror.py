@@ -56,6 +56,9 @@ class _OverFolder:
 class MirrorTask(_OverFolder, ConfigurableMessagesTask):
     """For models that take a conversation."""
 
+    # lmms-eval takes a .webm for sound; of the data sets that come as clips, some are such files.
+    _AUDIO_EXTS = ConfigurableMessagesTask._AUDIO_EXTS - {".webm"}
+
 
 class SimpleMirrorTask(_OverFolder, ConfigurableTask):
     """For lmms-eval's older models, which take a text and pictures."""

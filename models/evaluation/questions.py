@@ -206,12 +206,21 @@ def _opened(value: Any) -> Any:
     return value
 
 
+class NoSplit(FileNotFoundError):
+    """A data set lacks the files of a split. why: what its card says instead, in words; "" where it says nothing of it."""
+
+    def __init__(self, said: str, why: str) -> None:
+        super().__init__(said)
+        self.why = why
+
+
 def split_files(mirror: Path, config: str | None, split: str) -> list[Path]:
-    """The split's files in order: what the data set's card names, else what the usual names are. FileNotFoundError."""
+    """The split's files in order: what the data set's card names, else what the usual names are. Raises NoSplit."""
     card = mirror / "README.md"
     text = re.match(r"---\n(.*?)\n---", card.read_text(encoding="utf-8"), re.DOTALL) if card.is_file() else None
     patterns: list[str] = []
-    for one in (yaml.safe_load(text[1]) or {}).get("configs", []) if text else []:
+    listed = (yaml.safe_load(text[1]) or {}).get("configs", []) if text else []
+    for one in listed:
         files = one.get("data_files", [])
         if one.get("config_name", "default") == (config or "default") and isinstance(files, list):
             for entry in files:
@@ -223,5 +232,12 @@ def split_files(mirror: Path, config: str | None, split: str) -> list[Path]:
         usual = () if config else (f"data/{split}-*.parquet", f"**/{split}-*.parquet")
         found = next((files for pattern in usual if (files := sorted(mirror.glob(pattern)))), [])
     if not found:
-        raise FileNotFoundError(f"{mirror}: no file of split {split}" + (f", configuration {config}" if config else ""))
+        names = ", ".join(str(one.get("config_name", "default")) for one in listed)
+        if patterns:
+            why = f"README.md names {patterns[0]} for it"
+        elif config:
+            why = f"README.md names the configurations {names}" if names else "README.md, which says what files a configuration has, names none"
+        else:
+            why = ""
+        raise NoSplit(f"{mirror}: no file of split {split}" + (f", configuration {config}" if config else ""), why)
     return found

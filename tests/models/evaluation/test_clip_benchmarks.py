@@ -20,6 +20,7 @@ from models.evaluation.stock import asked
 from models.evaluation.tasks import digests_of
 from models.evaluation.tasks.visreflect_clips import judge, mlvu_prompt, mvbench_prompt, target, videomme_prompt
 from models.run import LocalRun
+from tests.films import write_film
 from tests.models.evaluation.conftest import write_checkpoint
 from tests.models.evaluation.test_stock_is_lmms_evals_own import GENERATION, OFTEN, answers_of, spoken
 from tests.rehearsal.world import clips
@@ -186,6 +187,38 @@ def test_mlvus_types_are_columns_whose_mean_is_the_tasks_number(protocol, sessio
     metric, scale = benchmark.reads("overall", protocol)
     assert 100 * np.mean([values.mean() for values in shares.values()]) == pytest.approx(scale * result["aggregates"][metric])
     assert all(one.is_mean(benchmark, name) for name in types) and not one.is_mean(benchmark, "overall")
+
+
+def test_clips_in_other_containers_and_with_spaces_in_their_names_are_asked_about(data, tmp_path):
+    """lmms-eval's own tasks take .webm for sound."""
+    annotations, _ = data["mlvu"]
+    names = ["clip 0.webm", "clip 1.avi", "clip 2.MOV", "clip 3.mkv"]
+    for number, name in enumerate(names):
+        write_film(tmp_path / "my clips" / name.lower(), seed=number, codec="libvpx" if name.endswith("webm") else "mpeg4").rename(tmp_path / "my clips" / name)
+    renamed = changed(annotations, tmp_path / "annotations", video_name=lambda n, was: names[n % 4])
+    (out := tmp_path / "out").mkdir()
+    assert "unreadable" not in link_mirror(out, "mlvu", str(renamed), ["mlvu_dev", "visreflect_mlvu"], str(tmp_path / "my clips"))
+    assert [asked(mirrors_of.load_task("mlvu_dev", out), k).clips[0].rpartition("/")[2] for k in range(4)] == names
+
+
+def test_of_a_benchmark_with_part_of_its_tasks_it_is_said_what_is_there(data, tmp_path):
+    annotations, _ = data["mvbench"]
+    shutil.copytree(annotations, tmp_path / "part")
+    card, tasks = tmp_path / "part/README.md", ["mvbench_action_count", "mvbench_moving_count"]
+    (tmp_path / "part/json/moving_count.json").unlink()
+    for text, why in (
+        (card.read_text(), "README.md names json/moving_count.json for it"),
+        ("---\nconfigs:\n- config_name: action_count\n  data_files:\n  - {split: train, path: json/action_count.json}\n---\n",
+         "README.md names the configurations action_count"),
+    ):  # fmt: skip
+        card.write_text(text)
+        with pytest.raises(BadBenchmark) as error:
+            look_through(tmp_path / "part", "mvbench", tasks)
+        assert str(error.value).startswith(f"mvbench: split train of configuration moving_count is not there ({why}); fetch")
+        assert str(error.value).endswith("; 1 of 2 tasks are there: a benchmark's file of your own can name those alone")
+    card.unlink()
+    with pytest.raises(BadBenchmark, match=r"is not there \(README.md, which says what files a configuration has, names none\); fetch"):
+        look_through(tmp_path / "part", "mvbench", tasks)
 
 
 def test_questions_about_one_video_are_one_cluster(session, mirrors, tmp_path):
