@@ -10,8 +10,10 @@ from harness.outgoing import guarded
 def speak_utf8() -> None:
     """Begin again in Python's UTF-8 mode where the locale is another: files, paths and every child then agree on one."""
     encodings = {sys.getfilesystemencoding(), (sys.stdout.encoding or "utf-8") if sys.stdout else "utf-8"}
-    if any(name.lower().replace("_", "-") not in ("utf-8", "utf8") for name in encodings) and os.environ.get("PYTHONUTF8") != "1":
+    other = any(name.lower().replace("_", "-") not in ("utf-8", "utf8") for name in encodings)
+    if other and (os.environ.get("PYTHONUTF8") != "1" or "PYTHONIOENCODING" in os.environ):
         os.environ["PYTHONUTF8"] = "1"
+        os.environ.pop("PYTHONIOENCODING", None)
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 

@@ -24,10 +24,9 @@ def main(options: argparse.Namespace) -> int:
     from harness.store.jobs import stored_jobs
     from harness.store.unneeded import delete, unneeded
 
-    made = []
+    store, made = open_store(options.results, reads=True), []
     for profile in dict.fromkeys([options.profile, *options.also]):
         made += plans(argparse.Namespace(**{**vars(options), "profile": profile}))
-    store = open_store(options.results, reads=True)
     found = unneeded(store, (job for job in stored_jobs(store) if not isinstance(job, Known)), merged(made))
     if options.json:
         deleted = {one.job.key for one in found if options.delete and delete(store, one.job)}

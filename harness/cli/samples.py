@@ -47,6 +47,7 @@ def main(options: argparse.Namespace) -> int:
         raise SpecError("samples --json compares two rows; name them")
     chosen = dict(files=[options.file], recipe=None, columns=[], protocols=[], latents=[], overrides=[])
     seeds = None if options.seed is None else options.seed + 1
+    store = open_store(options.results, reads=True)
     (plan,) = plans(argparse.Namespace(**vars(options) | chosen | {"rows": [], "seeds": seeds}))
     rows = tuple(row_label(plan, row) for row in options.rows)
     spec = plan.experiment.value
@@ -54,7 +55,6 @@ def main(options: argparse.Namespace) -> int:
     reports = reports_folder(options)
     asked = [options.column or "", protocol if protocol != spec.protocol else ""]
     path = reports / "samples" / f"{slug(plan.name, *asked)}.html"
-    store = open_store(options.results, reads=True)
     results = Results(settled(study_of(plan), store), store, path.parent.absolute())
     found = {column.name: sheet(results, column, protocol, options.most) for column in columns_of(plan, options.column)}
     sheets = [one for one in found.values() if one is not None]

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def open_store(results: Path, *, one_look: bool = False, reads: bool = False) -> Store:
     """The store of a results folder, whether or not it exists yet. Raises SpecError for a file. one_look: for a verb that shows what is and ends.
-    reads: for a verb that only reads results; then a folder that was named must exist."""
+    reads: for a verb that only reads results; then a folder that was named must exist, and be empty or hold what a run leaves there."""
     from harness.store import Store
 
     if results.exists() and not results.is_dir():
@@ -30,7 +30,20 @@ def open_store(results: Path, *, one_look: bool = False, reads: bool = False) ->
         raise SpecError(f"{results}: no such results folder; name one that exists: --results DIR")
     if results.is_dir() and not os.access(results, os.R_OK | os.X_OK):  # its jobs would silently not be found
         raise SpecError(f"{results}: may not be read (Permission denied); ask its owner, or choose another: --results DIR")
-    return Store(results, {"slurm": partial(_slurm_has, one_look)})
+    store = Store(results, {"slurm": partial(_slurm_has, one_look)})
+    if reads and results != RESULTS and not _of_runs(store):
+        raise SpecError(f"{results}: is not a results folder: no run has left anything there; name another: --results DIR")
+    return store
+
+
+def _of_runs(store: Store) -> bool:
+    """Whether the folder is empty or holds what runs leave in it."""
+    names = set(os.listdir(store.root)) - {"README.md"}
+    return not names or not names.isdisjoint(_LEFT) or next(store.job_names(), None) is not None
+
+
+_LEFT = {".locks", ".checks", ".registered", ".tracking", ".drivers", ".digests.json"}
+"""The first of them is there as soon as a job is."""
 
 
 @lru_cache(maxsize=2)

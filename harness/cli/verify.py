@@ -35,7 +35,7 @@ def main(options: argparse.Namespace) -> int:
         return verify_bundles(bundles, [file for file in options.files if file not in bundles], options.json)
     if not options.results.is_dir():
         raise SpecError(f"{options.results}: no such folder; name the one whose jobs are to be checked: --results DIR")
-    store = open_store(options.results, one_look=True)
+    store = open_store(options.results, one_look=True, reads=True)
     jobs = Graph(stored_jobs(store)) if options.all or not options.files else merged(plans(options))
     damaged, done, size = {}, 0, 0
     for job, record, line in checked(store, jobs):

@@ -7,6 +7,8 @@ only when something is drawn: `up_to_date` imports none of them.
 
 from __future__ import annotations
 
+import importlib.util
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -78,6 +80,7 @@ def render(
     stands beside a value in the paper's table, "interval", "half" of it after a plus-minus sign, or "none". Raises OSError
     when out_dir cannot be written.
     """
+    _import_libraries()
     from harness.report.numbers.study import study_of
     from harness.report.sections.build import build
 
@@ -98,6 +101,25 @@ def render(
         replace_file(path, content_of(report, suffix, tabular))
         written.append(path)
     return written
+
+
+def _import_libraries() -> None:
+    """Import matplotlib and pandas, whatever the environment says. matplotlib would fail at a backend or a locale that is not installed, and
+    pandas's numexpr at OMP_NUM_THREADS=4,2; reports open no window and use no numexpr."""
+    found = importlib.util.find_spec("matplotlib")
+    own = [f"{folder}/mpl-data/matplotlibrc" for folder in (found and found.submodule_search_locations) or ()]
+    settings = {"MATPLOTLIBRC": own[0] if own else "", "MPLBACKEND": "agg", "NUMEXPR_NUM_THREADS": "1", "NUMEXPR_MAX_THREADS": "1"}
+    before = {name: os.environ.get(name) for name in settings}
+    os.environ.update(settings)
+    try:
+        import matplotlib  # noqa: F401
+        import pandas  # noqa: F401
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _missing(report: Report, formats: Sequence[str]) -> str:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from functools import cache, lru_cache
 from typing import Any
 
-from matplotlib import rc_context
+from matplotlib import rc_context, rcdefaults, rcParams
 from matplotlib.font_manager import fontManager, get_font
 
 OWN = "DejaVu Sans"
@@ -21,11 +21,14 @@ BOXES = ("Last Resort", "Adobe Blank")
 
 @contextmanager
 def showing(texts: Iterable[str], **settings: Any) -> Iterator[None]:
-    """Figures drawn inside show these texts as they are written: a dollar sign is a dollar sign. settings: matplotlib's, besides."""
+    """Figures drawn inside show these texts as they are written: a dollar sign is a dollar sign. settings: matplotlib's, besides. What a
+    person's matplotlibrc or style says does not count, so that the same report is the same bytes everywhere."""
     written = {"text.parse_math": False, "font.family": families(texts)[0], **settings}
     log = logging.getLogger("matplotlib.font_manager")
     before = log.level
-    with rc_context(written), warnings.catch_warnings():
+    with rc_context(), warnings.catch_warnings():
+        rcdefaults()
+        rcParams.update(written)
         warnings.filterwarnings("ignore", "Glyph .* missing from font")  # `lacking` says it
         log.setLevel(logging.ERROR)  # that such a font has no bold is no news to anyone
         try:

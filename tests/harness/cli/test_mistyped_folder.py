@@ -2,11 +2,15 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 
+from benchmarks.invented import leave
 from harness.cli import main
+from harness.jobs import Job
+from harness.store import Store
 
 VERBS = [
     ["status"],
@@ -33,6 +37,34 @@ def test_a_verb_that_reads_results_wants_a_folder_that_exists(desk, capsys, argu
     said = capsys.readouterr()
     assert said.out == "" and said.err == "reuslts: no such results folder; name one that exists: --results DIR\n"
     assert sorted(desk.folder.rglob("*")) == before
+
+
+@pytest.mark.parametrize("arguments", [*VERBS, ["verify"]], ids=" ".join)
+def test_a_folder_in_which_no_run_left_anything_is_not_taken_for_a_store_without_jobs(desk, capsys, arguments):
+    desk.table()
+    assert main([*arguments, "--results", "profiles"]) == 2
+    said = capsys.readouterr()
+    assert said.out == "" and said.err == "profiles: is not a results folder: no run has left anything there; name another: --results DIR\n"
+
+
+@pytest.mark.parametrize("holds", [None, "README.md", ".locks"])
+def test_a_results_folder_without_a_job_is_one_in_which_nothing_failed(desk, capsys, holds):
+    new = desk.folder / "new"
+    new.mkdir()
+    if holds:
+        (new / holds).touch()
+    assert main(["status", "--results", "new"]) == 0
+    assert capsys.readouterr().out == "new: no jobs yet\n"
+    assert main(["verify", "--results", "new"]) == 0
+
+
+def test_a_store_copied_without_its_hidden_folders_is_a_results_folder(desk, capsys):
+    job = Job("data", {"n": 1}, slug="scenes-1")
+    leave(Store(desk.folder / "results"), job)
+    (desk.folder / "copy").mkdir()
+    shutil.copytree(desk.folder / "results" / "data", desk.folder / "copy" / "data", symlinks=True)
+    assert main(["verify", "--results", "copy"]) == 0
+    assert capsys.readouterr().out.startswith("1 finished job unchanged")
 
 
 @pytest.fixture
