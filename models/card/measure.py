@@ -172,11 +172,10 @@ class _Batch:
 
     def _decode(self, prompts: list[Prompt], spec: DecodeSpec, prefill: Prefill, **options: Any) -> list[Decoded]:
         engine = self.engine
-        found = decode(
+        return decode(
             engine.model, prompts, spec, tokens=engine.tokens, eos=engine.eos[spec.ends], prefill=prefill,
             generator=torch.Generator().manual_seed(self.spec.seed), keep_logits=engine.letters, **options,
         )  # fmt: skip
-        return [one for one in found if one is not None]
 
     def _others(self) -> list[Tensor]:
         """For every question the latents of one about other pictures, as far away in the batch as there is."""

@@ -1,7 +1,8 @@
 """The lmms-eval chat model `vreflection`: batched latent decoding behind lmms-eval's interface.
 
 Requests are sorted by prompt length and decoded in one batch, which the next ones join as answers end; prepared prompts and
-picture features are kept, so that a second decoding of the same questions starts at once. Whatever a task's YAML says of sampling, decoding is greedy.
+picture features are kept, so that a second decoding of the same questions starts at once. Whatever a task's YAML says of
+sampling, decoding is greedy.
 """
 
 from __future__ import annotations
@@ -65,8 +66,8 @@ class LmmsModel(lmms):
     checkpoint: a folder, or an Engine that is already loaded. The other arguments are the fields of DecodeSpec and Images;
     strings are accepted, as lmms-eval's command line gives them. A paper task (`vr_*`) gets the full response and
     `max_new_tokens`; any other task gets `stock_text` and the limit of its own YAML. batch_size: how many of the longest
-    questions are decoded at once; of shorter ones as many as take no more of the cache. cache_share: of the GPU's free memory, what
-    the cache may take if that is more. shard: the part of the questions that this process answers. fetched: what happens to
+    questions are decoded at once; of shorter ones as many as take no more of the cache. cache_share: of the GPU's memory that the
+    model leaves, what the cache may take if that is more. shard: the part of the questions that this process answers. fetched: what happens to
     pictures before the checkpoint's processor sees them. clips: which frames of a clip are seen, and in what size. A question whose clip
     cannot be read is never asked: its answer is empty, and says why (`Answer.rejected`). boxes: for `latents: oracle`. places: for
     `zoom: oracle`.

@@ -110,11 +110,11 @@ class Prefills:
             pieces.append((self.reader(model, own, forced, tokens, begun), list(range(size))))
             if not any(begun):
                 rows |= {(question, forced): (row, part) for row, question in enumerate(part, end - size)}
-        prefill = Prefill.joined([prefill.rows(rows).to(model.device) for prefill, rows in _merged(pieces)])
+        prefill = Prefill.joined([piece.rows(kept).to(model.device) for piece, kept in _merged(pieces)])
         if len(rows) == len(questions) and prefill.nbytes <= self._left:
-            kept = prefill.to(self.device)
-            self._batch_bytes += kept.nbytes
-            self._batches |= {key: (kept, *where) for key, where in rows.items()}
+            staying = prefill.to(self.device)
+            self._batch_bytes += staying.nbytes
+            self._batches |= {key: (staying, *where) for key, where in rows.items()}
         return prefill
 
     def _held(self, part: tuple[Question, ...], forced: bool) -> list[tuple[Prefill, list[int]]] | None:
