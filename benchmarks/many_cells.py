@@ -1,6 +1,6 @@
 """What a finished graph of 10,000 cells costs to look at: seconds and memory of `run.py` when nothing is left to do.
 
-    python -m benchmarks.many_cells --keep FOLDER                                 # 10,000 cells: half an hour to invent and draw them
+    python -m benchmarks.many_cells --keep FOLDER                                 # 10,000 cells: minutes to invent and draw them
     python -m benchmarks.many_cells --tables 3 --rows 60 --against COMMIT         # beside an earlier commit, on the same results
 
 Tables of so many rows and five columns, their results invented and stored as real jobs would leave them; the first run draws the
