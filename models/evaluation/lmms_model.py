@@ -1,8 +1,7 @@
 """The lmms-eval chat model `vreflection`: batched latent decoding behind lmms-eval's interface.
 
-Requests are sorted by prompt length and decoded in one batch, which the next ones join as answers end; prepared prompts and
-picture features are kept, so that a second decoding of the same questions starts at once. Whatever a task's YAML says of
-sampling, decoding is greedy.
+Requests are sorted by prompt length and decoded in batches; prepared prompts and picture features are kept, so that a
+second decoding of the same questions starts at once. Whatever a task's YAML says of sampling, decoding is greedy.
 """
 
 from __future__ import annotations
@@ -67,7 +66,7 @@ class LmmsModel(lmms):
     strings are accepted, as lmms-eval's command line gives them. A paper task (`vr_*`) gets the full response and
     `max_new_tokens`; any other task gets `stock_text` and the limit of its own YAML. batch_size: how many of the longest
     questions are decoded at once; of shorter ones as many as take no more of the cache. cache_share: of the GPU's memory that the
-    model leaves, what the cache may take if that is more. shard: the part of the questions that this process answers. fetched: what happens to
+    model leaves, what the cache may take if that is more; then questions also join as answers end. shard: the part of the questions that this process answers. fetched: what happens to
     pictures before the checkpoint's processor sees them. clips: which frames of a clip are seen, and in what size. A question whose clip
     cannot be read is never asked: its answer is empty, and says why (`Answer.rejected`). boxes: for `latents: oracle`. places: for
     `zoom: oracle`.
@@ -169,19 +168,45 @@ class LmmsModel(lmms):
         return int(request.args[2].get("max_new_tokens") or _STOCK_MAX_NEW_TOKENS)
 
     def _answer(self, keys: Sequence[Key], limits: Mapping[Key, int]) -> None:
-        """Answers this process's part of the questions, those of one limit after another, in the order of `keys`."""
+        """Answers this process's part of the questions, those of one limit after another, in the order of `keys`.
+
+        Without `cache_share` the batches are fixed: in bf16 neighbours can tip a close decision, and results that are there keep
+        counting. With it, questions join a running batch as answers end.
+        """
         groups = self._groups(keys, limits)
+        refill = self.cache_share is not None
         room: float = self.batch_size * max((self._columns(key, limits[key]) for key in keys), default=0)
-        parts = [group[cut] for group in groups for cut in parts_of([self._columns(k, limits[k]) for k in group], PART * room)]
-        joining = groups if self._shuffles else parts
+        if refill:
+            parts = [group[cut] for group in groups for cut in parts_of([self._columns(k, limits[k]) for k in group], PART * room)]
+            joining = groups if self._shuffles else parts
+        else:
+            parts = joining = self._batches(groups, limits, room)
         members = [[self.prepared[key] for key in group] for group in joining]
         shown = [{picture for question in own for picture in question.images} for own in members]
         mine = self.shard.balanced(joining, shown, [sum(len(q.input_ids) for q in own) for own in members])
         unknown = [group for group in mine if any(key not in self.answers for key in group)]
         if self.cache_share is not None:
             room = max(room, self.engine.cache_tokens(self.cache_share))
+        sizes = [_sizes_in(groups), _sizes_in(parts)]
         for limit in sorted({limits[group[0]] for group in unknown}):
-            self._decode([group for group in unknown if limits[group[0]] == limit], parts, limit, room)
+            waiting = Queue([group for group in unknown if limits[group[0]] == limit], partial(self._columns, limit=limit), room, refill)
+            self._decode(waiting, sizes, limit)
+
+    def _batches(self, groups: list[list[Key]], limits: Mapping[Key, int], room: float) -> list[list[Key]]:
+        """Groups together, as many as take no more than `room` of the cache, rows times columns, if every answer is as long as it
+        may be; of one token limit each."""
+        if not self._shuffles and self.batch_size < _SHUFFLED_TOGETHER:
+            size = self.batch_size
+            groups = [group[i : i + size] for group in groups for i in range(0, len(group), size)]
+        batches: list[list[Key]] = []
+        for group in groups:
+            last = batches[-1] if batches else []
+            together = [*last, *group]
+            if last and limits[last[0]] == limits[group[0]] and len(together) * max(self._columns(k, limits[k]) for k in together) <= room:
+                last += group
+            else:
+                batches.append([*group])
+        return batches
 
     @property
     def _shuffles(self) -> bool:
@@ -290,11 +315,9 @@ class LmmsModel(lmms):
         self.shard.tell({key: self.answers[key] for key in found})
         return [key for key in keys if key not in found]
 
-    def _decode(self, groups: list[list[Key]], parts: list[list[Key]], limit: int, room: float) -> None:
-        """Answers groups of questions of one token limit, in a batch that takes no more than `room` of the cache, rows times
-        columns. parts: the questions that are read at once, of all."""
-        sizes = [_sizes_in(groups), _sizes_in(parts)]
-        waiting = Queue(groups, partial(self._columns, limit=limit), room)
+    def _decode(self, waiting: Queue, sizes: Sequence[Callable[[Sequence[Key]], list[int]]], limit: int) -> None:
+        """Answers questions of one token limit. sizes: of given questions, how many consecutive ones are in one group, and how many
+        are read at once."""
         self._reported = len(self.answers)
 
         def more(running: list[Key]) -> Asked | None:

@@ -1,8 +1,8 @@
 """One evaluation by several processes, which share nothing but a folder. Torch-free.
 
-Every process prepares a part of the questions and tells the others, makes the same parts of all of them, and answers some of
-these. In fp32 the answers are those of a single process, whatever the number of processes; in bf16 another neighbour in a batch can
-tip a close decision, as another batch size can. Parts with pictures in common go to one process. Rank 0 hears the others' answers, and it alone lets lmms-eval score them.
+Every process prepares a part of the questions and tells the others, makes the same batches of all of them, and answers some
+of these, so each answer is the one that a single process would give, whatever the number of processes (where batches are refilled: in
+fp32). Batches with pictures in common go to one process. Rank 0 hears the others' answers, and it alone lets lmms-eval score them.
 """
 
 from __future__ import annotations

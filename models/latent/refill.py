@@ -39,15 +39,20 @@ class Queue:
     """Questions waiting for room in a batch, in order.
 
     groups: questions that join together. columns: of the cache, that a question and its answer take at most. room: rows times
-    columns of a batch, padding included. A group that is too large even alone joins an empty batch.
+    columns of a batch, padding included. A group that is too large even alone joins an empty batch. refill: False keeps each group
+    a batch of its own.
     """
 
-    def __init__(self, groups: Iterable[Sequence[Name]], columns: Callable[[Any], int], room: float) -> None:
+    def __init__(
+        self, groups: Iterable[Sequence[Name]], columns: Callable[[Any], int], room: float, refill: bool = True
+    ) -> None:
         self.waiting = deque(groups)
-        self.columns, self.room = columns, room
+        self.columns, self.room, self.refill = columns, room, refill
 
     def next(self, running: Sequence[Name]) -> list[Name]:
         """Removes and returns the questions that fit beside those running; [] if none do."""
+        if not self.refill:
+            return [*self.waiting.popleft()] if self.waiting and not running else []
         rows, widest = len(running), max(map(self.columns, running), default=0)
         taken: list[Name] = []
         while self.waiting:

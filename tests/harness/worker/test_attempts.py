@@ -176,3 +176,17 @@ def test_a_job_is_handed_every_resource_that_its_function_reads():
     given = GraphRun.settings(types.SimpleNamespace(resources={"evaluate": Resources(memory_gb=7)}), "evaluate")
     read = set(re.findall(r'context\.resources(?:\.get\(|\[)"(\w+)"', Path(functions.__file__).read_text()))
     assert read and read <= given.keys() and given["memory_gb"] == 7
+
+
+@pytest.mark.parametrize(("tried", "size", "share"), [(None, 8, 0.5), (4, 4, 0.25)])
+def test_an_evaluation_that_ran_out_of_memory_takes_a_smaller_share_of_the_gpu_too(tried, size, share):
+    seen = {}
+    session = types.SimpleNamespace(evaluate=lambda run, spec, **options: seen.update(options))
+    spec = types.SimpleNamespace(system=None, precision="bf16", images=types.SimpleNamespace(orientation="upright"))
+    functions.evaluate(
+        types.SimpleNamespace(
+            run=types.SimpleNamespace(ranks=1), spec=spec, inputs={"checkpoint": Path("c"), "mirror": Path("m")}, micro_batch=tried,
+            resources=Resources(gpus=1, batch_size=8, cache_share=0.5).model_dump(), kept={"session": session, "session of": (Path("c"), "bf16")},
+        )
+    )  # fmt: skip
+    assert seen == {"mirror": Path("m"), "batch_size": size, "cache_share": share}

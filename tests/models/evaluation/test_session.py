@@ -138,6 +138,7 @@ def test_a_second_checkpoint_that_sees_and_reads_alike_prepares_nothing_again(ch
 @pytest.mark.parametrize("latents", ["own", "shuffled"])
 def test_questions_that_join_a_running_batch_get_the_answers_that_they_get_alone(latents, checkpoint, spec, mirrors, tmp_path, monkeypatch):
     from models.evaluation import Session, lmms_model
+    from models.evaluation.engine import Engine
     from models.latent.refill import Queue
 
     class Watched(Queue):
@@ -148,13 +149,14 @@ def test_questions_that_join_a_running_batch_get_the_answers_that_they_get_alone
 
     monkeypatch.setattr(lmms_model, "_SHUFFLED_TOGETHER", 2)
     monkeypatch.setattr(lmms_model, "Queue", Watched)
+    monkeypatch.setattr(Engine, "cache_tokens", lambda engine, share: 0)  # as much as batch_size takes
     session = Session(checkpoint, precision="fp32")
     wanted, joined = spec("hrbench4k", latents=latents, max_new_tokens=24), []
     session.engine.eos["all"] |= set(range(0, 1024, 17))  # answers of different lengths
     for size in (1, 5):
         joined.clear()
         session.engine.forget_answers()
-        session.evaluate(LocalRun(tmp_path / str(size)), wanted, mirror=mirrors["hrbench4k"], batch_size=size)
+        session.evaluate(LocalRun(tmp_path / str(size)), wanted, mirror=mirrors["hrbench4k"], batch_size=size, cache_share=0.5)
     alone, together = ([{name: value for name, value in row.items() if not name.startswith("loglik")} for row in rows_in(tmp_path / size)] for size in "15")
     assert alone == together
     assert len({row["new_tokens"] for row in alone}) > 1
@@ -222,10 +224,10 @@ class StopsAfter(LocalRun):
 
 def test_an_interrupted_evaluation_goes_on_where_it_stopped(session, spec, mirrors, lettered, tmp_path):
     run = StopsAfter(tmp_path / "first", questions=3)
-    with pytest.raises(Interrupted, match="3 of 8 questions answered"):
+    with pytest.raises(Interrupted, match="4 of 8 questions answered"):
         session.evaluate(run, spec("hrbench4k"), mirror=mirrors["hrbench4k"], batch_size=3)
     (kept,) = run.checkpoints.iterdir()
-    assert (kept / "COMPLETE").exists() and len(lettered) == 3
+    assert (kept / "COMPLETE").exists() and len(lettered) == 4
     again = LocalRun(tmp_path / "second", resume_from=kept)
     result = session.evaluate(again, spec("hrbench4k"), mirror=mirrors["hrbench4k"], batch_size=3)
     assert len(lettered) == 8 and result["n"] == 8

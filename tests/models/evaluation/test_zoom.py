@@ -22,7 +22,7 @@ from models.run import LocalRun
 from tests.films import write_film
 from tests.models.evaluation.conftest import picture
 from tests.models.evaluation.test_clips import CLIPS, LIMITS, conversation
-from tests.models.evaluation.test_shards import assert_same, left, together
+from tests.models.evaluation.test_shards import left, together
 
 SIZE = (200, 100)
 
@@ -270,7 +270,7 @@ def test_several_processes_zoom_as_one_does(how, checkpoint, mirrors, images, tm
     evaluate(LocalRun(tmp_path / "one"))
     result, codes = together(3, tmp_path / "several", evaluate)
     assert codes == [0, 0]
-    assert_same(left(tmp_path / "several/out"), left(tmp_path / "one"))
+    assert left(tmp_path / "several/out") == left(tmp_path / "one")
     assert result["zoom"]["n"] == result["n"] > result["zoom"]["whole"] > 0
 
 
