@@ -250,11 +250,12 @@ class Engine:
         return [found[at] for at in range(len(questions))]
 
     def stream(
-        self, source: Callable[[list[Name]], Asked | None], spec: DecodeSpec, images: Images
+        self, source: Callable[[list[Name]], Asked | None], spec: DecodeSpec, images: Images, refilled: bool = False
     ) -> Iterator[dict[Name, Answer]]:
         """Decode questions that keep coming; answers by name, as they end.
 
-        source: given the names of those that are being answered, returns questions to be answered beside them, or None.
+        source: given the names of those that are being answered, returns questions to be answered beside them, or None. refilled: see
+        `decoding.stream`.
 
         ValueError if the decode asks for what this checkpoint or these questions lack.
         """
@@ -287,6 +288,7 @@ class Engine:
             end_vector=self.method.end_vector(self.model) if self.method else None,
             keep_logits=self.letters,
             script=None if spec.answer == "free" else Script.of(self.tokenizer, spec.prefix),
+            refilled=refilled,
         ):
             if spec.latents == "own":
                 self.own |= {(questions[name], spec): decoded for name, decoded in ended.items()}

@@ -327,7 +327,7 @@ class LmmsModel(lmms):
                     return self._asked(keys, *(size(keys) for size in sizes))
             return None
 
-        for answers in self.engine.stream(more, self.decode.model_copy(update={"max_new_tokens": limit}), self.images):
+        for answers in self.engine.stream(more, self.decode.model_copy(update={"max_new_tokens": limit}), self.images, waiting.refill):
             zooms = {key: self._zoomed.pop(key)[1] for key in answers if key in self._zoomed}
             answers |= {key: replace(answers[key], zoom=record) for key, record in zooms.items()}
             self.shard.tell(answers)

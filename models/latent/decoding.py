@@ -114,6 +114,7 @@ def stream(
     end_vector: Tensor | None = None,
     hide_images: bool = False,
     script: Script | None = None,
+    refilled: bool = False,
 ) -> Iterator[dict[Name, Decoded]]:
     """Greedy answers to prompts that keep coming, by name, as they end.
 
@@ -128,6 +129,7 @@ def stream(
     latents: own; zeroed; noise (normal, with the norm of the own latent); shuffled (each row is fed another row's own
     latents: own ones are decoded first; a donor that starts none is forced to); oracle (the prompts'
     own `oracle`).
+    refilled: prompts may come while others run. False: only to an empty batch, whose padding then stays as it is.
     end_vector [D]: for `leave: latent`. on_step sees every forward, with `shuffled` those of the last pass. keep_logits:
     [k, V] -> [k, W], called with the model's logits of every token it is asked for, before penalties and forbidden tokens;
     `Decoded.kept` holds what it returns. hide_images: once a row's latent segment is over, its image tokens are masked from
@@ -141,8 +143,8 @@ def stream(
         raise ValueError(f"answer: {spec.answer} needs the ids that it puts into answers")
     if spec.leave == "latent" and end_vector is None:
         raise ValueError("leave: latent compares states with a learned end vector, which this checkpoint lacks; use leave: steps")
-    decoder = _Decoder(model, spec, tokens, eos, keep_latents, on_step, keep_logits, end_vector, hide_images, script)
-    yield from refill.run(decoder, source)
+    decoder = _Decoder(model, spec, tokens, eos, keep_latents, on_step, keep_logits, end_vector, hide_images, script, refilled)
+    yield from refill.run(decoder, source, refill.REFILL_BELOW if refilled else refill.SHRINK_BELOW)
 
 
 def _check(prompts: list[Prompt], spec: DecodeSpec) -> None:
@@ -191,6 +193,7 @@ class _Decoder:
     end_vector: Tensor | None
     hide_images: bool
     script: Script | None
+    refilled: bool
     batch: Running | None = None
 
     @property
@@ -202,7 +205,7 @@ class _Decoder:
         """Ended rows leave; the new ones have said their first token, or taken their first latent step."""
         ended: dict[Name, Decoded] = {}
         new = self._begun(more, ended) if more else None
-        self.batch = joined([batch for batch in (self.batch, new) if batch])
+        self.batch = joined([batch for batch in (self.batch, new) if batch], trim=self.refilled)
         return ended
 
     @torch.inference_mode()

@@ -19,7 +19,6 @@ from models.backbone.model import Backbone
 from models.backbone.template import positions
 from models.backbone.tokens import SpecialTokens
 from models.latent.prompt import Prompt, grids_of, vision
-from models.latent.refill import parts_of
 
 READ_TOKENS = {"cpu": 2048, "cuda": 16384}
 """About so many tokens of prompts go through the layers at once. On a CPU, what they need then stays in its caches; on a GPU, it takes
@@ -133,18 +132,8 @@ def read(
     """Run the prompts, left-padded, with `<|lvr_start|>` behind each if its start is forced.
 
     begun: of each prompt the tokens that it begins with, if they were read before; then only the last columns are run, as many
-    as the prompt needs that has most left. Prompts of like length should follow each other: they are padded alike.
+    as the prompt needs that has most left.
     """
-    begun = begun or [None] * len(prompts)
-    unread = [max(1, len(p.input_ids) + forced - len(prefix or ())) for p, prefix in zip(prompts, begun, strict=True)]
-    parts = parts_of(unread, READ_TOKENS[model.device.type])
-    return Prefill.joined([_read(model, prompts[part], forced, tokens, begun[part], max(unread[part])) for part in parts])
-
-
-def _read(
-    model: Backbone, prompts: list[Prompt], forced: bool, tokens: SpecialTokens, begun: Sequence[Prefix | None], left: int
-) -> Prefill:
-    """At once; left: columns to be run."""
     prompt_ids = [prompt.input_ids.cpu() for prompt in prompts]
     merge = model.model.visual.spatial_merge_size
     placed = [positions(i, grids_of(p, merge), tokens.image, tokens.video) for i, p in zip(prompt_ids, prompts)]
@@ -164,14 +153,21 @@ def _read(
         place[:, at, longest - len(ids) :] = own
     mask = mask.to(model.device)
     next_position = torch.stack([place[0, :, -1], *(3 * [place[1:].amax((0, 2))])]).to(model.device)
+    begun = begun or [None] * len(prompts)
     like = next((prefix for prefix in begun if prefix is not None), None)
+    left = max(n - min(len(prefix or ()), n - 1) for n, prefix in zip(lengths, begun, strict=True))
     with torch.inference_mode():
         features, _ = vision(model, prompts)
-        embeds = model.embed(input_ids.to(model.device), features)
-        cache = _cache(model, begun, lengths, longest, longest - left, like)
-        hidden = last_states(model, embeds[:, -left:], mask, place[:, :, -left:].to(model.device), cache)
-    buffers = [layer.buffers for layer in cache.layers]
-    return Prefill(forced, mask, next_position, embeds[:, -1].clone(), hidden.clone(), buffers)
+        embeds, place = model.embed(input_ids.to(model.device), features), place.to(model.device)
+        at_once = max(1, READ_TOKENS[model.device.type] // left)
+        hidden, read_layers = [], []
+        for part in torch.arange(len(prompts)).split(at_once):
+            rows = slice(int(part[0]), int(part[-1]) + 1)
+            cache = _cache(model, begun[rows], lengths[rows], longest, longest - left, like)
+            hidden.append(last_states(model, embeds[rows, -left:], mask[rows], place[:, rows, -left:], cache).clone())
+            read_layers.append([layer.buffers for layer in cache.layers])
+        buffers = [tuple(map(torch.cat, zip(*parts))) for parts in zip(*read_layers)]
+    return Prefill(forced, mask, next_position, embeds[:, -1].clone(), torch.cat(hidden), buffers)
 
 
 def _cache(

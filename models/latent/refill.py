@@ -7,8 +7,9 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Seq
 from itertools import pairwise
 from typing import Any, Protocol
 
-REFILL_BELOW = 0.9
-"""Share of a batch's rows still running at which ended rows are replaced. Each time costs a copy of the cache (`benchmarks.real_answers`)."""
+REFILL_BELOW, SHRINK_BELOW = 0.9, 0.75
+"""Share of a batch's rows still running at which ended rows are replaced, or dropped where none may join. Each time costs a copy of the
+cache (`benchmarks.real_answers`)."""
 
 PART = 0.125
 """Share of a batch that is read, and joins, at once: smaller parts leave fewer places free, larger ones read faster."""
@@ -76,14 +77,16 @@ def parts_of(columns: Sequence[int], most: float) -> list[slice]:
     return [slice(one, other) for one, other in pairwise([0, *ends, len(columns)])]
 
 
-def run(batch: Batch, source: Callable[[list[Name]], Any | None]) -> Iterator[Mapping[Name, Any]]:
+def run(
+    batch: Batch, source: Callable[[list[Name]], Any | None], below: float = REFILL_BELOW
+) -> Iterator[Mapping[Name, Any]]:
     """Steps a batch until every answer has ended, and yields the answers as they end.
 
-    source: given the names of the running rows, returns what joins them, or None; asked whenever enough rows have ended.
+    source: given the names of the running rows, returns what joins them, or None; asked whenever no more than `below` of the rows run.
     """
     while True:
         running = _running(batch)
-        while len(running) <= REFILL_BELOW * len(batch.rows):
+        while len(running) <= below * len(batch.rows):
             more = source(running)
             if ended := batch.join(more):
                 yield ended

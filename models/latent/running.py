@@ -70,15 +70,15 @@ class Running:
         return cls(rows, prefill.mask, prefill.next_position, prefill.cache(), seen)
 
 
-def joined(parts: Sequence[Running]) -> Running | None:
-    """The rows of these batches that have not ended, without columns that only ended ones needed; None if there are none.
+def joined(parts: Sequence[Running], trim: bool = True) -> Running | None:
+    """The rows of these batches that have not ended, if `trim` without columns that only ended ones needed; None if there are none.
     The first batch must not be used again: its cache is freed layer by layer, so that there are not two of it in memory."""
     parts = [part for part in parts if not all(row.done for row in part.rows)]
     if not parts or (len(parts) == 1 and not any(row.done for row in parts[0].rows)):
         return parts[0] if parts else None
     kept = [_running_of(part) for part in parts]
     rows = [row for part in parts for row in part.rows if not row.done]
-    widths = [max(row.columns for row in part.rows if not row.done) for part in parts]
+    widths = [max(row.columns for row in part.rows if not row.done) if trim else part.mask.shape[1] for part in parts]
     masks = [part.mask[at][:, -width:] for part, at, width in zip(parts, kept, widths)]
     for layers in zip(*(part.cache.layers for part in parts), strict=True):
         held = [[(layer.keys, layer.values)[k][at, :, -width:] for layer, at, width in zip(layers, kept, widths)] for k in range(2)]

@@ -44,7 +44,7 @@ def streamed(model, prompts, spec, groups, fitting, **options):
         generator = torch.Generator().manual_seed(4)
         return Joining(names, [prompts[at] for at in names], groups=sizes, generator=generator) if names else None
 
-    for ended in stream(model, source, spec, on_step=lambda step: forwards.append(step.rows), eos={EOS}, keep_latents=True, **options):
+    for ended in stream(model, source, spec, on_step=lambda step: forwards.append(step.rows), eos={EOS}, keep_latents=True, refilled=True, **options):
         assert not found.keys() & ended.keys()
         found |= ended
     return [found[at] for at in range(len(prompts))], forwards
