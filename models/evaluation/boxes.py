@@ -6,19 +6,19 @@ import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from models.backbone.clips import Span
-from models.backbone.pictures import Box
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from models.backbone.clips import Span
+    from models.backbone.pictures import Box
 
 SIDECAR, SPANS = "boxes.jsonl", "spans.jsonl"
 SEVERAL = "several pictures"
 """Why a question is not zoomed to what is predicted: a box does not say which picture it is in."""
 Boxes = list[list[float]]
-Places = dict[int, Box | Span]
+Places: TypeAlias = "dict[int, Box | Span]"
 """Number of a question's picture or clip -> where to look there."""
 
 

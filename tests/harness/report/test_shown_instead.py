@@ -112,7 +112,7 @@ def test_efficiency_stands_beside_what_the_paper_printed(tmp_path):
     assert "102.83M (+1.45%) | 102.83M (+1.45%)" in line
     assert "196 MB (+1.5%) | 196.14 MiB (+1.24%)" in page
     assert next(line for line in page.splitlines() if line.startswith("| Extra Arch. FLOPs")).endswith("| 0 | 0 | 0 |")
-    assert (tmp_path / "reports" / "table3e.png").stat().st_size > 20_000, "a chart, no empty page"
+    assert (tmp_path / "reports" / "table3e.png").stat().st_size > 10_000, "a chart, no empty page"
     assert "+50 % [+50, +50]" in page and "The paper's 25 % to 80 % is arithmetic" in page
 
 

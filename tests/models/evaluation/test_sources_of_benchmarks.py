@@ -140,7 +140,7 @@ def test_a_missing_column_a_missing_split_and_a_broken_picture_are_said_by_name(
     with pytest.raises(BadBenchmark, match="^mmvp: split train: .*; fetch the data set again"):
         look_through(folder, "mmvp")
     file.rename(file.with_name("val-00000-of-00001.parquet"))
-    with pytest.raises(BadBenchmark, match="^mmvp: split train is not there; fetch"):
+    with pytest.raises(BadBenchmark, match="^mmvp: split train is not there \\(README.md names data/train-\\*.parquet for it\\); fetch"):
         look_through(folder, "mmvp")
     blink = shutil.copytree(mirrors["blink"], tmp_path / "blink")
     (blink / "README.md").unlink()

@@ -176,5 +176,5 @@ def test_missing_data_is_one_line_with_task_split_and_remedy(folders, tmp_path):
     with pytest.raises(BadBenchmark, match=r"^mine: split test: no column answer, which scoring reads \(it has id, "):
         link_mirror(tmp_path / "out", "mine", str(folder), ["pope"])
     file.rename(file.with_name("val-00000-of-00001.parquet"))
-    with pytest.raises(BadBenchmark, match="^mine: split test is not there; fetch"):
+    with pytest.raises(BadBenchmark, match="^mine: split test is not there \\(README.md names data/test-\\*.parquet for it\\); fetch"):
         look_through(folder, "mine", ["pope"])
