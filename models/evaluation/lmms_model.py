@@ -66,10 +66,10 @@ class LmmsModel(lmms):
     strings are accepted, as lmms-eval's command line gives them. A paper task (`vr_*`) gets the full response and
     `max_new_tokens`; any other task gets `stock_text` and the limit of its own YAML. batch_size: how many of the longest
     questions are decoded at once; of shorter ones as many as take no more of the cache. cache_share: of the GPU's memory that the
-    model leaves, what the cache may take if that is more; then questions also join as answers end. shard: the part of the questions that this process answers. fetched: what happens to
-    pictures before the checkpoint's processor sees them. clips: which frames of a clip are seen, and in what size. A question whose clip
-    cannot be read is never asked: its answer is empty, and says why (`Answer.rejected`). boxes: for `latents: oracle`. places: for
-    `zoom: oracle`.
+    model leaves, what the cache may take if that is more; then questions also join as answers end. shard: the part of the
+    questions that this process answers. fetched: what happens to pictures before the checkpoint's processor sees them. clips:
+    which frames of a clip are seen, and in what size. A question whose clip cannot be read is never asked: its answer is empty,
+    and says why (`Answer.rejected`). boxes: for `latents: oracle`. places: for `zoom: oracle`.
     """
 
     is_simple = False
@@ -174,22 +174,21 @@ class LmmsModel(lmms):
         counting. With it, questions join a running batch as answers end.
         """
         groups = self._groups(keys, limits)
-        refill = self.cache_share is not None
         room: float = self.batch_size * max((self._columns(key, limits[key]) for key in keys), default=0)
-        if refill:
+        if self.cache_share is None:
+            parts = joining = self._batches(groups, limits, room)
+        else:
             parts = [group[cut] for group in groups for cut in parts_of([self._columns(k, limits[k]) for k in group], PART * room)]
             joining = groups if self._shuffles else parts
-        else:
-            parts = joining = self._batches(groups, limits, room)
+            room = max(room, self.engine.cache_tokens(self.cache_share))
         members = [[self.prepared[key] for key in group] for group in joining]
         shown = [{picture for question in own for picture in question.images} for own in members]
         mine = self.shard.balanced(joining, shown, [sum(len(q.input_ids) for q in own) for own in members])
         unknown = [group for group in mine if any(key not in self.answers for key in group)]
-        if self.cache_share is not None:
-            room = max(room, self.engine.cache_tokens(self.cache_share))
         sizes = [_sizes_in(groups), _sizes_in(parts)]
         for limit in sorted({limits[group[0]] for group in unknown}):
-            waiting = Queue([group for group in unknown if limits[group[0]] == limit], partial(self._columns, limit=limit), room, refill)
+            together = [group for group in unknown if limits[group[0]] == limit]
+            waiting = Queue(together, partial(self._columns, limit=limit), room, refill=self.cache_share is not None)
             self._decode(waiting, sizes, limit)
 
     def _batches(self, groups: list[list[Key]], limits: Mapping[Key, int], room: float) -> list[list[Key]]:
