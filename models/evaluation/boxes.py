@@ -29,8 +29,10 @@ def read_sidecar(mirror: Path, config_name: str | None) -> dict[int, tuple[Boxes
     {"doc_id", "boxes": [[x0, y0, x1, y1], …], "images": [0, …]}; without "images" every box is on the first image. ValueError, naming file
     and line, for one that is not so.
     """
+    if (file := _file(mirror, config_name, SIDECAR)) is None:
+        return None
     found = {}
-    for place, doc_id, row in _lines(mirror, config_name, SIDECAR, "boxes", 4):
+    for place, doc_id, row in _lines(file, "boxes", 4):
         boxes = row["boxes"]
         images = row.get("images", [0] * len(boxes))
         if len(images) != len(boxes):
@@ -38,7 +40,7 @@ def read_sidecar(mirror: Path, config_name: str | None) -> dict[int, tuple[Boxes
         if wrong := [box for box in boxes if not (0 <= box[0] < box[2] <= 1 and 0 <= box[1] < box[3] <= 1)]:
             raise ValueError(f"{place}: box {wrong[0]}; expected x0, y0, x1, y1 as shares of the picture, x0 < x1 and y0 < y1")
         found[doc_id] = boxes, images
-    return found if _file(mirror, config_name, SIDECAR) else None
+    return found
 
 
 def read_spans(mirror: Path, config_name: str | None) -> dict[int, list[Span]] | None:
@@ -47,12 +49,14 @@ def read_spans(mirror: Path, config_name: str | None) -> dict[int, list[Span]] |
     The sidecar is `spans.jsonl`, where `boxes.jsonl` would be; its lines are {"doc_id", "spans": [[begin, end], …]}. ValueError, naming
     file and line, for one that is not so.
     """
+    if (file := _file(mirror, config_name, SPANS)) is None:
+        return None
     found = {}
-    for place, doc_id, row in _lines(mirror, config_name, SPANS, "spans", 2):
+    for place, doc_id, row in _lines(file, "spans", 2):
         if wrong := [span for span in row["spans"] if not 0 <= span[0] < span[1]]:
             raise ValueError(f"{place}: span {wrong[0]}; expected begin and end in seconds, the begin before the end")
         found[doc_id] = [(span[0], span[1]) for span in row["spans"]]
-    return found if _file(mirror, config_name, SPANS) else None
+    return found
 
 
 def read_places(mirror: Path, config_name: str | None, *, clips: bool) -> dict[int, Places]:
@@ -77,11 +81,10 @@ def _file(mirror: Path, config_name: str | None, name: str) -> Path | None:
     return next((place for place in (*places, mirror / name) if place.is_file()), None)
 
 
-def _lines(mirror: Path, config_name: str | None, name: str, field: str, numbers: int) -> Iterator[tuple[str, int, dict[str, Any]]]:
+def _lines(file: Path, field: str, numbers: int) -> Iterator[tuple[str, int, dict[str, Any]]]:
     """(file and line, doc_id, the line) of a sidecar whose `field` is a list of lists of so many numbers."""
-    file = _file(mirror, config_name, name)
-    for number, line in enumerate(file.read_text().splitlines() if file else (), start=1):
-        place = f"{file.resolve() if file else ''}:{number}"
+    for number, line in enumerate(file.read_text().splitlines(), start=1):
+        place = f"{file.resolve()}:{number}"
         try:
             row: dict[str, Any] = json.loads(line)
             doc_id, good = int(row["doc_id"]), all(len(one) == numbers and all(math.isfinite(n) for n in one) for one in row[field])
