@@ -171,21 +171,24 @@ def link_json(path: Path, value: Any) -> bool:
 def reading(path: Path | str) -> IO[bytes]:
     """`path`, open for reading. Raises OSError; also for what is not a regular file, such as a pipe, instead of waiting for a
     writer."""
+    return open(_regular(path)[0], "rb")
+
+
+def _regular(path: Path | str) -> tuple[int, os.stat_result]:
+    """An open descriptor of a regular file, and what the system says of it."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode):
         os.close(descriptor)
         raise OSError(errno.EINVAL, "not a regular file", str(path))
-    return open(descriptor, "rb")
+    return descriptor, found
 
 
 def read_bytes(path: Path | str) -> tuple[bytes, int]:
     """The content of a small file, and when it was written (ns). Raises OSError, as `reading`. A store has tens of thousands of
     these files, and one read without a buffer costs half as much."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    descriptor, found = _regular(path)
     try:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode):
-            raise OSError(errno.EINVAL, "not a regular file", str(path))
         parts = [os.read(descriptor, found.st_size + 1)]
         while parts[-1]:
             parts.append(os.read(descriptor, 2**20))
