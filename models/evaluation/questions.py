@@ -214,6 +214,18 @@ class NoSplit(FileNotFoundError):
         self.why = why
 
 
+def _patterns(files: Any, split: str) -> list[str]:
+    """What a card's `data_files` names for a split, in each of the forms that `datasets` takes: files by split, or files alone, which
+    are the split train."""
+    by_split = files if isinstance(files, Mapping) else {}
+    if not by_split:
+        files = [files] if isinstance(files, str) else list(files)
+        named = all(isinstance(entry, Mapping) for entry in files)
+        by_split = {entry["split"]: entry["path"] for entry in files} if named else {"train": files}
+    found = by_split.get(split, [])
+    return [found] if isinstance(found, str) else list(found)
+
+
 def split_files(mirror: Path, config: str | None, split: str) -> list[Path]:
     """The split's files in order: what the data set's card names, else what the usual names are. Raises NoSplit."""
     card = mirror / "README.md"
@@ -221,11 +233,8 @@ def split_files(mirror: Path, config: str | None, split: str) -> list[Path]:
     patterns: list[str] = []
     listed = (yaml.safe_load(text[1]) or {}).get("configs", []) if text else []
     for one in listed:
-        files = one.get("data_files", [])
-        if one.get("config_name", "default") == (config or "default") and isinstance(files, list):
-            for entry in files:
-                path = entry["path"] if entry["split"] == split else []
-                patterns += [path] if isinstance(path, str) else path
+        if one.get("config_name", "default") == (config or "default"):
+            patterns += _patterns(one.get("data_files", []), split)
     if patterns:
         found = sorted({file for pattern in patterns for file in mirror.glob(pattern)})
     else:  # `datasets` finds files by their names alone where it is asked for no configuration

@@ -7,14 +7,17 @@ import sys
 import types
 
 import av
+import datasets
 import numpy as np
 import pytest
+import yaml
 from safetensors.torch import load_file, save_file
 
 from harness.spec.files import load_benchmark
 from models.config import DecodeSpec, EvaluateSpec, Images
 from models.evaluation import mirror as mirrors_of
 from models.evaluation.external import BadBenchmark, link_mirror, look_through
+from models.evaluation.questions import NoSplit, split_files
 from models.evaluation.session import Session
 from models.evaluation.stock import asked
 from models.evaluation.tasks import digests_of
@@ -221,6 +224,29 @@ def test_of_a_benchmark_with_part_of_its_tasks_it_is_said_what_is_there(data, tm
         look_through(tmp_path / "part", "mvbench", tasks)
 
 
+@pytest.mark.parametrize(
+    ("named", "there"),
+    [
+        ("a.json", {"train": ["a.json"]}),
+        (["a.json", "b.json"], {"train": ["a.json", "b.json"]}),
+        ({"train": "a.json", "test": ["b.json"]}, {"train": ["a.json"], "test": ["b.json"]}),
+        ([{"split": "test", "path": "*.json"}], {"test": ["a.json", "b.json"]}),
+    ],
+)
+def test_a_card_may_name_files_in_each_way_that_datasets_reads(named, there, tmp_path):
+    for name in ("a.json", "b.json"):
+        (tmp_path / name).write_text(json.dumps([{"question": name}]))
+    (tmp_path / "README.md").write_text(f"---\n{yaml.safe_dump({'configs': [{'config_name': 'one', 'data_files': named}]})}---\n")
+    found = datasets.load_dataset(str(tmp_path), "one", cache_dir=str(tmp_path / "cache"))
+    for split in ("train", "test"):
+        if split in there:
+            assert [file.name for file in split_files(tmp_path, "one", split)] == there[split] == found[split]["question"]
+        else:
+            assert split not in found
+            with pytest.raises(NoSplit):
+                split_files(tmp_path, "one", split)
+
+
 def test_questions_about_one_video_are_one_cluster(session, mirrors, tmp_path):
     _, rows = evaluated(session, "videomme", "paper", mirrors["videomme"], tmp_path)
     by_video = {row["groups"].get("duration"): set() for row in rows}
@@ -257,8 +283,6 @@ def test_a_clip_that_the_processor_would_refuse_and_a_link_to_nothing_are_named_
 
 def changed(annotations, folder, **fields):
     """A copy of annotations in parquet; of each question, the fields that a function says from what it is."""
-    import datasets
-
     shutil.copytree(annotations, folder)
     (file,) = folder.rglob("*.parquet")
     rows = datasets.Dataset.from_parquet(str(file)).to_list()

@@ -7,6 +7,7 @@ does. Some clips are missing or damaged, as after a download that broke off.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -55,7 +56,7 @@ def mvbench(annotations: Path, clips: Path, seed: int) -> None:
         file = annotations / "json" / f"{task}.json"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(rows))
-        configurations[task] = {"train": f"json/{task}.json"}
+        configurations[task] = f"json/{task}.json"  # its card names a file, and no split
     _card(annotations, configurations)
 
 
@@ -109,11 +110,12 @@ def _parquet(file: Path, rows: list[dict[str, object]]) -> None:
     datasets.Dataset.from_list(rows).to_parquet(file)
 
 
-def _card(folder: Path, configurations: dict[str, dict[str, str]]) -> None:
+def _card(folder: Path, configurations: Mapping[str, str | dict[str, str]]) -> None:
+    """configurations: their files, or these by split."""
     import yaml
 
-    listed = [
-        {"config_name": name, "data_files": [{"split": split, "path": path} for split, path in splits.items()]}
-        for name, splits in configurations.items()
-    ]
+    def named(files: str | dict[str, str]) -> str | list[dict[str, str]]:
+        return files if isinstance(files, str) else [{"split": split, "path": path} for split, path in files.items()]
+
+    listed = [{"config_name": name, "data_files": named(files)} for name, files in configurations.items()]
     (folder / "README.md").write_text(f"---\n{yaml.safe_dump({'configs': listed})}---\n")
