@@ -214,16 +214,12 @@ class NoSplit(FileNotFoundError):
         self.why = why
 
 
-def _patterns(files: Any, split: str) -> list[str]:
-    """What a card's `data_files` names for a split, in each of the forms that `datasets` takes: files by split, or files alone, which
-    are the split train."""
-    by_split = files if isinstance(files, Mapping) else {}
-    if not by_split:
-        files = [files] if isinstance(files, str) else list(files)
-        named = all(isinstance(entry, Mapping) for entry in files)
-        by_split = {entry["split"]: entry["path"] for entry in files} if named else {"train": files}
-    found = by_split.get(split, [])
-    return [found] if isinstance(found, str) else list(found)
+def _patterns(files: str | list[Any], split: str) -> list[str]:
+    """What a card's `data_files` names for a split; where it names none, its files are the split train."""
+    files = [files] if isinstance(files, str) else files
+    named = [entry["path"] for entry in files if isinstance(entry, Mapping) and entry["split"] == split]
+    named += [entry for entry in files if isinstance(entry, str) and split == "train"]
+    return [path for one in named for path in ([one] if isinstance(one, str) else one)]
 
 
 def split_files(mirror: Path, config: str | None, split: str) -> list[Path]:

@@ -229,7 +229,7 @@ def test_of_a_benchmark_with_part_of_its_tasks_it_is_said_what_is_there(data, tm
     [
         ("a.json", {"train": ["a.json"]}),
         (["a.json", "b.json"], {"train": ["a.json", "b.json"]}),
-        ({"train": "a.json", "test": ["b.json"]}, {"train": ["a.json"], "test": ["b.json"]}),
+        ([{"split": "train", "path": "a.json"}, {"split": "test", "path": ["b.json"]}], {"train": ["a.json"], "test": ["b.json"]}),
         ([{"split": "test", "path": "*.json"}], {"test": ["a.json", "b.json"]}),
     ],
 )
