@@ -90,3 +90,27 @@ def cut_off(path: Path, share: float = 0.6) -> Path:
     content = path.read_bytes()
     path.write_bytes(content[: int(share * len(content))])
     return path
+
+
+def overstate(path: Path, frames: int) -> Path:
+    """An AVI whose header states so many frames, whatever it holds."""
+    content = bytearray(path.read_bytes())
+    length = content.index(b"strh") + 8 + 32
+    content[length : length + 4] = frames.to_bytes(4, "little")
+    path.write_bytes(content)
+    return path
+
+
+def write_song(path: Path, cover: bool = True) -> Path:
+    """A second of silence, with a picture of its cover."""
+    with av.open(str(path), "w") as file:
+        sound = file.add_stream("mp3" if path.suffix == ".mp3" else "aac", rate=44100)
+        if cover:
+            picture = file.add_stream("png", rate=1)
+            picture.width, picture.height, picture.pix_fmt = 64, 64, "rgb24"
+            picture.disposition = av.stream.Disposition.attached_pic.value
+            file.mux([*picture.encode(av.VideoFrame(64, 64, "rgb24")), *picture.encode()])
+        silence = av.AudioFrame.from_ndarray(np.zeros((1, 44100), np.int16), format="s16", layout="mono")
+        silence.sample_rate = 44100
+        file.mux([*sound.encode(silence), *sound.encode()])
+    return path

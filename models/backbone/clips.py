@@ -104,9 +104,8 @@ def facts_of(path: Path | str, times: Times = "rate") -> ClipFacts:
         return ClipFacts(len(_pictures(path)), FOLDER_FPS)
     if times == "rate":
         with _opened(path) as (container, stream):
-            rate, count, seconds = _rate(stream), stream.frames, _seconds(container, stream)
-        if rate > 0 and count > 0 and (seconds is None or count - seconds * rate < 1.5):
-            return ClipFacts(count, rate)
+            if (stated := _stated(container, stream)) is not None:
+                return stated
     return timed(path).known_by(times)
 
 
@@ -116,25 +115,66 @@ def timed(path: Path | str) -> ClipFacts:
     if Path(path).is_dir():
         return facts_of(path)
     with _opened(path) as (container, stream):
-        rate = _rate(stream)
-        shown = [(one.pts, one.duration or 0) for one in container.demux(stream) if one.size and not one.is_discard]
-        base = stream.time_base
-    if not shown or rate <= 0:
-        raise _unreadable(path, f"{len(shown)} frames at {rate:g} a second")
-    if base is None or any(begin is None for begin, _ in shown):
-        return ClipFacts(len(shown), rate)
-    shown.sort()
-    times = np.array([begin - shown[0][0] for begin, _ in shown], dtype=np.float64) * float(base)
-    if _drift(times, rate) <= min(0.5 / rate, MOST_DRIFT):
-        return ClipFacts(len(shown), rate)
-    last = shown[-1][1] * float(base) or times[-1] / max(len(shown) - 1, 1)
-    return ClipFacts(len(shown), rate, np.append(times, times[-1] + last))
+        shown = [moment for packet in container.demux(stream) for moment in _shown(packet)]
+        return _by_times(path, stream, shown)
 
 
 def look_at(path: Path | str) -> tuple[ClipFacts, tuple[int, int]]:
     """(facts as `timed`, (width, height) of a frame), the first frame decoded: what can go wrong later is a damaged frame alone.
     Raises Unreadable."""
     return timed(path), _fit(path, read_frames(path, [0])[0].size)
+
+
+def examine(path: Path | str, times: Times = "rate") -> tuple[ClipFacts, tuple[int, int]]:
+    """The same, every frame decoded, and the file read once. Raises Unreadable, also for a clip that ends before its container says so,
+    by more than a frame and by more than `MOST_DRIFT`. times: what it is to be read by: by the rate, frames count, by their own
+    times, seconds (an AVI counts as frames also the gaps between them)."""
+    if Path(path).is_dir():
+        first, *_ = [open_image(file).size for file in _pictures(path)]
+        return facts_of(path), _fit(path, first)
+    sizes: list[tuple[int, int]] = []
+    shown: list[tuple[Any, int]] = []
+    with _opened(path) as (container, stream):
+        stream.thread_type, stated = "AUTO", _stated(container, stream)
+        for packet in container.demux(stream):
+            shown += _shown(packet)
+            sizes += [(frame.width, frame.height) for frame in packet.decode()]
+        facts = _by_times(path, stream, shown)
+    if not sizes:
+        raise _unreadable(path, "no frame can be decoded")
+    stated = stated or facts
+    promised = (stated if times == "rate" else facts).frames
+    if promised - len(sizes) > max(1, MOST_DRIFT * facts.fps):
+        raise _unreadable(path, f"its container states {promised} frames, and {len(sizes)} can be decoded")
+    if times == "stamps" and stated.seconds - facts.seconds > max(1 / facts.fps, MOST_DRIFT):
+        raise _unreadable(path, f"its container states {stated.seconds:.2f} s, and its frames take {facts.seconds:.2f} s")
+    return facts, _fit(path, sizes[0])
+
+
+def _stated(container: Any, stream: Any) -> ClipFacts | None:
+    """What a container states of its frames and rate; None where it does not, or contradicts itself."""
+    rate, count, seconds = _rate(stream), stream.frames, _seconds(container, stream)
+    return ClipFacts(count, rate) if rate > 0 and count > 0 and (seconds is None or count - seconds * rate < 1.5) else None
+
+
+def _shown(packet: Any) -> list[tuple[Any, int]]:
+    """[(begin or None, duration)] of a packet's frame in units of its stream; [] if it has none that is shown."""
+    return [(packet.pts, packet.duration or 0)] if packet.size and not packet.is_discard else []
+
+
+def _by_times(path: Path | str, stream: Any, shown: list[tuple[Any, int]]) -> ClipFacts:
+    """Of a clip whose frames have these times. Raises Unreadable."""
+    rate, base = _rate(stream), stream.time_base
+    if not shown or rate <= 0:
+        raise _unreadable(path, f"{len(shown)} frames at {rate:g} a second")
+    if base is None or any(begin is None for begin, _ in shown):
+        return ClipFacts(len(shown), rate)
+    shown = sorted(shown)
+    times = np.array([begin - shown[0][0] for begin, _ in shown], dtype=np.float64) * float(base)
+    if _drift(times, rate) <= min(0.5 / rate, MOST_DRIFT):
+        return ClipFacts(len(shown), rate)
+    last = shown[-1][1] * float(base) or times[-1] / max(len(shown) - 1, 1)
+    return ClipFacts(len(shown), rate, np.append(times, times[-1] + last))
 
 
 def _rate(stream: Any) -> float:
@@ -170,16 +210,6 @@ def patches_of_file(processor: Any, path: Path | str, clips: Clips) -> tuple[Ten
         path, clips, None, lambda shown, count: patches_of_frames(processor, shown, count, pixel_limits(count, clips))
     )
     return patches, grid, seconds_per_grid(facts, numbers, clips)
-
-
-def size_of_frames(path: Path | str, clips: Clips) -> tuple[int, int]:
-    """(width, height) of a clip's frames, of which all that `clips` takes were decoded. Raises Unreadable, also for a clip with fewer
-    frames than its container states, by more than one and by more than `MOST_DRIFT`."""
-    stated = facts_of(path, clips.times)
-    facts, _, sizes = _used(path, clips, None, lambda shown, count: [picture.size for picture in shown], stated)
-    if stated.frames - facts.frames > max(1, MOST_DRIFT * stated.fps):
-        raise _unreadable(path, f"its container states {stated.frames} frames, and {facts.frames} can be decoded")
-    return _fit(path, sizes[0])
 
 
 def _fit(path: Path | str, size: tuple[int, int]) -> tuple[int, int]:
@@ -313,10 +343,10 @@ class _Shorter(Exception):
 
 
 def _used(
-    path: Path | str, clips: Clips, span: Span | None, use: Callable[[Iterator[Image.Image], int], T], facts: ClipFacts | None = None
+    path: Path | str, clips: Clips, span: Span | None, use: Callable[[Iterator[Image.Image], int], T]
 ) -> tuple[ClipFacts, tuple[int, ...], T]:
-    """(facts, numbers, what `use` makes) of the frames that `clips` takes and of their count. facts: where they are known."""
-    facts = facts or facts_of(path, clips.times)
+    """(facts, numbers, what `use` makes) of the frames that `clips` takes and of their count."""
+    facts = facts_of(path, clips.times)
     while True:
         numbers = chosen(facts, clips, span)
         try:
@@ -369,7 +399,7 @@ def _pictures(path: Path | str) -> list[Path]:
 
 
 class _opened:
-    """The container and its first video stream; whatever PyAV raises is Unreadable."""
+    """The container and its first video stream that is no picture of a cover; whatever PyAV raises is Unreadable."""
 
     def __init__(self, path: Path | str) -> None:
         self.path = path
@@ -381,10 +411,12 @@ class _opened:
             self.container = av.open(str(self.path))
         except (av.FFmpegError, OSError, ValueError) as why:
             raise _unreadable(self.path, _words(why)) from None
-        if not self.container.streams.video:
+        videos = self.container.streams.video
+        film = next((one for one in videos if not one.disposition & av.stream.Disposition.attached_pic), None)
+        if film is None:
             self.container.close()
-            raise _unreadable(self.path, "it has no video stream")
-        return self.container, self.container.streams.video[0]
+            raise _unreadable(self.path, "it has no video stream" + (", only a picture of its cover" if videos else ""))
+        return self.container, film
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         import av

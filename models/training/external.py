@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from models.backbone.clips import MISSING, MOST_DRIFT, is_clip, size_of_frames, timed
+from models.backbone.clips import MISSING, MOST_DRIFT, examine, is_clip
 from models.backbone.pictures import Facts, Unreadable, facts_of
 from models.config import ExternalTraining, TrainingSet
-from models.schema import Clips, Times
+from models.schema import Times
 from models.training.data import DataError, Samples, Summary, counted, meta_file, read_sources
 from models.training.index import sha256, write_index
 from models.training.parse import REASONS, Rejected, Source
@@ -252,7 +252,8 @@ def _facts(shown: tuple[str, bool], times: Times = "rate") -> Facts | Unreadable
     path, film = shown
     try:
         if film:
-            return Facts(*size_of_frames(path, Clips(times=times)), 0, (UNEVEN[times],) * (timed(path).drift > MOST_DRIFT))
+            clip, size = examine(path, times)
+            return Facts(*size, 0, (UNEVEN[times],) * (clip.drift > MOST_DRIFT))
         return facts_of(path)
     except Unreadable as why:
         return why

@@ -16,7 +16,10 @@ from models.backbone import clips as clips_module
 from models.backbone.clips import (
     ClipFacts,
     chosen,
+    examine,
+    facts_of,
     glimpses,
+    look_at,
     patches_of_clip,
     patches_of_file,
     patches_of_frames,
@@ -27,6 +30,7 @@ from models.backbone.clips import (
 )
 from models.backbone.pictures import Unreadable
 from models.schema import Clips
+from tests.films import write_song, write_timed
 
 FPS = 10
 
@@ -114,6 +118,27 @@ def test_a_file_that_is_no_clip_is_named(tmp_path: Path, content: bytes) -> None
     with pytest.raises(Unreadable, match=r"broken\.mp4: not a readable clip") as found:
         read_clip(path, Clips())
     assert found.value.reason == "unreadable clip"
+
+
+@pytest.mark.parametrize("name", ["song.mp4", "song.mp3"])
+def test_sound_with_a_picture_of_its_cover_is_no_clip_of_one_frame(tmp_path: Path, name: str) -> None:
+    for read in (facts_of, timed, look_at, examine, lambda path: read_clip(path, Clips())):
+        with pytest.raises(Unreadable, match=rf"{name}: not a readable clip \(it has no video stream, only a picture of its cover\)") as found:
+            read(write_song(tmp_path / name))
+        assert found.value.reason == "unreadable clip"
+    with pytest.raises(Unreadable, match=r"\(it has no video stream\)"):
+        look_at(write_song(tmp_path / name, cover=False))
+
+
+@pytest.mark.parametrize("name", ["film.mp4", "film.mkv", "film.avi"])
+def test_a_clip_is_examined_in_one_reading_with_what_two_would_find(tmp_path: Path, name: str, monkeypatch) -> None:
+    path = write_timed(tmp_path / name, [*(k / 10 for k in range(20)), *range(2, 8)], codec="mpeg4")
+    facts, size = look_at(path)
+    opened, really = [], av.open
+    monkeypatch.setattr(av, "open", lambda *words: opened.append(words) or really(*words))
+    found, same = examine(path, "stamps")
+    assert len(opened) == 1 and found == facts and same == size == (64, 48)
+    assert found.times.tolist() == facts.times.tolist() and found.drift > 1
 
 
 def test_missing_files_and_empty_folders_are_named(tmp_path: Path) -> None:

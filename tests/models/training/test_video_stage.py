@@ -22,6 +22,7 @@ from models.methods.stage import Slots
 from models.methods.visreflect.spec import ClueFrames, ReflectVideo
 from models.methods.visreflect.video import clip_answer
 from models.run import LocalRun
+from models.schema import Clips
 from models.training import train
 from models.training.collate import Collator, Extra
 from models.training.data import DataError, read_samples
@@ -29,7 +30,7 @@ from models.training.external import check_pictures, look, prepare
 from models.training.lengths import rough_lengths
 from models.training.pixels import Live
 from models.training.substitutes import Substituting
-from tests.films import without_end, write_film
+from tests.films import overstate, without_end, write_film
 from tests.models.training.conftest import SMALL
 
 CLUES = ClueFrames(min_tokens=1, max_tokens=4)
@@ -221,6 +222,26 @@ def test_a_clip_that_ends_before_its_container_says_so_is_rejected_unless_only_a
     (clue,) = CLUES.pieces().of(sample)
     shown = CLUES.pieces().open(clue, None)
     assert clue.number == 39 and shown.tobytes() == read_frames(data / "clips/nearly.mp4", [37])[0].tobytes()
+
+
+@pytest.mark.parametrize(
+    ("times", "words"),
+    [
+        ("rate", "its container states 100 frames, and 40 can be decoded"),
+        ("stamps", "its container states 10.00 s, and its frames take 4.00 s"),
+    ],
+)
+def test_a_clip_whose_container_states_too_many_frames_is_rejected_however_seconds_become_frames(
+    base: Path, data: Path, tmp_path: Path, times: str, words: str
+) -> None:
+    overstate(write_film(data / "clips/film.avi", 40), 100)
+    record, *_ = json.loads((data / "clips.json").read_text())
+    (data / "clips.json").write_text(json.dumps([record, record | {"video": "film.avi"}]))
+    out = tmp_path / "out"
+    out.mkdir()
+    spec = TrainingSet(min_usable=0.1, images=SMALL, clips=Clips(times=times))
+    assert prepare(out, data / "meta.json", spec, base)["rejected"] == {"unreadable clip": 1}
+    assert f"film.avi: not a readable clip ({words})" in (out / "rejected.jsonl").read_text()
 
 
 def test_a_clip_that_the_processor_refuses_for_its_shape_is_rejected_and_the_rest_is_used(base: Path, data: Path, tmp_path: Path) -> None:
