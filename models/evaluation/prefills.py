@@ -30,8 +30,9 @@ SHORTEST_PREFIX = 512
 """Tokens. Below it, copying what was read costs about as much as reading it."""
 PASSING = 0.25
 """Share of the room for prefixes that are forgotten again, the longest unused first."""
-SHARE_OF_FEATURES, SHARE_OF_PREFILLS = 0.125, 0.5
-"""Of the memory that is left once a model is loaded."""
+SHARE_OF_FEATURES, SHARE_OF_PREFILLS = 0.25, 0.5
+"""Of the memory that is left once a model is loaded. Features serve every checkpoint with this tower, so they must fit all
+together: what is forgotten between two checkpoints is encoded again for each."""
 LEAST_LEFT = 0.125
 """Share of all memory that counts as left, however much is in use: a guess of the profile's that is a little too small must
 not make an evaluation read everything again and again."""
