@@ -20,9 +20,10 @@ from models.backbone.template import ClipGrid, Grid, tokens_of
 from models.backbone.tokens import ADDED, SpecialTokens, add_tokens
 from models.config import DecodeSpec, Images
 from models.evaluation.clips import ClipReader, identity, is_clip
+from models.evaluation.known import content_of
 from models.evaluation.likelihood import AnswerLetters, LetterTokens
 from models.evaluation.prefills import Prefills, bytes_of_token, resident_bytes, rooms
-from models.evaluation.vision import FeatureCache, content_hash, encode, merged_grid, rgb, weights_digest
+from models.evaluation.vision import FeatureCache, encode, merged_grid, rgb, weights_digest
 from models.latent.decoding import Decoded, Joining, stream
 from models.latent.prompt import Prompt
 from models.latent.refill import Name
@@ -394,7 +395,7 @@ class Engine:
             if known or not self.features.has_room(planned + size):
                 continue
             new[one.key], planned = one.media, planned + size
-        for key, features in zip(new, encode(self.model, processor, list(new.values())), strict=True):
+        for key, features in zip(new, encode(self.model, processor, self._decoded(new.values())), strict=True):
             self.features.put((key, images), features)
 
     def features_of(self, questions: Sequence[Question], images: Images) -> dict[str, Tensor]:
@@ -412,12 +413,22 @@ class Engine:
                     held[key] = self._encoded_clip(question.reader, shown, images)
                     self.features.put(wanted[key], held[key])
                 elif key in absent:
-                    missing[key] = rgb(shown)
-        encoded = encode(self.model, self.image_processor(images), list(missing.values()))
+                    missing[key] = shown
+        encoded = encode(self.model, self.image_processor(images), self._decoded(missing.values()))
         for key, features in zip(missing, encoded, strict=True):
             held[key] = features
             self.features.put((key, images), features)
         return held
+
+    def _decoded(self, pictures: Iterable[Image.Image]) -> list[Image.Image]:
+        """In three channels, decoded in the engine's threads where they are not."""
+
+        def decoded(picture: Image.Image) -> Image.Image:
+            (own := rgb(picture)).load()
+            return own
+
+        with self.pictures() as each:
+            return list(each(decoded, pictures))
 
     def _encoded_clip(self, reader: ClipReader, path: str, images: Images) -> Tensor:
         patches, grid = reader.patches(self.image_processor(images), path)
@@ -440,8 +451,8 @@ class _Shown:
         """Raises pictures.Unreadable for a clip."""
         if part["type"] == "video":
             return cls(identity(part["url"]), part["url"], reader.grid(processor, part["url"]))
-        picture = rgb(part["url"])
-        return cls(content_hash(picture), picture, merged_grid(processor, picture))
+        picture = part["url"]
+        return cls(content_of(picture), picture, merged_grid(processor, picture))
 
 
 def _media(conversation: list[Message]) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import groupby
@@ -27,8 +27,10 @@ from models.config import DecodeSpec, Fetched, Images
 from models.evaluation import zoom
 from models.evaluation.boxes import Places
 from models.evaluation.clips import ClipReader
+from models.evaluation.documents import Document, encoded
 from models.evaluation.engine import MEDIA, Answer, Asked, Engine, Question
 from models.evaluation.extract import last_answer
+from models.evaluation.known import KnownPicture, changed, content_of
 from models.evaluation.shards import Elsewhere, Key, Shard
 from models.evaluation.tasks import TASKS
 from models.latent.refill import PART, Queue, parts_of
@@ -39,6 +41,9 @@ Boxes = Mapping[Key, tuple[torch.Tensor, torch.Tensor]]
 
 _PAPER_TASKS = {task for protocols in TASKS.values() for task in protocols["paper"]}
 _DOCUMENTS_AT_ONCE = 16
+"""Questions whose new pictures are encoded together."""
+_DOCUMENTS_IN_TURN = 4
+"""Consecutive documents that one thread, and one rank, reads: HR-Bench asks four questions about a picture, which it decodes once."""
 _TOLD_OF_MISSING = "visreflect_"
 """Tasks that are handed MISSING for the answer to a question whose clip is not there."""
 _LISTEN_SECONDS = 0.2
@@ -254,40 +259,47 @@ class LmmsModel(lmms):
 
     def _prepare(self, requests: Sequence[Instance]) -> None:
         new = [r for r in requests if key_of(r) not in self.prepared]
-        at_once = max(_DOCUMENTS_AT_ONCE, self.engine.threads)
-        parts = [new[start : start + at_once] for start in range(0, len(new), at_once)]
+        own = new if self.shard.alone else [r for run in self.shard.mine(_parts(new, _DOCUMENTS_IN_TURN)) for r in run]
+        encoded_at_once = max(_DOCUMENTS_AT_ONCE, self.engine.threads)
+        read_at_once = encoded_at_once * -(-self.engine.threads * _DOCUMENTS_IN_TURN // encoded_at_once)
         found: dict[Key, Question] = {}
-        for part in parts if self.shard.alone else self.shard.mine(parts):
-            found |= self._questions(part)
-            self.prepared |= found
-            self.after_chunk()
+        for part in _parts(own, read_at_once):
+            for questions in self._questions(part, encoded_at_once):
+                found |= questions
+                self.prepared |= questions
+                self.after_chunk()
         if new and not self.shard.alone:
             told = {key: replace(question, reload=list) for key, question in found.items()}
             heard = {key: one for own in self.shard.exchange(told, self._wait) for key, one in own.items()}
             self.prepared |= {key_of(r): replace(heard[key_of(r)], reload=self._reload(r)) for r in new}
 
-    def _questions(self, part: list[Instance]) -> dict[Key, Question]:
+    def _questions(self, part: list[Instance], encoded_at_once: int) -> Iterator[dict[Key, Question]]:
         """Some requests, their documents read, their pictures decoded and hashed in the engine's threads."""
         with self.engine.pictures() as each:
-            runs = -(-len(part) // self.engine.threads)
-            read = each(self._conversations, [part[start : start + runs] for start in range(0, len(part), runs)])
+            read = each(self._conversations, _parts(part, _DOCUMENTS_IN_TURN))
             found = {key: one for own in read for key, one in own.items()}
-            unread = {key: Question.unasked(one) for key, one in found.items() if isinstance(one, Unreadable)}
-            conversations = {key: one for key, one in found.items() if key not in unread}
-            reload = {key_of(request): self._reload(request) for request in part}
-            questions = self.engine.prepare(
-                list(conversations.values()), self.images, [reload[key] for key in conversations],
-                encoded=self.shard.alone, reader=self.reader, each=each,
-            )  # fmt: skip
-        return unread | dict(zip(conversations, questions, strict=True))
+            for some in _parts(part, encoded_at_once):
+                reload = {key_of(request): self._reload(request) for request in some}
+                own = {key: found.pop(key) for key in reload}
+                unread = {key: Question.unasked(one) for key, one in own.items() if isinstance(one, Unreadable)}
+                conversations = {key: one for key, one in own.items() if not isinstance(one, Unreadable)}
+                questions = self.engine.prepare(
+                    list(conversations.values()), self.images, [reload[key] for key in conversations],
+                    encoded=self.shard.alone, reader=self.reader, each=each,
+                )  # fmt: skip
+                yield unread | dict(zip(conversations, questions, strict=True))
 
     def _conversations(self, requests: list[Instance]) -> dict[Key, list[dict[str, Any]] | Unreadable]:
         found: dict[Key, list[dict[str, Any]] | Unreadable] = {}
         for request, document in zip(requests, _documents(self.task_dict, requests), strict=True):
             try:
-                found[key_of(request)] = _messages(request, document, self.fetched)
+                found[key_of(request)] = messages = _messages(request, document, self.fetched)
             except Unreadable as error:
                 found[key_of(request)] = error
+                continue
+            for part in (part for message in messages for part in message["content"]):
+                if part["type"] == "image" and isinstance(part["url"], KnownPicture):
+                    content_of(part["url"])  # here, once, and not in as many threads as there are questions about it
         return found
 
     def _reload(self, request: Instance) -> Callable[[], list[Any]]:
@@ -392,24 +404,31 @@ def _sizes_in(lists: Sequence[Sequence[Key]]) -> Callable[[Sequence[Key]], list[
     return lambda keys: [len(list(run)) for _, run in groupby(keys, key=number.__getitem__)]
 
 
-def _documents(tasks: Mapping[str, Any], requests: Sequence[Instance]) -> list[dict[str, Any]]:
+def _documents(tasks: Mapping[str, Any], requests: Sequence[Instance]) -> list[Document]:
     """The requests' rows. A paper task gets its pictures as training reads them: `convert("RGB")` would make those of 16 bits
-    white. A stock task gets what lmms-eval gives it."""
-    rows = _rows(tasks, requests)
-    if requests[0].task_name not in _PAPER_TASKS:
-        return rows
-    return [{name: as_rgb(value) if isinstance(value, Image.Image) else value for name, value in row.items()} for row in rows]
-
-
-def _rows(tasks: Mapping[str, Any], requests: Sequence[Instance]) -> list[dict[str, Any]]:
-    """Consecutive rows of one split are read at once."""
+    white. A stock task gets what lmms-eval gives it. Consecutive rows of one split are read at once."""
     task, split = requests[0].args[4:6]
     ids = [r.doc_id for r in requests]
     same = all(r.args[4:6] == (task, split) for r in requests)
     if not (same and ids == list(range(ids[0], ids[0] + len(ids)))):
-        return [tasks[r.args[4]][r.args[5]][r.doc_id] for r in requests]
-    columns = tasks[task][split][ids[0] : ids[-1] + 1]
-    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+        return [_documents(tasks, [r])[0] for r in requests]
+    rows, decode = encoded(tasks[task][split])
+    if requests[0].task_name in _PAPER_TASKS:
+        decode = {column: partial(_as_trained, one) for column, one in decode.items()}
+    columns = rows[ids[0] : ids[-1] + 1]
+    return [Document(dict(zip(columns, values, strict=True)), decode) for values in zip(*columns.values(), strict=True)]
+
+
+def _as_trained(decode: Callable[[Any], Image.Image], cell: Any) -> Image.Image:
+    """ValueError for a picture that training would not read; it ends the evaluation, as one that cannot be decoded does."""
+    try:
+        return as_rgb(decode(cell))
+    except Unreadable as error:
+        raise ValueError(str(error)) from None
+
+
+def _parts(requests: Sequence[Instance], size: int) -> list[Sequence[Instance]]:
+    return [requests[start : start + size] for start in range(0, len(requests), size)]
 
 
 def pictures_of(tasks: Mapping[str, Any], request: Instance, fetched: Fetched = "as_is") -> list[Any]:
@@ -434,9 +453,13 @@ def _messages(request: Instance, doc: dict[str, Any], fetched: Fetched) -> list[
             )
     if fetched == "as_is":
         return messages
-    from qwen_vl_utils import fetch_image
-
     return [
-        {**m, "content": [{**p, "url": fetch_image({"image": p["url"]})} if p["type"] == "image" else p for p in m["content"]]}
+        {**m, "content": [{**p, "url": changed(p["url"], fetched, _fetched)} if p["type"] == "image" else p for p in m["content"]]}
         for m in messages
     ]
+
+
+def _fetched(picture: Image.Image) -> Image.Image:
+    from qwen_vl_utils import fetch_image
+
+    return fetch_image({"image": picture})

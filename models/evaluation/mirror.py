@@ -5,7 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections import defaultdict
+from functools import partial
 from pathlib import Path
+from threading import Lock
 from types import FunctionType
 from typing import Any
 
@@ -13,15 +16,30 @@ from datasets import Value
 from datasets import config as datasets_config
 from lmms_eval.api.task import ConfigurableMessagesTask, ConfigurableTask
 from lmms_eval.utils import load_yaml_config
+from PIL import Image
 
 from models.evaluation.clips import missing_clip
+from models.evaluation.documents import Document, Recollection
+from models.evaluation.known import Facts, KnownPicture
+from models.evaluation.orientation import applied
 from models.evaluation.tasks import yaml_path
+from models.evaluation.vision import FeatureCache
+from models.schema import Orientation
 
 _ENCODED_PICTURES = ("image", "bytes")
 """Columns that hold a picture as base64 text in HR-Bench and MME-RealWorld."""
 
+_DECODED_BYTES = 1 << 29
+"""Pixels that a task keeps of pictures it showed last: zooming and oracle latents ask for them again soon. Five pictures of 8K."""
+
 _ENDINGS = (".mp4", ".MP4", ".mkv")
 """Of the clips that Video-MME's task looks for."""
+
+
+class _Pixels(list[Image.Image]):
+    @property
+    def nbytes(self) -> int:
+        return sum(one.width * one.height * len(one.getbands()) for one in self)
 
 
 class _OverFolder:
@@ -29,17 +47,47 @@ class _OverFolder:
 
     lmms-eval repeats a failed load or score five times and reports a RetryError; here nothing can change between
     attempts, so the first error is raised as it is. Base64 pictures are left out where lmms-eval leaves pictures out.
+    Pictures of a `Document` are decoded once for all rows that show the same.
     """
 
     process_results = ConfigurableTask.process_results.__wrapped__
 
     def download(self, dataset_kwargs: dict[str, Any] | None = None) -> None:
+        self._known: dict[Orientation, Recollection[tuple[Facts, ...]]] = defaultdict(Recollection)
+        self._decoded, self._lock = FeatureCache(_DECODED_BYTES), Lock()
         ConfigurableTask.download.__wrapped__(self, dataset_kwargs)
         for split, docs in self.dataset_no_image.items():
             encoded = [c for c in _ENCODED_PICTURES if isinstance(docs.features.get(c), Value)]
             self.dataset_no_image[split] = docs.remove_columns(encoded)
 
     def doc_to_visual(self, doc: dict[str, Any]) -> Any:
+        """What a question shows. Raises pictures.Unreadable for a clip that is missing."""
+        if not isinstance(doc, Document):
+            return self._visuals(doc)
+        known = self._known[applied()]
+        if (facts := known.of(doc)) is None:
+            shown = self._visuals(read := doc.unread())
+            if not (isinstance(shown, list) and all(isinstance(one, Image.Image) for one in shown)):
+                return shown
+            pictures = [KnownPicture.of(one) for one in shown]
+            known.keep(read, facts := tuple(one.facts for one in pictures))
+            self._keep(facts, shown)
+            return pictures
+        return [KnownPicture(own, partial(self._again, facts, doc, number)) for number, own in enumerate(facts)]
+
+    def _again(self, facts: tuple[Facts, ...], doc: Document, number: int) -> Image.Image:
+        """One of the pictures that a row shows."""
+        with self._lock:
+            shown = self._decoded.get(facts) if facts in self._decoded else None
+        if shown is None:
+            self._keep(facts, shown := self._visuals(doc.unread()))
+        return shown[number]
+
+    def _keep(self, facts: tuple[Facts, ...], shown: list[Image.Image]) -> None:
+        with self._lock:
+            self._decoded.put(facts, _Pixels(shown))
+
+    def _visuals(self, doc: dict[str, Any]) -> Any:
         """Some tasks leave the program where a clip is missing; here the question is named. Raises pictures.Unreadable."""
         try:
             return super().doc_to_visual(doc)

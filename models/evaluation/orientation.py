@@ -11,6 +11,13 @@ import PIL.ImageOps
 
 from models.schema import Orientation
 
+_TURN = PIL.ImageOps.exif_transpose
+
+
+def applied() -> Orientation:
+    """The rule in force."""
+    return "upright" if PIL.ImageOps.exif_transpose is _TURN else "stored"
+
 
 @contextmanager
 def oriented(orientation: Orientation) -> Iterator[None]:

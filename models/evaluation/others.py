@@ -23,13 +23,13 @@ from PIL import Image
 
 from models.config import EvaluateSpec, System
 from models.evaluation.engine import Answer
+from models.evaluation.known import content_of
 from models.evaluation.likelihood import AnswerLetters, listed_letters
 from models.evaluation.lmms_model import key_of, pictures_of
 from models.evaluation.mirror import Task, load_task
 from models.evaluation.session import Evaluations
 from models.evaluation.shards import Key, Shard
 from models.evaluation.tasks import PAPER_TASKS
-from models.evaluation.vision import content_hash, rgb
 from models.run import Run
 
 _FAILED = ("[LMMS_EVAL_REQUEST_FAILED", "[LMMS_EVAL_BUDGET_EXCEEDED")
@@ -128,7 +128,7 @@ class Questioner(lmms):
         self.inner.task_dict = self.task_dict
         for request in requests:
             if key_of(request) not in self.prepared:
-                self.prepared[key_of(request)] = Seen(tuple(content_hash(rgb(p)) for p in self._pictures(request)))
+                self.prepared[key_of(request)] = Seen(tuple(content_of(p) for p in self._pictures(request)))
                 self.after_chunk()
         waiting = [request for request in requests if key_of(request) not in self.answers]
         for part in _parts(waiting, self.together):

@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from models.evaluation.boxes import read_sidecar
+from models.evaluation.documents import Document, Recollection
 from models.evaluation.rows import reading_of
 from models.evaluation.tasks import OWN_TASKS, dataset_of
 
@@ -57,8 +58,8 @@ def read_questions(mirror: Path, benchmark: str, task: str, doc_ids: Iterable[in
         source = _Split(file)
         inside = [doc for doc in wanted if first <= doc < first + source.rows]
         if inside:
-            for doc_id, document in zip(inside, source.take([doc - first for doc in inside])):
-                found[doc_id] = _asked(reading, document, boxes.get(doc_id, ()))
+            for doc_id, cells in zip(inside, source.take([doc - first for doc in inside])):
+                found[doc_id] = _asked(reading, _document(cells), boxes.get(doc_id, ()))
         first += source.rows
     if missing := [doc for doc in wanted if doc not in found]:
         raise IndexError(f"{task}: the data set holds {first} questions, there is no number {missing[0]}")
@@ -80,7 +81,7 @@ def each_question(mirror: Path, benchmark: str, task: str, doc_ids: Iterable[int
     for doc_id, document in enumerate(documents):
         if doc_id in left:
             left.remove(doc_id)
-            yield doc_id, _asked(reading, document, boxes.get(doc_id, ()))
+            yield doc_id, _asked(reading, _document(document), boxes.get(doc_id, ()))
         if not left:
             return
     if left:
@@ -92,20 +93,24 @@ def first_question(mirror: Path, benchmark: str, task: str) -> None:
     for a file, picture or text that cannot be read."""
     source = next((source for source in map(_Split, split_files(mirror, *dataset_of(task))) if source.rows), None)
     if source is not None:
-        for picture in _asked(reading_of(benchmark), source.take([0])[0], ()).images:
+        for picture in _asked(reading_of(benchmark), _document(source.take([0])[0]), ()).images:
             picture.load()
 
 
 def every_question(mirror: Path, benchmark: str, task: str) -> None:
-    """Reads all questions of a task, their pictures decoded. ValueError names the first question that cannot be asked, or
+    """Reads all questions of a task, each of their pictures decoded once. ValueError names the first question that cannot be asked, or
     whose answer is none of its options."""
     reading, doc_id = reading_of(benchmark), 0
+    decoded: Recollection[bool] = Recollection()
     for file in split_files(mirror, *dataset_of(task)):
-        for document in _Split(file).documents():
+        for cells in _Split(file).documents():
+            document = _document(cells)
             try:
-                asked = _asked(reading, document, ())
-                for picture in asked.images:
-                    picture.load()
+                if not decoded.of(document):
+                    for picture in reading.images(read := document.unread()):
+                        picture.load()
+                    decoded.keep(read, True)
+                asked = _asked(reading, document, (), images=())
             except (ValueError, LookupError, TypeError, AttributeError, OSError) as error:
                 raise ValueError(f"question {doc_id} cannot be asked ({' '.join(str(error).split())})") from None
             letters = [chr(ord("A") + k) for k in range(len(asked.options))]
@@ -114,13 +119,17 @@ def every_question(mirror: Path, benchmark: str, task: str) -> None:
             doc_id += 1
 
 
-def _asked(reading: Any, document: Mapping[str, Any], boxes: tuple[Box, ...]) -> MirrorQuestion:
-    opened = {name: _opened(value) for name, value in document.items()}
+def _document(cells: Mapping[str, Any]) -> Document:
+    return Document(cells, dict.fromkeys(cells, _opened))
+
+
+def _asked(reading: Any, document: Document, boxes: tuple[Box, ...], images: Iterable[Any] | None = None) -> MirrorQuestion:
+    """images: if not those that the document shows."""
     return MirrorQuestion(
-        reading.question(opened).strip(),
-        tuple(reading.options(opened)),
-        reading.target(opened),
-        tuple(reading.images(opened)),
+        reading.question(document).strip(),
+        tuple(reading.options(document)),
+        reading.target(document),
+        tuple(reading.images(document) if images is None else images),
         boxes,
     )
 

@@ -23,6 +23,8 @@ from models.backbone.clips import MOST_DRIFT
 from models.backbone.pictures import Unreadable
 from models.evaluation import countable
 from models.evaluation.clips import looked_at
+from models.evaluation.documents import Document, encoded
+from models.evaluation.known import KnownPicture
 from models.evaluation.mirror import Task, load_task
 from models.evaluation.questions import MirrorQuestion
 from models.evaluation.rows import clusters, said_in
@@ -215,7 +217,8 @@ def _called(aggregate: Aggregate, records: list[Any]) -> float | None:
 def asked(task: Task, doc_id: int) -> MirrorQuestion:
     """One question as it is put. ValueError for one that is not put in text, pictures and clips; pictures.Unreadable where a clip
     is missing and the task's own code goes no further."""
-    document = task.eval_docs[doc_id]
+    rows, decode = encoded(task.eval_docs)
+    document = Document(rows[doc_id], decode)
     parts = [part for message in task.doc_to_messages(document) for part in message["content"]]
     if other := next((part["type"] for part in parts if part["type"] not in ("image", "video", "text")), ""):
         raise ValueError(f"it is asked with {other}, and only pictures, clips and text can be asked here")
@@ -265,7 +268,8 @@ def read_every_question(mirror: Path, name: str) -> Looked:
         try:
             question = asked(task, doc_id)
             for picture in question.images:
-                picture.load()
+                if not isinstance(picture, KnownPicture):  # those were decoded, by this question or one before
+                    picture.load()
             for clip in question.clips:
                 if (seconds := looked_at(clip)[0].drift) > MOST_DRIFT:
                     found.uneven[doc_id] = clip, seconds

@@ -40,17 +40,17 @@ def weights_digest(module: torch.nn.Module) -> str:
 
 
 class FeatureCache:
-    """Least-recently-used features by picture, bounded in bytes; kept in main memory."""
+    """Least-recently-used features (or whatever else has `nbytes`) by picture, bounded in bytes; kept in main memory."""
 
     def __init__(self, capacity_bytes: int) -> None:
         self.capacity_bytes = capacity_bytes
         self.bytes = 0
-        self._kept: OrderedDict[Any, Tensor] = OrderedDict()
+        self._kept: OrderedDict[Any, Any] = OrderedDict()
 
     def __contains__(self, key: Any) -> bool:
         return key in self._kept
 
-    def get(self, key: Any) -> Tensor:
+    def get(self, key: Any) -> Any:
         """The features, now the most recently used; KeyError if absent."""
         self._kept.move_to_end(key)
         return self._kept[key]
@@ -59,7 +59,7 @@ class FeatureCache:
         """Whether so much fits without forgetting anything."""
         return self.bytes + size_bytes <= self.capacity_bytes
 
-    def put(self, key: Any, features: Tensor) -> None:
+    def put(self, key: Any, features: Any) -> None:
         """Keep features, forgetting the longest unused ones."""
         if key in self._kept:
             self.bytes -= self._kept.pop(key).nbytes

@@ -22,6 +22,7 @@ from models.backbone.pictures import MOST_ASPECT, Box, Unreadable
 from models.config import DecodeSpec, Images
 from models.evaluation.boxes import SEVERAL, Places
 from models.evaluation.clips import ClipReader, span_of
+from models.evaluation.known import changed
 from models.evaluation.vision import merged_grid, rgb
 
 if TYPE_CHECKING:
@@ -150,7 +151,7 @@ def _place_in(engine: Engine, seen: Any, said: str, images: Images, reader: Clip
         return span_in(said, reader.facts(seen).seconds)
     processor = engine.image_processor(images)
     cell = processor.patch_size * processor.merge_size
-    down, across = merged_grid(processor, rgb(seen))
+    down, across = merged_grid(processor, seen)
     return box_in(said, (across * cell, down * cell))
 
 
@@ -177,7 +178,7 @@ def _second(
             if max(width, height) > MOST_ASPECT * min(width, height):
                 raise Whole("box too thin")
             shown[number], closer[number] = list(crop), crop
-            parts[number] = {"type": "image", "url": rgb(seen).crop(crop)}
+            parts[number] = {"type": "image", "url": _cropped(seen, crop)}
     (second,) = engine.prepare([_with_media(chat, parts)], images, [partial(_reloaded, question, closer)], encoded=False, reader=reader)
     try:
         if second.rejected:
@@ -191,13 +192,17 @@ def _second(
     return second, {"span" if question.has_clips else "box": shown[0]}
 
 
+def _cropped(picture: Any, box: tuple[int, int, int, int]) -> Any:
+    return changed(picture, ("crop", box), lambda whole: rgb(whole).crop(box))
+
+
 def _reloaded(question: Question, closer: Mapping[int, Any]) -> list[Any]:
     """The question's pictures and clips, behind each what is shown of it again."""
     found = []
     for number, seen in enumerate(question.reload()):
         found.append(seen)
         if number in closer:
-            found.append(span_of(seen, closer[number]) if isinstance(seen, str) else rgb(seen).crop(closer[number]))
+            found.append(span_of(seen, closer[number]) if isinstance(seen, str) else _cropped(seen, closer[number]))
     return found
 
 

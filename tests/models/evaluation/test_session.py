@@ -187,10 +187,10 @@ def test_another_kind_of_latents_starts_from_the_prompts_as_they_were_read(sessi
 def test_threads_that_decode_pictures_change_nothing(spec, mirrors, checkpoint, tmp_path, benchmark, monkeypatch):
     from threading import current_thread
 
-    from models.evaluation import Session, engine
+    from models.evaluation import Session, known
 
-    names, real = set(), engine.content_hash
-    monkeypatch.setattr(engine, "content_hash", lambda picture: names.add(current_thread().name) or real(picture))
+    names, real = set(), known.content_hash
+    monkeypatch.setattr(known, "content_hash", lambda picture: names.add(current_thread().name) or real(picture))
     for threads in (1, 3):
         session = Session(checkpoint, precision="fp32")
         session.engine.threads = threads  # of pictures alone: torch's would round differently

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pytest
 
 from models.config import DecodeSpec, EvaluateSpec
-from models.evaluation import engine, lmms_model
+from models.evaluation import known, lmms_model
 from models.evaluation.engine import Answer
 from models.evaluation.shards import Shard, answers_in, lines_of
 from models.evaluation.tasks import digest
@@ -94,15 +94,17 @@ def test_several_processes_leave_what_one_leaves(
     assert result["n"] == n and 0 < len(decoded) - n < n, "rank 0 answered a part of them"
 
 
-@pytest.mark.parametrize("benchmark", ["blink", "hrbench4k"])
-def test_each_process_decodes_and_hashes_its_own_part_of_the_pictures(session, spec, mirrors, tmp_path, monkeypatch, benchmark):
-    hashed, read, real, reading = [], [], engine.content_hash, session.engine.prepare
-    monkeypatch.setattr(engine, "content_hash", lambda picture: hashed.append(picture) or real(picture))
+@pytest.mark.parametrize(("benchmark", "in_turn"), [("blink", 1), ("hrbench4k", 4)])
+def test_each_process_decodes_and_hashes_its_own_part_of_the_pictures(session, spec, mirrors, tmp_path, monkeypatch, benchmark, in_turn):
+    hashed, read, real, reading = [], [], known.content_hash, session.engine.prepare
+    monkeypatch.setattr(known, "content_hash", lambda picture: hashed.append(picture) or real(picture))
     monkeypatch.setattr(session.engine, "prepare", lambda *given, **options: read.extend(given[0]) or reading(*given, **options))
-    monkeypatch.setattr(lmms_model, "_DOCUMENTS_AT_ONCE", 1)
+    monkeypatch.setattr(lmms_model, "_DOCUMENTS_IN_TURN", in_turn)
 
     def evaluate(run):
         session._prepared.clear()
+        for task in session._tasks.values():
+            task._known.clear()
         return session.evaluate(run, spec(benchmark), mirror=mirrors[benchmark], batch_size=2)
 
     evaluate(LocalRun(tmp_path / "one"))

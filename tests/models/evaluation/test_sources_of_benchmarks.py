@@ -120,7 +120,7 @@ def test_the_mirror_job_decodes_each_question_once(mirrors, tmp_path, monkeypatc
     from models.evaluation import questions
 
     read, original = [], questions._asked
-    monkeypatch.setattr(questions, "_asked", lambda *words: read.append(1) or original(*words))
+    monkeypatch.setattr(questions, "_asked", lambda *words, **options: read.append(1) or original(*words, **options))
     (tmp_path / "out").mkdir()
     summary = link_mirror(tmp_path / "out", "mmvp", str(mirrors["mmvp"]))
     assert len(read) == sum(summary["questions"].values())
