@@ -72,10 +72,12 @@ class Clips(Frozen):
     seconds_per_grid: Positive | Literal["measured", "sampled"] = 1.0
     """Time from one pair of frames to the next, as mRoPE is told of it. 1.0 whatever the clip: the release; measured: the true
     one, of the frames that were taken; sampled: the clip's length divided by its pairs, as transformers' processor has it."""
-
     times: Times = "rate"
     """How seconds become frames. rate: number = seconds x the container's mean rate (release); stamps: the frame that is shown at
     that moment by the frames' own presentation times, which differs where the rate varies or the container states a wrong one."""
+    orientation: Orientation = "stored"
+    """Of films whose container says that frames are to be turned for showing, as phones' do. stored: as frames lie in the file, as
+    torchvision reads them; upright: turned in steps of 90 degrees, as players, decord and newer versions of TorchCodec show them."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Clips:

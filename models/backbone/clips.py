@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from models.backbone.pictures import MOST_ASPECT, Unreadable, open_image
-from models.schema import FILMS, Clips, Times
+from models.schema import FILMS, Clips, Orientation, Times
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -119,16 +119,16 @@ def timed(path: Path | str) -> ClipFacts:
         return _by_times(path, stream, shown)
 
 
-def look_at(path: Path | str) -> tuple[ClipFacts, tuple[int, int]]:
+def look_at(path: Path | str, orientation: Orientation = "stored") -> tuple[ClipFacts, tuple[int, int]]:
     """(facts as `timed`, (width, height) of a frame), the first frame decoded: what can go wrong later is a damaged frame alone.
-    Raises Unreadable."""
-    return timed(path), _fit(path, read_frames(path, [0])[0].size)
+    orientation: see `Clips`. Raises Unreadable."""
+    return timed(path), _fit(path, read_frames(path, [0], orientation)[0].size)
 
 
-def examine(path: Path | str, times: Times = "rate") -> tuple[ClipFacts, tuple[int, int]]:
+def examine(path: Path | str, clips: Clips) -> tuple[ClipFacts, tuple[int, int]]:
     """The same, every frame decoded, and the file read once. Raises Unreadable, also for a clip that ends before its container says so,
-    by more than a frame and by more than `MOST_DRIFT`. times: what it is to be read by: by the rate, frames count, by their own
-    times, seconds (an AVI counts as frames also the gaps between them)."""
+    by more than a frame and by more than `MOST_DRIFT`: in frames where `clips` goes by the rate, else in seconds (an AVI counts as
+    frames also the gaps between them)."""
     if Path(path).is_dir():
         first, *_ = [open_image(file).size for file in _pictures(path)]
         return facts_of(path), _fit(path, first)
@@ -138,15 +138,15 @@ def examine(path: Path | str, times: Times = "rate") -> tuple[ClipFacts, tuple[i
         stream.thread_type, stated = "AUTO", _stated(container, stream)
         for packet in container.demux(stream):
             shown += _shown(packet)
-            sizes += [(frame.width, frame.height) for frame in packet.decode()]
+            sizes += [_size(frame, clips.orientation) for frame in packet.decode()]
         facts = _by_times(path, stream, shown)
     if not sizes:
         raise _unreadable(path, "no frame can be decoded")
     stated = stated or facts
-    promised = (stated if times == "rate" else facts).frames
+    promised = (stated if clips.times == "rate" else facts).frames
     if promised - len(sizes) > max(1, MOST_DRIFT * facts.fps):
         raise _unreadable(path, f"its container states {promised} frames, and {len(sizes)} can be decoded")
-    if times == "stamps" and stated.seconds - facts.seconds > max(1 / facts.fps, MOST_DRIFT):
+    if clips.times == "stamps" and stated.seconds - facts.seconds > max(1 / facts.fps, MOST_DRIFT):
         raise _unreadable(path, f"its container states {stated.seconds:.2f} s, and its frames take {facts.seconds:.2f} s")
     return facts, _fit(path, sizes[0])
 
@@ -219,26 +219,26 @@ def _fit(path: Path | str, size: tuple[int, int]) -> tuple[int, int]:
     return size
 
 
-def read_frames(path: Path | str, numbers: Iterable[int]) -> list[Image.Image]:
+def read_frames(path: Path | str, numbers: Iterable[int], orientation: Orientation = "stored") -> list[Image.Image]:
     """Single frames of a clip by number, in the order asked for. Raises Unreadable."""
     wanted = list(numbers)
-    found = dict(zip(sorted(set(wanted)), frames_in_turn(path, set(wanted)), strict=True))
+    found = dict(zip(sorted(set(wanted)), frames_in_turn(path, set(wanted), orientation), strict=True))
     return [found[number] for number in wanted]
 
 
-def frame_near(path: Path | str, number: int) -> Image.Image:
+def frame_near(path: Path | str, number: int, orientation: Orientation = "stored") -> Image.Image:
     """One frame of a clip, the last one where the container states more than can be decoded. Raises Unreadable."""
     try:
-        return next(_decoded(path, [number]))
+        return next(_decoded(path, [number], orientation))
     except _Shorter as shorter:
-        return next(_decoded(path, [shorter.frames - 1]))
+        return next(_decoded(path, [shorter.frames - 1], orientation))
 
 
-def frames_in_turn(path: Path | str, numbers: Iterable[int]) -> Iterator[Image.Image]:
+def frames_in_turn(path: Path | str, numbers: Iterable[int], orientation: Orientation = "stored") -> Iterator[Image.Image]:
     """Frames of a clip in the order in which they are shown, as they are decoded. Raises Unreadable."""
     wanted = list(numbers)
     try:
-        yield from _decoded(path, wanted)
+        yield from _decoded(path, wanted, orientation)
     except _Shorter as shorter:
         raise _unreadable(path, f"it has {shorter.frames} frames, and number {max(wanted)} is asked for") from None
 
@@ -350,7 +350,7 @@ def _used(
     while True:
         numbers = chosen(facts, clips, span)
         try:
-            return facts, numbers, use(_decoded(path, numbers), len(numbers))
+            return facts, numbers, use(_decoded(path, numbers, clips.orientation), len(numbers))
         except _Shorter as found:  # the container promised more frames than there are
             facts = facts.of_first(found.frames)
 
@@ -364,7 +364,7 @@ def seconds_per_grid(facts: ClipFacts, numbers: Sequence[int], clips: Clips) -> 
     return PAIR * (facts.time(numbers[-1]) - facts.time(numbers[0])) / max(len(numbers) - 1, 1)
 
 
-def _decoded(path: Path | str, numbers: Iterable[int]) -> Iterator[Image.Image]:
+def _decoded(path: Path | str, numbers: Iterable[int], orientation: Orientation) -> Iterator[Image.Image]:
     """In order; a number that is asked for twice is given twice."""
     wanted = Counter(numbers)
     last = max(wanted)
@@ -377,12 +377,27 @@ def _decoded(path: Path | str, numbers: Iterable[int]) -> Iterator[Image.Image]:
     count = 0
     for count, frame in enumerate(_frames(path), 1):
         if count - 1 in wanted:
-            yield from [frame.to_image()] * wanted[count - 1]
+            yield from [_picture(frame, orientation)] * wanted[count - 1]
             if count - 1 == last:
                 return
     if not count:
         raise _unreadable(path, "no frame can be decoded")
     raise _Shorter(count)
+
+
+def _turn(frame: Any, orientation: Orientation) -> int:
+    """By how many degrees a frame is turned, counter-clockwise."""
+    return 90 * round(frame.rotation / 90) if orientation == "upright" else 0
+
+
+def _size(frame: Any, orientation: Orientation) -> tuple[int, int]:
+    """(width, height) of `_picture`."""
+    return (frame.height, frame.width) if _turn(frame, orientation) % 180 else (frame.width, frame.height)
+
+
+def _picture(frame: Any, orientation: Orientation) -> Image.Image:
+    picture, turn = frame.to_image(), _turn(frame, orientation)
+    return picture.rotate(turn, expand=True) if turn else picture
 
 
 def _frames(path: Path | str) -> Iterator[Any]:

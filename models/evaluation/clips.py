@@ -26,7 +26,7 @@ from models.backbone.images import grid_of
 from models.backbone.pictures import Unreadable
 from models.backbone.template import ClipGrid
 from models.config import Fetched
-from models.schema import Clips
+from models.schema import Clips, Orientation
 
 _SAMPLE_BYTES = 1 << 16
 _NAMED = "clip "
@@ -49,12 +49,16 @@ class ClipReader:
 
     def facts(self, path: str) -> ClipFacts:
         """Of a whole clip, by the times that `clips` goes by. Raises Unreadable."""
-        return looked_at(path)[0].known_by(self.clips.times)
+        return looked_at(path, self.clips.orientation)[0].known_by(self.clips.times)
+
+    def size(self, path: str) -> tuple[int, int]:
+        """(width, height) of a frame, turned or not as `clips` says. Raises Unreadable."""
+        return looked_at(path, self.clips.orientation)[1]
 
     def grid(self, processor: Any, path: str) -> ClipGrid:
         """Merged grid, without decoding more than one frame. processor: the checkpoint's for pictures. Raises Unreadable."""
         path, span = parted(path)
-        facts, size = self.facts(path), looked_at(path)[1]
+        facts, size = self.facts(path), self.size(path)
         numbers = chosen(facts, self.clips, span)
         width, height, limits = self._sizes(processor, *size, len(numbers))
         down, across = grid_of(processor, width, height, limits=limits)
@@ -63,9 +67,9 @@ class ClipReader:
     def patches(self, processor: Any, path: str) -> tuple[Tensor, Tensor]:
         """Patches [t * h * w, 3 * 2 * side²] float32 and grid [3] (t, h, w) in patches. Raises Unreadable."""
         path, span = parted(path)
-        size = looked_at(path)[1]
+        size = self.size(path)
         numbers = chosen(self.facts(path), self.clips, span)
-        shown = frames_in_turn(path, numbers)
+        shown = frames_in_turn(path, numbers, self.clips.orientation)
         width, height, limits = self._sizes(processor, *size, len(numbers))
         if self.fetched == "qwen_vl_utils":
             shown = (_resized(picture, width, height) for picture in shown)
@@ -124,18 +128,18 @@ def is_clip(key: str) -> bool:
     return key.startswith(_NAMED)
 
 
-def looked_at(path: str) -> tuple[ClipFacts, tuple[int, int]]:
+def looked_at(path: str, orientation: Orientation = "stored") -> tuple[ClipFacts, tuple[int, int]]:
     """`look_at`, once for every clip as it lies there now."""
     try:
         stat = Path(path).stat()
     except OSError:
         raise missing_clip(path) from None
-    return _kept(path, stat.st_size, stat.st_mtime_ns)
+    return _kept(path, orientation, stat.st_size, stat.st_mtime_ns)
 
 
 @lru_cache(maxsize=1 << 14)
-def _kept(path: str, _size: int, _time: int) -> tuple[ClipFacts, tuple[int, int]]:
-    return look_at(path)
+def _kept(path: str, orientation: Orientation, _size: int, _time: int) -> tuple[ClipFacts, tuple[int, int]]:
+    return look_at(path, orientation)
 
 
 def _resized(picture: Any, width: int, height: int) -> Any:

@@ -19,10 +19,10 @@ import numpy as np
 from models.backbone.clips import MISSING, MOST_DRIFT, examine, is_clip
 from models.backbone.pictures import Facts, Unreadable, facts_of
 from models.config import ExternalTraining, TrainingSet
-from models.schema import Times
+from models.schema import Clips
 from models.training.data import DataError, Samples, Summary, counted, meta_file, read_sources
 from models.training.index import sha256, write_index
-from models.training.parse import REASONS, Rejected, Source
+from models.training.parse import REASONS, UNSTATED, Rejected, Source
 from models.training.survey import Survey, survey, writing
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -222,7 +222,7 @@ def prepare(
 
 def _decode(found: Survey, threads: int, progress: Callable[[int, int], None], spec: TrainingSet) -> np.ndarray:
     """Decode every picture once; rows of those that fail are dropped. Returns [P, 3] int32: width, height, EXIF orientation."""
-    turn, facts_of_each = spec.images.orientation == "upright", partial(_facts, times=spec.clips.times)
+    turn, facts_of_each = spec.images.orientation == "upright", partial(_facts, clips=spec.clips)
     sizes = np.ones((len(found.pictures), 3), dtype=np.int32)
     failed: dict[int, Unreadable] = {}
     mends: dict[int, tuple[str, ...]] = {}
@@ -247,13 +247,13 @@ def _decode(found: Survey, threads: int, progress: Callable[[int, int], None], s
     return sizes
 
 
-def _facts(shown: tuple[str, bool], times: Times = "rate") -> Facts | Unreadable:
+def _facts(shown: tuple[str, bool], clips: Clips = UNSTATED) -> Facts | Unreadable:
     """shown: a path, and whether it is a clip's, which has no EXIF orientation: 0."""
     path, film = shown
     try:
         if film:
-            clip, size = examine(path, times)
-            return Facts(*size, 0, (UNEVEN[times],) * (clip.drift > MOST_DRIFT))
+            facts, size = examine(path, clips)
+            return Facts(*size, 0, (UNEVEN[clips.times],) * (facts.drift > MOST_DRIFT))
         return facts_of(path)
     except Unreadable as why:
         return why

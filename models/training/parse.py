@@ -125,7 +125,7 @@ class ClipFile:
 
     def frame(self, number: int) -> Image.Image:
         """One frame in the clip's own size. Raises pictures.Unreadable."""
-        return frame_near(self.path, number)
+        return frame_near(self.path, number, self.clips.orientation)
 
 
 _facts = lru_cache(maxsize=1 << 14)(facts_of)

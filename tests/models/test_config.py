@@ -75,7 +75,7 @@ FROZEN = {
     },
     Clips: {
         "fps": 1.0, "frames": None, "min_frames": 4, "max_frames": 256, "odd": "nearest", "min_pixels": 128 * 28 * 28, "max_pixels": 256 * 28 * 28,
-        "total_pixels": 18000 * 28 * 28, "seconds_per_grid": 1.0, "times": "rate",
+        "total_pixels": 18000 * 28 * 28, "seconds_per_grid": 1.0, "times": "rate", "orientation": "stored",
     },
     SftVideo: OPTIMISATION | {"kind": "sft_video"},
     ProxyClips: {"source": "proxy_clips", "n": 2700, "seed": 0},

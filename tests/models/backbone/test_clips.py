@@ -29,8 +29,10 @@ from models.backbone.clips import (
     timed,
 )
 from models.backbone.pictures import Unreadable
+from models.evaluation.clips import ClipReader
 from models.schema import Clips
-from tests.films import write_song, write_timed
+from models.training.parse import ClipFile
+from tests.films import turn, write_film, write_song, write_timed
 
 FPS = 10
 
@@ -120,9 +122,28 @@ def test_a_file_that_is_no_clip_is_named(tmp_path: Path, content: bytes) -> None
     assert found.value.reason == "unreadable clip"
 
 
+def test_a_phones_film_is_seen_as_it_is_stored_or_turned_where_that_is_asked_for(tmp_path: Path, processor) -> None:
+    film = turn(write_film(tmp_path / "film.mp4", frames=8, size=(96, 64)))
+    few = {"fps": 4, "min_pixels": 784, "max_pixels": 12 * 784}
+    stored, upright = Clips(**few), Clips(**few, orientation="upright")
+    lying, standing = read_clip(film, stored).pictures, read_clip(film, upright).pictures
+    assert [picture.size for picture in lying + standing] == 4 * [(96, 64)] + 4 * [(64, 96)]
+    for one, other in zip(lying, standing, strict=True):
+        assert np.array_equal(np.rot90(np.asarray(one), -1), np.asarray(other)), "clockwise"
+    assert look_at(film)[1] == examine(film, stored)[1] == (96, 64)
+    assert look_at(film, "upright")[1] == examine(film, upright)[1] == (64, 96)
+    for clips, (height, width) in ((stored, (2, 3)), (upright, (3, 2))):
+        reader = ClipReader(clips)
+        grid = reader.grid(processor, str(film))
+        assert (grid.height, grid.width) == (height, width) and reader.patches(processor, str(film))[1].tolist() == [2, 2 * height, 2 * width]
+        assert patches_of_file(processor, film, clips)[1].tolist() == [2, 2 * height, 2 * width]
+        clue = ClipFile("a", film, clips).frame(3)
+        assert clue == read_frames(film, [3], clips.orientation)[0] and clue.size == (32 * width, 32 * height)
+
+
 @pytest.mark.parametrize("name", ["song.mp4", "song.mp3"])
 def test_sound_with_a_picture_of_its_cover_is_no_clip_of_one_frame(tmp_path: Path, name: str) -> None:
-    for read in (facts_of, timed, look_at, examine, lambda path: read_clip(path, Clips())):
+    for read in (facts_of, timed, look_at, lambda path: examine(path, Clips()), lambda path: read_clip(path, Clips())):
         with pytest.raises(Unreadable, match=rf"{name}: not a readable clip \(it has no video stream, only a picture of its cover\)") as found:
             read(write_song(tmp_path / name))
         assert found.value.reason == "unreadable clip"
@@ -136,7 +157,7 @@ def test_a_clip_is_examined_in_one_reading_with_what_two_would_find(tmp_path: Pa
     facts, size = look_at(path)
     opened, really = [], av.open
     monkeypatch.setattr(av, "open", lambda *words: opened.append(words) or really(*words))
-    found, same = examine(path, "stamps")
+    found, same = examine(path, Clips(times="stamps"))
     assert len(opened) == 1 and found == facts and same == size == (64, 48)
     assert found.times.tolist() == facts.times.tolist() and found.drift > 1
 
@@ -190,8 +211,8 @@ def test_of_a_long_clip_a_few_frames_are_in_memory_at_a_time(monkeypatch, clip: 
     alive: list[weakref.ref] = []
     most, decoded = [0], clips_module._decoded
 
-    def watched(path, wanted):
-        for picture in decoded(path, wanted):
+    def watched(path, wanted, orientation):
+        for picture in decoded(path, wanted, orientation):
             alive.append(weakref.ref(picture))
             most[0] = max(most[0], sum(one() is not None for one in alive))
             yield picture
