@@ -1,4 +1,4 @@
-"""The door: `python run.py experiments/table3c.yaml`. `python run.py --help` lists what else it does."""
+"""The entry point: `python run.py experiments/table3c.yaml`. `python run.py --help` lists its other verbs."""
 
 import os
 import sys
@@ -8,7 +8,7 @@ from harness.outgoing import guarded
 
 
 def speak_utf8() -> None:
-    """Begin again in Python's UTF-8 mode where the locale is another: files, paths and every child then agree on one."""
+    """Restarts in Python's UTF-8 mode if the locale has another encoding, so that files, paths and child processes agree."""
     encodings = {sys.getfilesystemencoding(), (sys.stdout.encoding or "utf-8") if sys.stdout else "utf-8"}
     other = any(name.lower().replace("_", "-") not in ("utf-8", "utf8") for name in encodings)
     if other and (os.environ.get("PYTHONUTF8") != "1" or "PYTHONIOENCODING" in os.environ):

@@ -1,7 +1,7 @@
-"""What a person types. Each verb is a module of this folder with one function; heavy rooms are imported by the verb that
-needs them, so that `--help` and `plan` answer at once.
+"""The command line. Each verb is one module in this folder, and imports heavy packages only when it runs, so that `--help`
+and `plan` answer at once.
 
-Exit codes: 0 all well · 1 something failed or is not done · 2 a mistake in what was typed or written · 130 interrupted.
+Exit codes: 0 success · 1 something failed or is not done · 2 bad input, or damaged results · 130 interrupted.
 """
 
 from harness.cli.main import main

@@ -23,11 +23,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("row", metavar="ROW", help='the row, as in "Two-stage (Ours)"')
     parser.add_argument("--note", required=True, metavar="TEXT", help="what it is and who trained it; reports show it")
     parser.add_argument("--origin", default="", metavar="URL", help="where it was published (default: DIR itself)")
-    parser.add_argument("--stage", metavar="STAGE", help="which of the row's stages it ends (default: the last)")
+    parser.add_argument("--stage", metavar="STAGE", help="the stage that this checkpoint finishes (default: the row's last)")
     parser.add_argument("--seed", type=seed_number, default=0, metavar="N", help="the job's seed (default: 0)")
-    parser.add_argument("--base", type=Path, metavar="DIR", help="where config, tokenizer and processor come from, if DIR lacks them (default: the profile's own base model)")  # fmt: skip
+    parser.add_argument("--base", type=Path, metavar="DIR", help="take config, tokenizer and processor from here if DIR lacks them (default: the profile's base model)")  # fmt: skip
     parser.add_argument("--profile", default="proxy", metavar="P", help="profile's name or file (default: proxy)")
-    parser.add_argument("--recipe", metavar="R", help="another recipe than the experiment's own")
+    parser.add_argument("--recipe", metavar="R", help="use this recipe instead of the experiment's")
     add_results(parser)
 
 
@@ -39,7 +39,7 @@ def main(options: argparse.Namespace) -> int:
     if not options.note.strip():
         raise SpecError("--note: is empty; say what the checkpoint is and who trained it")
     if options.seed < 0:
-        raise SpecError(f"--seed: {options.seed} is no seed; use 0 or more")
+        raise SpecError(f"--seed: {options.seed} is not a seed; use 0 or more")
     plan = plan_experiment(
         options.file, options.profile, recipe=options.recipe, rows=[options.row], seeds=options.seed + 1,
         digests=options.results / ".digests.json",
@@ -48,7 +48,7 @@ def main(options: argparse.Namespace) -> int:
     store = open_store(options.results)
     if done := store.done(job):
         how = f"adopted from {done['adopted']['from']}" if "adopted" in done else "trained here"
-        raise AlreadyDone(f"{job.name}: has a result already, {how}; nothing was adopted (--results DIR for another store)")
+        raise AlreadyDone(f"{job.name}: already has a result ({how}); nothing was adopted; to use another store: --results DIR")
     facts = adopt(
         store, job, options.folder, base=options.base or local_base(job), origin=options.origin, note=options.note.strip()
     )
@@ -60,12 +60,12 @@ def main(options: argparse.Namespace) -> int:
 
 
 def training(plan: Plan, seed: int, stage: str | None) -> Job:
-    """The row's training, the last or of one stage. Raises SpecError when it has none."""
+    """The training of the row's given stage, or of its last. Raises SpecError when there is none."""
     (row,) = plan.rows
     last = plan.checkpoints.get(row.label, {}).get(seed)
     if not isinstance(last, Job):
         reason = row.undefined or "it has no stages"
-        raise SpecError(f'{plan.experiment.document.name}: row "{row.label}" trains nothing here ({reason}); name another')
+        raise SpecError(f'{plan.experiment.document.name}: row "{row.label}" trains nothing here ({reason}); name another row')
     chain = {job.payload["stage"]["kind"]: job for job in trainings(last)}
     if stage is not None and stage not in chain:
         raise SpecError("--stage: " + unknown(f'row "{row.label}" has no stage "{stage}"', stage, list(chain), "stages"))
@@ -73,7 +73,7 @@ def training(plan: Plan, seed: int, stage: str | None) -> Job:
 
 
 def local_base(job: Job) -> Path | None:
-    """The folder of the base model that the job's chain starts from; None for one that is not on this machine."""
+    """The folder of the base model that the job's chain starts from; None if it is not on this machine."""
     source: Job | Source = job
     while isinstance(source, Job):
         source = source.inputs["init"]

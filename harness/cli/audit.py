@@ -1,4 +1,4 @@
-"""`run.py audit [FILE…]`: the arithmetic of reported tables; nothing is run and no result is read."""
+"""`run.py audit [FILE…]`: check the arithmetic of reported tables; nothing is run and no result is read."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from pathlib import Path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("files", nargs="*", type=Path, metavar="FILE", help="specs, or a folder of them (default: all)")
-    parser.add_argument("--json", action="store_true", help="for a program instead of a person")
-    parser.add_argument("--strict", action="store_true", help="exit with 1 when there is an error")
+    parser.add_argument("files", nargs="*", type=Path, metavar="FILE", help="specs, or folders of specs (default: all)")
+    parser.add_argument("--json", action="store_true", help="print JSON (docs/json.md lists its fields)")
+    parser.add_argument("--strict", action="store_true", help="exit with 1 if there is an error")
 
 
 def main(options: argparse.Namespace) -> int:
@@ -22,7 +22,7 @@ def main(options: argparse.Namespace) -> int:
 
 
 def spec_files(given: list[Path]) -> list[Path]:
-    """Files as they are; of a folder its experiments and the paper's sentences beside them. Raises SpecError for a folder without any."""
+    """The given files; for a folder, its experiments and the statements of papers in it. Raises SpecError if it has none."""
     from harness.spec.errors import SpecError
 
     files: list[Path] = []

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def cancel_queued(store: Store, wanted: set[str]) -> list[str]:
-    """Keys of the jobs that a cluster's scheduler had; those that run there are asked for a checkpoint first."""
+    """Cancels jobs in the cluster's queue and returns their keys; running ones are asked for a checkpoint first."""
     from harness.store.leases import leases
 
     keys = {key for lease in leases(store) if lease.owner.scheduler == "slurm" for key in lease.remaining}
@@ -28,8 +28,8 @@ def cancel_queued(store: Store, wanted: set[str]) -> list[str]:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("keys", nargs="*", metavar="KEY", help="only the work that holds these jobs (default: all)")
-    parser.add_argument("--kill", action="store_true", help="at once, without a last checkpoint")
+    parser.add_argument("keys", nargs="*", metavar="KEY", help="stop only the workers that run or hold these jobs (default: all)")
+    parser.add_argument("--kill", action="store_true", help="stop at once, without saving a last checkpoint")
     add_results(parser)
 
 
@@ -57,5 +57,5 @@ def main(options: argparse.Namespace) -> int:
     if queued:
         print(f"removed {plural(len(queued), 'job')} from the cluster's queue")
     if not chosen and not queued:
-        print("no job of this store runs on this host or waits in a queue")
+        print("no job of this store is running on this host or waiting in a queue")
     return 0

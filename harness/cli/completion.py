@@ -1,4 +1,4 @@
-"""Print what makes a shell complete verbs, options, profiles and files."""
+"""Print the shell code that completes verbs, options, profiles and files."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ FUNCTION = {
     "zsh": "{name}() {{ {call} \"$@\"; }}\nautoload -Uz compinit && compinit",
     "fish": "function {name}; {call} $argv; end",
 }  # fmt: skip
-"""Shell → the function that is completed: shells complete a command by its first word, and of `uv run run.py` that is uv."""
+"""Shell → the function to complete. A shell completes a command by its first word, which in `uv run run.py` is uv."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("shell", choices=tuple(FUNCTION), help="the shell that reads it")
+    parser.add_argument("shell", choices=tuple(FUNCTION), help="the shell that will read the output")
     parser.add_argument("--command", metavar="NAME", default="vr", type=_word, help="the name to type (default: vr)")
     parser.epilog = 'Example: eval "$(uv run run.py completion bash)" defines `vr`, which is `uv run run.py`; then type `vr pl` and Tab.'
 
@@ -56,5 +56,5 @@ def _actions(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
 
 def _word(text: str) -> str:
     if not re.fullmatch(r"[A-Za-z_][\w-]*", text):
-        raise argparse.ArgumentTypeError(f'"{text}" is no name for a command; use letters, digits, - and _')
+        raise argparse.ArgumentTypeError(f'"{text}" is not a valid command name; use letters, digits, - and _')
     return text

@@ -1,4 +1,4 @@
-"""`run.py diff A B`: how two recipes or rows differ, option by option; or two stores, or two runs of a table."""
+"""`run.py diff A B`: how two recipes or rows differ, option by option; or how two stores, or two runs of a table, differ."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     text = "a recipe (name or file), a row as FILE:ROW (experiments/table3c.yaml:Joint), a results folder, or a report's JSON file"
     parser.add_argument("a", metavar="A", help=text)
     parser.add_argument("b", metavar="B", help="the same; a row of A's file may be written as :ROW")
-    parser.add_argument("--table", nargs="+", action="extend", metavar="FILE", help="of two results folders: this table's cells, instead of all jobs")
-    parser.add_argument("--all", action="store_true", help="every option of stages that only one side has, not its losses and length alone")
-    parser.add_argument("--profile", metavar="P", help="under this profile (default: the paper's own scale; of a table: proxy)")
+    parser.add_argument("--table", nargs="+", action="extend", metavar="FILE", help="with two results folders: compare this table's cells instead of all jobs")
+    parser.add_argument("--all", action="store_true", help="list every option of a stage that only one side has, not just its losses and length")
+    parser.add_argument("--profile", metavar="P", help="under this profile (default: the paper's own scale; with --table: proxy)")
     add_json(parser)
     add_results(parser)
 
@@ -69,14 +69,14 @@ def side(text: str, profile: str | None) -> Side:
 
 
 def row_labels(data: Any) -> Iterator[str]:
-    """Of a table's text that nothing has looked at yet."""
+    """Labels in the text of a table that is not validated yet."""
     rows = data["rows"]
     yield from (str(label) for row in (rows if isinstance(rows, list) else ()) if isinstance(row, dict) for label in row)
 
 
 def difference(left: Side, right: Side, *, everything: bool = False) -> str:
-    """One line for each option that differs; one that differs alike in every stage is named once. A stage that only one side
-    has is shown with its losses and its length against a dash. everything: with all that is set in it."""
+    """One line for each option that differs; an option that differs in the same way in every stage is listed once. For a stage that
+    only one side has, its losses and length are shown, with a dash for the other side. everything: all its options."""
     from harness.cli.explain import text
 
     (a, ours), (b, theirs) = left, right
@@ -106,12 +106,12 @@ def difference(left: Side, right: Side, *, everything: bool = False) -> str:
     table = columns([("", a, b), *((name, *values) for name, values in pairs.items())])
     marked = any(cell.endswith("*") for values in pairs.values() for cell in values)
     rest = len(alone) - len(shown)
-    more = f"\n  and {rest} more options of stages that only one side has: --all" if rest else ""
-    return table + more + ("\n  * assumed: the source is silent, the value is ours" if marked else "")
+    more = f"\n  and {rest} more options of stages that only one side has (--all lists them)" if rest else ""
+    return table + more + ("\n  * assumed: the source does not state it, so the value is ours" if marked else "")
 
 
 def record(left: Side, right: Side) -> dict[str, Any]:
-    """For a program: every option that differs, those of stages that one side alone has included. only: that side, or null."""
+    """As JSON: every option that differs, including options of a stage that only one side has. only: that side, or null."""
     (a, ours), (b, theirs) = left, right
     alone = {name: "a" for name, _ in lone(ours, theirs)} | {name: "b" for name, _ in lone(theirs, ours)}
     found = []
@@ -125,7 +125,7 @@ def record(left: Side, right: Side) -> dict[str, Any]:
 
 
 def lone(ours: Mapping[str, Value], theirs: Mapping[str, Value]) -> Iterator[tuple[str, Value]]:
-    """What is set in the stages that only our side has."""
+    """Options set in the stages that only our side has."""
     sections = {name.partition(".")[0] for name in theirs}
     for name, value in ours.items():
         section = name.partition(".")[0]

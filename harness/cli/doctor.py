@@ -1,7 +1,7 @@
-"""`run.py doctor`: whether this machine can do what `run` asks of it, with the remedy for what it cannot.
+"""`run.py doctor`: whether this machine has what `run` needs, with a remedy for whatever is missing.
 
-With --profile also whether cluster, base model, data, benchmarks and disk are what that profile's jobs need: the same looks
-that `run` takes before anything is queued (`harness.dispatch.preflight`).
+With --profile it also checks cluster, base model, data, benchmarks and disk against what that profile's jobs need: the same
+checks that `run` makes before anything is queued (`harness.dispatch.preflight`).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ NEEDED_GB = 8.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("files", nargs="*", metavar="FILE", help="with --profile: the experiments to look at (default: all)")
+    parser.add_argument("files", nargs="*", metavar="FILE", help="with --profile: the experiments to check (default: all)")
     parser.add_argument("--profile", metavar="P", help="also check what this profile's jobs need (name or file)")
     parser.add_argument("--reports", type=folder_name, default=Path("reports"), metavar="DIR", help="default: reports")
     add_json(parser)
@@ -65,7 +65,7 @@ def main(options: argparse.Namespace) -> int:
 
 
 def for_profile(options: argparse.Namespace) -> list[tuple[str, str, str]]:
-    """(what, grade, words) of everything that the profile's jobs need."""
+    """(check, grade, text) for everything that the profile's jobs need."""
     from harness.cli.main import experiment_files
     from harness.dispatch import preflight
     from harness.plan import merged, plan_experiment
@@ -83,7 +83,7 @@ def for_profile(options: argparse.Namespace) -> list[tuple[str, str, str]]:
 
 
 def brought(job: Job, graph: Iterable[Job], profile: Profile, digests: Path) -> list[tuple[str, str, str]]:
-    """The same of a data set that a person brought: training data, or a benchmark."""
+    """The same for an external data set: training data, or a benchmark."""
     from harness.worker.inputs import check_inputs
     from models.evaluation.external import BadBenchmark
     from models.training.data import DataError
@@ -95,7 +95,7 @@ def brought(job: Job, graph: Iterable[Job], profile: Profile, digests: Path) -> 
         return [(what, "error", str(error))]
     files = job.inputs["files"]
     where = f"{files.location} is " if job.kind == "data" and isinstance(files, Source) else ""
-    return [(what, "warning", note) for note in notes] or [(what, "ok", f"{where}found and looked through")]
+    return [(what, "warning", note) for note in notes] or [(what, "ok", f"{where}found and checked")]
 
 
 def python() -> Finding:
@@ -128,7 +128,7 @@ def torch_pair(version: Callable[[str], str] = metadata.version) -> Finding:
     vision_release, _, vision_build = vision.partition("+")
     if (build == "cpu") != (vision_build == "cpu"):
         return "error", (
-            f'{pair}: built apart (fails with "operator torchvision::nms does not exist"); take both from one place: '
+            f'{pair}: different builds (they fail with "operator torchvision::nms does not exist"); take both from one place: '
             f"uv sync, or pip install --force-reinstall torch=={release} torchvision=={vision_release}"
         )
     wanted = MATCHED.get(".".join(release.split(".")[:2]))
@@ -164,7 +164,7 @@ def writable(folder: Path) -> Finding:
         there = there.parent
     try:
         with tempfile.TemporaryFile(dir=there):
-            return "ok", f"{folder}" + ("" if there == folder.absolute() else " (will be made)")
+            return "ok", f"{folder}" + ("" if there == folder.absolute() else " (will be created)")
     except OSError as error:
         flag = "--reports" if folder.name == "reports" else "--results"
         return "error", f"{there}: {error.strerror}; choose another with {flag} DIR"

@@ -27,7 +27,7 @@ def explain(made: list[Plan], label: str) -> str:
         chain = " → ".join(chained(last)) if isinstance(last, Job) else f"base model {last.digest[:12]}"
         lines.append(f"seed {seed}: {chain}")
     if any(value.assumed for value in shown.values()):
-        lines.append("(assumed): the recipe's source is silent; the value is ours")
+        lines.append("(assumed): the recipe's source does not state it, so the value is ours")
     return "\n".join(lines)
 
 
@@ -62,13 +62,13 @@ def named(made: list[Plan], label: str) -> tuple[Plan, ResolvedRow]:
 
 
 def options(row: ResolvedRow) -> dict[str, Value]:
-    """Those of the row's own stages, and what belongs to none."""
+    """Options of the row's own stages, and options that belong to no stage."""
     mine = row.row.stages or ()
     return {n: v for n, v in row.values.items() if n.split(".")[0] not in STAGES or n.split(".")[0] in mine}
 
 
 def chained(job: Job) -> list[str]:
-    """Names of the trainings that lead to the job, first one first."""
+    """Names of the trainings that lead to the job, in the order in which they run."""
     before = job.inputs.get("init")
     return [*(chained(before) if isinstance(before, Job) else []), job.name]
 

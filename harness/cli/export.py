@@ -1,4 +1,4 @@
-"""`run.py export FILE… --to BUNDLE.zip`: the results that tables rest on, in one file for a reviewer or a colleague."""
+"""`run.py export FILE… --to BUNDLE.zip`: the results behind the tables, in one file for a reviewer or a colleague."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def main(options: argparse.Namespace) -> int:
     asked = [job for job in merged(made) if kind_of(job.kind).shown]
     done = [job for job in asked if store.is_done(job) or store.damage(job)]
     if not done:
-        raise SpecError(f"{options.results}: none of the {plural(len(asked), 'result')} is done; {command(*options.files, profile=options.profile, results=options.results)} comes first")
+        raise SpecError(f"{options.results}: none of the {plural(len(asked), 'result')} is done; {command(*options.files, profile=options.profile, results=options.results)} computes them")
     facts = {"tables": [[plan.name, plan.profile.name] for plan in made], "code": code(), "versions": versions()}
     counts = bundle.write(
         options.to, store, done, specs(made), facts, registered=map(name_of, made), everything=options.everything

@@ -13,8 +13,8 @@ from harness.durations import duration
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_selection(parser)
-    parser.add_argument("--also", nargs="+", action="extend", default=[], metavar="P", help="keep what they need under these profiles, too")
-    parser.add_argument("--delete", action="store_true", help="delete it; without this, nothing is touched")
+    parser.add_argument("--also", nargs="+", action="extend", default=[], metavar="P", help="also keep what they need under these profiles")
+    parser.add_argument("--delete", action="store_true", help="delete these jobs; without this option they are only listed")
     add_json(parser)
 
 
@@ -49,10 +49,10 @@ def main(options: argparse.Namespace) -> int:
     print(f"not needed by {what}:\n" + columns(rows))
     if not options.delete:
         keep = command("tag", "NAME", "KEY…", results=options.results)
-        print(f"nothing was deleted; tables and profiles that are not named count as not needed; --delete deletes, {keep} keeps")
+        print(f"nothing was deleted; jobs of tables and profiles that you did not name count as not needed: --delete deletes them, {keep} keeps them")
         return 0
     gone = [one for one in found if delete(store, one.job)]
     print(f"{plural(len(gone), 'job')} deleted, {sum(one.bytes for one in gone) / 1e6:.1f} MB")
     if len(gone) < len(found):
-        print(f"{plural(len(found) - len(gone), 'job')} kept: begun since")
+        print(f"{plural(len(found) - len(gone), 'job')} kept, because they have started since")
     return 0

@@ -33,12 +33,12 @@ def main(options: argparse.Namespace) -> int:
         for job in jobs:
             if isinstance(job, Known):
                 raise StoreError(
-                    f"{options.bundle}: {job.kind} {job.name} is of another version of this program; nothing was imported"
+                    f"{options.bundle}: {job.kind} {job.name} was made by another version of this program; nothing was imported"
                 )
         taken = bundle.take(folder, zip(jobs, records, strict=True), store, options.bundle.name)
-    print(f"{plural(len(taken.new), 'job')} imported, {len(taken.known)} known already")
+    print(f"{plural(len(taken.new), 'job')} imported, {len(taken.known)} already here")
     if taken.other:
-        print(f"kept this store's own, which differ or are in hand: {listed(taken.other)}", file=sys.stderr)
+        print(f"not imported, because this store has its own result, which differs, or is computing it: {listed(taken.other)}", file=sys.stderr)
     for name, profile in manifest.get("tables", ()):
         print(f"{name}: {command('report', 'FILE', profile=profile, results=options.results)} writes its report")
     return 1 if taken.other else 0

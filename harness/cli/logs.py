@@ -1,4 +1,4 @@
-"""`run.py logs KEY`: the log of a job's newest attempt, and the steps that it has reported."""
+"""`run.py logs KEY`: a job's log (of its newest attempt), and the steps that it has reported."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("key", metavar="KEY", help="a job's key, its first digits, or its name")
-    parser.add_argument("-n", type=whole, default=40, metavar="N", help="last lines (default: 40; 0 = all)")
-    parser.add_argument("-f", "--follow", action="store_true", help="go on as the log grows")
-    parser.add_argument("--attempt", type=whole, metavar="N", help="of this attempt (default: the newest)")
+    parser.add_argument("-n", type=whole, default=40, metavar="N", help="how many of the last lines to show (default: 40; 0 = all)")
+    parser.add_argument("-f", "--follow", action="store_true", help="keep printing as the log grows")
+    parser.add_argument("--attempt", type=whole, metavar="N", help="show this attempt (default: the newest)")
     add_json(parser)
     add_results(parser)
 
 
 def main(options: argparse.Namespace) -> int:
     if options.json and options.follow:
-        raise SpecError("--follow: is for a person, --json for a program; use one of them")
+        raise SpecError("--follow: cannot be combined with --json; use one of them")
     store = open_store(options.results, reads=True)
     record = store.record(options.key)
     attempts = {attempt.number: attempt for attempt in store.attempts(record)}
     if not attempts:
-        raise SpecError(f"{record.name}: was never started, so there is no log")
+        raise SpecError(f"{record.name}: has not been started, so there is no log")
     number = options.attempt or max(attempts)
     if number not in attempts:
         raise SpecError(f"{record.name}: no attempt {number} (attempts: {', '.join(map(str, attempts))})")
@@ -48,7 +48,7 @@ def main(options: argparse.Namespace) -> int:
     steps = Steps(attempt.metrics)
     following = options.follow
     if not attempt.log.exists() and not following and not attempt.metrics.exists():
-        print("nothing was printed yet" if not attempt.failure else str(attempt.failure), file=sys.stderr)
+        print("nothing has been printed yet" if not attempt.failure else str(attempt.failure), file=sys.stderr)
         return 0
     text, offset = "", 0
     if attempt.log.exists():
@@ -59,7 +59,7 @@ def main(options: argparse.Namespace) -> int:
         print(line)
     while following:
         sys.stdout.flush()
-        following = not (store.is_done(record) or attempt.failure)  # then once more, for what came last
+        following = not (store.is_done(record) or attempt.failure)  # once more, for the last lines
         if following:
             time.sleep(0.5)
         if attempt.log.exists():
@@ -96,13 +96,13 @@ def for_program(record: Record, attempt: Attempt, lines: int) -> dict[str, Any]:
 
 
 class Steps:
-    """The lines of metrics.jsonl as text, each once."""
+    """Formats each line of metrics.jsonl once."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.offset = path, 0
 
     def new(self) -> Iterator[str]:
-        """Those since the last call: step 40/125  loss 1.82  lr 0.0006  2.1 s/step"""
+        """The lines added since the last call: step 40/125  loss 1.82  lr 0.0006  2.1 s/step"""
         from harness.dispatch.driver.progress import told
         from harness.store.files import read_lines
 

@@ -20,24 +20,24 @@ from harness.places import RESULTS
 VERBS = {
     "run": "run what the experiments still need, and write their reports (the default verb)",
     "plan": "show the jobs, what is shared, what is done, and what the rest will cost",
-    "diff": "show how two recipes or rows differ",
+    "diff": "show how two recipes, rows, stores or reports differ",
     "status": "show where jobs stand",
     "logs": "show a job's log",
-    "why": "show what a cell still needs and what it costs",
-    "report": "write the reports again from what is stored",
-    "samples": "write a page of all questions with pictures and every answer, to filter and search",
-    "cancel": "stop jobs that run or wait",
-    "retry": "let a failed or damaged job run again",
+    "why": "show a cell's value, what it still needs, and what that costs",
+    "report": "redraw the reports from stored results; nothing is run",
+    "samples": "write a page with every question, its pictures and all answers, to filter and search",
+    "cancel": "stop running and waiting jobs",
+    "retry": "run failed jobs again, or set damaged ones aside",
     "verify": "compare every finished job, or an exported bundle, with its digests",
-    "export": "write what tables rest on into one file, for a reviewer or a colleague",
-    "import": "take the results of such a file into this store",
+    "export": "write the results behind tables into one file, for a reviewer or a colleague",
+    "import": "add the results of an exported file to this store",
     "tag": "give jobs a name and a note, or list the names",
-    "gc": "show what no named table needs, and delete it when asked to",
+    "gc": "list jobs that no named table needs; --delete deletes them",
     "adopt": "take an existing checkpoint as the result of a row's training",
-    "release": "take a job from an owner that is gone",
+    "release": "release a job whose owner is gone",
     "audit": "check the arithmetic of reported tables",
     "doctor": "check this machine: interpreter, packages, disk, results folder",
-    "completion": "print what makes a shell complete verbs, options and files",
+    "completion": "print shell code that completes verbs, options and files",
 }
 """Verb → help. The verb's module in this folder has `add_arguments(parser)` and `main(options) -> int`."""
 
@@ -90,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 class Parser(argparse.ArgumentParser):
-    """Complains in one line, like every other mistake, with the nearest of the names that it knows."""
+    """Reports a mistake in one line, with the nearest known name."""
 
     def error(self, message: str) -> NoReturn:
         if chosen := re.search(r"invalid choice: '(.*)' \(choose from (.*)\)", message):
@@ -116,7 +116,7 @@ class Version(argparse.Action):
 
         project = tomllib.loads((Path(__file__).resolve().parents[2] / "pyproject.toml").read_text())["project"]
         now = code()
-        commit = f"commit {now['commit'][:12]}{' with changes' if now['dirty'] else ''}" if now["commit"] else "no checkout of its own"
+        commit = f"commit {now['commit'][:12]}{' with changes' if now['dirty'] else ''}" if now["commit"] else "not a git checkout"
         print(f"{project['name']} {project['version']} ({commit})")
         raise SystemExit(0)
 
@@ -137,16 +137,16 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         word = next((word for word in unknown_words if word.startswith("-")), "").partition("=")[0]
         known = Parser(add_help=False)
         _verb(options.verb).add_arguments(known)
-        remedy = near(word, known._option_string_actions) if word else "; names stand before the options"
+        remedy = near(word, known._option_string_actions) if word else "; put names before the options"
         parser.error(f"unrecognized arguments: {' '.join(unknown_words)}{remedy}")
     return options
 
 
 def parser_of(verbs: Collection[str]) -> Parser:
-    """The command line. verbs: those whose options it knows; their modules are imported."""
+    """The command line. verbs: those whose modules are imported for their options."""
     parser = Parser(
         prog="run.py",
-        description="V-Reflection, measured: every table cell a spec, every result a stored job.",
+        description="Runs the V-Reflection experiments and writes their tables. Each cell is a spec; each result is stored once.",
         usage="run.py FILE… [options]  |  run.py VERB …",
         epilog="run.py VERB --help explains a verb. Example: run.py experiments/table3c.yaml",
         allow_abbrev=False,
@@ -179,9 +179,9 @@ def _expected(error: Exception) -> str | None:
 
 def add_selection(parser: argparse.ArgumentParser, files: str = "+") -> None:
     """Arguments of the verbs that plan: files, profile, selection, overrides."""
-    parser.add_argument("files", nargs=files, metavar="FILE", help="experiments/*.yaml, or a folder of them")
+    parser.add_argument("files", nargs=files, metavar="FILE", help="experiments (experiments/*.yaml), or folders of them")
     parser.add_argument("--profile", default="proxy", metavar="P", help="profile's name or file (default: proxy)")
-    parser.add_argument("--recipe", metavar="R", help="another recipe than the experiment's own")
+    parser.add_argument("--recipe", metavar="R", help="use this recipe instead of the experiment's")
     parser.add_argument("--rows", nargs="+", action="extend", default=[], metavar="ROW", help="only these rows")
     parser.add_argument("--columns", nargs="+", action="extend", default=[], metavar="COLUMN", help="only these columns")
     parser.add_argument("--seeds", type=count, metavar="N", help="number of seeds (default: the profile's)")
@@ -204,23 +204,23 @@ def add_results(parser: argparse.ArgumentParser) -> None:
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", help="for programs; docs/json.md describes it")
+    parser.add_argument("--json", action="store_true", help="print JSON (docs/json.md lists its fields)")
 
 
 def folder_name(text: str) -> Path:
-    """An empty text, such as a shell makes of a variable that is not set, does not mean the folder one stands in."""
+    """An empty text, which is what an unset shell variable gives, does not mean the current folder."""
     if not text.strip():
-        raise argparse.ArgumentTypeError("is empty; name a folder (. is the one you are in)")
+        raise argparse.ArgumentTypeError("is empty; name a folder (. is the current one)")
     return Path(text)
 
 
 MOST_SEEDS = 1000
-"""Far more than anyone trains; a slip of the finger must not fill the memory."""
+"""Far more than anyone trains; a typing error must not fill the memory."""
 
 
 def whole(text: str) -> int:
     if not (text.isascii() and text.isdigit()):
-        raise argparse.ArgumentTypeError(f"{text} is no whole number; use 0 or more")
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number; use 0 or more")
     return int(text)
 
 
@@ -232,13 +232,13 @@ def at_least_one(text: str) -> int:
 
 def seed_number(text: str) -> int:
     if whole(text) >= MOST_SEEDS:
-        raise argparse.ArgumentTypeError(f"{text} is no seed; use 0 to {MOST_SEEDS - 1}")
+        raise argparse.ArgumentTypeError(f"{text} is not a seed; use 0 to {MOST_SEEDS - 1}")
     return int(text)
 
 
 def count(text: str) -> int:
     if not (text.isascii() and text.isdigit()) or not 1 <= int(text) <= MOST_SEEDS:
-        raise argparse.ArgumentTypeError(f"{text} is no number of seeds; use 1 or more, at most {MOST_SEEDS}")
+        raise argparse.ArgumentTypeError(f"{text} is not a number of seeds; use 1 or more, at most {MOST_SEEDS}")
     return int(text)
 
 
@@ -257,16 +257,16 @@ def plans(options: argparse.Namespace) -> list:
 
 
 def experiment_files(named: Sequence[str]) -> list[Path]:
-    """Folders are replaced by the experiments in them. Raises SpecError for a folder without any, and for an empty name, such as a
-    shell makes of a variable that is not set."""
+    """Replaces folders by the experiments in them. Raises SpecError for a folder without any, and for an empty name, which is what an
+    unset shell variable gives."""
     from harness.spec.errors import SpecError
 
     found: list[Path] = []
     if not all(name.strip() for name in map(str, named)):
-        raise SpecError("an experiment's name is empty; name a file or a folder (. is the one you are in)")
+        raise SpecError("an experiment's name is empty; name a file or a folder (. is the current one)")
     for name in map(Path, named):
         if name.is_dir() and not os.access(name, os.R_OK | os.X_OK):
-            raise SpecError(f"{name}: may not be read (Permission denied)")
+            raise SpecError(f"{name}: cannot be read (Permission denied)")
         inside = sorted(name.glob("*.yaml")) if name.is_dir() else [name]
         if not inside:
             raise SpecError(f"{name}: holds no experiments (*.yaml)")

@@ -1,4 +1,4 @@
-"""Whether a table's name is its own. Reports and registrations carry it, so a copied spec file that keeps it would write over them."""
+"""Whether a table's name is unique. Reports and registrations are named after it, so a copied spec file that keeps the name would overwrite them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def check_names(made: Sequence[Plan], store: Store, reports: Path) -> None:
-    """Raises SpecError, with a line for each table whose name belongs to another spec file that is still there."""
+    """Raises SpecError, with a line for each table whose name belongs to another spec file that still exists."""
     lines, owners = [], dict[str, str]()
     for plan in made:
         path, spec = plan.experiment.document.path, plan.experiment.value
@@ -33,7 +33,7 @@ def check_names(made: Sequence[Plan], store: Store, reports: Path) -> None:
 
 
 def taken(plan: Plan, store: Store, reports: Path) -> Iterator[tuple[str, str]]:
-    """(file of a spec that has something under the plan's name, what would become of it)"""
+    """(spec file that already uses the plan's name, what would happen to its report or registration)"""
     from harness.plan.registration import FOLDER, name_of, registrations
     from harness.report import paths
 
@@ -49,7 +49,7 @@ def taken(plan: Plan, store: Store, reports: Path) -> Iterator[tuple[str, str]]:
 
 
 def of_project(slug: str) -> str:
-    """The project's own experiment of that name: whose a report is that does not say so."""
+    """The project's own experiment of that name: it owns a report that does not name its spec file."""
     files = sorted(EXPERIMENTS.glob("*.yaml"))
     return next((written_in(path) for path in files if load_experiment(path).value.slug == slug), "")
 

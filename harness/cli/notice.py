@@ -1,4 +1,4 @@
-"""A command of the user's that is told how a run ended."""
+"""A user's command that runs when a run ends, and learns how it ended."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ class Notice:
     reports: Path | None = None
     outcome: Outcome | None = None
     error: str = ""
-    """What ended the run, where no job of its own did."""
+    """The error that ended the run, if it was not a job's."""
     started: float = field(default_factory=time.monotonic)
 
     def send(self, exit_code: int) -> None:
         """Runs the command with HARNESS_OUTCOME and HARNESS_TEXT in its environment and everything, as JSON, on its standard input.
-        Whatever becomes of it, the run's own result stands."""
+        If the command fails, the run's exit code stays the same."""
         if not (self.command and self.began):
             return
         told = self.record(exit_code)

@@ -1,4 +1,4 @@
-"""`run.py plan FILE…`: which jobs, why each must run, which cells share it, what the rest will cost."""
+"""`run.py plan FILE…`: the jobs, why each must run, which rows share it, and what the remaining ones will cost."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 
 WORTH_SAYING_BYTES = 10e9
-"""Trainings that need less space than this are not mentioned."""
+"""Disk space of trainings is only mentioned from here on."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_selection(parser)
-    parser.add_argument("--explain", metavar="ROW", help="print a row's options, each with where it came from")
+    parser.add_argument("--explain", metavar="ROW", help="print a row's options, and where each value comes from")
     add_json(parser)
 
 
@@ -95,7 +95,7 @@ def unknown_data(graph: Graph) -> str:
         given = job.inputs.get("files")
         if isinstance(given, Source) and given.digest.startswith(UNKNOWN):
             why = given.digest.removeprefix(UNKNOWN)
-            return f"training data: {why}; run would refuse here; keys of what is trained on them are not known either"
+            return f"training data: {why}; `run` would refuse here; the keys of jobs that are trained on them are not known yet"
     return ""
 
 
@@ -157,7 +157,7 @@ def warnings(profile: Profile, todo: Sequence[Job], costs: Mapping[str, float | 
 
 
 def sharing(made: list[Plan], seconds: Callable[[Job], float | None]) -> str:
-    """How much is saved because rows share trainings."""
+    """How many trainings are saved because rows share them."""
     from harness.plan.cost import written_out
 
     rows = written_out(made)
@@ -165,7 +165,7 @@ def sharing(made: list[Plan], seconds: Callable[[Job], float | None]) -> str:
     if not once:
         return ""
     text = (
-        f"{plural(len(once), 'training')} for {plural(len(rows), 'row')}, {sum(map(len, rows))} written out row by row"
+        f"{plural(len(once), 'training')} for {plural(len(rows), 'row')}, {sum(map(len, rows))} if none were shared"
     )
     gpus = made[0].profile.value.resources_of("train").gpus
     costs = {job: seconds(job) for job in once}
@@ -185,7 +185,7 @@ def requests(profile: Profile, graph: Graph) -> list[str]:
 
     kinds = dict.fromkeys(job.kind for job in graph)
     throttle = profile.dispatch.throttle
-    at_once = [f"of each array at most {plural(throttle, 'job')} at once (throttle)"] if throttle else []
+    at_once = [f"each array runs at most {plural(throttle, 'job')} at once (throttle)"] if throttle else []
     return at_once + [f"{kind}: sbatch {' '.join(sbatch_words(profile.resources_of(kind), profile.dispatch))}" for kind in kinds]
 
 
@@ -198,7 +198,7 @@ def room(profile: Profile, todo: Sequence[Job]) -> str:
 
 
 def heading(plan: Plan, store: Store) -> str:
-    """Two or three lines: what, under which profile, on what."""
+    """Two or three lines: the table, its profile and recipe, its rows and columns."""
     spec, profile = plan.experiment.value, plan.profile.value
     ours = (job for job in plan.graph if "system" not in job.payload)
     base = next((u for job in ours for u in job.inputs.values() if isinstance(u, Source)), None)
@@ -227,13 +227,13 @@ def heading(plan: Plan, store: Store) -> str:
 
 
 def recipes(plan: Plan) -> str:
-    """The experiment's, and those of rows that name their own."""
+    """The experiment's recipe, and the recipes of rows that name another."""
     first, *others = (recipe.path.stem for recipe in plan.recipes)
-    return f"recipe {first}" + (f" (rows of their own: {', '.join(others)})" if others else "")
+    return f"recipe {first}" + (f" (some rows: {', '.join(others)})" if others else "")
 
 
 def known_as(source: Source) -> str:
-    """Of a hub's checkpoint its name and the commit's first digits, of a folder those of its content."""
+    """A hub checkpoint's name and the first digits of its commit; for a folder, the first digits of its content's hash."""
     name, at, commit = source.digest.partition("@")
     return f"{name}@{commit[:12]}" if at else name[:12]
 
@@ -263,7 +263,7 @@ def table(made: list[Plan], graph: Graph, statuses: Mapping[str, Status], costs:
 def record(
     made: list[Plan], graph: Graph, statuses: Mapping[str, Status], costs: Mapping[str, float | None]
 ) -> dict[str, Any]:
-    """For a program: jobs, cells and states."""
+    """As JSON: jobs, cells and states."""
     profile = made[0].profile.value
     return {
         "experiments": [
@@ -366,17 +366,17 @@ def _cost(group: list[Job], costs: Mapping[str, float | None]) -> str:
 
 
 def _why(group: list[Job], statuses: Mapping[str, Status]) -> str:
-    """Why jobs must run, in a few words; nothing for those that are done."""
+    """Why jobs must run, in a few words; empty if they are done."""
     reasons = dict.fromkeys(
         "no result yet" if status.state in ("ready", "missing") else status.reason
         for status in (statuses[job.key] for job in group)
-        if status.state not in ("done", "damaged")  # damage is told below the table
+        if status.state not in ("done", "damaged")  # damage is listed below the table
     )
     return "; ".join(reason for reason in reasons if reason)
 
 
 def _users(made: list[Plan], job: Job) -> str:
-    """Which rows need the job; of many experiments, only their names."""
+    """Which rows need the job; with several experiments, which experiments."""
     found = [(plan, rows) for plan in made if (rows := plan.rows_of(job))]
     if not found:
         return "for reference"

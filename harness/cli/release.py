@@ -1,4 +1,4 @@
-"""`run.py release KEY`: take a job from an owner that is gone, after showing what is known about the owner."""
+"""`run.py release KEY`: release a job whose owner is gone, after showing what is known about the owner."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from harness.spec.errors import SpecError
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("key", metavar="KEY", help="a job's key, its first digits, or its name")
-    parser.add_argument("--yes", action="store_true", help="release although the owner cannot be checked from here")
+    parser.add_argument("--yes", action="store_true", help="release the job even though its owner cannot be checked from here")
     add_results(parser)
 
 
@@ -31,7 +31,7 @@ def main(options: argparse.Namespace) -> int:
     print(f"  last sign  {duration(time.time() - newest.last_beat)} ago")
     print(f"  alive      {({True: 'yes', False: 'no', None: 'cannot be checked from here'})[alive]}")
     if alive is False:
-        print("nobody holds it; the next run takes it over by itself")
+        print("no process holds it; the next run takes it over automatically")
         return 0
     if alive is None and not options.yes:
         raise SpecError(f"check on {newest.owner.host} that it is gone, then: {command('release', record.key[:12], '--yes', results=store.root)}")

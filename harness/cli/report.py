@@ -1,4 +1,4 @@
-"""`run.py report FILE…`: write the reports again from what is stored; nothing is run."""
+"""`run.py report FILE…`: redraw the reports from stored results; nothing is run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from harness.store import Store
 
 
-REPORTS = "default: reports; of another profile than proxy: reports/PROFILE"
+REPORTS = "default: reports; for a profile other than proxy: reports/PROFILE"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,10 +29,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--reports", type=folder_name, metavar="DIR", help=REPORTS)
     parser.add_argument(
         "--tabular", choices=("interval", "half", "none"), default="interval",
-        help="what stands by a value in NAME-main.tex: its interval, ± half of it, or nothing (default: interval)",
+        help="what follows a value in NAME-main.tex: its interval, ± half its width, or nothing (default: interval)",
     )  # fmt: skip
-    parser.add_argument("--force", action="store_true", help="draw even what is up to date")
-    parser.add_argument("--empty", action="store_true", help="let a report that shows values be replaced by one without any")
+    parser.add_argument("--force", action="store_true", help="redraw reports that are up to date, too")
+    parser.add_argument("--empty", action="store_true", help="allow a report with values to be replaced by one without any")
 
 
 def main(options: argparse.Namespace) -> int:
@@ -55,7 +55,7 @@ def main(options: argparse.Namespace) -> int:
 
 
 def keep_values(made: list[Plan], store: Store, reports: Path, options: argparse.Namespace) -> None:
-    """Raises SpecError where a report that shows values would be replaced by one without any: most likely the store is another."""
+    """Raises SpecError where a report with values would be replaced by one without any: most likely this is the wrong store."""
     from harness.report import paths
     from harness.store.integrity import NOT_DONE
 
@@ -82,7 +82,7 @@ def shows_values(report: Path) -> bool:
 
 
 def write(made: list[Plan], store: Store, reports: Path, tracking: Any = None, force: bool = False, tabular: str = "interval") -> None:
-    """Draws what is not up to date, then the page of all tables, and says where they are."""
+    """Draws reports that are out of date, then the index page, and prints where they are."""
     from harness.report import paths, render, up_to_date, write_index
     from harness.spec.files import EXPERIMENTS
 
@@ -90,7 +90,7 @@ def write(made: list[Plan], store: Store, reports: Path, tracking: Any = None, f
         current = not force and up_to_date(plan, store, reports, tabular)
         current = current and not reachable_again(paths(plan, reports)["md"], tracking)
         if not current:
-            gc.enable()  # a drawn report leaves hundreds of MiB in circles
+            gc.enable()  # a drawn report leaves hundreds of MiB in reference cycles
             render(plan, store, reports, tracking, tabular=tabular)
         files = paths(plan, reports)
         print(screen(json.loads(files["json"].read_text(encoding="utf-8"))))
@@ -112,7 +112,7 @@ def reachable_again(markdown: Path, tracking: Any) -> bool:
 
 
 def reports_folder(options: argparse.Namespace) -> Path:
-    """Where reports go: those of the default profile into reports/, which is committed; others beside them."""
+    """Where reports go: the default profile's into reports/, which is committed; others into a folder in it."""
     if options.reports is not None:
         return options.reports
     profile = Path(options.profile).stem

@@ -1,4 +1,4 @@
-"""`run.py retry [KEY…]`: run failed jobs again, and what they need; `--damaged`: set damaged ones aside."""
+"""`run.py retry [KEY…]`: run failed jobs again, and the jobs they need; `--damaged`: set damaged jobs aside."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("keys", nargs="*", metavar="KEY", help="these jobs (default: all that failed)")
-    parser.add_argument("--profile", metavar="P", help="whose resources they get (default: that of the table they were run for)")
-    parser.add_argument("--detach", action="store_true", help="return at once; the work goes on by itself")
-    parser.add_argument("--damaged", action="store_true", help="set these damaged jobs aside (default: all), to be made anew")
+    parser.add_argument("keys", nargs="*", metavar="KEY", help="only these jobs (default: all that failed)")
+    parser.add_argument("--profile", metavar="P", help="run them under this profile (default: the one they ran under)")
+    parser.add_argument("--detach", action="store_true", help="return at once; the work continues in the background")
+    parser.add_argument("--damaged", action="store_true", help="set these damaged jobs aside (default: all), so that the next run recomputes them")
     add_results(parser)
 
 
@@ -42,7 +42,7 @@ def main(options: argparse.Namespace) -> int:
     again = [job for job in jobs if options.keys or (statuses[job.key].state == "failed" and job not in unknown)]
     for job in again:
         if job in unknown:
-            raise SpecError(f"{job.kind} {job.name}: of another version of this program; run.py FILE computes it again")
+            raise SpecError(f"{job.kind} {job.name}: was made by another version of this program; run.py FILE computes it again")
     if not again:
         print("no job failed")
         return 0
@@ -50,7 +50,7 @@ def main(options: argparse.Namespace) -> int:
 
 
 def run_again(options: argparse.Namespace, store: Store, again: list[Job]) -> int:
-    """Each where its profile says: here, or on the cluster."""
+    """Runs each job where its profile says: here, or on the cluster."""
     from harness.cli.run import detach, work
     from harness.jobs import Graph
     from harness.spec.files import load_profile
@@ -87,7 +87,7 @@ def by_profile(store: Store, jobs: list[Job], named: str | None) -> dict[str, li
 
 
 def set_aside(results: Path, keys: Sequence[str]) -> int:
-    """Move the folders of damaged jobs to .damaged/; nothing is deleted and nothing run."""
+    """Moves the folders of damaged jobs to .damaged/; nothing is deleted or run."""
     from harness.store.jobs import stored_jobs
 
     store = open_store(results, reads=True)
@@ -95,7 +95,7 @@ def set_aside(results: Path, keys: Sequence[str]) -> int:
     chosen = [job for job in damaged if not keys or any(fits(job, key) for key in keys)]
     for key in keys:
         if not any(fits(job, key) for job in chosen):
-            raise SpecError(f"{key}: no damaged job begins with it; {command('status', results=store.root)} shows which are damaged")
+            raise SpecError(f"{key}: no damaged job has a key that begins like this; {command('status', results=store.root)} shows which are damaged")
     for job in chosen:
         print(f"{job.kind} {job.name}: set aside in {store.set_aside(store.folder(job))}")
     print(f"{plural(len(chosen), 'damaged job')} set aside" + ("; run.py FILE computes them again" if chosen else ""))

@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_selection(parser)
     parser.add_argument("--reports", type=folder_name, metavar="DIR", help=REPORTS)
-    parser.add_argument("--detach", action="store_true", help="return at once; the work goes on by itself")
+    parser.add_argument("--detach", action="store_true", help="return at once; the work continues in the background")
     parser.add_argument(
         "--notify", metavar="COMMAND", default=os.environ.get(VARIABLE, ""),
-        help=f"run this at the end; it reads how the run ended as JSON (docs/using.md; default: ${VARIABLE})",
+        help=f"run this command at the end; its standard input is JSON that says how the run ended (docs/using.md; default: ${VARIABLE})",
     )  # fmt: skip
 
 
@@ -65,7 +65,7 @@ def go(options: argparse.Namespace, notice: Notice) -> int:
     check_names(made, store, reports)
     profile = made[0].profile.value
     def show() -> int:
-        """Draws the reports of what is there. 2 when something of it is damaged."""
+        """Draws the reports from the results there are. Returns 2 if any of them is damaged."""
         damaged = damage(store, everything)
         write(made, store, reports, tracker(store))
         notice.reports = reports
@@ -77,7 +77,7 @@ def go(options: argparse.Namespace, notice: Notice) -> int:
         if not ready(graph, store, profile):
             return 2
         if fetch_benchmarks(graph, store):
-            made = plans(options)  # a branch's commit, and with it the jobs' keys, are known only now
+            made = plans(options)  # a hub branch's commit, and so the jobs' keys, are known only now
             everything = merged(made)
             graph = needed(everything, store)
         if all(store.is_done(job) or store.damage(job) for job in graph):
@@ -98,19 +98,19 @@ def go(options: argparse.Namespace, notice: Notice) -> int:
     if problem := follower.finish():
         print(problem, file=sys.stderr)
     if outcome.interrupted or outcome.detached:
-        print(f"the same command goes on from here; {command('status', results=store.root)} shows where it stands", file=sys.stderr)
+        print(f"the same command continues from here; {command('status', results=store.root)} shows where it stands", file=sys.stderr)
         return outcome.exit_code
     with store.one_look():
         return show() or outcome.exit_code
 
 
 def needed(graph: Graph, store: Store) -> Graph:
-    """The jobs still needed. A damaged job is not recomputed unless asked for."""
+    """The jobs still needed. A damaged job is only recomputed on request."""
     return graph.needed(lambda job: store.is_done(job) or bool(store.damage(job)))
 
 
 def register_all(made: list[Plan], store: Store) -> None:
-    """Registers what each table will be, before any result exists."""
+    """Registers each table's rows, columns, seeds and claims before any result exists."""
     from harness.plan.registration import register
     from harness.worker.provenance import code
 
@@ -137,7 +137,7 @@ def work(graph: Graph, store: Store, profile: Profile, detach: bool = False) -> 
 
 
 def fetch_benchmarks(graph: Graph, store: Store) -> bool:
-    """Bring the hub's data sets that this machine lacks into its cache: nodes of a cluster often cannot. Whether there were any."""
+    """Downloads missing data sets from the hub into the cache, since a cluster's nodes often cannot. Returns whether there were any."""
     from models import hub
 
     fetched = set()
@@ -156,7 +156,7 @@ def fetch_benchmarks(graph: Graph, store: Store) -> bool:
 
 
 def ready(graph: Graph, store: Store, profile: Profile) -> bool:
-    """Whether the machine, the cluster and the base model can do what is to be done; says what they cannot, or may not."""
+    """Whether the machine, the cluster and the base model are fit for the jobs; prints errors and warnings."""
     todo = [job for job in graph if not (store.is_done(job) or store.damage(job))]
     if not todo:
         return True
@@ -170,8 +170,8 @@ def ready(graph: Graph, store: Store, profile: Profile) -> bool:
 
 
 def check_inputs(graph: Graph, store: Store, profile: Profile) -> list[str]:
-    """External data are looked at first, whatever runs the jobs: a cluster's nodes see the files that this machine sees.
-    Notes for a person."""
+    """Checks external data first, wherever the jobs will run: a cluster's nodes see the files that this machine sees.
+    Returns notes for the user."""
     todo = [job for job in graph if job.payload.get("source") == "external" and not store.is_done(job)]
     if not todo:
         return []
@@ -185,11 +185,11 @@ def ensure_writable(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     probe = folder / ".probe"
     probe.write_text("")
-    probe.unlink(missing_ok=True)  # another run may look at the same moment
+    probe.unlink(missing_ok=True)  # another run may check at the same moment
 
 
 def detach(options: argparse.Namespace) -> int:
-    """The same command in a session of its own, without --detach."""
+    """Starts the same command without --detach in its own session."""
     import subprocess
     import time
 

@@ -29,7 +29,7 @@ def main(options: argparse.Namespace) -> tuple[str, Any]:
     """(text for a person, data for a program). Raises SpecError."""
     for text in (options.a, options.b):
         if not is_run(text):
-            raise SpecError(f"{text}: no such results folder, and no report's JSON file; compare two of these, or two recipes or rows")
+            raise SpecError(f"{text}: is neither a results folder nor a report's JSON file; compare two of these, or two recipes or rows")
     if not options.table and all(Path(text).is_dir() for text in (options.a, options.b)):
         from harness.store.compare import compare
 
@@ -70,11 +70,11 @@ def run(text: str, table: str | None, options: argparse.Namespace) -> Run:
     except OSError as error:
         raise SpecError(f"{text}: cannot be read: {error.strerror}") from None
     except (ValueError, KeyError, TypeError):
-        raise SpecError(f"{text}: is no report's JSON file; run.py report FILE writes one beside the page") from None
+        raise SpecError(f"{text}: is not a report's JSON file; run.py report FILE writes one beside the page") from None
 
 
 def stores(a: str, b: str, found: Compared) -> str:
-    """Counts, then what differs, then what one store alone has."""
+    """Counts, then the jobs that differ, then the jobs that only one store has."""
     counts = f"{plural(found.same, 'finished job')} the same in both, {len(found.different)} with different results"
     lines = [f"{counts}, {len(found.only_a)} only in {a}, {len(found.only_b)} only in {b}"]
     if found.different:

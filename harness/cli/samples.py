@@ -1,4 +1,4 @@
-"""`run.py samples FILE [ROW_A ROW_B]`: the questions one by one, with pictures and every row's answers, as a page to search and filter."""
+"""`run.py samples FILE [ROW_A ROW_B]`: a page with every question, its pictures and every row's answers, to search and filter."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE", help="experiments/*.yaml")
-    parser.add_argument("rows", nargs="*", metavar="ROW", help="two rows to begin with: a unique part of a name, or “Base model”")
-    parser.add_argument("--column", metavar="COLUMN", help="only this one (default: every benchmark of the table)")
+    parser.add_argument("rows", nargs="*", metavar="ROW", help="two rows to compare first: a unique part of each name, or “Base model”")
+    parser.add_argument("--column", metavar="COLUMN", help="only this column (default: all of the table's)")
     parser.add_argument("--protocol", choices=("paper", "stock"), help="default: the table's")
-    parser.add_argument("--seed", type=seed_number, metavar="SEED", help="the seed to begin with (default: the first)")
-    parser.add_argument("--most", type=at_least_one, default=2000, metavar="N", help="questions of each benchmark, spread evenly (default: 2000)")
+    parser.add_argument("--seed", type=seed_number, metavar="SEED", help="the seed to show first (default: the table's first)")
+    parser.add_argument("--most", type=at_least_one, default=2000, metavar="N", help="how many questions of each benchmark, spread evenly (default: 2000)")
     parser.add_argument("--profile", default="proxy", metavar="P", help="profile's name or file (default: proxy)")
     parser.add_argument("--reports", type=folder_name, metavar="DIR", help=REPORTS)
     add_json(parser)
@@ -42,7 +42,7 @@ def main(options: argparse.Namespace) -> int:
     from harness.spec.files import EXPERIMENTS
 
     if len(options.rows) not in (0, 2):
-        raise SpecError(f"samples takes two rows, or none for all of them; there {'is' if len(options.rows) == 1 else 'are'} {len(options.rows)}")
+        raise SpecError(f"samples takes two rows, or none for all of them; {len(options.rows)} given")
     if options.json and not options.rows:
         raise SpecError("samples --json compares two rows; name them")
     chosen = dict(files=[options.file], recipe=None, columns=[], protocols=[], latents=[], overrides=[])
@@ -64,7 +64,7 @@ def main(options: argparse.Namespace) -> int:
         for row in rows:
             known = sorted({run.seed for run in one.runs})
             if options.seed is not None and options.seed not in known:
-                raise SpecError(f"--seed {options.seed}: nothing of {one.column.name} is done with it (seeds: {', '.join(map(str, known))})")
+                raise SpecError(f"--seed {options.seed}: no evaluation of {one.column.name} is done with this seed (seeds done: {', '.join(map(str, known))})")
             if one.of(row, options.seed) is None:
                 why = next((text for text in one.missing if text.startswith(f"{row}, own")), "no evaluation is planned")
                 raise SpecError(f"{row} on {one.column.name}: {why.rpartition(': ')[2]}; run it first, or name another column")
@@ -84,14 +84,14 @@ def main(options: argparse.Namespace) -> int:
         print(f"  {said}")
     place = {"a": rows[0], "b": rows[1], "show": "flips"} if rows else {}
     place |= {} if options.seed is None else {"seed": str(options.seed)}
-    print(f"written: {path}{'#' * bool(place)}{urlencode(place)} ({written.size / 1e6:.1f} MB with its pictures, loaded as they are looked at)")
+    print(f"written: {path}{'#' * bool(place)}{urlencode(place)} ({written.size / 1e6:.1f} MB with its pictures, loaded as they are viewed)")
     return 0
 
 
 def record(
     rows: tuple[str, str], seed: int | None, protocol: str, page: Path, sheets: Sequence[Sheet], asked: Mapping[str, Sequence[Mapping[str, Any]]]
 ) -> dict[str, Any]:
-    """For a program: the questions on which one row is right and the other wrong. Pictures are on the page alone."""
+    """As JSON: the questions on which one row is right and the other wrong. Only the page has pictures."""
     columns = []
     for one in sheets:
         first, second = (one.of(row, seed) for row in rows)

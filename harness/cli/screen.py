@@ -46,7 +46,7 @@ def accuracies(cells: Sequence[Mapping[str, Any]], width: int) -> str:
 
 
 def value(cell: Mapping[str, Any]) -> str:
-    """87.5 [58.4, 97.2], or why there is none; * marks the row that is shown to be above all others."""
+    """87.5 [58.4, 97.2], or why there is no value; * marks a row that is shown to be above all others."""
     if cell["value"] is None:
         return str(cell["state"])
     return f"{cell['value']:.1f} [{cell['low']:.1f}, {cell['high']:.1f}]" + "*" * bool(cell.get("best_shown"))

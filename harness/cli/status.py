@@ -1,4 +1,4 @@
-"""`run.py status [FILE…]`: where jobs stand: counts, what runs and how far, what failed and why."""
+"""`run.py status [FILE…]`: the state of jobs: counts, progress of running jobs, and why others failed."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ WATCH_SECONDS = 2.0
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_selection(parser, files="*")
-    parser.add_argument("--all", action="store_true", help="list every job, also those that are done or wait")
-    parser.add_argument("--watch", action="store_true", help="look again every two seconds, until Ctrl-C")
+    parser.add_argument("--all", action="store_true", help="list every job, including done and waiting ones")
+    parser.add_argument("--watch", action="store_true", help="refresh every two seconds, until Ctrl-C")
     add_json(parser)
 
 
 def main(options: argparse.Namespace) -> int:
     if options.watch and options.json:
-        raise SpecError("--watch: is for a person, --json for a program; use one of them")
+        raise SpecError("--watch: cannot be combined with --json; use one of them")
     while options.watch:
         if sys.stdout.isatty():
             print("\x1b[2J\x1b[H", end="")
@@ -76,7 +76,7 @@ def code(counts: Mapping[str, int]) -> int:
 
 
 def record(job: Job, status: Status) -> dict[str, object]:
-    """A job for a program. step, total: of the attempt's last report, None before the first."""
+    """A job as JSON. step, total: of the attempt's last report, None before the first."""
     attempt = status.attempt
     last = attempt.progress() if attempt is not None else None
     return {
@@ -93,7 +93,7 @@ def record(job: Job, status: Status) -> dict[str, object]:
 
 
 def line(job: Job, status: Status) -> list[str]:
-    """State, name, how far or why, log."""
+    """State, name, progress or reason, log."""
     attempt = status.attempt
     detail = progress(attempt) if attempt is not None and status.state == "running" else status.reason
     log = str(attempt.log) if attempt is not None and attempt.log.exists() else ""
@@ -113,7 +113,7 @@ def progress(attempt: Attempt) -> str:
 
 
 def forecasts(store: Store, jobs: Iterable[Job], made: Sequence[Plan]) -> str:
-    """What finished jobs took, against what `plan` would have said of them when they began: by kind, then by table."""
+    """How long finished jobs took, against the forecast when they began: by kind, then by table."""
     from harness.plan.cost import hindsight
 
     kinds = {job.key: job.kind for job in jobs}
@@ -130,7 +130,7 @@ def forecasts(store: Store, jobs: Iterable[Job], made: Sequence[Plan]) -> str:
     if not rows:
         return ""
     head = ["", "jobs", "forecast", "actual", "ratio", "middle half of the jobs' ratios"]
-    return "forecast against actual, of jobs that had a forecast when they began:\n" + columns([head, *rows])
+    return "forecast and actual time of jobs that had a forecast when they began:\n" + columns([head, *rows])
 
 
 def compared(name: str, pairs: Sequence[tuple[float, float]]) -> list[str]:

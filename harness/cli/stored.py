@@ -1,4 +1,4 @@
-"""What verbs ask the store: states of planned jobs, costs of finished ones, jobs by their keys."""
+"""Queries of the store that several verbs share: states of planned jobs, costs of finished ones, jobs by key."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def open_store(results: Path, *, one_look: bool = False, reads: bool = False) -> Store:
-    """The store of a results folder, whether or not it exists yet. Raises SpecError for a file. one_look: for a verb that shows what is and ends.
+    """The store of a results folder, whether or not it exists yet. Raises SpecError for a file. one_look: for a verb that reads the state once and ends.
     reads: for a verb that only reads results; then a folder that was named must exist, and be empty or hold what a run leaves there."""
     from harness.store import Store
 
@@ -29,7 +29,7 @@ def open_store(results: Path, *, one_look: bool = False, reads: bool = False) ->
     if reads and results != RESULTS and not results.is_dir():
         raise SpecError(f"{results}: no such results folder; name one that exists: --results DIR")
     if results.is_dir() and not os.access(results, os.R_OK | os.X_OK):  # its jobs would silently not be found
-        raise SpecError(f"{results}: may not be read (Permission denied); ask its owner, or choose another: --results DIR")
+        raise SpecError(f"{results}: cannot be read (Permission denied); ask its owner, or choose another: --results DIR")
     store = Store(results, {"slurm": partial(_slurm_has, one_look)})
     if reads and results != RESULTS and not _of_runs(store):
         raise SpecError(f"{results}: is not a results folder: no run has left anything there; name another: --results DIR")
@@ -37,18 +37,18 @@ def open_store(results: Path, *, one_look: bool = False, reads: bool = False) ->
 
 
 def _of_runs(store: Store) -> bool:
-    """Whether the folder is empty or holds what runs leave in it."""
+    """Whether the folder is empty or holds files that a run leaves."""
     names = set(os.listdir(store.root)) - {"README.md"}
     return not names or not names.isdisjoint(_LEFT) or next(store.job_names(), None) is not None
 
 
 _LEFT = {".locks", ".checks", ".registered", ".tracking", ".drivers", ".digests.json"}
-"""The first of them is there as soon as a job is."""
+"""The first one exists as soon as any job does."""
 
 
 @lru_cache(maxsize=2)
 def _slurm_queue(one_look: bool) -> SlurmQueue:
-    """One-shot commands skip grace periods: at a first poll every end is new, and nothing would ever count as ended.
+    """One-shot commands skip grace periods: at a first poll every ended job is new, so none would ever count as ended.
 
     Without it, a job that squeue does not list is gone: squeue knows a job as soon as sbatch has returned, and only then
     is its id in the store. NODE_FAIL and PREEMPTED still count as alive, since such a job may come back.
@@ -81,14 +81,14 @@ def standing(store: Store, graph: Graph) -> dict[str, Status]:
 
 
 def history(store: Store) -> dict[str, float]:
-    """Seconds per unit of work by shape, from every job that was finished here."""
+    """Seconds per unit of work by job shape, from every job that finished here."""
     from harness.plan.cost import learn
 
     return learn(finished(store))
 
 
 def finished(store: Store) -> list[Finished]:
-    """Jobs that were done here and in one go. A later attempt of a resumable kind may have done only part of the work,
+    """Jobs that finished here in a single attempt. A later attempt of a resumable kind may have done only part of the work,
     and which part is unknown: its checkpoints are gone once the job is done."""
     from harness.plan.cost import Finished
 

@@ -1,4 +1,4 @@
-"""`run.py tag [NAME KEY…]`: give jobs a name and a note, list the names, or take one away."""
+"""`run.py tag [NAME KEY…]`: give jobs a name and a note, list the names, or remove one."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from harness.spec.errors import SpecError
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", nargs="?", metavar="NAME", help="the tag; without one, list all tags")
     parser.add_argument("keys", nargs="*", metavar="KEY", help="jobs, by the beginning of their key or by name")
-    parser.add_argument("--note", default="", metavar="TEXT", help="what it stands for")
-    parser.add_argument("--remove", action="store_true", help="take the tag away; its jobs stay")
+    parser.add_argument("--note", default="", metavar="TEXT", help="a note about what the tag marks")
+    parser.add_argument("--remove", action="store_true", help="remove the tag; its jobs stay")
     add_json(parser)
     add_results(parser)
 
@@ -26,7 +26,7 @@ def main(options: argparse.Namespace) -> int:
 
     store = open_store(options.results, reads=True)
     if options.json and options.name is not None:
-        raise SpecError("--json: is for the list of tags; leave out the name")
+        raise SpecError("--json: works for the list of tags only; leave out the name")
     if options.name is None:
         found = tags.tags(store.root)
         if options.json:
@@ -36,10 +36,10 @@ def main(options: argparse.Namespace) -> int:
         print(columns(rows) or f"{options.results}: no tags yet; {command('tag', 'NAME', 'KEY…', results=store.root)} makes one")
     elif options.remove:
         tags.remove(store.root, options.name)
-        print(f"tag {options.name} is gone; its jobs are still there")
+        print(f"tag {options.name} was removed; its jobs are still there")
     elif not options.keys and not options.note:
         again, every = (command(*words, results=store.root) for words in (("tag", options.name, "KEY…"), ("status", "--all")))
-        raise SpecError(f"{options.name}: names no job; {again} ({every} lists the jobs)")
+        raise SpecError(f"{options.name}: no job was named; {again} ({every} lists the jobs)")
     else:
         jobs = selected(store, options.keys)
         tag = tags.write(store.root, options.name, [job.key for job in jobs], options.note)

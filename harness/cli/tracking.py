@@ -1,4 +1,4 @@
-"""What the verbs tell MLflow, and what reports ask of it."""
+"""What the verbs send to MLflow, and what reports read from it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def begin(made: list[Plan], store: Store, running: bool) -> Follower:
-    """Copy results to MLflow in the background; runs are tagged with what the plans need their jobs for."""
+    """Copies results to MLflow in the background; each run is tagged with the rows that need its job."""
     from harness.tracking import save_labels, start
 
     for plan in made:
@@ -22,7 +22,7 @@ def begin(made: list[Plan], store: Store, running: bool) -> Follower:
 
 
 def uses(plan: Plan) -> dict[str, list[Use]]:
-    """Job key -> what the plan needs it for."""
+    """Job key -> the rows or parts of the plan that need it."""
     from harness.tracking import Use
 
     found: dict[str, list[Use]] = {}

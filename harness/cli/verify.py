@@ -1,4 +1,4 @@
-"""`run.py verify [FILE…]`: compare what every finished job left with the digests in its DONE.json; of a bundle, its every file."""
+"""`run.py verify [FILE…]`: compare the files of every finished job with the digests in its DONE.json, or those of a bundle with its own digests."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SAY_SECONDS = 2.0
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_selection(parser, files="*")
-    parser.add_argument("--all", action="store_true", help="every job of the store (what no FILE means, too)")
+    parser.add_argument("--all", action="store_true", help="check every job of the store (the default without FILE)")
     add_json(parser)
 
 
@@ -34,7 +34,7 @@ def main(options: argparse.Namespace) -> int:
     if bundles := [file for file in options.files if file.endswith(".zip")]:
         return verify_bundles(bundles, [file for file in options.files if file not in bundles], options.json)
     if not options.results.is_dir():
-        raise SpecError(f"{options.results}: no such folder; name the one whose jobs are to be checked: --results DIR")
+        raise SpecError(f"{options.results}: no such folder; name the one to check: --results DIR")
     store = open_store(options.results, one_look=True, reads=True)
     jobs = Graph(stored_jobs(store)) if options.all or not options.files else merged(plans(options))
     damaged, done, size = {}, 0, 0
@@ -89,7 +89,7 @@ def verify_bundles(bundles: Sequence[str], others: Sequence[str], for_programs: 
 
 
 def checked(store: Store, jobs: Graph):
-    """(job, DONE.json's record or None, damage or "") of each job, in turn; tells on stderr how far it is."""
+    """Yields (job, DONE.json's record or None, damage or "") for each job; prints progress to stderr."""
     said = time.monotonic()
     for number, job in enumerate(jobs, start=1):
         found = store.examined(job, afresh=True)

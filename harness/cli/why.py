@@ -1,4 +1,4 @@
-"""`run.py why CELL`: a cell's value where it has one, and what it still needs, why, and what that costs."""
+"""`run.py why CELL`: a cell's value, if it has one, and the jobs it still needs, why, and what they cost."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ def main(options: argparse.Namespace) -> int:
 
 @dataclass(frozen=True)
 class Need:
-    """What one cell has and lacks. difference: what its row is the difference of; then nothing else is known of it. value: as in the
-    report's JSON, None while there is none. costs: forecast seconds by key, None = unknown."""
+    """What one cell has and lacks. difference: the two rows that its row is the difference of, in which case all else is empty. value: as
+    in the report's JSON, None while there is none. costs: forecast seconds by key, None = unknown."""
 
     plan: Plan
     cell: Cell
@@ -76,7 +76,7 @@ def needed(plan: Plan, cell: Cell, store: Store, known: Mapping[str, float]) -> 
 
 
 def value_of(plan: Plan, cell: Cell, store: Store) -> Mapping[str, Any] | None:
-    """The cell as the report's JSON has it, or None: no evaluation of it is done, or it is no accuracy."""
+    """The cell as in the report's JSON, or None if none of its evaluations is done or it is not an accuracy."""
     own = [job for (_, latents), job in cell.jobs.items() if latents == "own"]
     if not plan.columns or not any(map(store.is_done, own)):
         return None
@@ -90,7 +90,7 @@ def value_of(plan: Plan, cell: Cell, store: Store) -> Mapping[str, Any] | None:
 
 
 def told(need: Need) -> list[str]:
-    """For a person."""
+    """As text."""
     from harness.cli.plan import warnings
     from harness.plan.cost import bound
 
@@ -104,7 +104,7 @@ def told(need: Need) -> list[str]:
         lines.append(f"  {'so far ' if need.todo else ''}{scale}{shown(need.value)}")
     spared = sum(need.statuses[job.key].state == "not needed" for job in need.jobs)
     if not need.todo:
-        others = f"; {plural(spared, 'job')} that nothing waits for any more" if spared else ""
+        others = f"; {plural(spared, 'job')} no longer needed" if spared else ""
         return [*lines, f"  complete: {'all ' * (not spared)}{plural(len(need.jobs) - spared, 'job')} done{others}"]
     lines.append(
         columns(
@@ -134,7 +134,7 @@ def shown(value: Mapping[str, Any]) -> str:
 
 
 def record(need: Need) -> dict[str, Any]:
-    """For a program."""
+    """As JSON."""
     experiment = need.plan.experiment.value
     return {
         "table": experiment.name,
@@ -156,7 +156,7 @@ def record(need: Need) -> dict[str, Any]:
 
 
 def cells_of(plan: Plan) -> list[Cell]:
-    """The table's cells, and those of the base model where a report shows it beside the rows."""
+    """The table's cells, and the base model's where a report shows it beside the rows."""
     from harness.plan.plan import Cell
     from harness.report.numbers.study import BASE
 
@@ -169,7 +169,7 @@ def cells_of(plan: Plan) -> list[Cell]:
 
 
 def named(plan: Plan, text: str) -> list[Cell]:
-    """Cells of protocol paper (or of the one in brackets) whose row and column fit."""
+    """Cells under the experiment's protocol whose row and column match."""
     row, slash, column = text.rpartition("/")
     if not slash:
         row, column = text, ""

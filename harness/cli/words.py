@@ -1,4 +1,4 @@
-"""Small texts that several verbs print."""
+"""Text helpers that several verbs share."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from harness.places import results_option
 
 
 def as_json(data: Any) -> str:
-    """What a verb prints for a program; docs/json.md has the shape of each."""
+    """JSON output of a verb; docs/json.md lists its fields."""
     return json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False)
 
 
 def command(*words: object, results: Path | None = None, profile: str | None = None) -> str:
-    """A command that a person can copy: with the store and the profile of the present one, where they are not the defaults."""
+    """A command that the user can copy, with this command's store and profile where they are not the defaults."""
     said = ["run.py", *map(str, words)]
     said += ["--profile", profile] if profile not in (None, "proxy") else []
     text = " ".join(word if word.isupper() or "…" in word else shlex.quote(word) for word in said)
@@ -39,6 +39,6 @@ def columns(rows: Iterable[Sequence[str]], indent: str = "  ") -> str:
 
 
 def listed(names: Sequence[str], most: int = 3) -> str:
-    """The names, or the first few and how many more."""
+    """The names, or the first few and the number of the others."""
     shown = ", ".join(names[:most])
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"

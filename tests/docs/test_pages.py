@@ -67,7 +67,7 @@ def test_the_training_data_of_the_page_are_read_planned_and_found_fit(tmp_path, 
     assert check_inputs(made.graph, Store("results"), made.profile.value) == []
     main(doctor)
     said = capsys.readouterr().out
-    assert [said.count(f"{name}.json is found and looked through") for name in ("pictures", "clips")] == [1, 1]
+    assert [said.count(f"{name}.json is found and checked") for name in ("pictures", "clips")] == [1, 1]
 
 
 @pytest.mark.rehearsal

@@ -82,7 +82,7 @@ def test_an_adopted_checkpoint_is_its_jobs_result_with_its_provenance(copied, ca
     assert "1 done" in (said := capsys.readouterr().out) and "3 not needed" in said  # nobody trains its first stage
     assert main(["status", "--results", "results"]) == 0
     capsys.readouterr()
-    assert "has a result already, adopted from https://example.org/weights" in refused(capsys, copied)
+    assert "already has a result (adopted from https://example.org/weights)" in refused(capsys, copied)
 
 
 def test_a_configuration_that_says_of_the_whole_alone_whether_embeddings_are_tied_is_taken(copied):
@@ -247,5 +247,5 @@ def test_mistakes_in_the_command_are_one_line(copied, capsys):
     assert 'row "Two-stage (Ours)" has no stage "joint"' in refused(capsys, copied, "--stage", "joint")
     with pytest.raises(SystemExit, match="2"):
         adopt(copied, "--seed", "-1")
-    assert "--seed: -1 is no whole number; use 0 or more" in capsys.readouterr().err
+    assert "--seed: -1 is not a whole number; use 0 or more" in capsys.readouterr().err
     assert "--note: is empty" in refused(capsys, copied, note=" ")

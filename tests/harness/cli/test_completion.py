@@ -56,4 +56,4 @@ def test_each_shell_accepts_its_script(shell, option, tmp_path):
 def test_a_name_that_no_shell_takes_is_refused(capsys):
     with pytest.raises(SystemExit):
         main(["completion", "bash", "--command", "a b; rm"])
-    assert "is no name for a command" in capsys.readouterr().err
+    assert "is not a valid command name" in capsys.readouterr().err

@@ -34,7 +34,7 @@ def test_a_table_travels_to_another_store_where_nothing_of_it_is_left_to_run(des
     everything_done(table)
     assert "whole" in said(capsys, "export", table, "--to", "b.zip")
     assert "as they were exported" in said(capsys, "verify", "b.zip")
-    assert " imported, 0 known" in said(capsys, "import", "b.zip", "--results", "theirs")
+    assert " imported, 0 already here" in said(capsys, "import", "b.zip", "--results", "theirs")
     assert "0 jobs imported" in said(capsys, "import", "b.zip", "--results", "theirs")
     store, plan = Store("theirs"), plan_experiment(table, "proxy")
     assert not [job for job in plan.graph.needed(store.is_done) if not store.is_done(job)]
@@ -73,6 +73,6 @@ def test_a_tag_keeps_a_job_and_is_listed_with_its_note(desk: Desk, capsys):
     said(capsys, "gc", table, "--rows", "Stage 1 Only", "--delete")
     assert Store("results").is_done(kept)
     assert "no such job" in said(capsys, "tag", "best", "0000ffff", code=2)
-    assert "names no job" in said(capsys, "tag", "best", code=2)
+    assert "no job was named" in said(capsys, "tag", "best", code=2)
     assert "still there" in said(capsys, "tag", "best", "--remove")
     assert "no tags yet" in said(capsys, "tag")

@@ -104,11 +104,11 @@ def test_a_results_folder_that_may_not_be_read_is_not_taken_for_an_empty_one(des
     monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != "theirs" and access(path, mode))
     assert main([*arguments, "--results", "theirs"]) == 2
     said = capsys.readouterr()
-    assert said.out == "" and said.err == "theirs: may not be read (Permission denied); ask its owner, or choose another: --results DIR\n"
+    assert said.out == "" and said.err == "theirs: cannot be read (Permission denied); ask its owner, or choose another: --results DIR\n"
 
 
 def test_a_folder_of_experiments_that_may_not_be_read_is_not_taken_for_an_empty_one(desk, capsys, monkeypatch):
     (desk.folder / "theirs").mkdir()
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     assert main(["plan", "theirs"]) == 2
-    assert capsys.readouterr().err == "theirs: may not be read (Permission denied)\n"
+    assert capsys.readouterr().err == "theirs: cannot be read (Permission denied)\n"

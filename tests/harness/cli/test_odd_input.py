@@ -126,8 +126,8 @@ def test_an_option_set_to_an_empty_mapping_is_no_option_left_out(desk, capsys):
         (["report", "TABLE", "--results", "TABLE"], "TABLE: is a file, not a results folder; choose another: --results DIR"),
         (["TABLE", "--profile", "smoke", "--results", "/etc/passwd/x"], "Not a directory; choose another results folder"),
         (["report", "TABLE", "--reports", "x" * 300], "File name too long; choose a shorter one"),
-        (["verify", "--results", "/etc/passwd"], "/etc/passwd: no such folder; name the one whose jobs"),
-        (["verify", "--results", "nothing"], "nothing: no such folder; name the one whose jobs"),
+        (["verify", "--results", "/etc/passwd"], "/etc/passwd: no such folder; name the one to check"),
+        (["verify", "--results", "nothing"], "nothing: no such folder; name the one to check"),
     ],
 )
 def test_a_folder_that_cannot_be_is_one_line_with_the_remedy(desk, capsys, arguments, says):
@@ -143,10 +143,10 @@ def test_a_folder_that_cannot_be_is_one_line_with_the_remedy(desk, capsys, argum
         (["import", "folder"], "folder: is a folder; name a bundle's file, which run.py export writes"),
         (["audit", "folder"], "folder: holds no experiments (*.yaml)"),
         (["plan", ""], "an experiment's name is empty; name a file or a folder"),
-        (["logs", "abcd", "-n", "-5"], "argument -n: -5 is no whole number; use 0 or more"),
-        (["plan", "table.yaml", "--seeds", "99999999999"], "99999999999 is no number of seeds; use 1 or more, at most 1000"),
+        (["logs", "abcd", "-n", "-5"], "argument -n: -5 is not a whole number; use 0 or more"),
+        (["plan", "table.yaml", "--seeds", "99999999999"], "99999999999 is not a number of seeds; use 1 or more, at most 1000"),
         (["samples", "table.yaml", "--most", "0"], "argument --most: 0 is too small; use 1 or more"),
-        (["samples", "table.yaml", "--reports", "r", "Joint", "Two"], "unrecognized arguments: Joint Two; names stand before the options"),
+        (["samples", "table.yaml", "--reports", "r", "Joint", "Two"], "unrecognized arguments: Joint Two; put names before the options"),
     ],
 )
 def test_what_a_shell_or_a_slip_of_the_finger_makes_is_one_line(desk, capsys, arguments, says):

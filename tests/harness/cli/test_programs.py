@@ -198,11 +198,11 @@ def test_one_job_with_other_answers_in_another_store_is_told_with_what_else_diff
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["results", "nowhere"], "nowhere: no such results folder, and no report's JSON file"),
+        (["results", "nowhere"], "nowhere: is neither a results folder nor a report's JSON file"),
         (["results", "base"], "base: holds no jobs; name a results folder"),
         (["results", "reports/none.json"], "results: a folder and a report's file: name the table, --table FILE"),
         (["reports/none.json", "reports/none.json"], "reports/none.json: cannot be read: No such file"),
-        (["bad.json", "bad.json"], "bad.json: is no report's JSON file"),
+        (["bad.json", "bad.json"], "bad.json: is not a report's JSON file"),
     ],
 )
 def test_what_cannot_be_compared_is_one_line(done: Desk, capsys, words, said):

@@ -105,7 +105,7 @@ def test_a_plan_says_what_is_shared_and_why_each_job_runs(desk: Desk, capsys):
     assert "Table 3c · Training stage ablation · table.yaml" in said
     line = next(line for line in said.splitlines() if line.strip().startswith("stage1-seed0-") and "from base" in line)
     assert "no result yet" in line and line.endswith("for Stage 1 Only, Two-stage (Ours)")
-    assert "4 trainings for 4 rows, 5 written out row by row" in said
+    assert "4 trainings for 4 rows, 5 if none were shared" in said
     assert "58 jobs: 0 done, 58 to run; about " in said and "unknown" not in said
     assert not Path("results").exists()
 
@@ -181,7 +181,7 @@ def test_a_plan_as_json_holds_jobs_and_cells(desk: Desk, capsys):
 def test_a_cluster_profile_shows_its_requests(desk: Desk, capsys):
     said = run(capsys, "plan", desk.table(), "--profile", "a800")
     assert "train: sbatch " in said and "--gpus-per-node=8" in said
-    assert "4 trainings for 4 rows, 5 written out row by row: 576 instead of 768 GPU-hours" in said
+    assert "4 trainings for 4 rows, 5 if none were shared: 576 instead of 768 GPU-hours" in said
 
 
 def test_a_cluster_profile_shows_what_its_time_limits_allow_beside_the_forecast(desk: Desk, capsys):
@@ -194,7 +194,7 @@ def test_a_cluster_profile_shows_what_its_time_limits_allow_beside_the_forecast(
     assert "forecast 576 GPU-hours and 24 jobs of unknown cost, at most 928 by the time limits" in lines  # 4 × 160 + 24 × 12
     assert lines.count("train: forecast 24 h 00 min is above its limit of 20 h 00 min: raise resources.train.minutes") == 1
     assert "about 72 h 00 min of work, 36 h 00 min along the longest chain, and 28 jobs of unknown cost" in lines[-1]
-    assert "of each array at most 4 jobs at once (throttle)" in lines, "and nothing is said of all jobs at once"
+    assert "each array runs at most 4 jobs at once (throttle)" in lines, "the limit is stated for an array, not for all jobs"
     said = run(capsys, "why", "Two-stage (Ours)/mmvp", "table.yaml", "--profile", "short")
     assert "about 36 h 00 min of work, 3 jobs of unknown cost, at most 54 h 00 min by the time limits" in said
     assert "  train: forecast 24 h 00 min is above its limit" in said
@@ -219,7 +219,7 @@ def test_recipes_differ_in_a_few_lines(capsys):
     lines = {line.split()[0]: line.split()[1:] for line in said.splitlines()[1:-1]}
     assert lines["align"] == ["bernoulli", "split"] and lines["lambda_bcm"] == ["0.1", "0.5"]
     assert lines["extract"] == ["strict*", "release"] and lines["stage2.lr"] == ["5e-06", "1e-06"]
-    assert "steps" not in lines and said.endswith("assumed: the source is silent, the value is ours\n")
+    assert "steps" not in lines and said.endswith("assumed: the source does not state it, so the value is ours\n")
 
 
 def test_rows_differ_in_what_they_say(capsys):
@@ -296,7 +296,7 @@ def test_why_does_not_ask_for_a_training_whose_evaluations_are_done(desk: Desk, 
         attempt = store.begin_attempt(job)
         (attempt.out / "samples.jsonl").write_text("")
         assert store.publish(attempt, seconds=1.0)
-    assert "complete: 4 jobs done; 4 jobs that nothing waits for any more" in run(capsys, "why", "Joint Train/mmvp", "table.yaml")
+    assert "complete: 4 jobs done; 4 jobs no longer needed" in run(capsys, "why", "Joint Train/mmvp", "table.yaml")
 
 
 def test_a_row_of_differences_is_not_called_a_row_that_was_not_run(desk: Desk, capsys):
@@ -337,7 +337,7 @@ def test_a_damaged_job_is_said_by_every_verb_and_made_anew_only_when_asked(desk:
         assert f"{training.name}/attempts/1/out/result " in line and f"run.py retry {training.key12} --damaged" in line
     assert "1 damaged job set aside" in run(capsys, "retry", training.key12, "--damaged")
     assert "2 done" in run(capsys, "plan", table) and "2 finished jobs" in run(capsys, "verify")
-    assert "no damaged job begins with it" in error(capsys, "retry", training.key12, "--damaged")
+    assert "no damaged job has a key that begins like this" in error(capsys, "retry", training.key12, "--damaged")
 
 
 def test_one_unreadable_spec_does_not_keep_status_from_the_rest(desk: Desk, capsys):
@@ -368,7 +368,7 @@ def test_reports_of_another_profile_do_not_replace_those_of_proxy(words, folder)
 
 def test_nothing_to_cancel_or_retry_is_said(desk: Desk, capsys):
     finish(desk)
-    assert "no job of this store runs" in run(capsys, "cancel")
+    assert "no job of this store is running" in run(capsys, "cancel")
     assert run(capsys, "retry") == "no job failed\n"
 
 
@@ -382,7 +382,7 @@ def test_a_file_without_a_verb_is_run(desk: Desk, capsys):
     [
         ("2.13.0", "0.28.0", "ok", "torch 2.13.0, torchvision 0.28.0"),
         ("2.13.0+cpu", "0.28.0+cpu", "ok", ""),
-        ("2.13.0+cpu", "0.28.0", "error", "built apart"),
+        ("2.13.0+cpu", "0.28.0", "error", "different builds"),
         ("2.13.0", "0.29.0", "error", "torch 2.13.0 goes with torchvision 0.28"),
     ],
 )
@@ -401,7 +401,7 @@ def test_the_doctor_looks_for_the_training_data_that_a_person_brought(desk: Desk
     desk.write("profiles/mine.yaml", profile)
     table = desk.table()
     said = run(capsys, "doctor", "--profile", "mine", str(table), code=1)
-    assert "nowhere/meta.json" in said and "found and looked through" not in said
+    assert "nowhere/meta.json" in said and "found and checked" not in said
 
 
 def test_a_plan_on_data_that_are_not_here_warns_that_a_run_would_refuse(desk: Desk, capsys):

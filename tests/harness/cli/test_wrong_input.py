@@ -257,7 +257,7 @@ def test_a_reports_folder_that_cannot_be_written_is_found_before_anything_runs(d
     ("arguments", "expected"),
     [
         (["plan", "table.yaml", "--seed", "3"], 'run.py: unrecognized arguments: --seed 3; did you mean "--seeds"?; see run.py --help'),
-        (["plan", "table.yaml", "--seeds", "0"], "0 is no number of seeds; use 1 or more"),
+        (["plan", "table.yaml", "--seeds", "0"], "0 is not a number of seeds; use 1 or more"),
         (["plan", "table.yaml", "--protocols", "papr"], 'did you mean "paper"?'),
         (["report", "table.yaml", "--tabular", "hlaf"], 'did you mean "half"?'),
         (["status", "--jsn"], 'run.py: unrecognized arguments: --jsn; did you mean "--json"?'),

@@ -202,5 +202,5 @@ def test_training_data_that_are_not_here_can_be_planned_and_not_run(desk: Desk, 
     (desk.folder / "set" / "meta.json").unlink()
     assert main(["plan", table, "--profile", "mine"]) == 0
     warned = capsys.readouterr().err
-    assert "set/meta.json: no such file" in warned and "run would refuse here" in warned
+    assert "set/meta.json: no such file" in warned and "`run` would refuse here" in warned
     assert "set/meta.json: no such file; give a meta JSON" in one_line(table, "--profile", "mine")
