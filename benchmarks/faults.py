@@ -50,7 +50,7 @@ def main() -> int:
 
 def report(tallies: list[Tally], promise: Promise, seconds: float) -> str:
     rows = [
-        f"| {t.name} | {t.tried} | {'; '.join(f'{n} {way}' for way, n in sorted(t.ways.items(), key=lambda x: -x[1]))} "
+        f"| {t.name} | {t.tried} | {'; '.join(f'{n} × {way}' for way, n in sorted(t.ways.items(), key=lambda x: -x[1]))} "
         f"| {len(t.broken)} |"
         for t in tallies
     ]

@@ -91,14 +91,14 @@ def runs_of(database: Path) -> Counter[tuple[str, str]]:
 
 def databases(folder: Path) -> Tally:
     """Two stores that make one database at once; a database that is locked for 20 s; then each job has one run in each."""
-    tally, stores = Tally("MLflow's database: made by two stores at once, shared, locked"), []
+    tally, stores = Tally("MLflow's database: created by two stores at once, shared, locked"), []
     for name in "ab":
         graphs.run(part(0), folder / f"store-{name}")
         stores.append(Store(folder / f"store-{name}"))
     shared = folder / "shared.db"
     environment = {**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{shared}"}
     command = [sys.executable, "-m", "harness.tracking"]
-    for what in ("made at once", "written at once"):
+    for what in ("created at once", "written at once"):
         both = [
             subprocess.Popen([*command, str(store.root)], cwd=graphs.REPOSITORY, env=environment, stdin=subprocess.DEVNULL)
             for store in stores

@@ -37,7 +37,7 @@ def kills_inside_writes(promise: Promise, folder: Path, every: int = 1) -> Tally
     tally, root = Tally("killed inside a write"), roots(folder, "write")
     for at in range(1, len(promise.steps) + 1, every):
         code = work.disturbed(where := next(root), promise.jobs, Injection(at, die))
-        tally.count(KILLED if code == -signal.SIGKILL else "ended before")
+        tally.count(KILLED if code == -signal.SIGKILL else "finished before the kill")
         promise.check(tally, where, f"killed at step {at} ({promise.steps[at - 1]})")
     return tally.done()
 
@@ -54,7 +54,7 @@ def kills_at_random(promise: Promise, folder: Path, times: int, seed: int = 0) -
             pid = forked(partial(work.work, where, promise.jobs))
             time.sleep(draw.uniform(0, 0.7 * lasts))
             os.kill(pid, signal.SIGKILL)
-            tally.count(KILLED if ended(pid) == -signal.SIGKILL else "ended before")
+            tally.count(KILLED if ended(pid) == -signal.SIGKILL else "finished before the kill")
         promise.check(tally, where, f"random kill {tally.tried}")
     return tally.done()
 
@@ -65,7 +65,7 @@ def failing_writes(promise: Promise, folder: Path, errnos: Sequence[str] = tuple
     for name in errnos:
         for at in range(1, len(promise.steps) + 1, every):
             code = work.disturbed(where := next(root), promise.jobs, Injection(at, refuse(ERRNOS[name])))
-            ways = {0: "got over", 1: "a job failed, then continued", work.REFUSED: "refused in one line, then continued"}
+            ways = {0: "no job failed", 1: "a job failed, then continued", work.REFUSED: "refused in one line, then continued"}
             tally.count(ways.get(code, f"ended with {code}"))
             if code not in ways:
                 tally.broken.append(f"{name} at step {at} ({promise.steps[at - 1]}): the worker ended with {code}")
@@ -134,7 +134,7 @@ def exchanged_outputs(promise: Promise, folder: Path) -> Tally:
 
 
 def _judge(promise: Promise, tally: Tally, where: Path, what: str) -> None:
-    """Damage that is known is set aside and the job made anew; what is not known must make no difference."""
+    """A damaged job that is detected is set aside and recomputed; damage that is not detected must not change any result."""
     store = Store(where)
     try:
         statuses = store.statuses(promise.jobs)
@@ -149,10 +149,10 @@ def _judge(promise: Promise, tally: Tally, where: Path, what: str) -> None:
     wrong = [key for key, text in told.items() if text != promise.expected[key]]
     if wrong:
         tally.broken.append(f"{what}: a wrong result without an error")
-    tally.count("named in one line, set aside, made anew" if damaged else "no difference to any result")
+    tally.count("named in one line, set aside, recomputed" if damaged else "no effect on any result")
     before = sum(1 for _ in where.glob("*/*/attempts/*"))
     if damaged and ended(forked(lambda: work.work(where, promise.jobs))) == work.ALL_DONE:
-        tally.broken.append(f"{what}: made anew unasked")
+        tally.broken.append(f"{what}: recomputed unasked")
     if damaged and sum(1 for _ in where.glob("*/*/attempts/*")) != before:
         tally.broken.append(f"{what}: an attempt was begun on a damaged job")
     for job in damaged:

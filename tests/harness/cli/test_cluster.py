@@ -73,7 +73,7 @@ def test_one_look_tells_what_the_scheduler_has_from_what_has_ended(state, desk: 
 def test_a_job_whose_scheduler_job_has_ended_needs_no_release(state, desk: Desk, capsys, squeue):
     begun(job := queued(desk))
     squeue(line(state) if state else "")
-    assert "nobody holds it; the next run takes it over by itself" in said(capsys, "release", job.key12)
+    assert "no process holds it; the next run takes it over automatically" in said(capsys, "release", job.key12)
     assert "1 interrupted" in said(capsys, "status")
 
 

@@ -261,7 +261,7 @@ def test_status_holds_forecasts_against_what_jobs_took(desk: Desk, capsys):
     assert "forecast" not in run(capsys, "status"), "nothing of their shape had ended when they began"
     desk.write("profiles/proxy.yaml", re.sub("seconds: .*", "seconds: {train: 0.5}", desk.profile("proxy")))
     said = run(capsys, "status", "table.yaml")  # two trainings of 125 steps
-    lines = [line.split("  ") for line in said.partition("forecast against actual")[2].splitlines()[1:]]
+    lines = [line.split("  ") for line in said.partition("forecast and actual time")[2].splitlines()[1:]]
     head, *rows = [[cell.strip() for cell in line if cell.strip()] for line in lines if line[0] == ""]
     assert head == ["jobs", "forecast", "actual", "ratio", "middle half of the jobs' ratios"]
     took = ["2", "2 min 05 s", "2 min 30 s", "1.20", "1.00 to 1.40"]
