@@ -226,12 +226,15 @@ def read_frames(path: Path | str, numbers: Iterable[int], orientation: Orientati
     return [found[number] for number in wanted]
 
 
-def frame_near(path: Path | str, number: int, orientation: Orientation = "stored") -> Image.Image:
-    """One frame of a clip, the last one where the container states more than can be decoded. Raises Unreadable."""
+def frames_near(path: Path | str, numbers: Sequence[int], orientation: Orientation = "stored") -> dict[int, Image.Image]:
+    """Frames of a clip by number, decoded in one reading; the last one for all that the container states and that cannot be decoded.
+    Raises Unreadable."""
     try:
-        return next(_decoded(path, [number], orientation))
+        return dict(zip(sorted(set(numbers)), _decoded(path, set(numbers), orientation), strict=True))
     except _Shorter as shorter:
-        return next(_decoded(path, [shorter.frames - 1], orientation))
+        there = {number: min(number, shorter.frames - 1) for number in numbers}
+    found = dict(zip(sorted(set(there.values())), _decoded(path, set(there.values()), orientation), strict=True))
+    return {number: found[near] for number, near in there.items()}
 
 
 def frames_in_turn(path: Path | str, numbers: Iterable[int], orientation: Orientation = "stored") -> Iterator[Image.Image]:

@@ -18,6 +18,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -130,7 +131,8 @@ def cache_features(
         for chunk in _chunks(wanted, threads if of_clips else _CHUNK_IMAGES):
             if run.should_stop():
                 raise Interrupted(f"stopped after {done} of {len(wanted)} {things}")
-            opened = list(pool.map(lambda one: _opened(live, one), chunk))
+            runs = [list(run) for _, run in groupby(chunk, key=lambda one: one.file)]  # frames of one clip are decoded together
+            opened = [what for run in pool.map(lambda run: [_opened(live, one) for one in run], runs) for what in run]
             for one, why in zip(chunk, opened):
                 if isinstance(why, Exception):
                     if one.clip_of:
@@ -176,6 +178,11 @@ class _Wanted:
     def key(self) -> str:
         """In the store."""
         return self.what.key
+
+    @property
+    def file(self) -> Any:
+        """That it lies in."""
+        return getattr(self.what, "file", self.what)
 
     @property
     def name(self) -> str:

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import re
+import threading
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from typing import Any
 
 from PIL import Image
 
-from models.backbone.clips import MISSING, ClipFacts, Frames, Span, facts_of, frame_near, read_clip, timed
+from models.backbone.clips import MISSING, ClipFacts, Frames, Span, facts_of, frames_near, read_clip, timed
 from models.backbone.pictures import Box, Unreadable, open_image, turned
 from models.config import Surplus
 from models.schema import Clips, Orientation
@@ -123,9 +124,34 @@ class ClipFile:
         """The frames that the model sees. Raises pictures.Unreadable."""
         return read_clip(self.path, self.clips)
 
-    def frame(self, number: int) -> Image.Image:
-        """One frame in the clip's own size. Raises pictures.Unreadable."""
-        return frame_near(self.path, number, self.clips.orientation)
+    def frame(self, number: int, among: tuple[int, ...] = ()) -> Image.Image:
+        """One frame in the clip's own size. among: those that are asked for one after the other, which are decoded together. Raises
+        pictures.Unreadable."""
+        among = among or (number,)
+        wanted = (self.path, _state(self.path), among, self.clips.orientation)
+        if _last.wanted != wanted:
+            _last.frames, _last.wanted = frames_near(self.path, among, self.clips.orientation), wanted
+        return _last.frames[number]
+
+
+class _Last(threading.local):
+    """Frames that a thread has read last, by number."""
+
+    frames: dict[int, Image.Image]
+    wanted: tuple[Any, ...] = ()
+    """Of which clip, and which."""
+
+
+_last = _Last()
+
+
+def _state(path: Path) -> tuple[int, int] | None:
+    """Other content has another one; None of a file that is not there."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return stat.st_size, stat.st_mtime_ns
 
 
 _facts = lru_cache(maxsize=1 << 14)(facts_of)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +44,8 @@ class Clue:
 
     file: ClipFile
     number: int
+    among: tuple[int, ...] = field(default=(), compare=False)
+    """All clue frames of the sample."""
 
     @property
     def key(self) -> str:
@@ -61,14 +63,15 @@ class CluePieces:
         if not sample.spans:
             return []
         file = sample.images[0]
-        return [Clue(file, number) for number in clue_frames(sample.spans, file.facts, self.clues.most)]
+        numbers = tuple(clue_frames(sample.spans, file.facts, self.clues.most))
+        return [Clue(file, number, numbers) for number in numbers]
 
     def processor(self, checkpoint: Path | str, images: Images) -> Any:
         limits = Crops(min_tokens=self.clues.min_tokens, max_tokens=self.clues.max_tokens)
         return load_crop_processor(checkpoint, images, limits)
 
     def open(self, piece: Clue, processor: Any) -> Image.Image:
-        return piece.file.frame(piece.number)
+        return piece.file.frame(piece.number, piece.among)
 
     def cut(self, picture: Image.Image, box: Sequence[float], processor: Any) -> Image.Image:
         """A box of a frame says nothing here: the whole frame is the evidence."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,8 @@ from PIL import Image
 from transformers import AutoTokenizer
 
 from models import loading
+from models.backbone import clips as clips_module
+from models.backbone.clips import read_frames
 from models.backbone.images import load_image_processor
 from models.backbone.template import ClipGrid
 from models.config import Clips, FeaturesSpec, TrainingSet, TrainSpec
@@ -25,6 +29,7 @@ from models.training.collate import Cached, Collator, Extra
 from models.training.data import DataError, read_samples
 from models.training.external import prepare
 from models.training.features import FeatureStore, cache_features
+from models.training.parse import ClipFile
 from models.training.pixels import Live
 from tests.films import damage, write_film
 from tests.models.training.conftest import SMALL
@@ -104,6 +109,33 @@ def test_a_training_on_cached_clips_has_the_losses_of_one_that_encodes_them(stor
     assert len(logged["live"]) == len(logged["cached"]) > 0 and probed["live"]["ce"] > 0
     assert logged["live"] == pytest.approx(logged["cached"], rel=1e-3)
     assert probed["live"] == pytest.approx(probed["cached"], rel=1e-3)
+
+
+def test_the_clue_frames_of_a_record_are_decoded_in_one_reading_of_their_clip(base: Path, data: Path, tmp_path: Path, monkeypatch) -> None:
+    read, frames = [], clips_module._frames
+    monkeypatch.setattr(clips_module, "_frames", lambda path: read.append(Path(path).name) or frames(path))
+    pieces, sample = CLUES.pieces(), read_samples(data, clips=CLIPS)[2]
+    clues = pieces.of(sample)
+    shown = Live(pieces.processor(base, SMALL), pieces)(clues)[0]
+    assert [clue.number for clue in clues] == [2, 3, 4] and read == ["0.mkv"]
+    for clue, patches in zip(clues, shown, strict=True):  # each alone
+        assert torch.equal(Live(pieces.processor(base, SMALL), pieces)([replace(clue, among=())])[0][0], patches)
+    assert read == 4 * ["0.mkv"]
+    read.clear()
+    cache_features(LocalRun(tmp_path, threads=2), checkpoint=base, data=data, images=SMALL, cut=("clues", CLUES), clips=CLIPS)
+    wanted = {clue.key for number in range(12) for clue in pieces.of(read_samples(data, clips=CLIPS)[number])}
+    assert len(wanted) == 16 and len(read) == 10, "once for each record"
+
+
+def test_a_clue_frame_is_that_of_the_file_as_it_lies_there_now(base: Path, tmp_path: Path) -> None:
+    file = ClipFile("a", tmp_path / "a.mkv", CLIPS)
+    seen = []
+    for seed in range(2):
+        write_clip(file.path, 8, seed)
+        os.utime(file.path, ns=(seed, seed))
+        seen.append(file.frame(3, (3, 5)))
+        assert seen[-1] == read_frames(file.path, [3])[0]
+    assert seen[0] != seen[1]
 
 
 def test_clips_of_several_shards_are_those_of_one(stores: dict[str, Path], tmp_path: Path, monkeypatch) -> None:
