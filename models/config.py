@@ -159,12 +159,12 @@ class ExternalTraining(Frozen):
     meta: str
     revision: str
     """The manifest's sha256 (64 hex digits): other data are refused. A commit (40): part of the identity. Any other text is a
-    name for people."""
+    free label."""
     surplus_boxes: Surplus = "skip"
     """Of a row with more boxes than `<lvr>`. skip: rejected, as the release's scripts do; first: the first box, as in
     its other mode; union: the smallest box around all of them."""
     min_usable: Share = 0.9
-    """Least share of usable rows: below it the data job stops before any training, saying which sources lack what."""
+    """Minimum share of usable rows. Below it the data job stops before any training, and says which sources lack what."""
 
 
 class TrainingSet(Frozen):

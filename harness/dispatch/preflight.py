@@ -106,7 +106,7 @@ def partition(profile: Profile, kinds: Iterable[str], command: Command = run_com
     except SchedulerSilent as error:
         said = str(error).splitlines()[-1]
         if "no answer in" in said or later(str(error)):
-            return [Finding("partition", "warning", f"could not be looked at ({said}); sbatch will say whether it takes the jobs")]
+            return [Finding("partition", "warning", f"could not be checked ({said}); sbatch will report whether it accepts the jobs")]
         return [Finding("partition", "error", f"SLURM's commands are here, but no cluster answers ({said}); start it on a login node")]
     nodes = [Partition.read(line) for line in text.splitlines() if line.count("|") == 4]
     wanted = _names(profile.dispatch)
@@ -131,7 +131,7 @@ def partition(profile: Profile, kinds: Iterable[str], command: Command = run_com
             for what, wish, most in asked
             if wish > most
         ]
-    return found or [Finding("partition", "ok", f"{label} takes the jobs")]
+    return found or [Finding("partition", "ok", f"{label} accepts the jobs")]
 
 
 def _names(dispatch: SlurmDispatch) -> list[str]:
@@ -254,7 +254,7 @@ def _incomplete(folder: Path) -> Iterator[str]:
         try:
             whole = _header(file)[1]
         except (ValueError, OSError) as error:
-            yield f"{file.name} is no safetensors file ({error})"
+            yield f"{file.name} is not a safetensors file ({error})"
             continue
         if (size := file.stat().st_size) != whole:
             yield f"{file.name} has {size:,} bytes, its header says {whole:,}"

@@ -23,9 +23,9 @@ class Score(Frozen):
     entry serves both protocols. aggregate: micro = correct/n; mean = the unweighted mean over the values of the group
     `over`; cluster = a cluster counts when all its questions are right (MMVP pairs); graded = the mean of scores between wrong
     and right; task = as the task computes it, which is no mean over questions (F1, a sum of categories).
-    n: what the real benchmark has of what is counted. chance: what guessing gives, in percent; None: nobody says.
+    n: how many questions (or clusters) the real benchmark has. chance: accuracy of guessing, in percent; None: unknown.
     metric: the same number among the task's own aggregates, by protocol, or one text for all; left out where the task does not
-    give it. scale: what brings this metric to percent, where it is not the benchmark's.
+    give it. scale: the factor that turns this metric into percent, if it is not the benchmark's.
     """
 
     title: str = ""
@@ -103,7 +103,7 @@ class Benchmark(Frozen):
 
     protocols: protocol → what it is, in words for a footnote; left out, its tasks' names. inference: protocol → how a model is
     run under it; left out, `stock` is run as lmms-eval does, and `paper` as the recipe trains, greedily and without a penalty.
-    scale: what brings the task's own aggregates to percent, by protocol; 100 for tasks named here.
+    scale: the factor that turns the task's own aggregates into percent, by protocol; 100 for tasks named here.
     tasks: protocol → tasks of lmms-eval, any that answer in text; such a benchmark needs no code. Left out, the benchmark is one
     that the project knows by name.
     """

@@ -180,4 +180,4 @@ def form_of(written: Any) -> type[Claim]:
         raise ValueError(f"a claim has one form, this has {' and '.join(present)}; write two claims")
     others = set(Claim.model_fields) | {"among", "than", "over", "at_least", "minus", "points", "peak", "within"}
     odd = next((key for key in written if key not in others), "")
-    raise ValueError(unknown(f'"{odd}" is no form of claim' if odd else "no form of claim", odd, list(FORMS), "forms"))
+    raise ValueError(unknown(f'"{odd}" is not a kind of claim' if odd else "no kind of claim", odd, list(FORMS), "forms"))

@@ -70,7 +70,7 @@ def comparison_form(written: Any) -> type[Against | Pair | Trend]:
     if present:
         raise ValueError(f"a comparison has one form, this has {' and '.join(present)}; write two comparisons")
     odd = next(iter(map(str, written)), "")
-    raise ValueError(unknown(f'"{odd}" is no form of comparison', odd, list(FORMS), "forms"))
+    raise ValueError(unknown(f'"{odd}" is not a kind of comparison', odd, list(FORMS), "forms"))
 
 
 def full_method(spec: Experiment) -> str | None:

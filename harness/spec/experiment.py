@@ -138,14 +138,14 @@ class Row(Frozen):
     stages: tuple[StageName, ...] | None = None
     set: dict[str, Any] = Field(default_factory=dict)
     recipe: str | None = None
-    """The recipe of this row alone, instead of the experiment's: rows of several methods make one table."""
+    """A recipe for this row only, instead of the experiment's, so that rows of several methods can share a table."""
     external: External | None = None
     delta: Delta | None = None
     reported: tuple[ReportedValue, ...] = ()
     group: str = ""
     """The heading under which the table lists the row."""
     cells: dict[str, str] = Field(default_factory=dict)
-    """What the table prints in further, descriptive columns ("BCM": "✓")."""
+    """Texts for the table's descriptive columns ("BCM": "✓")."""
     x: float | None = None
     note: str = ""
 
@@ -183,11 +183,11 @@ class Plot(Frozen):
 
 
 class Maps(Frozen):
-    """Attention maps of every row: of training samples, and while it answers these benchmarks' questions."""
+    """Attention maps of every row, for training samples and for questions of these benchmarks."""
 
     benchmarks: tuple[str, ...] = Field(min_length=1)
     samples: Count = 6
-    """Of each, evenly spread; none is chosen by its result."""
+    """How many of each, evenly spread; none is chosen by its result."""
 
 
 class Quantity(Frozen):
@@ -200,7 +200,7 @@ class Quantity(Frozen):
 
 
 class Measurement(Frozen):
-    """Cost at inference of every row beside the same model without latent steps. answers, prompts: lengths in tokens."""
+    """Inference cost of every row, compared with the same model without latent steps. answers, prompts: lengths in tokens."""
 
     answers: tuple[Count, ...] = (10, 20, 30)
     prompts: tuple[Count, ...] = (64,)
@@ -209,7 +209,7 @@ class Measurement(Frozen):
 
 
 class Spread(Frozen):
-    """How far apart the paper's own runs of one row lie on a column: their standard deviation, in points, over so many runs."""
+    """Spread of the paper's own runs of one row on a column: sd in points, and the number of runs."""
 
     sd: NonNegative
     runs: Annotated[int, Field(ge=2)]
@@ -231,8 +231,8 @@ class Experiment(Frozen):
     protocol: Protocol = "paper"
     equivalence: NonNegative = 2.0
     noise_from: Literal["store", "table"] = "store"
-    """Whose trainings say how far seeds lie apart: all of a column in the store, so that two rows have the same interval in every table, or
-    this table's own, so that its report is the same whatever else the store holds. Registered with the table."""
+    """Trainings from which seed noise is estimated: all in the store, so that two rows have the same interval in every table, or only
+    this table's, so that its report does not depend on what else the store holds. Registered with the table."""
     latents: tuple[Latents, ...] = ()
     """Latents modes that the experiment is about, besides the profile's own."""
     columns: tuple[Column, ...] = ()
@@ -240,17 +240,17 @@ class Experiment(Frozen):
     cells: tuple[str, ...] = ()
     claims: tuple[Claim, ...] = ()
     comparisons: tuple[Declared, ...] = ()
-    """What the table is about; left out, see `harness.spec.comparisons.comparisons_of`."""
+    """The comparisons that the table is about; for the default see `harness.spec.comparisons.comparisons_of`."""
     full: str | None = None
-    """The row that is the table's own full method, where its claims do not say."""
+    """The row with the table's full method, if the claims do not show which one it is."""
     spread: dict[str, Spread] = Field(default_factory=dict)
-    """Column → how far apart the paper's own runs lie, where it says so."""
+    """Column → standard deviation between the paper's own runs, where the paper gives it."""
     plot: Plot | None = None
     maps: Maps | None = None
     card: bool = False
-    """Whether each row with latents gets a causal card: jobs of their own, of the first seed."""
+    """Whether each row with latents gets a causal card, which takes extra jobs for the first seed."""
     measure: Measurement | None = None
-    """What an experiment shows instead of accuracies; then it has no columns."""
+    """What the experiment measures instead of accuracies; it then has no columns."""
     notes: tuple[str, ...] = ()
     footnotes: dict[str, str] = Field(default_factory=dict)
     """Footnote sign → its text."""

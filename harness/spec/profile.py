@@ -63,13 +63,13 @@ class Resources(Frozen):
     batch_size: Count = 1
     cache_share: Annotated[float, Field(gt=0, lt=1)] | None = None
     bundle: Count = 1
-    """Evaluations of one checkpoint that one job of a scheduler does in turn, so that it is loaded once."""
+    """How many evaluations of one checkpoint run one after another in a single scheduler job, so that it is loaded once."""
     attention: Literal["eager", "sdpa", "flash_attention_2"] = "sdpa"
     gradient_checkpointing: bool = False
     deepspeed: Zero | dict[StageName | Literal["other"], Zero] | None = None
     """One for all trainings, or by kind of stage; a kind that is not named takes `other`, or none."""
     alone: bool = False
-    """For what is timed: begun when nothing else of the run is at work or could begin; a cluster gives it a whole node."""
+    """For timed jobs: start only when no other job of the run is running or ready; on a cluster the job gets a whole node."""
 
 
 class LocalDispatch(Frozen):
@@ -113,7 +113,7 @@ class SlurmDispatch(Frozen):
     sbatch: dict[str, str | int | bool] = Field(default_factory=dict)
     """Further sbatch options, as {option: value}."""
     setup: tuple[str, ...] = ()
-    """Shell lines run before Python: module load …"""
+    """Shell lines to run before Python, such as module load …"""
 
     @field_validator("sbatch")
     @classmethod
@@ -172,11 +172,11 @@ class Profile(Frozen):
     of the command line, are for every benchmark."""
     protocols: tuple[Protocol, ...] = ("paper",)
     latents: tuple[Latents, ...] = ("own",)
-    """Modes in which arms with a latent path are decoded under protocol `paper`; `own` is the table's."""
+    """Modes in which rows with latents are decoded under protocol `paper`; the table shows `own`."""
     resources: dict[KindName, Resources] = Field(default_factory=dict)
     dispatch: Dispatch = LocalDispatch()
     seconds: dict[KindName, Positive] = Field(default_factory=dict)
-    """What a step of training, or a whole job of another kind, takes: the forecast until a finished job says better."""
+    """Seconds of a training step, or of a whole job of another kind: the forecast until a finished job gives a measured time."""
 
     @field_validator("benchmarks", mode="before")
     @classmethod
@@ -193,7 +193,7 @@ class Profile(Frozen):
                 several = " and ".join(name for name in NAMES if KINDS[name].processes != "one")
                 raise ValueError(f"{kind}.processes: only {several} are done by several processes together")
             if needs.cache_share is not None and not needs.gpus:
-                raise ValueError(f"{kind}.cache_share: is of a GPU's memory, and gpus is 0; leave it out")
+                raise ValueError(f"{kind}.cache_share: is a share of a GPU's memory, but gpus is 0; leave it out")
             if KINDS[kind].processes == "shards" and needs.gpus and needs.gpus < needs.processes:
                 raise ValueError(f"{kind}: {needs.processes} processes need a GPU each, and gpus is {needs.gpus}")
         return value

@@ -61,7 +61,7 @@ def parse(written: Any) -> Any:
         if text == UNKNOWN:
             return Reported(text=text)
         raise ValueError(
-            f"{show(shown(text, keep=''))} is no number as a paper prints it; write its digits, - where it prints none, or "
+            f"{show(shown(text, keep=''))} is not a number as a paper prints it; write its digits, - where it prints none, or "
             f"{UNKNOWN} where it is not known"
         )
     sign = "-" if match["sign"] in ("-", "−") else ""

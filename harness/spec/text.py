@@ -227,7 +227,7 @@ class _Builder:
 
     def _alias(self, event: yaml.AliasEvent) -> None:
         if any(one.anchor == event.anchor for one in self.open):
-            self.fail(event, f"*{event.anchor} stands inside what it refers to (&{event.anchor}); write the value out")
+            self.fail(event, f"*{event.anchor} refers to a value that contains it (&{event.anchor}); write the value out")
         if event.anchor not in self.anchors:
             self.fail(event, f"*{event.anchor}: no &{event.anchor} above it (a text that begins with * needs quotes)")
         value, size = self.anchors[event.anchor]
@@ -247,9 +247,9 @@ class _Builder:
         if len(text) > LONGEST_TEXT:
             self.fail(event, f"a value of {len(text)} characters; write at most {LONGEST_TEXT}")
         if bad := invisible(text):
-            self.fail(event, f"holds {bad}, which cannot be seen; replace it by what is meant (a space?)")
+            self.fail(event, f"holds {bad}, which is invisible; replace it by the character you meant (a space?)")
         if not event.style and len(text) > 1 and text[0] in QUOTES and text[-1] in QUOTES:
-            self.fail(event, f"stands in {named(text[0])}, which is no quote of YAML's; use \" or '")
+            self.fail(event, f"stands in {named(text[0])}, which is not a quotation mark in YAML; use \" or '")
         if self._is_key():
             self._key(text, event)
             value: Any = text
@@ -329,7 +329,7 @@ def _syntax(error: yaml.MarkedYAMLError, text: str) -> str:
         return f"{problem} (is a bracket, brace or quote left open?)"
     row = rows[mark.line]
     if odd := lookalike(row.partition(" #")[0]):
-        return f"{problem}; the line holds {odd}, which YAML does not take for what it looks like"
+        return f"{problem}; the line holds {odd}, which only looks like YAML syntax"
     if "\t" in row[: len(row) - len(row.lstrip())]:
         return "a tab in the indentation; use spaces"
     return f"{problem}, in `{row.strip()[:60]}` (a text that holds `: `, `#`, or begins with a bracket needs quotes)"

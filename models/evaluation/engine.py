@@ -176,7 +176,7 @@ class Engine:
         that what else is in memory changes no batch. ValueError on a CPU."""
         device = torch.device(self.device)
         if device.type != "cuda":
-            raise ValueError("cache_share is of a GPU's memory, and this model is on a CPU; leave it out")
+            raise ValueError("cache_share is a share of a GPU's memory, but this model is on a CPU; leave it out")
         taken = sum(parameter.nbytes for parameter in self.model.parameters())
         return share * (torch.cuda.get_device_properties(device).total_memory - taken) / bytes_of_token(self.model)
 

@@ -38,9 +38,9 @@ class Reflection(Frozen):
     lambda_vr: NonNegative = 0.1
     """Weight of L_VR beside the cross-entropy."""
     crop_min_tokens: Count = 16
-    """Fewest merged tokens of a crop, and so fewest slots of a segment."""
+    """Minimum merged tokens of a crop, and therefore of slots in a segment."""
     crop_max_tokens: Count = 128
-    """Most merged tokens of a crop."""
+    """Maximum merged tokens of a crop."""
     crop_rule: CropRule = "outward"
     """Which pixels a box stands for, and which boxes have no crop and so no segment."""
     template: Literal["placeholders", "front"] = "placeholders"
@@ -129,11 +129,11 @@ class ReflectVideo(StageSpec):
     lambda_vr: NonNegative = 0.1
     """Weight of L_VR beside the cross-entropy."""
     clue_frames: Count = 3
-    """Most frames of a clip's spans in its slots."""
+    """Maximum number of frames from a clip's spans in its slots."""
     clue_min_tokens: Count = 16
-    """Fewest merged tokens of a clue frame."""
+    """Minimum merged tokens of a clue frame."""
     clue_max_tokens: Count = 64
-    """Most merged tokens of a clue frame."""
+    """Maximum merged tokens of a clue frame."""
     passes: Literal["two", "one"] = "two"
     """one: the cross-entropy is taken of the first pass, with the clue frames in the slots, as in the image stage."""
 

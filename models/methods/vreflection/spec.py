@@ -27,7 +27,7 @@ class Fill(Frozen):
     region: Literal["roi_align", "tokens"] = "roi_align"
     """F_local: RoI-Align of the merged grid (Sec. 3.2) or the gathered tokens under the box (App. A.1)."""
     roi_bins: Count = 8
-    """RoI-Align output is roi_bins x roi_bins (assumed; the paper is silent)."""
+    """RoI-Align output is roi_bins x roi_bins (assumed; the paper does not give it)."""
 
 
 class Alignment(Frozen):
@@ -40,7 +40,7 @@ class Alignment(Frozen):
     p: Probability = 0.5
     """P(I = 1); I = 1 moves the language model, I = 0 the BCM. Read only by `align: bernoulli`."""
     granularity: Literal["step", "microbatch", "sample"] = "step"
-    """What shares one Bernoulli draw; `step` is shared by all ranks and accumulation micro-batches, `microbatch` by
+    """The samples that share one Bernoulli draw. `step`: one draw is shared by all ranks and accumulation micro-batches, `microbatch` by
     `draw_samples` consecutive samples of a step."""
     draw_samples: Count = 4
     """Samples that share a draw under `granularity: microbatch`: the paper's four instances a GPU, whatever the micro-batches
@@ -48,7 +48,7 @@ class Alignment(Frozen):
     bcm_distance: Literal["l1", "mse"] = "l1"
     """Between Z_T and H, the mean over all S x D elements: absolute (Eq. 2) or squared (release)."""
     bcm_init: Literal["authors", "identity"] = "authors"
-    """How a BCM starts that no checkpoint holds. authors: as in their code (Xavier); identity: values and output pass features
+    """Initialisation of a BCM that is not loaded from a checkpoint. authors: as in their code (Xavier); identity: values and output pass features
     through, so that Z_T begins as the normalised mean of the box."""
     clamp: NonNegative = 0.0
     """Clamp both sides to +-clamp before the distance (release: 1e4); 0 = off."""

@@ -87,7 +87,7 @@ IN_THE_TABLE = {
     ),
     "a word among the reported values": (
         row("stages: [stage1], reported: [68.4, abc, 52.9]"),
-        'table.yaml:8: row "Stage 2 Only": reported[1]: "abc" is no number as a paper prints it; write its digits, - where it prints none',
+        'table.yaml:8: row "Stage 2 Only": reported[1]: "abc" is not a number as a paper prints it; write its digits, - where it prints none',
     ),
     "two rows of one name": (
         (ROW, FIRST),
@@ -144,7 +144,7 @@ IN_THE_TABLE = {
     ),
     "a claim of no form": (
         ("best: Two-stage (Ours)", "bets: Two-stage (Ours)"),
-        'table.yaml:12: claims[0]: "bets" is no form of claim; did you mean "best"? (forms: best, worst, greater, ',
+        'table.yaml:12: claims[0]: "bets" is not a kind of claim; did you mean "best"? (forms: best, worst, greater, ',
     ),
     "a claim on no column": (("on: all", "on: mmpv"), 'no such column "mmpv"; did you mean "mmvp"?'),
     "a tab": (("\n  - Joint", "\n\t- Joint"), "table.yaml:9: YAML syntax: a tab in the indentation; use spaces"),
@@ -174,7 +174,7 @@ IN_THE_PROFILE = {
     "an unknown kind of job": (("  features: {memory", "  feature: {memory"), 'did you mean "features"?'),
     "several processes for what one does": (("  mirror: {", "  mirror: {processes: 2, "), "mirror.processes: only train and evaluate"),
     "fewer GPUs than shards": (("  evaluate: {", "  evaluate: {processes: 4, gpus: 2, "), "4 processes need a GPU each, and gpus is 2"),
-    "a share of a GPU that there is not": (("  evaluate: {", "  evaluate: {cache_share: 0.5, "), "evaluate.cache_share: is of a GPU's memory, and gpus is 0; leave it out"),
+    "a share of a GPU that there is not": (("  evaluate: {", "  evaluate: {cache_share: 0.5, "), "evaluate.cache_share: is a share of a GPU's memory, but gpus is 0; leave it out"),
     "the paper's protocol left out": (("[paper, stock]", "[stock]"), 'must hold "paper"'),
     "a misspelt latents mode": (("zeroed, ", "zerod, "), 'latents[1]: "zerod" is not a valid choice; did you mean "zeroed"?'),
 }  # fmt: skip

@@ -54,7 +54,7 @@ def test_a_partition_is_asked_for_what_the_jobs_need():
     def found(dispatch, **needs):
         return preflight.partition(profile(dispatch, **needs), list(needs), lambda words: SINFO)
 
-    assert only(found(SlurmDispatch(partition="big"), train=FULL)) == ("ok", "partition big takes the jobs")
+    assert only(found(SlurmDispatch(partition="big"), train=FULL)) == ("ok", "partition big accepts the jobs")
     assert only(found(SlurmDispatch(), train=FULL))[0] == "ok"  # the default one
     assert only(found(SlurmDispatch(partition="a800"), train=FULL)) == (
         "error", "a800 is not on this cluster; there are: debug, big; set dispatch.partition"
@@ -140,7 +140,7 @@ def test_a_base_model_is_whole_or_its_missing_pieces_are_named(tmp_path):
     found = preflight.base(source)
     assert found.grade == "error" and "tokenizer.json or vocab.json is missing; a.safetensors is missing; b.safetensors has" in found.text
     (folder / "b.safetensors").write_bytes(b"<html>")
-    assert "b.safetensors is no safetensors file (no header)" in preflight.base(source).text
+    assert "b.safetensors is not a safetensors file (no header)" in preflight.base(source).text
 
 
 def test_what_would_show_after_a_training_is_said_before(tmp_path):

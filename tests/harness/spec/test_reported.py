@@ -43,5 +43,5 @@ def test_a_number_in_other_digits_or_with_a_comma_is_no_missing_value(text, word
 
 @pytest.mark.parametrize("written", [".nan", "nan", "-.inf", float("inf"), "1e999", "7e1", True, "true", "70.9.1", "1,234.5", "70_9", "70.", "abc", "n/a", "72.0±0.3"])
 def test_what_is_no_number_is_refused(written):
-    with pytest.raises(ValueError, match="is no number as a paper prints it"):
+    with pytest.raises(ValueError, match="is not a number as a paper prints it"):
         parse(written)

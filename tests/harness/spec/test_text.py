@@ -77,8 +77,8 @@ def bomb(levels: int) -> str:
     ("text", "line", "words"),
     [
         (bomb(9), 5, "more than 50000 values"),
-        ("a: 1\nb: &b [*b]\n", 2, "*b stands inside what it refers to"),
-        ("b: &b {c: {d: *b}}\n", 1, "*b stands inside what it refers to"),
+        ("a: 1\nb: &b [*b]\n", 2, "*b refers to a value that contains it"),
+        ("b: &b {c: {d: *b}}\n", 1, "*b refers to a value that contains it"),
         ("b: *c\n", 1, "no &c above it"),
         ("a: 1\nb: " + "[" * 200_000 + "]" * 200_000 + "\n", 2, "inside one another"),
         ("a: " + "{b: " * 300 + "1" + "}" * 300 + "\n", 1, "inside one another"),

@@ -165,7 +165,7 @@ def test_a_batch_takes_as_much_cache_as_batch_size_of_the_longest_questions_and_
 
 def test_a_share_of_the_gpus_memory_takes_more_questions_at_once_and_the_same_on_every_day(checkpoint, monkeypatch):
     engine = Engine(checkpoint, precision="fp32")
-    with pytest.raises(ValueError, match="cache_share is of a GPU's memory, and this model is on a CPU; leave it out"):
+    with pytest.raises(ValueError, match="cache_share is a share of a GPU's memory, but this model is on a CPU; leave it out"):
         engine.cache_tokens(0.5)
     weights = sum(parameter.nbytes for parameter in engine.model.parameters())
     (question,) = prepared(engine, conversation("Hello"))
