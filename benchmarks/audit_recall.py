@@ -92,10 +92,10 @@ def section(seed: int, share: float = 1.0) -> str:
         outcome = simulate(papers, Path(folder), first=seed * PAPERS)
     lines = [
         f"{papers} invented papers: 5 rows, 4 benchmarks of 2 or 3 parts (50 to 1169 questions), one row of differences, one claim;",
-        "one or two decimals. Each is audited as it is, and with one mistake of each kind.",
+        "numbers have one or two decimals. Each is audited as it is, and once with a mistake of each kind.",
         "",
-        f"**False errors on honest tables: {len(outcome.errors)}.** Conditional findings and remarks are no accusation; their number says how",
-        "much an auditor would read about a table that has nothing wrong in it.",
+        f"**False errors on honest tables: {len(outcome.errors)}.** Conditional findings and remarks are not accusations; their number says how",
+        "much a reader of the audit has to go through for a table without mistakes.",
         "",
         "| Honest way of printing | Tables | Errors | Conditional, per table | Remarks, per table | Without any finding |",
         "| :-- | --: | --: | --: | --: | --: |",
@@ -106,8 +106,8 @@ def section(seed: int, share: float = 1.0) -> str:
         lines.append(f"| {way} | {n} | {found['error']} | {per[0]} | {per[1]} | {outcome.clean[way]} |")
     lines += [
         "",
-        f"**Planted mistakes found: {100 * outcome.recall:.1f} %** of those that the printed numbers allow to be found. A mistake is hidden",
-        "where some counts of questions, printed in the paper's own way, give exactly what then stands there: no audit of print finds it.",
+        f"**Planted mistakes found: {100 * outcome.recall:.1f} %** of those that can be found from the printed numbers. A mistake is hidden",
+        "if some counts of questions, printed in the paper's own way, give exactly the changed number; then no audit of the printed table can find it.",
         "",
         "| Mistake | Planted | Hidden | Found | Recall | as error | as conditional | as remark |",
         "| :-- | --: | --: | --: | --: | --: | --: | --: |",
@@ -123,10 +123,10 @@ def section(seed: int, share: float = 1.0) -> str:
 def bar(recalls: Mapping[str, float], least: float = 0.95) -> str:
     """Which kinds of mistake are found as often as they should be."""
     missed = [f"{kind} ({100 * recall:.1f} %)" for kind, recall in recalls.items() if recall < least]
-    text = f"Bar (at least {100 * least:.0f} % of each kind): kept by {len(recalls) - len(missed)} of {len(recalls)} kinds"
+    text = f"Target (at least {100 * least:.0f} % of each kind): met for {len(recalls) - len(missed)} of {len(recalls)} kinds"
     if not missed:
         return f"{text}."
     return (
-        f"{text}; not by {', '.join(missed)}.\nWhether print allows a finding is decided here by the paper's own way of printing. The "
-        "audit does not know it, and accuses nobody whom\nany honest way (a plain mean, a mean over runs, cutting off) explains."
+        f"{text}; not for {', '.join(missed)}.\nWhether a mistake can be found is decided here with the paper's own way of printing. The "
+        "audit does not know that way, and reports no error\nthat any honest way (a plain mean, a mean over runs, cutting off) explains."
     )

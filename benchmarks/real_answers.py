@@ -1,10 +1,10 @@
 """Decoding of answers by a 7B model, counted: batches as they are, refilled, and as large as memory allows. `benchmarks.real_scale`
 prints it.
 
-Prompts are as long as the drawn samples of training. A forward takes as long as the reading of the weights and of the cache, padding
-included, or the multiplications, whichever is longer; joining takes as long as copying the cache. Nothing is decoded: lengths of answers
-are given, and the batch is driven by `models.latent.refill`, as in an evaluation. "With prompts" adds the pictures' encoding and the
-reading of the prompts, their padding included, which no way of decoding saves.
+Prompts are as long as the drawn training samples. A forward pass takes as long as reading the weights and the cache (including padding), or
+as long as the multiplications, whichever is longer; adding a question takes as long as copying the cache. Nothing is decoded: the lengths
+of answers are given, and `models.latent.refill` runs the batch as in an evaluation. "With prompts" adds encoding the pictures and
+prefilling the prompts (including padding), which cost the same in every way of decoding.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ def table(prompts: np.ndarray, resources: Resources) -> str:
         own = {"together": together, "room": resources.cache_share * (DEVICE_BYTES - 2 * ALL) / TOKEN_BYTES}
         share = f"{resources.cache_share:.0%} of the GPU's free memory"
         ways += [(f"{share}, in batches", own | {"refilled": False}), ("**here**: the same, refilled", own)]
-    heads = ("Answers", "Way", "Forwards a question", "Rows at once", "Idle rows", "Padding of prompts", "ms a question", "Speed", "ms with prompts", "Speed with prompts")
+    heads = ("Answers", "Way", "Forward passes per question", "Rows at once", "Idle rows", "Padding of prompts", "ms per question", "Speed", "ms with prompts", "Speed with prompts")
     lines = ["| " + " | ".join(heads) + " |", "| :-- | :-- |" + (len(heads) - 2) * " --: |"]
     for what, said in answers.items():
         rows = list(zip(prompts[:QUESTIONS].tolist(), said.tolist(), strict=True))

@@ -2,10 +2,10 @@
 
     python -m benchmarks.real_scale            # seconds; --write: into benchmarks/real_scale.md
 
-Nothing is timed and no GPU is needed. A micro-batch costs the multiply-adds of its tokens in Qwen2.5-VL-7B's language model; ranks
-begin micro-batches together, because sharded parameters are gathered in step, so that each waits for the slowest. The unit is what
-the samples' own tokens would cost, spread evenly over the ranks. Lengths are drawn: the mean (1,190 tokens) and the share of at least
-4,096 (14 %) are those of Visual CoT's pictures as the release resizes them; the shape between them is assumed (log-normal).
+Nothing is timed and no GPU is needed. The cost of a micro-batch is the number of multiply-adds for its tokens in Qwen2.5-VL-7B's language
+model. Ranks start each micro-batch together, because they gather sharded parameters together, so every rank waits for the slowest. A cost
+of 1 means that there is no padding and the samples are spread evenly over the ranks. Lengths are drawn from a log-normal distribution,
+which is assumed; its mean (1,190 tokens) and its share of at least 4,096 (14 %) are those of Visual CoT's pictures as the release resizes them.
 """
 
 from __future__ import annotations
@@ -104,8 +104,8 @@ def table() -> str:
     lengths = lengths_of(40_000)
     ways = [
         Way("the release: groups of at most four, padded", release(lengths), padded),
-        Way("four samples as they come, padded", ours(lengths, None), padded),
-        Way("four samples as they come, packed", ours(lengths, None), packed),
+        Way("four samples in random order, padded", ours(lengths, None), padded),
+        Way("four samples in random order, packed", ours(lengths, None), packed),
         Way("**here, padded** (slots filled one after another)", ours(lengths, "padded"), padded),
         Way("the same, attention without the padding (flash-attn)", ours(lengths, "padded"), packed),
         Way("**here, packed**", ours(lengths, "tokens"), packed),
@@ -115,7 +115,7 @@ def table() -> str:
     lines = [
         drawn,
         "",
-        "| Micro-batches | Cost in lockstep | without waiting | largest micro-batch, tokens |",
+        "| Micro-batches | Cost with waiting | Cost without waiting | Largest micro-batch, tokens |",
         "| :-- | --: | --: | --: |",
     ]
     found: dict[str, tuple[float, float, int]] = {}

@@ -129,12 +129,12 @@ def section(seed: int, share: float = 1.0) -> str:
     """The section of statistics.md on tests."""
     repetitions = max(round(600 * share), 10)
     lines = [
-        "Tables of twelve rows that are equal in truth, 800 questions in pairs of an image, of which 10 % are answered anew by every",
-        "run and 15 % differently by every row; standard deviation between seeds 2 points, typically. Size: how often p ≤ 0.05 for",
-        "two of them (bar: 3 to 6 %). Unequal: variances scaled by inverse chi squares (4 degrees of freedom; very unequal: 2). Two",
-        "kinds: every second row ten times as noisy, which no smooth prior fits: a stress test, without a bar.",
+        "Tables of twelve rows whose true accuracies are equal; 800 questions, two per image. Each run draws 10 % of its answers anew,",
+        "each row another 15 %; the standard deviation between seeds is typically 2 points. Size: how often p ≤ 0.05 for two of",
+        "the rows (target: 3 to 6 %). Unequal: variances scaled by inverse chi squares (4 degrees of freedom; very unequal: 2). Two",
+        "kinds: every second row is ten times as noisy, which no smooth prior fits: a stress test, without a target.",
         "",
-        "| Noise | seeds | size | 95 % interval holds the truth |",
+        "| Noise | Seeds | Size | 95 % interval contains the true value |",
         "| :--- | ---: | ---: | ---: |",
     ]
     sizes = []
@@ -144,12 +144,12 @@ def section(seed: int, share: float = 1.0) -> str:
             sizes += [wrong] if noise != "two kinds" else []
             lines.append(f"| {noise} | {seeds} | {100 * wrong:.1f} % | {100 * held:.1f} % |")
     error = 200 * (0.05 * 0.95 / (3 * repetitions)) ** 0.5
-    lines += ["", f"Two standard errors of a size of 5 % are {error:.1f} points here. {kept(sizes, 0.03, 0.06, 'sizes')}", ""]
+    lines += ["", f"Two standard errors of a 5 % size are {error:.1f} points here. {kept(sizes, 0.03, 0.06, 'sizes')}", ""]
     lines += [
-        "Power: how often a true difference is shown (p ≤ 0.05, one test), and the difference that the report calls the smallest",
-        "it would have shown four times in five.",
+        "Power: how often a true difference is shown (p ≤ 0.05, one test). The stated gap is the smallest difference that, according to",
+        "the report, it would show four times in five; the last column is how often it really does.",
         "",
-        "| Noise | seeds | 2 points | 5 points | 10 points | smallest shown | shown in |",
+        "| Noise | Seeds | True gap 2 points | 5 points | 10 points | Stated gap | Stated gap shown in |",
         "| :--- | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     shown = []
@@ -159,26 +159,26 @@ def section(seed: int, share: float = 1.0) -> str:
             found = " | ".join(f"{100 * rates[points]:.0f} %" for points in (2.0, 5.0, 10.0))
             lines.append(f"| {noise} | {seeds} | {found} | {stated:.1f} points | {100 * rate:.0f} % |")
             shown.append(rate)
-    lines += ["", f"The stated difference is shown in {100 * np.mean(shown):.0f} % of all these tables; it should be in 80 %."]
+    lines += ["", f"The stated difference is shown in {100 * np.mean(shown):.0f} % of all these tables; the target is 80 %."]
     return "\n".join(lines) + "\n"
 
 
 def kept(rates: Sequence[float], least: float, most: float, what: str) -> str:
-    """Whether every rate keeps its bar, as a sentence."""
+    """How many rates meet the target, as a sentence."""
     inside = sum(least <= rate <= most for rate in rates)
     bar = f"{100 * least:.0f} to {100 * most:.0f} %" if least else f"at most {100 * most:.0f} %"
-    return f"Bar ({bar}): kept by {inside} of {len(rates)} {what}, which lie between {100 * min(rates):.1f} and {100 * max(rates):.1f} %."
+    return f"Target ({bar}): met by {inside} of {len(rates)} {what}, which lie between {100 * min(rates):.1f} and {100 * max(rates):.1f} %."
 
 
 def verdict_section(seed: int, share: float = 1.0) -> str:
     """The section of statistics.md on verdicts against a reported value."""
     repetitions = max(round(1000 * share), 10)
     lines = [
-        "A row of three seeds (or one, with the seed noise of eleven other rows) against one run of the same model, or of one that is",
-        "6 points better, on the same questions; δ = 2. Turning: answers drawn anew by every run. Bars: consistent in at least 80 % for",
-        "equal models where questions and noise allow it, differs in at most 5 %.",
+        "A row of three seeds (or of one, with seed noise taken from eleven other rows) is compared with one run of the same model, or of a",
+        "model that is 6 points better, on the same questions; δ = 2. Redrawn: share of answers that each run draws anew. Targets:",
+        '"consistent" in at least 80 % for equal models where questions and noise allow it, "differs" in at most 5 %.',
         "",
-        "| questions | turning | sd between runs besides | equal: consistent | equal: differs | equal, one seed: consistent | differs | 6 points apart: differs |",
+        "| Questions | Redrawn | Further sd between runs, points | Equal: consistent | Equal: differs | Equal, one seed: consistent | Equal, one seed: differs | 6 points apart: differs |",
         "| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     false = []
@@ -191,4 +191,4 @@ def verdict_section(seed: int, share: float = 1.0) -> str:
             rates += [one.get(Outcome.DIFFERS, 0), apart.get(Outcome.DIFFERS, 0)]
             false += [rates[1], rates[3]]
             lines.append(f"| {n} | {100 * turning:.0f} % | {sd:g} | " + " | ".join(f"{100 * rate:.1f} %" for rate in rates) + " |")
-    return "\n".join([*lines, "", kept(false, 0, 0.05, "false rates of differs")]) + "\n"
+    return "\n".join([*lines, "", kept(false, 0, 0.05, 'rates of a false "differs"')]) + "\n"

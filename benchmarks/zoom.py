@@ -2,17 +2,17 @@
 
     python -m benchmarks.zoom              # minutes; --write: into benchmarks/zoom.md
 
-The proxy's base model for clips in fp32 answers questions of the proxy's Video-MME in three ways: plainly; with a forced latent
-segment of 4 steps (VisReflect's decoding of clips); and by zooming (`decode.zoom: predicted`): a pass that asks for a span, a cut,
-a second pass. Nothing is kept from one way to the next, so each encodes the clips that it shows.
+The proxy's base model for clips, in fp32, answers questions of the proxy's Video-MME in three ways: directly; with a forced latent
+segment of 4 steps (VisReflect's decoding for clips); and by zooming (`decode.zoom: predicted`), which asks for a span, cuts the clip
+there, and then asks the question. The ways share no caches, so each encodes the clips that it shows.
 
-The proxy's base was never taught to name spans, so zooming is timed twice: as the model answers, and with the middle half of each
-clip in place of whatever the first pass said, so that the second pass has a cut to read. Only the latter zooms, and its first
-pass is as long as the model makes it: one that names spans says more.
+The proxy's base was never taught to name spans, so zooming is timed twice: with the model's own answer, and with the middle half of each
+clip in place of that answer, so that the second pass has a cut clip to read. Only the latter really zooms. Its first pass is as long
+as this model's answer; a model that names spans would decode more tokens.
 
-The ways take turns in each round; the median of the rounds' ratios is reported. Tokens are a question's, and counted: read (of all
-its prompts), encoded (of frames, by the vision tower), said (decoded one by one, latent steps among them). They depend on no machine, but on
-the clips: here a clip is a few tokens in a prompt of many words, where a real one is thousands.
+The ways take turns in each round; the median of the rounds' ratios is reported. Tokens are counted per question: read (in all its
+prompts), encoded (by the vision tower) and decoded (one by one, including latent steps). The counts do not depend on the machine, but on
+the clips: here a clip is a few tokens in a prompt of many words, while a real clip is thousands of tokens.
 """
 
 from __future__ import annotations
@@ -158,7 +158,7 @@ def main(arguments: list[str] | None = None) -> int:
 def table(seconds: dict[str, list[float]], counts: dict[str, dict[str, int]], questions: int) -> str:
     """Each way against zooming to a given span."""
     lines = [
-        "| Way | Time / zooming's | of each round | Seconds a question here | Tokens read | Encoded | Said | Without zooming |",
+        "| Way | Time / time of zooming | In each round | Seconds per question here | Tokens read | Encoded | Decoded | Answered without zooming |",
         "| :-- | --: | --: | --: | --: | --: | --: | --: |",
     ]
     ratios = {name: [own / given for own, given in zip(taken, seconds[GIVEN], strict=True)] for name, taken in seconds.items()}
@@ -170,7 +170,7 @@ def table(seconds: dict[str, list[float]], counts: dict[str, dict[str, int]], qu
             f"| {count['encoded'] / questions:.0f} | {count['said'] / questions:.1f} | {whole} |"
         )
     less = 1 - statistics.median(ratios[LATENT])
-    said = f"Here latent decoding takes {less:.0%} less time than zooming to a given span. VisReflect's abstract says about {CLAIM:.0%}, of its own"
+    said = f"Here latent decoding takes {less:.0%} less time than zooming to a given span. VisReflect's abstract reports about {CLAIM:.0%} for its own"
     return "\n".join(lines) + f"\n\n{said} model and clips, which this neither confirms nor refutes."
 
 
