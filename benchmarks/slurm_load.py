@@ -1,145 +1,144 @@
-"""Load on a SLURM cluster: a graph of no-op jobs through the driver, against bare sbatch and plain submitit arrays.
+"""What a job costs on a SLURM cluster: a graph of no-op jobs through the driver, against one plain submitit array of as many.
 
     eval "$(python3 tests/cluster/cluster.py up --nodes 4 --cpus 2)"
-    python benchmarks/slurm_load.py --jobs 1000
+    python -m benchmarks.slurm_load            # minutes; --write: into benchmarks/slurm_load.md; --against COMMIT: beside its code
     python3 tests/cluster/cluster.py down
 
-Prints seconds, ratios, the number of scheduler calls and the driver's memory, all of one run on one machine. The graph:
-ten jobs, and behind each of them a tenth of the others.
+Both start a Python process for each job, and both are timed from the first request until the queue is empty. A job of ours also
+claims its folder, records code and versions, and leaves a DONE.json that survives a power cut. The graph has ten jobs, and behind
+each of them a tenth of the others; evaluations of one checkpoint may share a process, and how many do is the profile's `bundle`.
+
+All ways take turns on one machine, so that whatever else it does slows them alike; the median of the rounds' ratios is reported.
 """
 
 from __future__ import annotations
 
 import argparse
-import resource
+import json
+import os
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+REPOSITORY = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(REPOSITORY))
 
-import benchmarks.noop  # noqa: F401 - its kinds
-from harness.dispatch.driver.progress import Silent
-from harness.dispatch.slurm import backend as slurm
-from harness.dispatch.slurm.queue import SlurmQueue
-from harness.jobs import Graph, Job
-from harness.spec.profile import Resources, SlurmDispatch
-from harness.store import Store
+from harness.spec.files import load_profile
+
+FILE = Path(__file__).with_suffix(".md")
+GOAL = 1.3
+Figures = dict[str, float]
 
 
 def do_nothing(number: int) -> int:
     return number
 
 
-def graph_of(jobs: int) -> Graph:
-    roots = [Job("noop", {"root": i}, slug=f"root{i}") for i in range(min(10, jobs))]
-    leaves = [
-        Job("evaluate", {"i": i}, {"checkpoint": roots[i % len(roots)]}, f"leaf{i}") for i in range(jobs - len(roots))
-    ]
-    return Graph([*roots, *leaves])
-
-
-def timed(action: Callable[[], object]) -> float:
-    started = time.monotonic()
-    action()
-    return time.monotonic() - started
-
-
-def bare(jobs: int) -> float:
-    """One array of `true`, until the last has ended."""
-    words = ["sbatch", "--wait", f"--array=0-{jobs - 1}", "--mem=100MB", "--output=/dev/null", "--wrap=true"]
-    return timed(lambda: subprocess.run(words, check=True, stdout=subprocess.DEVNULL))
-
-
-def plain_submitit(jobs: int, folder: Path) -> float:
+def plain_submitit(jobs: int, folder: Path) -> Figures:
     """One submitit array of a function that does nothing, until squeue has none left."""
     from submitit.slurm.slurm import SlurmExecutor
 
-    def run() -> None:
-        executor = SlurmExecutor(folder)
-        executor.update_parameters(time=10, mem="100MB", array_parallelism=jobs)
-        main_id = executor.map_array(do_nothing, range(jobs))[0].job_id.partition("_")[0]
-        while subprocess.run(
-            ["squeue", "-h", "-j", main_id, "-t", "PD,R,CG"], check=False, capture_output=True
-        ).stdout.strip():
-            time.sleep(0.5)
-
-    return timed(run)
+    started = time.monotonic()
+    executor = SlurmExecutor(folder)
+    executor.update_parameters(time=10, mem="100MB", array_parallelism=jobs)
+    main_id = executor.map_array(do_nothing, range(jobs))[0].job_id.partition("_")[0]
+    while subprocess.run(["squeue", "-h", "-j", main_id, "-t", "PD,R,CG"], check=False, capture_output=True).stdout.strip():
+        time.sleep(0.5)
+    return {"total": time.monotonic() - started}
 
 
-def through_harness(jobs: int, bundle: int, root: Path) -> dict[str, float]:
-    graph, queue, sbatch = graph_of(jobs), SlurmQueue(), [0]
-    original = subprocess.Popen.__init__
-
-    def counting(self, words, *rest, **options):  # submitit calls sbatch itself
-        sbatch[0] += isinstance(words, list) and words[0] == "sbatch"
-        return original(self, words, *rest, **options)
-
-    subprocess.Popen.__init__ = counting
-    before = resource.getrusage(resource.RUSAGE_SELF)
-    options = {
-        "resources": lambda kind: Resources(memory_gb=0.1, minutes=10, bundle=bundle),
-        "dispatch": SlurmDispatch(),
-        "plugins": ["benchmarks.noop"],
-        "display": Silent(),
-        "queue": queue,
-    }
-    submitting = timed(lambda: slurm.run(graph, Store(root), detach=True, **options))
-    waiting = timed(lambda: slurm.run(graph, Store(root), **options))
-    after = resource.getrusage(resource.RUSAGE_SELF)
-    subprocess.Popen.__init__ = original
-    store = Store(root)
-    if missing := sum(not store.is_done(job) for job in graph):
-        raise SystemExit(f"{missing} jobs are not done: the figures would mean nothing")
-    return {
-        "submit": submitting,
-        "total": submitting + waiting,
-        "sbatch": sbatch[0],
-        "squeue": queue.calls.get("squeue", 0),
-        "sacct": queue.calls.get("sacct", 0),
-        "processor": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
-        "memory": after.ru_maxrss / 1024,
-        "grown": (after.ru_maxrss - before.ru_maxrss) / 1024,
-    }
+def ours(jobs: int, folder: Path, bundle: int, repository: Path) -> Figures:
+    """The graph through the driver of this code or another's. Raises SystemExit when it fails."""
+    words = [sys.executable, "-P", str(Path(__file__).with_name("slurm_graph.py")), str(jobs), str(bundle), str(folder)]
+    process = subprocess.run(words, env={**os.environ, "PYTHONPATH": str(repository)}, capture_output=True, text=True, check=False)
+    if process.returncode:
+        raise SystemExit(f"{repository}: {process.stderr.strip()[-500:]}")
+    return json.loads(process.stdout.splitlines()[-1])
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--jobs", type=int, default=1000)
-    parser.add_argument(
-        "--bundle", type=int, default=1, help="jobs behind one parent that share a process (default: 1)"
+def take_turns(ways: dict[str, Callable[[Path], Figures]], rounds: int) -> dict[str, list[Figures]]:
+    found: dict[str, list[Figures]] = {what: [] for what in ways}
+    for number in range(rounds):
+        for what, way in ways.items():
+            with tempfile.TemporaryDirectory(prefix="slurm-load-") as folder:
+                found[what].append(way(Path(folder) / "made"))
+            print(f"round {number + 1}: {what}: {found[what][-1]['total']:.1f} s", file=sys.stderr, flush=True)
+    return found
+
+
+def table(found: dict[str, list[Figures]], jobs: int, plain: str) -> list[str]:
+    lines = ["| Way | ms a job, of each round | Against a submitit array, of each round | Median |", "| :-- | :-- | :-- | --: |"]
+    for what, figures in found.items():
+        ratios = [one["total"] / other["total"] for one, other in zip(figures, found[plain], strict=True)]
+        cells = [", ".join(f"{1000 * one['total'] / jobs:.0f}" for one in figures), ", ".join(f"{ratio:.2f}" for ratio in ratios)]
+        lines.append(f"| {what} | {cells[0]} | {cells[1] if what != plain else ''} | {statistics.median(ratios):.2f} |")
+    return lines
+
+
+def conclusion(alone: list[Figures], plain: list[Figures], jobs: int) -> str:
+    ratio, last = statistics.median(one["total"] / other["total"] for one, other in zip(alone, plain, strict=True)), alone[-1]
+    return (
+        f"The goal, at most {GOAL} times a submitit array, is {'reached' if ratio <= GOAL else '**not reached**'} with one job a process. "
+        f"There, in the last round, the driver handed {jobs} jobs over after {last['submit']:.1f} s; in all it called sbatch "
+        f"{last['sbatch']:.0f}, squeue {last['squeue']:.0f} and sacct {last['sacct']:.0f} times, took {last['processor']:.1f} s of processor, "
+        f"and {last['memory']:.0f} MiB at most."
     )
-    parser.add_argument("--without-peers", action="store_true", help="only the harness")
-    options = parser.parse_args()
+
+
+def machine() -> str:
+    load, cores = os.getloadavg()[0], os.cpu_count() or 1
+    names = [line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    return f"{cores} cores ({names[0] if names else 'unknown'}); the load average was {load:.1f} at the beginning, before any job."
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--jobs", type=int, default=200, help="default: 200")
+    parser.add_argument("--rounds", type=int, default=3, help="default: 3")
+    parser.add_argument("--against", metavar="COMMIT", help="measure this commit's code, too, with one job a process")
+    parser.add_argument("--write", action="store_true", help=f"into {FILE.name}")
+    options = parser.parse_args(arguments)
     if not shutil.which("sbatch"):
         parser.error("no SLURM here; tests/cluster/cluster.py up starts one")
-    folder = Path(tempfile.mkdtemp(prefix="slurm-load-"))
-    try:
-        peers = {}
-        if not options.without_peers:
-            peers = {
-                "bare sbatch array": bare(options.jobs),
-                "plain submitit array": plain_submitit(options.jobs, folder / "submitit"),
-            }
-        ours = through_harness(options.jobs, options.bundle, folder / "results")
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-    print(f"{options.jobs} no-op jobs, {options.bundle} a process")
-    for name, seconds in peers.items():
-        print(f"  {name:22} {seconds:7.1f} s   {1000 * seconds / options.jobs:7.1f} ms/job")
-    print(
-        f"  {'harness':22} {ours['total']:7.1f} s   {1000 * ours['total'] / options.jobs:7.1f} ms/job"
-        f"   (handed over after {ours['submit']:.1f} s)"
-    )
-    for name, seconds in peers.items():
-        print(f"  harness / {name}: {ours['total'] / seconds:.2f}")
-    print(f"  scheduler calls: {ours['sbatch']:.0f} sbatch, {ours['squeue']:.0f} squeue, {ours['sacct']:.0f} sacct")
-    print(f"  driver: {ours['processor']:.1f} s of processor, {ours['memory']:.0f} MiB (+{ours['grown']:.0f})")
+    bundle = load_profile("proxy-slurm").value.resources_of("evaluate").bundle
+    plain, alone, shared = "submitit array", "here, one job a process", f"here, {bundle} evaluations a process, as profile proxy-slurm says"
+    begun = machine()
+    ways: dict[str, Callable[[Path], Figures]] = {plain: partial(plain_submitit, options.jobs)}
+    with tempfile.TemporaryDirectory() as name:
+        git = ["git", "-C", str(REPOSITORY), "worktree"]
+        if options.against:
+            subprocess.run([*git, "add", "--quiet", "--detach", f"{name}/old", options.against], check=True)
+            ways[f"{options.against}, one job a process"] = partial(ours, options.jobs, bundle=1, repository=Path(name) / "old")
+        try:
+            ways |= {what: partial(ours, options.jobs, bundle=many, repository=REPOSITORY) for what, many in ((alone, 1), (shared, bundle))}
+            found = take_turns(ways, options.rounds)
+        finally:
+            if options.against:
+                subprocess.run([*git, "remove", "--force", f"{name}/old"], check=True)
+    command = f"--jobs {options.jobs} --rounds {options.rounds}{f' --against {options.against}' if options.against else ''} --write"
+    lines = [
+        "# What a job costs on a SLURM cluster",
+        f"Made by `python -m benchmarks.slurm_load {command}`.",
+        ABOUT,
+        begun,
+        "\n".join(table(found, options.jobs, plain)),
+        conclusion(found[alone], found[plain], options.jobs),
+    ]
+    page = "\n\n".join(lines) + "\n"
+    print(page)
+    if options.write:
+        FILE.write_text(page, encoding="utf-8")
+    return 0
+
+
+ABOUT = (__doc__ or "").split("\n\n", 2)[2].strip()
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

@@ -10,10 +10,10 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from models.schema import FILMS
-
 DATA_SET = "datasets:"
 """Begins a location REPOSITORY@COMMIT that is a data set of the hub's; without it a location is a folder."""
+FILMS = (".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".flv", ".mpg")
+"""Ends of the names of video files."""
 
 
 def home(environment: Mapping[str, str] | None = None) -> Path:

@@ -14,8 +14,6 @@ Share = Annotated[float, Field(gt=0, le=1)]
 Orientation = Literal["upright", "stored"]
 Times = Literal["rate", "stamps"]
 Zoom = Literal["none", "predicted", "oracle"]
-FILMS = (".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".flv", ".mpg")
-"""Ends of the names of video files."""
 
 
 class Frozen(BaseModel):

@@ -17,7 +17,6 @@ from harness.spec.text import shown
 from harness.store.files import read_note
 from models import hub
 from models.config import ExternalMirror
-from models.schema import FILMS
 
 _MODEL_FILES = (
     "config.json",
@@ -135,7 +134,7 @@ def folder_digest(folder: Path, files: list[Path], cache: Path | None) -> str:
         return entry["digest"]
     digest = hashlib.sha256()
     for file, stat in zip(files, stats, strict=True):
-        if file.suffix.lower() in FILMS:  # hundreds of gigabytes
+        if file.suffix.lower() in hub.FILMS:  # hundreds of gigabytes
             digest.update(f"{file.relative_to(folder)}\0{stat.st_size}\n".encode())
             continue
         with file.open("rb") as content:

@@ -17,7 +17,8 @@ import numpy as np
 from PIL import Image
 
 from models.backbone.pictures import MOST_ASPECT, Unreadable, open_image
-from models.schema import FILMS, Clips, Orientation, Times
+from models.hub import FILMS
+from models.schema import Clips, Orientation, Times
 
 if TYPE_CHECKING:
     from torch import Tensor

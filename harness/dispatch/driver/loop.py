@@ -75,7 +75,10 @@ class Driver:
                     break
                 if not self.stops:
                     self._begin_patiently(statuses)
-                    if self.run.problem or self.backend.may_leave or self._over(statuses):
+                    if self.run.problem or self._over(statuses):
+                        break
+                    if self.backend.may_leave:
+                        statuses = self.backend.look()  # with what was begun just now
                         break
                 changed = self._changed(before, statuses)
                 if changed or time.monotonic() - shown > SHOW_SECONDS:

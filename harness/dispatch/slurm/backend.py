@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 
 ARRAY_LARGEST = 1000
 """Elements of one array; SLURM's own default limit (MaxArraySize) is 1001."""
+LOOK_SECONDS = 0.5
+"""Poll interval of the store; the scheduler is asked less often."""
 SILENCE_SECONDS = 10.0
 """A scheduler that is silent for less than this is not reported."""
 LEAVING_SECONDS = 5.0
@@ -96,7 +98,7 @@ class SlurmBackend:
         """dispatch: the profile's block. detach: the driver may leave once everything that can be submitted is."""
         self.run, self.store, self.me = run, run.store, run.me
         self.slots = dispatch.throttle or ARRAY_LARGEST
-        self.look_seconds = queue.poll_seconds
+        self.look_seconds = min(LOOK_SECONDS, queue.poll_seconds)
         self.dispatch, self.detach, self.queue = dispatch, detach, queue
         self.store.schedulers["slurm"] = queue.alive
         self.jobs = {job.key: job for job in run.graph}
@@ -158,6 +160,7 @@ class SlurmBackend:
                         return
                     in_queue.update(ids)
                 missing = [job for job in missing if job.key not in in_queue and not self.run.retries.given_up(job)]
+            self.unsubmitted = len(missing)
 
     def stop(self, hard: bool) -> None:
         """The scheduler keeps what it has; `run.py cancel` takes it out."""

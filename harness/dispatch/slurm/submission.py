@@ -11,8 +11,9 @@ import shutil
 import time
 import uuid
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from importlib.util import cache_from_source
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,19 @@ def copy_code(target: Path, source: Path | None = None) -> None:
             copy = target / path.relative_to(source)
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, copy)
+            _copy_compiled(path, copy)
+
+
+def _copy_compiled(path: Path, copy: Path) -> None:
+    """Python's compiled form of a module, if there is one: otherwise each of the first jobs compiles all that it imports. It belongs to a
+    source of the same time and size, which Python compares."""
+    if path.suffix != ".py" or not os.path.exists(compiled := cache_from_source(path)):
+        return
+    found, target = path.stat(), cache_from_source(copy)
+    os.makedirs(os.path.dirname(target), exist_ok=True)
+    with suppress(FileNotFoundError):  # it was removed meanwhile; jobs do without
+        shutil.copyfile(compiled, target)
+        os.utime(copy, ns=(found.st_atime_ns, found.st_mtime_ns))
 
 
 def clear(store: Store, leases: Iterable[Lease]) -> list[str]:

@@ -77,8 +77,8 @@ def perform(task: Assignment) -> str:
         print(f"{record.name}: {endings[record.name].outcome} {endings[record.name].message}".rstrip(), flush=True)
         if task.processes > 1 and endings[record.name].outcome == "code":
             break  # it may be the echo of another process's kill, which the scheduler tells whoever reads the lease
-        left = tuple(record.key for record in records[i + 1 :])
-        noted(partial(leases.update, store, task.lease, remaining=left))
+        if left := tuple(record.key for record in records[i + 1 :]):
+            noted(partial(leases.update, store, task.lease, remaining=left))
     else:
         noted(lambda: leases.drop(store, task.lease))
     if bad := [f"{name}: {ending.outcome}: {ending.message}" for name, ending in endings.items() if not ending.well]:

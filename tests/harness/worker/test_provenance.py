@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import sys
 from importlib import metadata
 from pathlib import Path
 
@@ -72,13 +73,20 @@ def test_a_changed_line_is_a_change(checkout):
     assert ASK(checkout)["dirty"]
 
 
-def test_every_package_is_recorded_as_importlib_knows_it_and_without_its_slow_parser(monkeypatch):
-    expected = {found.metadata["Name"].lower(): found.version for found in metadata.distributions() if found.metadata}
-
-    def slow(self):
-        raise AssertionError("parses a whole description")
-
-    monkeypatch.setattr(metadata.Distribution, "metadata", property(slow))
-    assert dict(filter(None, map(provenance._name_and_version, metadata.distributions()))) == expected
+def test_every_package_is_recorded_as_importlib_knows_it():
+    expected: dict[str, str] = {}
+    for found in metadata.distributions():
+        expected.setdefault(found.metadata["Name"].lower(), found.version)
+    assert provenance._installed() == expected and len(expected) > 50
     provenance.versions.cache_clear()
-    assert provenance.versions()["torch"] == expected["torch"] and len(expected) > 50
+    assert provenance.versions()["torch"] == expected["torch"]
+
+
+def test_of_two_packages_of_one_name_the_one_that_is_imported_is_recorded(tmp_path, monkeypatch):
+    for place, version in (("first", "2.0"), ("second", "1.0")):
+        package = tmp_path / place / f"Thing-{version}.dist-info"
+        package.mkdir(parents=True)
+        (package / "METADATA").write_text(f"Metadata-Version: 2.1\nName: Thing\nVersion: {version}\n\nName: no field, but its description\n")
+    (tmp_path / "second" / "half-1.0.dist-info").mkdir()
+    monkeypatch.setattr(sys, "path", [str(tmp_path / "none"), str(tmp_path / "first"), str(tmp_path / "second")])
+    assert provenance._installed() == {"thing": "2.0"}
