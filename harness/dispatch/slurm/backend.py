@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 ARRAY_LARGEST = 1000
 """Elements of one array; SLURM's own default limit (MaxArraySize) is 1001."""
-LOOK_SECONDS = 0.5
+LOOK_SECONDS = 1.0
 """Poll interval of the store; the scheduler is asked less often."""
 SILENCE_SECONDS = 10.0
 """A scheduler that is silent for less than this is not reported."""
