@@ -36,7 +36,7 @@ Message = dict[str, Any]
 _AS_TRAINED = ClipReader()
 MEDIA = ("image", "video")
 NO_TOKEN = -1
-"""Stands for a token that a model does not have: no id equals it."""
+"""Placeholder for a token that a model does not have; no id equals it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,11 +50,11 @@ class Question:
     grids: Tensor | tuple[Grid, ...]
     """[I, 2] merged height and width; of a question with a clip the grids of all."""
     reload: Callable[[], list[Image.Image | str]]
-    """Gives the pictures and the clips' paths again, should their features have been forgotten."""
+    """Returns the pictures and the clips' paths again, in case their features have been evicted."""
     reader: ClipReader = _AS_TRAINED
-    """How its clips are seen."""
+    """How its clips are sampled and resized."""
     rejected: str | None = None
-    """Why it cannot be asked: a clip of it cannot be read. Then it has no ids, and `images` names the clip."""
+    """Why it cannot be asked: one of its clips cannot be read. It then has no ids, and `images` names the clip."""
 
     @property
     def has_clips(self) -> bool:
@@ -68,20 +68,20 @@ class Question:
 
 @dataclass(frozen=True, eq=False)
 class Asked:
-    """Questions to be answered together, each under a name of the caller's."""
+    """Questions to answer together, each under a name that the caller chooses."""
 
     names: Sequence[Name]
     questions: Sequence[Question]
     boxes: Sequence[tuple[Tensor, Tensor] | None] | None = None
     """Of each question ([b, 4] float64, [b] image indices), for oracle latents."""
     seeds: Sequence[int] | None = None
-    """Of each question's noise."""
+    """Seed of each question's noise."""
     groups: Sequence[int] | None = None
     """Numbers of consecutive questions that exchange latents, with `latents: shuffled`; None: all do."""
     parts: Sequence[int] | None = None
     """Numbers of consecutive questions whose prompts are read at once; None: all are."""
     shuffle_seed: int = 0
-    """Of who is fed whose."""
+    """Seed for the choice of whose latents each question gets."""
 
 
 @dataclass(frozen=True)
@@ -94,11 +94,11 @@ class Answer:
     truncated: bool | None
     new_tokens: int | None
     letters: AnswerLetters | None = None
-    """How likely each option letter was at the answer position; None where it is not known."""
+    """Likelihood of each option letter at the answer position; None if unknown."""
     rejected: str | None = None
-    """Why the question was never asked: a clip of it cannot be read. Then the response is empty."""
+    """Why the question was not asked: one of its clips cannot be read. The response is then empty."""
     zoom: dict[str, Any] | None = None
-    """Where it was zoomed to, or why not (`zoom.Record`); None where no one asked for that."""
+    """Where it was zoomed to, or why not (`zoom.Record`); None if zooming was not requested."""
 
     @classmethod
     def never_asked(cls, why: str) -> Answer:
@@ -135,7 +135,7 @@ class Engine:
         self.device = device
         self.precision = precision
         self.method = method_of(self.checkpoint)
-        """What the checkpoint was last trained by; None for a base model."""
+        """The method that trained the checkpoint last; None for a base model."""
         self.model = load(
             self.checkpoint,
             heads=self.method.decoded_with() if self.method else (),
@@ -238,7 +238,7 @@ class Engine:
         return [questions[at] for at in range(len(conversations))]
 
     def forget_answers(self, same_pictures: bool = False) -> None:
-        """Other questions come: what was kept of these is of no more use, but for what was read of the same pictures."""
+        """Drops what is cached for the previous questions, except prefills of the same pictures if same_pictures."""
         self.prefills.forget_batches() if same_pictures else self.prefills.clear()
         self.own.clear()
 
@@ -362,7 +362,7 @@ class Engine:
         return None if None in found else found
 
     def answer_of(self, decoded: Decoded, spec: DecodeSpec) -> Answer:
-        """What was decoded, as text."""
+        """The decoded tokens as text."""
         unnamed = self._unnamed if spec.start == "emitted" else set()
         spoken = [token for token in decoded.token_ids if token not in unnamed]
         pieces = ["" if token in unnamed else self.tokenizer.decode([token]) for token in decoded.token_ids]
@@ -421,7 +421,7 @@ class Engine:
         return held
 
     def _decoded(self, pictures: Iterable[Image.Image]) -> list[Image.Image]:
-        """In three channels, decoded in the engine's threads where they are not."""
+        """RGB pictures, decoded in the engine's threads where needed."""
 
         def decoded(picture: Image.Image) -> Image.Image:
             (own := rgb(picture)).load()
@@ -474,7 +474,7 @@ def _together(grids: list[Grid]) -> Tensor | tuple[Grid, ...]:
 
 
 def _kept_as(key: str, images: Images, reader: ClipReader) -> tuple[Any, ...]:
-    """What features are cached by."""
+    """Cache key of features."""
     return (key, images, reader) if is_clip(key) else (key, images)
 
 

@@ -47,7 +47,7 @@ _PREPARING_SECONDS = 5.0
 
 
 class Evaluations(ABC):
-    """Whoever answers, ready for any number of `evaluate` calls: what they have in common."""
+    """Base class of answering systems, ready for any number of `evaluate` calls."""
 
     def __init__(self) -> None:
         self._manager = TaskManager(include_defaults=False, include_path=str(YAML_FOLDER))
@@ -69,7 +69,7 @@ class Evaluations(ABC):
         return load_task(name, mirror)
 
     def about(self, spec: EvaluateSpec) -> dict[str, Any]:
-        """What result.json says beside the numbers."""
+        """Fields of result.json besides the numbers."""
         return {}
 
     def evaluate(self, run: Run, spec: EvaluateSpec, *, mirror: Path, batch_size: int, **options: Any) -> dict[str, Any]:

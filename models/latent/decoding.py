@@ -1,8 +1,8 @@
 """Batched latent decoding (Coconut-style): after `<|lvr_start|>`, S forwards (or fewer, see `DecodeSpec.leave`) are fed a
 state instead of a token.
 
-Greedy, with a KV cache and explicit positions. Rows are left-padded, enter latent steps at different times and make place for
-waiting prompts when they end; the answers are those of one prompt at a time. Knows nothing of texts or benchmarks.
+Greedy, with a KV cache and explicit positions. Rows are left-padded, enter latent steps at different times and make room for
+waiting prompts when they end; the answers equal those of decoding one prompt at a time. Knows nothing of texts or benchmarks.
 """
 
 from __future__ import annotations
@@ -30,29 +30,29 @@ from models.schema import DecodeSpec
 
 @dataclass(eq=False)
 class Decoded:
-    """What one prompt gave."""
+    """The answer to one prompt."""
 
     token_ids: list[int]
     """Generated ids, special tokens included; every latent step stands as one `<|lvr|>`. Ends with the end token, if one came."""
     latent_started: bool
-    """Whether `<|lvr_start|>` came, emitted or forced."""
+    """Whether the answer has `<|lvr_start|>`, emitted or forced."""
     latent_steps: int
     """Latent steps taken, over all segments."""
     truncated: bool
     """max_new_tokens or max_segments was reached before an end token."""
     latents: Tensor | None = None
-    """[steps, D]: what was fed, with keep_latents."""
+    """[steps, D]: the latents that were fed, if keep_latents."""
     hidden: Tensor | None = None
-    """[steps, D]: the model's own state before each latent step (at slot i - 1), with keep_latents."""
+    """[steps, D]: the model's own state before each latent step (at slot i - 1), if keep_latents."""
     kept: Tensor | None = None
-    """[n, W]: what `keep_logits` made of the logits behind each token that the model was asked for."""
+    """[n, W]: the return values of `keep_logits` for each token that the model predicted."""
     kept_at: tuple[int, ...] = ()
-    """[n]: the places of these tokens in token_ids; latent steps and a forced `<|lvr_start|>` are none of them."""
+    """[n]: positions of these tokens in token_ids, without latent steps and a forced `<|lvr_start|>`."""
 
 
 @dataclass(eq=False)
 class Step:
-    """One forward of the rows still in the batch, for `on_step`."""
+    """One forward pass of the rows still in the batch, for `on_step`."""
 
     rows: list[Name]
     """[r]: the prompt of every row."""
@@ -202,7 +202,7 @@ class _Decoder:
 
     @torch.inference_mode()
     def join(self, more: Joining | None) -> dict[Name, Decoded]:
-        """Ended rows leave; the new ones have said their first token, or taken their first latent step."""
+        """Drops rows that have ended and adds the new ones, each after its first token or first latent step."""
         ended: dict[Name, Decoded] = {}
         new = self._begun(more, ended) if more else None
         self.batch = joined([batch for batch in (self.batch, new) if batch], trim=self.refilled)
@@ -218,7 +218,7 @@ class _Decoder:
         return self._advance(batch, batch.inputs, hidden)
 
     def _begun(self, more: Joining, ended: dict[Name, Decoded]) -> Running | None:
-        """The new rows; those of them that end at once are put into `ended`."""
+        """The new rows; any that end at once are put into `ended`."""
         _check(more.prompts, self.spec)
         names, prompts, forced = list(more.names), more.prompts, self.spec.start == "forced"
         prefill = more.prefill or read(self.model, prompts, forced, self.tokens)
@@ -242,7 +242,7 @@ class _Decoder:
         return batch
 
     def _alone(self, prompts: list[Prompt], spec: DecodeSpec, prefill: Prefill | None = None) -> list[Decoded]:
-        """Answers with their latents, in a batch of their own."""
+        """Answers with their latents, decoded in a separate batch."""
         return decode(
             self.model, prompts, spec, prefill=prefill, tokens=self.tokens, eos=self.eos, keep_latents=True,
             keep_logits=self.keep_logits, hide_images=self.hide_images, script=self.script,
@@ -300,7 +300,7 @@ class _Decoder:
             self._hide(batch, [at for at in latent if not batch.rows[at].left])
 
     def _freed(self, batch: Running, latent: list[int], picked: list[int], speaking: list[int]) -> tuple[list[int], list[int]]:
-        """(rows still latent, rows that speak), once those that picked `<|lvr_end|>` have left their segment."""
+        """(rows in a latent segment, rows that decode tokens), after rows that picked `<|lvr_end|>` have left their segment."""
         left = {at for at, token in zip(latent, picked) if token == self.tokens.lvr_end}
         for at in left:
             batch.rows[at].left = 0
@@ -314,7 +314,7 @@ class _Decoder:
         return (distances(states, end, self.spec.leave_distance) < self.spec.leave_below).tolist()
 
     def _pick(self, batch: Running, logits: Tensor, rows: list[int]) -> Tensor:
-        """The likeliest id [k] of each of these rows by its logits [k, V]; lvr_start is none where it may not come."""
+        """The most likely id [k] for each of these rows from its logits [k, V]; lvr_start is excluded where it is not allowed."""
         if self.spec.start == "never":
             logits[:, self.tokens.lvr_start] = -torch.inf
         if batch.seen is not None:
@@ -325,7 +325,7 @@ class _Decoder:
         return logits.argmax(-1)
 
     def _restrict(self, logits: Tensor, row: Row) -> None:
-        """Rule out in place, of one row's logits [V], what `no_repeat_ngram` and `answer` forbid."""
+        """Masks in place the entries of one row's logits [V] that `no_repeat_ngram` and `answer` forbid."""
         if self.spec.no_repeat_ngram:
             ids = row.prompt.input_ids.tolist() + row.ids
             logits[list(repeating(ids, self.spec.no_repeat_ngram))] = -torch.inf
@@ -343,7 +343,7 @@ class _Decoder:
 
     @staticmethod
     def _see(batch: Running, rows: list[int], ids: Tensor) -> None:
-        """These ids [k] are in the answers of these rows now."""
+        """Records that these ids [k] are in the answers of these rows."""
         if batch.seen is not None:
             batch.seen[rows, ids.to(batch.seen.device)] = True
 
@@ -362,7 +362,7 @@ class _Decoder:
             row.left = self.spec.latent_steps
 
     def _has_all_segments(self, row: Row) -> bool:
-        """Whether the segment it has just begun is one too many."""
+        """Whether the row has just started more segments than it may."""
         return self.spec.max_segments is not None and row.segment >= self.spec.max_segments
 
     def _hide(self, batch: Running, rows: list[int]) -> None:
@@ -374,7 +374,7 @@ class _Decoder:
             batch.mask[at, begin : begin + len(ids)] &= shown.to(batch.mask.device)
 
     def _take(self, row: Row, fed: Tensor, state: Tensor) -> None:
-        """Book one latent step."""
+        """Records one latent step."""
         row.left -= 1
         row.steps += 1
         row.ids.append(self.tokens.lvr)

@@ -1,4 +1,4 @@
-"""From one entry of an annotation file to a checked sample, or the named reason why it is none. Looks into no picture."""
+"""Turns one entry of an annotation file into a checked sample, or rejects it with a named reason. Opens no pictures."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ REASONS = (
     "malformed entry", "bad roles", "image count", "special token", "missing image", "box count", "bad box", "bad box image",
     "unreadable picture", "picture too large", "picture shape", "too long", "bad span", MISSING, "unreadable clip",
 )  # fmt: skip
-"""Why a sample is rejected, in the order of checking."""
+"""Reasons for rejecting a sample, in the order of the checks."""
 OVERSHOOT = 0.5
-"""A coordinate may lie this far outside 0..1 and is cut at the edge; farther out, the box is in pixels or thousandths."""
+"""A coordinate up to this far outside 0..1 is clipped to the edge; one farther out means a box in pixels or thousandths."""
 
 
 NESTED, CUT = "boxes not nested once", "box cut at the edge"
@@ -39,11 +39,11 @@ MISPLACED = {
     "human": ("<lvr>", "<lvr> in a question kept as text"),
     "gpt": ("<image>", "<image> in an answer kept as text"),
 }
-"""Role -> the placeholder that means nothing there, as in the release, and the words that name such a row."""
+"""Role -> the placeholder that has no meaning there, as in the release, and how such a row is described."""
 
 
 UNSTATED = Clips()
-"""How clips are sampled where nobody says."""
+"""Default sampling of clips."""
 
 
 class Rejected(ValueError):
@@ -64,7 +64,7 @@ class Source:
     images: Path
     kind: str = "Q_A"
     clips: Clips | None = None
-    """How its clips are sampled; None before a recipe says so."""
+    """How its clips are sampled; None until a recipe sets it."""
 
     @property
     def annotations(self) -> Path:
@@ -77,7 +77,7 @@ class Form:
 
     def __init__(self, annotations: Path) -> None:
         self.files: tuple[Path, ...] = (annotations,)
-        """All that the records come from, first the file of entries."""
+        """All files that the records come from, the file of entries first."""
 
     def entries(self) -> Iterator[tuple[int, int, Any]]:
         """(first byte, bytes, value) of every entry. Raises DataError."""
@@ -139,14 +139,14 @@ class _Last(threading.local):
 
     frames: dict[int, Image.Image]
     wanted: tuple[Any, ...] = ()
-    """Of which clip, and which."""
+    """The clip and the frame numbers that `frames` holds."""
 
 
 _last = _Last()
 
 
 def _state(path: Path) -> tuple[int, int] | None:
-    """Other content has another one; None of a file that is not there."""
+    """Differs for different content; None if the file does not exist."""
     try:
         stat = path.stat()
     except OSError:
@@ -172,9 +172,9 @@ class Sample:
     box_image: tuple[int, ...]
     """Image of every box, 0-based."""
     mends: tuple[str, ...] = ()
-    """What was not as it should be and could be put right, in words."""
+    """Descriptions of what was wrong and has been corrected."""
     spans: tuple[Span, ...] = ()
-    """In seconds: what of the sample's clip is evidence. Such a sample has one box, the whole frame, for its one segment."""
+    """The parts of the sample's clip with the evidence, in seconds. Such a sample has one box, the whole frame, for its one segment."""
 
 
 def parse(
@@ -228,7 +228,7 @@ def parse(
 
 
 CLIP_FIELDS = ("video", "question", "answer")
-"""Texts of a record about a clip."""
+"""The texts of a record of a clip."""
 WHOLE_FRAME = (0.0, 0.0, 1.0, 1.0)
 
 
@@ -387,7 +387,7 @@ def _boxes(given: Any, slots: int, surplus: Surplus, images: Any, pictures: int)
 
 
 def _as_written(box: Any) -> Box | None:
-    """A box that is as it should be, as nearly all are; None: look closer."""
+    """The box if it is valid as written, as nearly all are; None if it needs the slower checks."""
     if type(box) is list and len(box) == 4:
         x0, y0, x1, y1 = box
         if type(x0) is type(y0) is type(x1) is type(y1) is float and 0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1:

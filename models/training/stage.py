@@ -251,7 +251,7 @@ def _pixels(spec: TrainSpec, inputs: Mapping[str, Path]) -> Pixels:
 
 
 def _extra(spec: TrainSpec, method: Method, inputs: Mapping[str, Path]) -> dict[str, Extra]:
-    """What the stage has encoded beside the samples' pictures."""
+    """Inputs that the stage encodes besides the samples' pictures."""
     cuts = {need.role: need.cut for need in spec.stage.needs() if isinstance(need, Features) and need.cut is not None}
     found: dict[str, Extra] = {}
     for role, pieces in method.extra_pixels().items():
@@ -275,7 +275,7 @@ def _store(inputs: Mapping[str, Path], role: str, spec: TrainSpec, cut: Cut | No
 
 
 def _rough_lengths(samples: Samples, pixels: Pixels, extra: Mapping[str, Extra]) -> list[int] | None:
-    """0 of a sample without features: a substitute will take its place."""
+    """0 for a sample without features, which will be substituted."""
     if not isinstance(pixels, Cached):
         return rough_lengths(samples, pixels.processor)
 
@@ -297,7 +297,7 @@ def _share(spec: TrainSpec, pixels: Pixels) -> Literal["count", "tokens", "padde
 
 
 class _Numbers(Dataset):
-    """Sample numbers for a DataLoader: what collates them reads the samples."""
+    """Sample numbers for a DataLoader; the collate function reads the samples."""
 
     def __init__(self, count: int) -> None:
         self.count = count

@@ -1,7 +1,7 @@
-"""The `transformers.Trainer` subclass: losses summed exactly over a step, resumable checkpoints, one line of numbers a while.
+"""The `transformers.Trainer` subclass: losses summed exactly over a step, resumable checkpoints, metrics logged periodically.
 
 transformers does the loop, mixed precision, gradient accumulation, distribution and DeepSpeed. This class knows how a
-`Collated` batch becomes a loss, what a checkpoint holds, and when to stop. It knows no files of data and no recipes.
+`Collated` batch becomes a loss, what a checkpoint holds, and when to stop. It knows nothing of data files or recipes.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ WEIGHTS = "trainable.safetensors"
 REPLACED = "replaced.json"
 LOG_SECONDS = 2.0
 CHECKPOINT_SECONDS = 20.0
-"""At least so long between two checkpoints."""
+"""Minimum time between two checkpoints."""
 SAVING_SHARE = 0.05
-"""At most this share of the time goes into checkpoints, the first one included: what is slow to write is written rarely.
+"""Upper limit on the share of time spent writing checkpoints, including the first: slow checkpoints are written rarely.
 The newest complete one is kept; the one before it goes as soon as it is there, so a disk has to hold two."""
 
 
@@ -52,7 +52,7 @@ class NotFinite(FloatingPointError):
 class StageTrainer(Trainer):
     """Trains the parameters of `model` that require gradients, for one stage.
 
-    loader: this rank's micro-batches over the whole run, from step 0. checkpoint_seconds: at least so long between
+    loader: this rank's micro-batches over the whole run, from step 0. checkpoint_seconds: minimum time between
     checkpoints (see `SAVING_SHARE`). Raises `Interrupted` after a stop request, `NotFinite` for a broken loss, OSError
     (ENOSPC) where a stop is asked for and the disk has no room for a checkpoint.
     """
@@ -73,7 +73,7 @@ class StageTrainer(Trainer):
         self.run, self.stage, self.latent_steps, self.order, self.loader = run, stage, latent_steps, order, loader
         self.method = stage.method(latent_steps)
         self.summed = ("loss", "ce", *stage.means, *stage.counts)
-        """What is logged of a forward pass."""
+        """Metrics logged from a forward pass."""
         self.loss_is_scaled_for_ga = True  # `num_items` and the like count the whole step
         if self.is_deepspeed_enabled:  # what accelerate would set it to, with a warning about a mismatch
             self.accelerator.gradient_accumulation_steps = args.gradient_accumulation_steps
@@ -274,7 +274,7 @@ class _Watch(TrainerCallback):
                 if full and stop:
                     raise OSError(errno.ENOSPC, f"stopped without a checkpoint: {self._need()}", str(self.folder))
                 control.should_save, self.began_saving = not full, now
-                self.saved = now  # of a full disk: not asked again at every step
+                self.saved = now  # a full disk is not checked again at every step
             control.should_training_stop |= stop
 
     def on_save(self, args, state, control, **kwargs) -> None:
@@ -295,7 +295,7 @@ class _Watch(TrainerCallback):
         return full
 
     def _agreed(self, *flags: bool) -> list[bool]:
-        """True where any rank says so."""
+        """True if it is true on any rank."""
         if self.trainer.order.world == 1:
             return list(flags)
         shared = torch.tensor(flags, dtype=torch.int, device=self.trainer.args.device)
@@ -328,12 +328,12 @@ class _Watch(TrainerCallback):
 
 
 def trainable(model: nn.Module) -> dict[str, Tensor]:
-    """Parameters that require gradients, by name; a tied pair stands once."""
+    """Parameters that require gradients, by name; tied parameters are listed once."""
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
 def parameter_groups(model: nn.Module, decay_norms: bool) -> tuple[list[Tensor], list[Tensor]]:
-    """(with weight decay, without): norms' weights and all biases are without, unless `decay_norms`."""
+    """(with weight decay, without weight decay): norm weights and all biases are in the second, unless `decay_norms`."""
     norms = {
         f"{path}.{name}" if path else name
         for path, module in model.named_modules()
@@ -348,7 +348,7 @@ def parameter_groups(model: nn.Module, decay_norms: bool) -> tuple[list[Tensor],
 
 
 def _free(folder: Path) -> int:
-    """Bytes; of the nearest folder that exists."""
+    """Free bytes on the disk of the nearest folder that exists."""
     while not folder.exists():
         folder = folder.parent
     return shutil.disk_usage(folder).free
