@@ -79,7 +79,8 @@ def source(value: Value) -> str:
     if value.factor is not None:
         return f"{value.origin} {value.where}: {text(value.unscaled)}, scaled by {text(value.factor)}{mark}"
     if value.origin == "profile":
-        return f"profile {value.where}, instead of {text(value.unscaled)}"
+        instead = f", instead of {text(value.unscaled)}" if value.unscaled != value.value else ""
+        return f"profile {value.where}{instead}"
     return f"{value.origin} {value.where}{mark}" if value.origin in ("recipe", "row") else value.where + mark
 
 

@@ -185,10 +185,10 @@ def add_selection(parser: argparse.ArgumentParser, files: str = "+") -> None:
     parser.add_argument("--rows", nargs="+", action="extend", default=[], metavar="ROW", help="only these rows")
     parser.add_argument("--columns", nargs="+", action="extend", default=[], metavar="COLUMN", help="only these columns")
     parser.add_argument("--seeds", type=count, metavar="N", help="number of seeds (default: the profile's)")
-    parser.add_argument("--protocols", nargs="+", action="extend", default=[], choices=("paper", "stock"), help="default: the profile's")
+    parser.add_argument("--protocols", nargs="+", action="extend", default=[], choices=("paper", "stock"), help="protocols to evaluate under (default: the profile's)")
     parser.add_argument(
         "--latents", nargs="+", action="extend", default=[], choices=("own", "zeroed", "noise", "shuffled", "oracle"),
-        help="latents modes of the evaluations (default: the profile's)",
+        help="kinds of latents in the evaluations (default: the profile's)",
     )  # fmt: skip
     parser.add_argument(
         "--set", action="append", default=[], dest="overrides", metavar="NAME=VALUE",

@@ -23,6 +23,7 @@ SAY_SECONDS = 2.0
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_selection(parser, files="*")
+    parser.epilog = "FILE may also be a bundle that `run.py export` wrote (*.zip)."
     parser.add_argument("--all", action="store_true", help="check every job of the store (the default without FILE)")
     add_json(parser)
 

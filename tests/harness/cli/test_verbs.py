@@ -165,6 +165,8 @@ def test_explaining_a_row_names_the_source_of_every_value(desk: Desk, capsys):
         and "recipes/vreflection.yaml:" in lines["stage2.steps"]
     )
     assert lines["stage2.tau"].endswith("(assumed)") and "stage1.p" not in lines
+    assert lines["max_tokens"].endswith(", instead of 16384")
+    assert "profiles/proxy.yaml:" in lines["stage2.precision"] and "instead" not in lines["stage2.precision"], "both say bf16"
 
 
 def test_a_plan_as_json_holds_jobs_and_cells(desk: Desk, capsys):
