@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 LETTERS = string.ascii_uppercase + string.ascii_lowercase
+LOGITS_AT_ONCE = 1 << 20
+"""4 MB in fp32: temporary tensors of this size stay in a CPU's caches."""
 DIGITS = 6
 """Decimals that are stored."""
 
@@ -139,8 +141,11 @@ class LetterTokens:
         import torch
 
         self.ids, self.padding = self.ids.to(logits.device), self.padding.to(logits.device)
+        return torch.cat([self._of(part) for part in logits.split(max(1, LOGITS_AT_ONCE // logits.shape[-1]))])
+
+    def _of(self, logits: Tensor) -> Tensor:
         whole = logits.float().logsumexp(-1, keepdim=True)
-        found = logits[:, self.ids].float().masked_fill(self.padding, -torch.inf)
+        found = logits[:, self.ids].float().masked_fill(self.padding, -math.inf)
         return found.logsumexp(-1) - whole
 
     def at(self, kept: Tensor, kept_at: Sequence[int], pieces: Sequence[str], special: Sequence[bool]) -> AnswerLetters | None:

@@ -22,7 +22,7 @@ from models.latent.feed import FEEDS, LatentStep, donors_of, sources_of
 from models.latent.prefill import Prefill, last_states, read
 from models.latent.prompt import Prompt
 from models.latent.refill import Name
-from models.latent.running import Row, Running, joined
+from models.latent.running import Row, Running, joined, stacked
 from models.latent.script import Script, repeating
 from models.latent.slots import distances
 from models.schema import DecodeSpec
@@ -233,7 +233,9 @@ class _Decoder:
             names, prompts, sources = [names[at] for at in given], [prompts[at] for at in given], list(given.values())
             prefill = prefill.rows(list(given))
         rows = [Row(*one) for one in zip(names, prompts, sources, strict=True)]
-        batch = Running.behind(prefill, rows, self._known(prompts) if self.spec.repetition_penalty != 1 else None)
+        penalised = self.spec.repetition_penalty != 1
+        known = stacked([prompt.input_ids for prompt in prompts]).to(self.model.device) if penalised else None
+        batch = Running.behind(prefill, rows, known)
         if forced:
             for row in rows:
                 self._emit(row, self.tokens.lvr_start)
@@ -247,13 +249,6 @@ class _Decoder:
             self.model, prompts, spec, prefill=prefill, tokens=self.tokens, eos=self.eos, keep_latents=True,
             keep_logits=self.keep_logits, hide_images=self.hide_images, script=self.script,
         )  # fmt: skip
-
-    def _known(self, prompts: list[Prompt]) -> Tensor:
-        """[r, V] bool: the prompts' ids."""
-        known = torch.zeros(len(prompts), self.model.lm_head.out_features, dtype=torch.bool, device=self.model.device)
-        for at, prompt in enumerate(prompts):
-            known[at, prompt.input_ids.to(known.device)] = True
-        return known
 
     def _advance(self, batch: Running, inputs: Tensor, hidden: Tensor) -> dict[Name, Decoded]:
         """Take the states [r, D] behind the last inputs [r, D], and find the next inputs; returns the answers that end with it."""
@@ -318,8 +313,9 @@ class _Decoder:
         if self.spec.start == "never":
             logits[:, self.tokens.lvr_start] = -torch.inf
         if batch.seen is not None:
-            logits, penalty = logits.float(), self.spec.repetition_penalty
-            logits = torch.where(batch.seen[rows], torch.where(logits < 0, logits * penalty, logits / penalty), logits)
+            logits, penalty, known = logits.float(), self.spec.repetition_penalty, batch.seen[rows]
+            held = logits.gather(1, known)
+            logits.scatter_(1, known, torch.where(held < 0, held * penalty, held / penalty))
         for at, number in enumerate(rows):
             self._restrict(logits[at], batch.rows[number])
         return logits.argmax(-1)
@@ -345,7 +341,9 @@ class _Decoder:
     def _see(batch: Running, rows: list[int], ids: Tensor) -> None:
         """Records that these ids [k] are in the answers of these rows."""
         if batch.seen is not None:
-            batch.seen[rows, ids.to(batch.seen.device)] = True
+            column = batch.seen[:, -1].clone()
+            column[rows] = ids.to(column.device)
+            batch.seen = torch.cat([batch.seen, column[:, None]], 1)
 
     def _emit(self, row: Row, token: int) -> None:
         row.ids.append(token)

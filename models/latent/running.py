@@ -61,7 +61,7 @@ class Running:
     """[4, r]: (text, t, h, w) of the last column."""
     cache: Cache
     seen: Tensor | None
-    """[r, V] bool: ids of prompt and answer, where they are penalised."""
+    """[r, n]: ids of prompt and answer, where they are penalised; some stand there more than once."""
     inputs: Tensor | None = None
     """[r, D]: fed next."""
 
@@ -88,9 +88,15 @@ def joined(parts: Sequence[Running], trim: bool = True) -> Running | None:
         torch.cat([F.pad(mask, (max(widths) - mask.shape[1], 0)) for mask in masks]),
         torch.cat([part.next_position[:, at] for part, at in zip(parts, kept)], 1),
         parts[0].cache,
-        None if parts[0].seen is None else torch.cat([part.seen[at] for part, at in zip(parts, kept)]),
+        None if parts[0].seen is None else stacked([ids for part, at in zip(parts, kept) for ids in part.seen[at]]),
         torch.cat([part.inputs[at] for part, at in zip(parts, kept)]),
     )
+
+
+def stacked(rows: Sequence[Tensor]) -> Tensor:
+    """[r, n]: these ids, at least one a row; a shorter row repeats its last."""
+    longest = max(map(len, rows))
+    return torch.stack([torch.cat([ids, ids[-1:].expand(longest - len(ids))]) for ids in rows])
 
 
 def _running_of(part: Running) -> Tensor | slice:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from models.config import DecodeSpec, EvaluateSpec
+from models.evaluation import likelihood
 from models.evaluation.likelihood import AnswerLetters, LetterTokens, answer_position, lone_letter, of_right
 from models.evaluation.tasks import digest
 from models.run import LocalRun
@@ -146,3 +147,14 @@ def test_the_probability_of_a_letter_is_the_sum_over_the_tokens_that_write_it():
     found, probabilities = letters(logits), logits.softmax(-1)
     writing = [token for token in range(len(tokenizer)) if token not in letters.special and lone_letter(tokenizer.decode([token])) == "B"]
     assert len(writing) > 1 and found[:, 1].exp() == pytest.approx(probabilities[:, writing].sum(-1))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_rows_read_in_parts_have_the_digits_of_all_at_once(dtype, monkeypatch):
+    from transformers import AutoTokenizer
+
+    letters = LetterTokens(AutoTokenizer.from_pretrained("models/proxy/base"))
+    logits = torch.randn(7, 20_000).to(dtype)
+    whole = letters(logits)
+    monkeypatch.setattr(likelihood, "LOGITS_AT_ONCE", 3 * 20_000)
+    assert torch.equal(letters(logits), whole)
