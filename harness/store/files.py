@@ -189,10 +189,11 @@ def read_bytes(path: Path | str) -> tuple[bytes, int]:
     these files, and one read without a buffer costs half as much."""
     descriptor, found = _regular(path)
     try:
-        parts = [os.read(descriptor, found.st_size + 1)]
-        while parts[-1]:
-            parts.append(os.read(descriptor, 2**20))
-        return b"".join(parts), found.st_mtime_ns
+        content = os.read(descriptor, found.st_size + 1)
+        if len(content) != found.st_size:  # it grew, or the file system gave only a part
+            while more := os.read(descriptor, 2**20):
+                content += more
+        return content, found.st_mtime_ns
     finally:
         os.close(descriptor)
 
