@@ -197,7 +197,7 @@ def looked_through(folder: Path) -> dict[str, float]:
 def table(folder: Path) -> str:
     size = write_mirrors(folder)
     lines = [
-        f"{PICTURES} pictures of {size / 1e6:.0f} MB as JPEG, {3 * WIDTH * HEIGHT / 1e6:.0f} MB decoded. {machine(1)}",
+        f"{PICTURES} pictures of {size / 1e6:.0f} MB as JPEG, {3 * WIDTH * HEIGHT / 1e6:.0f} MB decoded. {machine()}",
         "",
         "| Evaluation | Rows | Decoded | Hashed | s a row | Peak, MB |",
         "| :-- | --: | --: | --: | --: | --: |",
