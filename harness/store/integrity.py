@@ -26,8 +26,8 @@ FEW_MEMBERS = 512
 """Of a folder with more files, only the directories are checked until a job loads it."""
 WORTH_SAYING_BYTES = 2**30
 ADDED = "was not there when the job was done"
-CHANGED = 2
-"""Where a stamp has the time of the last change, which no program can set back."""
+WRITTEN, CHANGED = 1, 2
+"""Where a stamp has the time of the last writing, and that of the last change, which no program can set back."""
 COARSE_NS, HASTY_NS = 10**9, 2 * 10**9
 """Some file systems count times in whole seconds (Lustre among them), some in steps of two."""
 

@@ -37,10 +37,12 @@ LISTED = 5
 
 @dataclass
 class Look:
-    """One pass over the store. done: key → what was found of a finished job. jobs: key → that job. kept: what was made of it."""
+    """One pass over the store. done: key → what was found of a finished job. jobs: key → that job. times_ns: a finished job's folder → the
+    time of its DONE.json. kept: what was made of it."""
 
     done: dict[str, Finding] = field(default_factory=dict)
     jobs: dict[str, Job] = field(default_factory=dict)
+    times_ns: dict[str, int] = field(default_factory=dict)
     kept: dict[str, Any] = field(default_factory=dict)
 
 
@@ -183,9 +185,11 @@ class Store:
 
     def job_names(self) -> Iterator[tuple[str, str]]:
         """(kind, name) of every folder that has a spec.json, in this order."""
+        finished = self._look.times_ns if self._look is not None else {}
         for kind in sorted(self.root.glob("[!.]*")):
+            home = str(kind)
             for name in sorted(os.listdir(kind)) if kind.is_dir() else ():
-                if os.path.exists(f"{kind}/{name}/spec.json"):
+                if f"{home}/{name}" in finished or os.path.exists(f"{home}/{name}/spec.json"):
                     yield kind.name, name
 
     def job_folders(self) -> Iterator[Path]:
@@ -233,6 +237,8 @@ class Store:
             self._examined[home] = stamps, found
         if look is not None and found.done is not None:
             look.done[job.key] = found
+            if (of_done := stamps[done_file.NAME]) is not None:
+                look.times_ns[home] = of_done[integrity.WRITTEN]
             if isinstance(job, Job):
                 look.jobs[job.key] = job
         return found
@@ -261,6 +267,12 @@ class Store:
     def seen_done(self) -> Mapping[str, Job]:
         """Key → the jobs that this look found done."""
         return self._look.jobs if self._look is not None else {}
+
+    def done_ns(self, kind: str, name: str) -> int:
+        """The time of a job's DONE.json. Raises FileNotFoundError where there is none."""
+        home = f"{self.root}/{kind}/{name}"
+        seen = self._look.times_ns.get(home) if self._look is not None else None
+        return os.stat(f"{home}/{done_file.NAME}").st_mtime_ns if seen is None else seen
 
     def _note(self, home: Path | str) -> str:
         """The file that says what the last check of the job in `home` saw."""

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.store import files
@@ -19,14 +17,14 @@ SQLITE = b"SQLite format 3\0"
 """How every sqlite file begins."""
 
 
-def signature(root: Path, kind: str, name: str) -> str:
-    """Of one job of the store in `root`: changes whenever something about it could be copied to MLflow. "" when there is nothing yet."""
+def signature(store: Store, kind: str, name: str) -> str:
+    """Of one job: changes whenever something about it could be copied to MLflow. "" when there is nothing yet."""
     try:
-        return " ".join(["done", str(os.stat(f"{root}/{kind}/{name}/DONE.json").st_mtime_ns), *artifacts_of(kind)])
+        return " ".join(["done", str(store.done_ns(kind, name)), *artifacts_of(kind)])
     except FileNotFoundError:
         pass
     parts = []
-    for attempt in attempts_of(root / kind / name):
+    for attempt in attempts_of(store.root / kind / name):
         metrics = attempt.metrics.stat().st_size if attempt.metrics.exists() else 0
         ended = (attempt.path / "failure.json").exists() or attempt.alive() is False
         parts.append(f"{attempt.number} {metrics} {'ended' if ended else 'alive'}")
@@ -37,7 +35,7 @@ def fingerprint(store: Store) -> str:
     """Of the whole store, the tables' labels, and the database that it is copied into."""
     lines = [where.shown_address(store)]
     for kind, name in store.job_names():
-        lines.append(f"{name} {signature(store.root, kind, name)}")
+        lines.append(f"{name} {signature(store, kind, name)}")
     for path in sorted(where.home(store).glob("labels/*.json")):
         lines.append(f"{path.name} {path.stat().st_mtime_ns}")
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()

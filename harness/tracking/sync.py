@@ -228,7 +228,7 @@ class Syncer:
     def _job(self, record: Record, label: Label) -> bool:
         if self.store.damage(record):
             return False  # what was copied before the damage stays
-        now, label_text = signature(self.store.root, record.kind, record.name), json.dumps([label.tables, label.tags(), label.name])
+        now, label_text = signature(self.store, record.kind, record.name), json.dumps([label.tables, label.tags(), label.name])
         copied = self.copied.get(record.key)
         if not now or (copied and copied.signature == now and copied.label == label_text):
             return False

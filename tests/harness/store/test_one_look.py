@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+
 from benchmarks.invented import leave
 from harness.jobs import Job
 from harness.store import Store, integrity
+from harness.tracking.fingerprint import fingerprint
 from tests.harness.dispatch import kinds  # noqa: F401 - its kinds have versions
 
 
@@ -26,6 +29,24 @@ def test_a_finished_job_is_looked_at_once_in_one_look_and_its_done_file_again_af
     (store.folder(job) / "DONE.json").write_text("{")
     with store.one_look():
         assert "DONE.json" in store.damage(job)
+
+
+def test_what_mlflow_is_compared_with_takes_the_times_of_finished_jobs_from_the_look_and_is_the_same_without(tmp_path, monkeypatch):
+    store, seen, unseen = Store(tmp_path), job_of("seen"), job_of("unseen")
+    for job in (seen, unseen):
+        leave(store, job)
+    expected = fingerprint(store)
+    with store.one_look():
+        assert store.is_done(seen) and fingerprint(store) == expected
+        asked: list[str] = []
+        stat, exists = os.stat, os.path.exists
+        monkeypatch.setattr(os, "stat", lambda path, *rest, **more: (asked.append(str(path)), stat(path, *rest, **more))[1])
+        monkeypatch.setattr(os.path, "exists", lambda path: (asked.append(str(path)), exists(path))[1])
+        assert fingerprint(store) == expected
+        monkeypatch.undo()
+        assert not [path for path in asked if seen.name in path] and [path for path in asked if unseen.name in path]
+    os.utime(store.folder(seen) / "DONE.json", (1, 1))
+    assert fingerprint(store) != expected
 
 
 def test_what_another_process_finishes_during_a_look_is_found(tmp_path):

@@ -114,9 +114,9 @@ def test_what_maps_and_measure_jobs_found_reaches_mlflow(tmp_path):
 def test_a_finished_job_whose_kind_gains_an_artifact_is_copied_again(synced, monkeypatch):
     root, graph = synced
     job = next(iter(graph))
-    before = signature(root, job.kind, job.name)
+    before = signature(Store(root), job.kind, job.name)
     monkeypatch.setitem(KINDS, "count", replace(KINDS["count"], artifacts=("result.json", "more.json")))
-    assert signature(root, job.kind, job.name) != before
+    assert signature(Store(root), job.kind, job.name) != before
 
 
 def test_when_nothing_changed_nothing_is_copied_and_mlflow_is_not_imported(synced):
