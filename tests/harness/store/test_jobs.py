@@ -60,4 +60,4 @@ def test_retry_does_not_begin_a_job_of_another_version(chain, monkeypatch, capsy
     store, _, child = chain
     monkeypatch.setitem(KINDS, "digest", replace(KINDS["digest"], version=2))
     assert main(["retry", child.key[:12], "--results", str(store.root)]) == 2
-    assert f"digest {child.name}: of another version of this program; run.py FILE computes it again" in capsys.readouterr().err
+    assert f"digest {child.name}: was made by another version of this program; run.py FILE computes it again" in capsys.readouterr().err
