@@ -56,5 +56,5 @@ def test_clips_with_a_variable_frame_rate_are_named_by_the_mirror_and_counted_in
     name, _, why = found["uneven"]["questions"][0].partition(": ")
     assert name == "visreflect_mlvu 2" and why.endswith("/hf/mlvu/count_1.mp4: frames lie up to 1.24 s from where its mean rate puts them")
     notes = [line for line in (desk.reports / "tableclips.md").read_text().splitlines() if "variable frame rate" in line]
-    said = "; 1 question about clips with a variable frame rate, whose frames are evenly spaced by their numbers, and so not in time (uneven in"
+    said = "; 1 question about clips with a variable frame rate, whose frames are evenly spaced by frame number, and so not in time (uneven in"
     assert [(line.split(":")[0], said in line) for line in notes] == 2 * [("- MLVU", True)], "under both protocols"

@@ -24,7 +24,7 @@ def conclusion(results: Results) -> str:
     tested = declared(results)
     if not tested.size:
         return "Nothing can be concluded yet: no two rows have results."
-    scale = " at proxy scale, which says nothing of the paper's model" if results.study.profile.proxy else ""
+    scale = " at proxy scale, which says nothing about the paper's model" if results.study.profile.proxy else ""
     judged = [again for _, again in claims(results) if again.outcome is not Holds.NOT_JUDGED]
     counts = {outcome: sum(one.outcome is outcome for one in judged) for outcome in Holds}
     if not judged:
@@ -46,7 +46,7 @@ def against_base(results: Results) -> str:
     """Whether training raised any row above the checkpoint it started from."""
     answer = taught(results)
     if answer.startswith("Yes"):
-        return f"Against the base model: {answer.partition(': ')[2]}"
+        return answer.partition(": ")[2]
     return "No row is shown to exceed the base model." if answer else ""
 
 
@@ -84,8 +84,8 @@ def unseen(points: dict[str, float], between: str = "") -> str:
     100 points at most."""
     within = [f"{value:.0f} ({title})" if value >= 9.5 else f"{value:.1f} ({title})" for title, value in points.items() if value <= 100]
     beyond = [title for title, value in points.items() if value > 100]
-    parts = [f"Gaps {between}smaller than about {listed(within)} points would mostly have gone unseen."] if within else []
-    return " ".join([*parts, *([f"On {listed(beyond)} no gap {between}could have been seen, however large."] if beyond else [])])
+    parts = [f"Differences {between}smaller than about {listed(within)} points would probably have been missed."] if within else []
+    return " ".join([*parts, *([f"On {listed(beyond)} no difference {between}of any size could have been shown."] if beyond else [])])
 
 
 def answers(results: Results) -> Table | None:
@@ -156,7 +156,7 @@ def taught(results: Results) -> str:
     above = [one for one in mine if one[3] <= LEVEL and one[2].difference > 0]
     below = [one for one in mine if one[3] <= LEVEL and one[2].difference < 0]
     word = "Yes" if above else "No" if below else "Undetermined"
-    text = f"{word}: {len(above)} of {count(len(mine), 'cell')} above the base model, {len(below)} below"
+    text = f"{word}: {len(above)} of {count(len(mine), 'cell')} {'is' if len(above) == 1 else 'are'} above the base model, {len(below)} below"
     if above or below:
         row, column, comparison, _ = max(above or below, key=lambda one: abs(one[2].difference))
         text += f", largest {row} on {results.title(column)} {difference(comparison)}"
@@ -178,8 +178,8 @@ def form(results: Results) -> str:
             doubtful.append(f"{better} above {worse} on {results.title(column)} by {size(comparison)} ({share(lost)} unreadable)")
     if doubtful:
         more = f" and {len(doubtful) - 3} more" if len(doubtful) > 3 else ""
-        return f"{len(doubtful)} of {count(len(shown), 'shown difference')} could be format alone: {'; '.join(doubtful[:3])}{more}."
-    return f"Ability: none of {count(len(shown), 'shown difference')} would go, were all unreadable answers right."
+        return f"{len(doubtful)} of {count(len(shown), 'shown difference')} could come from the answers' format alone: {'; '.join(doubtful[:3])}{more}."
+    return f"Ability: {'all' if len(shown) > 1 else 'the'} {count(len(shown), 'shown difference')} would remain if every unreadable answer were right."
 
 
 def room(results: Results) -> str:
@@ -195,7 +195,7 @@ def room(results: Results) -> str:
         known += 1
         chance = results.score(name).chance
         if chance is None:
-            unsure.append(f"{results.title(name)} (base {percent(value.mean)}, what guessing gives is not known)")
+            unsure.append(f"{results.title(name)} (base {percent(value.mean)}, chance unknown)")
         elif not chance + ROOM <= 100 * value.mean <= 100 - ROOM:
             tight.append(f"{results.title(name)} (base {percent(value.mean)}, guessing {chance:.1f})")
         elif 100 * value.interval.low < chance + ROOM or 100 * value.interval.high > 100 - ROOM:

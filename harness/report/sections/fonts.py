@@ -71,4 +71,4 @@ def _covered(name: str) -> frozenset[str]:
 def lacking(where: str, missing: str) -> str:
     """One line for a person: what could not be drawn, and the remedy."""
     named = ", ".join(missing[:8]) + (", …" if len(missing) > 8 else "")
-    return f"{where}: no font is installed that has {named}; boxes stand there: install one (apt-get install fonts-noto-cjk), then draw again (--force)"
+    return f"{where}: no installed font has {named}, so boxes are drawn instead: install one (apt-get install fonts-noto-cjk), then draw again (--force)"

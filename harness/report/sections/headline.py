@@ -75,7 +75,7 @@ def base_line(results: Results) -> str:
         ("lies below guessing on", below),
         (f"is not shown to be {ABOVE_CHANCE:g} points above guessing on", near),
         (f"reaches above {CEILING:g} on", high),
-        ("cannot be compared with guessing, which is not known, on", unknown),
+        ("cannot be compared with chance, which is unknown, on", unknown),
     ) if where]  # fmt: skip
     lines = [f"Read with care: the base model {listed(problems)}."] if problems else []
     if missing:
@@ -101,7 +101,7 @@ def against_base_line(results: Results) -> str:
         more = f" and {len(shown) - 3} more" if len(shown) > 3 else ""
         parts.append(f"{word} it: {', '.join(said) or 'none'}{more}")
     rest = sum(p > LEVEL for _, p in mine.values())
-    return f"Against the base model ({count(len(mine), 'cell')}, paired): {'; '.join(parts)}; {rest} not told apart from it."
+    return f"Against the base model ({count(len(mine), 'cell')}, paired): {'; '.join(parts)}; {rest} not shown to differ from it."
 
 
 def size(comparison: Comparison) -> str:
@@ -132,7 +132,7 @@ def difference_lines(results: Results) -> list[str]:
         words = [f"{f} above {s} by {size(c)}{unskilled(results, f, name)}{format_alone(results, f, s, name)}" for f, s, c, _ in best[:3]]
         more = f" and {len(best) - 3} more" if len(best) > 3 else ""
         rest = len(mine) - len(shown)
-        lines.append(f"{results.title(name)}: {', '.join(words)}{more}" + (f"; {count(rest, 'other declared pair')} not told apart." if rest else "."))
+        lines.append(f"{results.title(name)}: {', '.join(words)}{more}" + (f"; {count(rest, 'other declared pair')} not shown to differ." if rest else "."))
     if alike:
         title, (first, second, most, p) = max(alike.items(), key=lambda item: abs(item[1][2].difference))
         lines.append(
@@ -155,7 +155,7 @@ def format_alone(results: Results, better: str, worse: str, column: str) -> str:
     if None in values or not unread:
         return ""
     high, low = (value.mean for value in values if value is not None)
-    return f" (could be format alone: {share(unread)} of {worse}'s answers are unreadable)" if low + unread >= high else ""
+    return f" (could come from the answers' format alone: {share(unread)} of {worse}'s answers are unreadable)" if low + unread >= high else ""
 
 
 def latent_lines(results: Results) -> list[str]:
@@ -277,7 +277,7 @@ def audit_line(results: Results) -> str:
     errors = sum(f.severity is Severity.ERROR for f in found)
     counted = [count(errors, "error")] if errors else []
     if len(found) > errors:
-        counted.append(f"{count(len(found) - errors, 'number')} right only under an assumption (as a mean over several runs)")
+        counted.append(f"{count(len(found) - errors, 'number')} possible only under an assumption (for example, a mean over several runs)")
     said = [f"{f.row} on {results.title(f.column) if f.column in results.columns else f.column}, {f.text}" for f in found[:2]]
     more = f" and {len(found) - 2} more" if len(found) > 2 else ""
     return f"Audit of the paper's printed numbers: {', '.join(counted)}: {'; '.join(said)}{more}. All: run.py audit {results.study.file}"
@@ -296,7 +296,7 @@ def claim_line(results: Results) -> str:
     counts = {outcome: sum(again.outcome is outcome for _, again in judged) for outcome in Holds}
     shown = listed([f"{n} {verb(outcome, n)}" for outcome, n in counts.items() if n])
     wrong = sum(reported.outcome is Holds.FAILS for reported, _ in judged)
-    own = f"on its own numbers {wrong} of {len(judged)} fail{'s' * (wrong == 1)}" if wrong else f"on its own numbers none of {len(judged)} fails"
+    own = f"on its own numbers {wrong} of the {len(judged)} fail{'s' * (wrong == 1)}" if wrong else f"on its own numbers none of the {len(judged)} fails"
     return f"The paper's claims about this table: {own}; regenerated{scale}, {shown}."
 
 

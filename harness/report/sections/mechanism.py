@@ -110,7 +110,7 @@ def latent_table(results: Results) -> Table | None:
             rows.append(TableRow(label, tuple(cells), group=results.title(name)))
     return Table(
         "latents",
-        "Accuracy with the arm's own latents, and the paired change in points (95 % interval) when the S latent inputs "
+        "Accuracy with the row's own latents, and the paired change in points (95 % interval) when the S latent inputs "
         f"are replaced: {listed([replaced(results, mode) for mode in modes], 'or')}{scale_word(results)}.",
         tuple(columns),
         tuple(rows),
@@ -120,9 +120,9 @@ def latent_table(results: Results) -> Table | None:
             *([f"The profile does not ask for replaced latents on {listed(left_out)}."] if left_out else []),
             *_on_some_seeds(results),
             ("Flip: share of single answers that turn right or wrong; gains and losses may cancel. Bold: p ≤ 0.05 after Holm "
-            "over the whole table. Zeroed or shuffled without a shown change: the interval says how large a dependence could have "
-            "been missed; where all Z_T are nearly one vector, shuffling cannot show more. Oracle far above own: good latents would be "
-            "used, but the model does not produce them."),
+            "over the whole table. If zeroing or shuffling shows no change, the interval gives the largest dependence that could have "
+            "been missed; where all Z_T are nearly one vector, shuffling cannot show more. If oracle is far above own, the model could use "
+            "good latents but does not produce them."),
         ),
     )
 

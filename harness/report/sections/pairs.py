@@ -70,7 +70,7 @@ def reach_notes(results: Results, tested: Tested, protocol: Protocol = "paper") 
 
 def gap(points: float, title: str) -> str:
     """Two shares differ by 100 points at most."""
-    return f"{points:.1f} points on {title}" if points <= 100 else f"none, however large, on {title}"
+    return f"{points:.1f} points on {title}" if points <= 100 else f"none of any size on {title}"
 
 
 def seed_notes(results: Results, tested: Tested) -> list[str]:

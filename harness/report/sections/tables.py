@@ -31,7 +31,7 @@ from harness.verdict.claims import LEVEL
 from models.config import ProxyMirror
 from models.evaluation.boxes import SEVERAL
 
-TAKEN = {"rate": "evenly spaced by their numbers, and so not in time", "stamps": "evenly spaced in time"}
+TAKEN = {"rate": "evenly spaced by frame number, and so not in time", "stamps": "evenly spaced in time"}
 """`Clips.times` -> how frames of a clip are taken whose frame rate varies."""
 ABSENT = {"failed": Outcome.FAILED, "not run": Outcome.NOT_RUN, "not defined": Outcome.NOT_DEFINED}
 
@@ -217,7 +217,7 @@ def column_note(results: Results, column: str, protocol: Protocol) -> str:
     """n, seeds and chance of one column: "1,000 questions in 500 images, 3 seeds; guessing gives 50.0"."""
     found = [e for label in results.arms if (e := results.estimate(label, column, protocol)) is not None]
     level = results.score(column).chance
-    chance = "what guessing gives is not known" if level is None else f"guessing gives {level:.1f}"
+    chance = "chance unknown" if level is None else f"guessing gives {level:.1f}"
     if not found:
         return chance
     sizes = sorted({(e.n, e.clusters) for e in found})
@@ -275,7 +275,7 @@ def jackknifed(results: Results, column: str, protocol: Protocol) -> str:
     benchmark = results.study.benchmarks[spec.benchmark]
     for row in results.measured_rows(column, protocol):
         if not all(one.is_mean(benchmark, spec.score) for one in results.found(row, column, protocol).measured):
-            return f"; no mean over questions: its interval and differences are the jackknife's, one {results.seen(column)} left out at a time"
+            return f"; not a mean over questions: its interval and differences come from the jackknife, leaving out one {results.seen(column)} at a time"
     return ""
 
 

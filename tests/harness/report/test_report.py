@@ -154,7 +154,7 @@ def test_a_report_begins_with_a_conclusion_then_its_table_chart_and_answers_and_
         places = [page.index(words) for words in ("Conclusion.", "Two-stage (Ours)", "What the results say.", fold)]
         assert places == sorted(places)
     head = text(world[2]).partition("<details>")[0]
-    assert re.search(r"Gaps smaller than about \d[^.]*(\.\d[^.]*)* points would mostly have gone unseen\.", head)
+    assert re.search(r"Differences smaller than about \d[^.]*(\.\d[^.]*)* points would probably have been missed\.", head)
     assert "| Did training teach? |" in head and "| Room? |" in head and "## " not in head
     assert r"\textbf{Conclusion.}" in text(world[2], "tex")
 

@@ -25,7 +25,7 @@ def results(named=NAMED, **times):
 
 def test_questions_about_them_are_counted_once_for_all_rows():
     said = uneven(results(Base=None, Tuned="rate"), "mlvu", "paper")
-    assert said.startswith("; 2 questions about clips with a variable frame rate, whose frames are evenly spaced by their numbers")
+    assert said.startswith("; 2 questions about clips with a variable frame rate, whose frames are evenly spaced by frame number")
     assert said.count("questions") == 1
 
 

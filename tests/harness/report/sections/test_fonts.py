@@ -84,7 +84,7 @@ def test_where_no_font_has_them_one_line_names_the_characters_and_the_remedy(bar
         render(plan, store, tmp_path / "reports", formats=("png",))
         png(report())
     said = capsys.readouterr().err
-    assert said == "table3c: no font is installed that has 二, 段, 階; boxes stand there: install one (apt-get install fonts-noto-cjk), then draw again (--force)\n"
+    assert said == "table3c: no installed font has 二, 段, 階, so boxes are drawn instead: install one (apt-get install fonts-noto-cjk), then draw again (--force)\n"
 
 
 def test_fonts_are_chosen_in_the_same_order_wherever_their_files_lie(bare, installed, monkeypatch):

@@ -68,10 +68,10 @@ def test_a_report_says_where_nobody_knows_what_guessing_gives(tmp_path):
     unknown = {name: score.model_copy(update={"chance": None}) for name, score in benchmark.scores.items()}
     study = replace(results.study, benchmarks={"mmvp": benchmark.model_copy(update={"scores": unknown})})
     results = Results(study, results.store, tmp_path)
-    assert column_note(results, "mmvp", "paper").endswith("what guessing gives is not known")
+    assert column_note(results, "mmvp", "paper").endswith("chance unknown")
     (row, *_) = results.arms
-    assert "cannot be compared with guessing, which is not known, on" in base_line(results)
-    assert "what guessing gives is not known" in room(results)
+    assert "cannot be compared with chance, which is unknown, on" in base_line(results)
+    assert "chance unknown" in room(results)
     assert unskilled(results, row, "mmvp") == ""
 
 

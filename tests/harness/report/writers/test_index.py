@@ -67,7 +67,7 @@ def test_a_cell_of_a_page_leads_to_its_job_its_log_and_its_samples(reports):
 
 def test_the_index_says_findings_and_counts_only_what_is_missing_or_wrong(reports, tmp_path):
     page = html.unescape((reports / "index.html").read_text())
-    assert "Gaps smaller than about" in page and "12 of 12 cells" not in page and "contradict" not in page
+    assert "Differences smaller than about" in page and "12 of 12 cells" not in page and "contradict" not in page
     shutil.copytree(reports, tmp_path / "reports")
     table = tmp_path / "reports" / "table3c.html"
     table.write_text(table.read_text().replace('"contradicted": 0', '"contradicted": 2').replace("report-fingerprint: ", "report-fingerprint: 0", 1))
