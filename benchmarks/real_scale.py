@@ -26,6 +26,8 @@ from models.training.order import Order
 from models.training.packing import release_groups
 
 FILE = Path(__file__).with_suffix(".md")
+MEASURED = {"Answers and training steps": "ratios", "Large pictures": "pictures", "Jobs on SLURM": "slurm_load", "Many cells": "many_cells"}
+"""Pages whose figures are measured: each needs minutes, a cluster or a quiet machine."""
 RANKS, ACCUMULATION, ROWS, STEPS = 8, 8, 4, 60
 """GPUs, micro-batches of a step, samples of one, and simulated steps."""
 LAYERS, WIDTH, PARAMETERS = 28, 3584, 7.07e9
@@ -130,12 +132,22 @@ def table() -> str:
     return "\n".join([*lines, "", "## Seconds, bytes and prefills, by formula", "", costs, "", "## Decoding of answers", "", about, "", answers])
 
 
+def measured() -> str:
+    """The tables of the measured pages as they were last written, each with the command that makes it anew."""
+    parts = []
+    for title, name in MEASURED.items():
+        rows = [line for line in FILE.with_name(f"{name}.md").read_text(encoding="utf-8").splitlines() if line.startswith("|")]
+        parts.append("\n".join([f"## {title}, measured (`python -m benchmarks.{name}`)", "", *rows]))
+    return "\n\n".join(parts)
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--write", action="store_true", help=f"into {FILE.name}")
     options = parser.parse_args(arguments)
     page = f"# At real scale, counted\n\nMade by `python -m benchmarks.real_scale --write`.\n\n## Padding, and waiting for the slowest rank\n\n{ABOUT}\n\n{table()}\n"
     print(page)
+    print(measured())
     if options.write:
         FILE.write_text(page, encoding="utf-8")
     return 0

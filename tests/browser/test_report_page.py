@@ -247,6 +247,6 @@ def test_what_slips_into_a_page_does_not_run(visit, reports, tmp_path):
 def test_the_index_says_findings_and_is_small(visit, reports):
     tab = visit(reports / "index.html")
     assert (reports / "index.html").stat().st_size < 1_000_000
-    assert tab.locator("#table3c").is_visible() and "Gaps smaller than about" in tab.inner_text("main")
+    assert tab.locator("#table3c").is_visible() and "Differences smaller than about" in tab.inner_text("main")
     tab.click("#table3c a")
     assert tab.title().startswith("Table 3c")
