@@ -31,7 +31,7 @@ def as_json(report: Report) -> str:
     return "{\n" + ",\n".join(fields) + "\n}\n"
 
 
-_dumped = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
+_dumped = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 
 
 def _dumped_lines(value: object) -> str:
