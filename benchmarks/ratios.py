@@ -1,26 +1,28 @@
 """How much faster this project answers and trains than the plain way, in one run on a CPU: ratios, not seconds.
 
-    python -m benchmarks.ratios            # about a quarter of an hour; --write: into benchmarks/ratios.md
+    python -m benchmarks.ratios            # about ten minutes; --write: into benchmarks/ratios.md
 
 **Answers.** Questions of MMVP and HR-Bench (four rotations of each picture) from the proxy's mirrors. The plain way prepares each
 question with the checkpoint's own processor and calls transformers' `generate` with it alone. Here the same questions are prepared
 and decoded by the model behind lmms-eval, in one batch. Both decode greedily in fp32, and their answers must be equal. Two models:
 
-- *Rehearsal size*, for which the goal is stated: the base model of the rehearsal world (`tests/rehearsal`), 0.7 million weights a token
-  passes through and an output layer of the true vocabulary (152,064 entries, 19 million weights); pictures of up to 256 tokens.
-- *The proxy's base*: 2.7 million weights, 0.2 of them in the output layer, pictures of up to 144 tokens.
+- *Rehearsal size*, for which the goal is stated: the base model of the rehearsal world (`tests/rehearsal`), with 0.7 million weights in
+  its layers and 19 million in an output layer of the true vocabulary (152,064 entries). Pictures have 144 tokens.
+- *The proxy's base*: 2.7 million weights in its layers, 0.2 million in the output layer. Pictures have 64 or 144 tokens.
 
-A CPU core multiplies hardly faster for a batch than for one question where the weights stay in its caches. So batching saves little
-on pictures and prompts (only what the four rotations share, and what each call costs in Python), nor on the proxy's short steps beyond
-Python. It pays where each new token has to read weights from memory for one row: the true output layer, 78 MB. So the ratio grows with
-the answers' length. On a GPU all weights are read from memory, and batching pays in every layer; that is not measured here.
+Pictures and prompts keep a CPU core busy with arithmetic, alone or in a batch, so there batching saves only what the four rotations share
+and what each call costs in Python. New tokens are different: one row at a time, the true output layer's 78 MB are read from memory for
+each token, and in a batch once for all rows. That is why the ratio grows with the answers' length, why answers of four tokens stay
+below the goal, and why the proxy, whose weights fit into the caches, gains only the Python of its steps. A question whose answer runs to
+the limit also holds the batch up to its end. On a GPU every layer's weights are read from memory; `benchmarks.real_scale` counts that.
 
 **Training.** Accumulated steps of stage 1, features of pictures known; lengths are those of `benchmarks.real_scale`, an eighth as long.
 The release's way pads groups of at most four samples, computes logits of every token in fp32, and runs the BCM twice. Here samples are
-shared out by length and packed, and logits are computed where a token is supervised. Tokens are those of the samples, without padding.
+shared out by length and packed into one row, and logits are computed where a token is supervised. In that row attention costs the square
+of its whole length here; a varlen kernel would save that. Tokens are those of the samples, without padding.
 
-- *Eight ranks*: a random model whose output layer has about the share of all multiplications that it has at 7B. Each rank's micro-batches
-  are timed one after another in one process, and the times are put together: a step takes as long as the slowest rank at each
+- *Eight ranks*: a random model in which output layer and attention have about the shares of all multiplications that they have at 7B,
+  whose rows are eight times as long. Each rank's micro-batches are timed one after another in one process, and the times are put together: a step takes as long as the slowest rank at each
   micro-batch, as in `benchmarks.real_scale`, and an eighth of AdamW's step. Nothing runs in parallel, and no communication is timed.
 - *One process*: the same model, the same samples in both ways, so that nothing waits for another rank.
 - *One process, rehearsal size*: the true vocabulary over tiny layers. The output layer is nearly the whole model, so this flatters.
@@ -49,7 +51,7 @@ from models.proxy import BASE_DIR
 from tests.rehearsal.world import base
 
 FILE = Path(__file__).with_suffix(".md")
-QUESTIONS, SAMPLES, ROUNDS = 64, 64, 3
+QUESTIONS, SAMPLES, ROUNDS = 64, 64, 2
 REHEARSAL, PROXY = Images(max_pixels=256 * 28 * 28), Images(min_pixels=784)
 WIDTH = 128
 

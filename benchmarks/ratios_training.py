@@ -38,12 +38,13 @@ SHORTER, ROWS = 8, 4
 SIZES = gpu.TINY | {
     "text_config": gpu.TINY["text_config"]
     | {
-        "hidden_size": 256, "num_hidden_layers": 6, "num_attention_heads": 4, "num_key_value_heads": 1, "intermediate_size": 1024,
+        "hidden_size": 512, "num_hidden_layers": 3, "num_attention_heads": 8, "num_key_value_heads": 1, "intermediate_size": 2688,
         "vocab_size": 2048,
     },
-    "vision_config": gpu.TINY["vision_config"] | {"out_hidden_size": 256},
+    "vision_config": gpu.TINY["vision_config"] | {"out_hidden_size": 512},
 }  # fmt: skip
-"""The output layer has about the share of all multiplications that it has at 7B."""
+"""Against the multiplications of the layers' weights, those of the output layer are 7 % (at 7B: 8 %), and those of attention over a packed
+row of 650 tokens 7 % (at 7B, over one of 5,200: 7 %)."""
 
 
 @dataclass(frozen=True)
@@ -127,10 +128,7 @@ class Both:
 
     def batches(self, groups: Iterable[Sequence[int]], packing: str) -> tuple[list[Batch], int]:
         """Samples of these lengths, an eighth as long, with features of their pictures; and their tokens. packing: of `Collator`."""
-        collate = Collator(
-            self.tokenizer, Live(gpu.image_processor()), slots=Slots("fixed", gpu.LATENT_STEPS), packing=packing,
-            short_rows=packing == "packed",
-        )  # fmt: skip
+        collate = Collator(self.tokenizer, Live(gpu.image_processor()), slots=Slots("fixed", gpu.LATENT_STEPS), packing=packing)
         made, tokens = [], 0
         for group in groups:
             collated = collate([self.sample(length // SHORTER) for length in group])
