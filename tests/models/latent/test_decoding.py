@@ -409,3 +409,13 @@ def test_ids_picked_in_latent_steps_are_penalised_where_that_is_asked_for(talkat
 def test_a_penalty_that_only_a_checkpoint_knows_is_refused_here(model, prompts, tokens):
     with pytest.raises(ValueError, match="repetition_penalty: checkpoint is for who knows"):
         run(model, prompts, tokens, repetition_penalty="checkpoint")
+
+
+def test_logits_that_are_kept_whole_are_those_before_penalties(model, make, tokens):
+    """Whatever is done to them afterwards: `keep_logits` may return what it is given."""
+    prompts = [Prompt(make(seed).words(length)) for seed, length in enumerate((9, 17, 5))]
+    spec, steps = DecodeSpec(start="never", max_new_tokens=6, repetition_penalty=1.6), []
+    answers = decode(model, prompts, spec, tokens=tokens, eos=set(), keep_logits=lambda logits: logits, on_step=steps.append)
+    with torch.inference_mode():
+        for number, step in enumerate(steps):
+            assert torch.equal(torch.stack([answer.kept[number] for answer in answers]), model.lm_head(step.hidden))
