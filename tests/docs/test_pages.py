@@ -91,4 +91,4 @@ def test_the_benchmark_of_the_page_is_run_and_reported(tmp_path):
     text = report.read_text(encoding="utf-8")
     (row,) = [line for line in text.splitlines() if line.startswith("| Base model |")][:1]
     assert "failed" not in row and "not run" not in row
-    assert "part of the benchmark: 12 of 9,000 questions" in text and "no mean over questions" in text
+    assert "part of the benchmark: 12 of 9,000 questions" in text and "not a mean over questions" in text
