@@ -8,8 +8,8 @@ them in 64 tokens, so that nearly all of the time goes into pictures. "Every row
 project did before it remembered pictures; both ways run in turn in one process, and their samples.jsonl must be equal.
 
 A decoding is counted where Pillow decodes a file, a hash where all pixels are hashed. Seconds are wall time of the whole evaluation
-and of one thread a rank. Peak memory is of rank 0, above what it takes before. Of the pictures that were shown last, one of the two stays
-decoded; an evaluation keeps 512 MB of them, five of HR-Bench's 200. A picture that no other row shows takes longer here: memory that
+and of one thread a rank. Peak memory is of rank 0, above what it takes before. Memory is set to hold one of
+the two pictures decoded; a real evaluation holds 512 MB, five of HR-Bench's 200. A picture that no other row shows takes longer here: memory that
 holds what is kept cannot be reused for the next one.
 """
 

@@ -5,8 +5,8 @@
     python3 tests/cluster/cluster.py down
 
 Both start a Python process for each job, and both are timed from the first request until the queue is empty. A job of ours also
-claims its folder, records code and versions, and leaves a DONE.json that survives a power cut. The graph has ten jobs, and behind
-each of them a tenth of the others; evaluations of one checkpoint may share a process, and how many do is the profile's `bundle`.
+claims its folder, records code and versions, and leaves a DONE.json that survives a power cut. Ten jobs come first,
+and each of the others waits for one of them; evaluations of one checkpoint may share a process, and how many do is the profile's `bundle`.
 
 All ways take turns on one machine, so that whatever else it does slows them alike; the median of the rounds' ratios is reported.
 """
