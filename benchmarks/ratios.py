@@ -27,7 +27,8 @@ of its whole length here; a varlen kernel would save that. Tokens are those of t
 - *One process*: the same model, the same samples in both ways, so that nothing waits for another rank.
 - *One process, rehearsal size*: the true vocabulary over tiny layers. The output layer is nearly the whole model, so this flatters.
 
-Both ways take turns, so that whatever else the machine does slows them alike; the median of the rounds' ratios is reported.
+Both ways take turns, so that whatever else the machine does slows them alike, and training is timed in seconds of this process's core; the
+median of the rounds' ratios is reported.
 """
 
 from __future__ import annotations
