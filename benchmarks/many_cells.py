@@ -21,10 +21,10 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-REPOSITORY = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(REPOSITORY))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.invented import leave
+from benchmarks.page import REPOSITORY, about, checked_out, show
 from harness.jobs import Job
 from harness.plan import plan_experiment
 from harness.store import Store
@@ -145,13 +145,8 @@ def main(arguments: list[str] | None = None) -> int:
         tables = len(list((folder / "specs").glob("*.yaml")))
         found = {"here": drawn_and_cached(REPOSITORY, folder, "reports")}
         if options.against:
-            old = Path(name) / "old"
-            git = ["git", "-C", str(REPOSITORY), "worktree"]
-            subprocess.run([*git, "add", "--quiet", "--detach", str(old), options.against], check=True)
-            try:
+            with checked_out(options.against, Path(name) / "old") as old:
                 found = {options.against: drawn_and_cached(old, folder, "old-reports"), **found}
-            finally:
-                subprocess.run([*git, "remove", "--force", str(old)], check=True)
     lines = ["| | Code | Processor, s | Clock, s | Peak MiB |", "| :-- | :-- | --: | --: | --: |"]
     for at, what in enumerate(("First run, draws the reports", "Cached, least of three")):
         for code, taken in found.items():
@@ -169,13 +164,11 @@ def main(arguments: list[str] | None = None) -> int:
         "\n".join(lines),
         f"Wanted of a cached run: at most {GOAL_SECONDS:.0f} s and {GOAL_MIB} MiB. {verdict(found['here'][1])}",
     ])  # fmt: skip
-    print(page)
-    if options.write:
-        FILE.write_text(page + "\n", encoding="utf-8")
+    show(page + "\n", FILE if options.write else None)
     return 0
 
 
-ABOUT = (__doc__ or "").split("\n\n", 2)[2].strip()
+ABOUT = about(__doc__)
 
 
 if __name__ == "__main__":

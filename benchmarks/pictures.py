@@ -35,7 +35,7 @@ import datasets
 import numpy as np
 from PIL import Image, ImageFile
 
-from benchmarks.ratios import machine
+from benchmarks.page import about, machine, show
 from models.config import DecodeSpec, EvaluateSpec, Images
 from models.evaluation import Session, known, lmms_model, mirror
 from models.evaluation import questions as mirrors
@@ -232,13 +232,11 @@ def main(arguments: list[str] | None = None) -> int:
     mirror._DECODED_BYTES = 3 * WIDTH * HEIGHT
     with tempfile.TemporaryDirectory() as folder, counting():
         page = f"# Large pictures\n\nMade by `python -m benchmarks.pictures --write`.\n\n{ABOUT}\n\n{table(Path(folder))}\n"
-    print(page)
-    if options.write:
-        FILE.write_text(page, encoding="utf-8")
+    show(page, FILE if options.write else None)
     return 0
 
 
-ABOUT = (__doc__ or "").split("\n\n", 2)[2].strip()
+ABOUT = about(__doc__)
 
 
 if __name__ == "__main__":

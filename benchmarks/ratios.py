@@ -34,7 +34,6 @@ median of the rounds' ratios is reported.
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import sys
 import tempfile
@@ -47,6 +46,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 
 from benchmarks import ratios_answers, ratios_training
+from benchmarks.page import about, machine, show
 from models.config import Images
 from models.proxy import BASE_DIR
 from tests.rehearsal.world import base
@@ -93,15 +93,6 @@ def rows(folder: Path, questions: int, samples: int, rounds: int) -> Iterator[Ro
         yield Row(f"Tokens a second of training in stage 1, {what}", found.ratios, goal, f"{how}{counted}; {found.rate:,.0f} a second here")
 
 
-def machine() -> str:
-    names = [line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
-    load = os.getloadavg()[0]
-    return (
-        f"{os.cpu_count()} cores ({names[0] if names else 'unknown'}), 1 thread; the load average was {load:.1f} at the end"
-        + (", so other programs took most of the machine." if load > os.cpu_count() + 0.5 else ".")
-    )
-
-
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--write", action="store_true", help=f"into {FILE.name}")
@@ -116,13 +107,11 @@ def main(arguments: list[str] | None = None) -> int:
             lines.append(str(row))
             print(row, flush=True)
     page = f"# Ratios measured in one run\n\nMade by `python -m benchmarks.ratios --write`.\n\n{ABOUT}\n\n{machine()}\n\n" + "\n".join(lines) + "\n"
-    print(page)
-    if options.write:
-        FILE.write_text(page, encoding="utf-8")
+    show(page, FILE if options.write else None)
     return 0
 
 
-ABOUT = (__doc__ or "").split("\n\n", 2)[2].strip()
+ABOUT = about(__doc__)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 
 from benchmarks import real_answers, real_costs
+from benchmarks.page import about, show
 from harness.spec.files import load_profile
 from models.training.order import Order
 from models.training.packing import release_groups
@@ -146,14 +147,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--write", action="store_true", help=f"into {FILE.name}")
     options = parser.parse_args(arguments)
     page = f"# At real scale, counted\n\nMade by `python -m benchmarks.real_scale --write`.\n\n## Padding, and waiting for the slowest rank\n\n{ABOUT}\n\n{table()}\n"
-    print(page)
+    show(page, FILE if options.write else None)
     print(measured())
-    if options.write:
-        FILE.write_text(page, encoding="utf-8")
     return 0
 
 
-ABOUT = (__doc__ or "").split("\n\n", 2)[2].strip()
+ABOUT = about(__doc__)
 
 
 if __name__ == "__main__":

@@ -23,12 +23,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
-REPOSITORY = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(REPOSITORY))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.page import REPOSITORY, about, checked_out, cores, show
 from harness.spec.files import load_profile
 
 FILE = Path(__file__).with_suffix(".md")
@@ -91,12 +92,6 @@ def conclusion(alone: list[Figures], plain: list[Figures], jobs: int) -> str:
     )
 
 
-def machine() -> str:
-    load, cores = os.getloadavg()[0], os.cpu_count() or 1
-    names = [line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
-    return f"{cores} cores ({names[0] if names else 'unknown'}); the load average was {load:.1f} at the beginning, before any job."
-
-
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--jobs", type=int, default=200, help="default: 200")
@@ -108,19 +103,14 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error("no SLURM here; tests/cluster/cluster.py up starts one")
     bundle = load_profile("proxy-slurm").value.resources_of("evaluate").bundle
     plain, alone, shared = "submitit array", "here, one job a process", f"here, {bundle} evaluations a process, as profile proxy-slurm says"
-    begun = machine()
+    begun = f"{cores()}; the load average was {os.getloadavg()[0]:.1f} at the beginning, before any job."
     ways: dict[str, Callable[[Path], Figures]] = {plain: partial(plain_submitit, options.jobs)}
-    with tempfile.TemporaryDirectory() as name:
-        git = ["git", "-C", str(REPOSITORY), "worktree"]
+    with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         if options.against:
-            subprocess.run([*git, "add", "--quiet", "--detach", f"{name}/old", options.against], check=True)
-            ways[f"{options.against}, one job a process"] = partial(ours, options.jobs, bundle=1, repository=Path(name) / "old")
-        try:
-            ways |= {what: partial(ours, options.jobs, bundle=many, repository=REPOSITORY) for what, many in ((alone, 1), (shared, bundle))}
-            found = take_turns(ways, options.rounds)
-        finally:
-            if options.against:
-                subprocess.run([*git, "remove", "--force", f"{name}/old"], check=True)
+            old = stack.enter_context(checked_out(options.against, Path(name) / "old"))
+            ways[f"{options.against}, one job a process"] = partial(ours, options.jobs, bundle=1, repository=old)
+        ways |= {what: partial(ours, options.jobs, bundle=many, repository=REPOSITORY) for what, many in ((alone, 1), (shared, bundle))}
+        found = take_turns(ways, options.rounds)
     command = f"--jobs {options.jobs} --rounds {options.rounds}{f' --against {options.against}' if options.against else ''} --write"
     lines = [
         "# What a job costs on a SLURM cluster",
@@ -131,13 +121,11 @@ def main(arguments: list[str] | None = None) -> int:
         conclusion(found[alone], found[plain], options.jobs),
     ]
     page = "\n\n".join(lines) + "\n"
-    print(page)
-    if options.write:
-        FILE.write_text(page, encoding="utf-8")
+    show(page, FILE if options.write else None)
     return 0
 
 
-ABOUT = (__doc__ or "").split("\n\n", 2)[2].strip()
+ABOUT = about(__doc__)
 
 
 if __name__ == "__main__":
