@@ -195,8 +195,6 @@ class _Decoder:
     script: Script | None
     refilled: bool
     batch: Running | None = None
-    logits: Tensor | None = None
-    """Room for as many rows as there have been."""
 
     @property
     def rows(self) -> list[Row]:
@@ -261,17 +259,17 @@ class _Decoder:
         speaking = [at for at, row in enumerate(batch.rows) if not row.done and not row.left]
         penalised = batch.seen is not None and self.spec.penalise_picked
         if latent and (penalised or self.spec.leave == "free"):
-            picked = self._pick(batch, self._logits(hidden[latent]), latent)
+            picked = self._pick(batch, self.model.lm_head(hidden[latent]), latent)
             if penalised:
                 self._see(batch, latent, picked)
             if self.spec.leave == "free":
                 latent, speaking = self._freed(batch, latent, picked.tolist(), speaking)
         if speaking:
-            logits = self._logits(hidden[speaking])
+            logits = self.model.lm_head(hidden[speaking])
             if self.keep_logits is not None:
                 found = self.keep_logits(logits)
                 if found.untyped_storage().data_ptr() == logits.untyped_storage().data_ptr():
-                    found = found.clone()  # penalties, and the next logits, are written over these
+                    found = found.clone()  # penalties are written into these
                 for at, kept in zip(speaking, found):
                     batch.rows[at].kept.append(kept)
                     batch.rows[at].kept_at.append(len(batch.rows[at].ids))
@@ -285,16 +283,6 @@ class _Decoder:
         if latent:
             self._think(batch, latent, hidden[latent])
         return {row.name: self._result(row) for row in running if row.done}
-
-    def _logits(self, states: Tensor) -> Tensor:
-        """[k, V] of states [k, D], until the next call. On a CPU they are written over the last ones: with a large vocabulary, fresh
-        memory from the system costs half as much time as the product."""
-        if states.device.type != "cpu":
-            return self.model.lm_head(states)
-        weight = self.model.lm_head.weight
-        if self.logits is None or len(self.logits) < len(states):
-            self.logits = states.new_empty(len(states), len(weight))
-        return torch.mm(states, weight.t(), out=self.logits[: len(states)])
 
     def _think(self, batch: Running, latent: list[int], states: Tensor) -> None:
         """One latent step of these rows, whose own latents are `states` [k, D]."""
