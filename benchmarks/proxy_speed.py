@@ -3,9 +3,11 @@
     python benchmarks/proxy_speed.py
 
 Training: sdpa on whole global batches against eager attention on micro-batches of one length; pictures and clips encoded in each step
-against features computed once before, and after how many steps that pays. Evaluation: four kinds of latents, each from prompts of its own (sdpa, eager), against all from the same prefills. One thread, one process, in
-turn, everything in one run; medians. Training is measured in seconds of the processor, which other programs lengthen less. The base
-checkpoint is the committed one, data are drawn here.
+against features computed once before, and after how many steps that pays. On a CPU without bf16 instructions, also a step with torch's
+own bf16 products against one with ours (models/backbone/products.py), each in a process of its own. Evaluation: four kinds of latents,
+each from prompts of its own (sdpa, eager), against all from the same prefills. One thread, everything in one run, in turn; medians.
+Training is measured in seconds of the processor, which other programs lengthen less. The base checkpoint is the committed one, data are
+drawn here.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import statistics
+import subprocess
 from itertools import pairwise
 
 import torch
@@ -35,7 +38,8 @@ from models.run import LocalRun
 from models.training import train
 from models.training.features import cache_features
 
-BASE = Path(__file__).resolve().parents[1] / "models/proxy/base"
+ROOT = Path(__file__).resolve().parents[1]
+BASE = ROOT / "models/proxy/base"
 IMAGES = Images(min_pixels=784)
 CLIPS = Clips(fps=2, min_pixels=784)
 STEPS, QUESTIONS = 8, 192
@@ -60,6 +64,17 @@ def seconds_per_step(folder: Path, stage: StageSpec, micro_batch: int, attention
     inputs = {"init": BASE, "data": folder.parent / "data"} | {role: folder.parent / role for role in roles_of(stage)}
     train(run, spec, inputs=inputs, micro_batch=micro_batch, attention=attention)
     return statistics.median((then - now) / (after - step) for (step, now), (after, then) in pairwise(run.at))
+
+
+def seconds_with_torchs_products(folder: Path) -> float:
+    """As `seconds_per_step` of stage 1 with micro-batches of 8; `folder` has data and features."""
+    script = (
+        "import sys; from pathlib import Path; import models.backbone.products as products; products.widen_products = lambda: None;"
+        "import torch; torch.set_num_threads(1); from benchmarks import proxy_speed as speed;"
+        "print(speed.seconds_per_step(Path(sys.argv[1]), speed.STAGES['stage 1'].model_copy(update={'steps': 3}), 8))"
+    )
+    done = subprocess.run([sys.executable, "-c", script, str(folder / "torchs products")], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+    return float(done.stdout.split()[-1])
 
 
 def roles_of(stage: StageSpec) -> dict[str, Cut | None]:
@@ -111,6 +126,9 @@ def main() -> None:
             before = seconds_per_step(folder / f"{name} before", stage, 32, "sdpa")
             after = seconds_per_step(folder / f"{name} after", stage, 8)
             print(f"| {name}, s/step of 32 samples | {before:.2f} | {after:.2f} | {before / after:.1f} |", flush=True)
+        if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+            before, after = seconds_with_torchs_products(folder), seconds_per_step(folder / "our products", STAGES["stage 1"], 8)
+            print(f"| products of bf16 without instructions for them, stage 1, s/step | {before:.2f} | {after:.2f} | {before / after:.1f} |", flush=True)
         checkpoint = folder / "stage 1 after"
         before = seconds_per_mode(checkpoint, folder, folder / "mirror", "sdpa", 0)
         after = seconds_per_mode(checkpoint, folder, folder / "mirror", "eager", 3 << 28)

@@ -10,7 +10,10 @@ from torch import Tensor, nn
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 from transformers.utils.generic import is_flash_attention_requested
 
+from models.backbone.products import widen_products
 from models.backbone.rows import Rows, laid_out
+
+widen_products()
 
 
 class Head(NamedTuple):

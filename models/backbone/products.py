@@ -1,0 +1,35 @@
+"""bf16 products on a CPU that has no instructions for them, which is most laptops: torch multiplies such numbers one by one there.
+
+Here they are widened to fp32, multiplied as fp32, and rounded once at the end, as CPUs with the instructions do: the same values up to
+the order of the sums. `python benchmarks/proxy_speed.py` measures what that is worth.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+_SLOW = ("mm", "addmm", "bmm", "baddbmm")
+_library: torch.library.Library | None = None
+
+
+def widen_products() -> None:
+    """Forward and backward, of everything in this process, once. On other CPUs nothing is changed."""
+    global _library
+    if _library is None and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        _library = torch.library.Library("aten", "IMPL")  # kept: what it registers ends with it
+        for name in _SLOW:
+            _widen(_library, name)
+
+
+def _widen(library: torch.library.Library, name: str) -> None:
+    kernel = torch.library.get_kernel(f"aten::{name}", "CPU")
+
+    def product(keys: Any, *args: Any, **options: Any) -> torch.Tensor:
+        if args[0].dtype is not torch.bfloat16:
+            return kernel.call_boxed(keys, *args, **options)
+        wide = (arg.float() if isinstance(arg, torch.Tensor) else arg for arg in args)
+        return kernel.call_boxed(keys, *wide, **options).bfloat16()
+
+    library.impl(name, product, "CPU", with_keyset=True, allow_override=True)
