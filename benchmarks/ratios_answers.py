@@ -13,10 +13,10 @@ from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
 
 from models.backbone.images import load_image_processor
 from models.config import DecodeSpec, Images
+from models.evaluation.cache import BoundedCache
 from models.evaluation.engine import Engine, Question
 from models.evaluation.lmms_model import LmmsModel
 from models.evaluation.mirror import load_task
-from models.evaluation.vision import FeatureCache
 from models.proxy.mirrors import write_mirror
 
 NEW_TOKENS = 64
@@ -98,7 +98,7 @@ class Both:
     def batched(self, chats: Sequence[Conversation]) -> tuple[list[Question], list[str]]:
         """All questions as this project prepares them, and its answers in one batch, with nothing kept from before."""
         self.engine.forget_answers()
-        self.engine.features = FeatureCache(self.engine.features.capacity_bytes)
+        self.engine.features = BoundedCache(self.engine.features.capacity_bytes)
         decode = DecodeSpec(start=self.start, max_new_tokens=NEW_TOKENS, repetition_penalty="checkpoint")
         model = LmmsModel(self.engine, batch_size=len(chats), images=self.images, decode=decode)
         questions = self.engine.prepare(chats, self.images, [list] * len(chats))

@@ -36,9 +36,9 @@ from models.backbone.clips import Span
 from models.config import DecodeSpec, Images
 from models.evaluation import engine as engines
 from models.evaluation import zoom
+from models.evaluation.cache import BoundedCache
 from models.evaluation.clips import ClipReader
 from models.evaluation.engine import Engine
-from models.evaluation.vision import FeatureCache
 from models.proxy import BASE_DIR
 from models.proxy.clip_mirror import write_clip_mirror
 from models.schema import Clips
@@ -108,7 +108,7 @@ def counting(counts: dict[str, int]) -> Iterator[None]:
 def answered(engine: Engine, chats: list[list[dict[str, Any]]], name: str) -> tuple[float, dict[str, int]]:
     """(seconds, counts) of all questions in one way, with nothing kept from before."""
     engine.forget_answers()
-    engine.features = FeatureCache(engine.features.capacity_bytes)
+    engine.features = BoundedCache(engine.features.capacity_bytes)
     spec, reader, counts = WAYS[name], ClipReader(CLIPS), dict.fromkeys(("read", "encoded", "said", "whole"), 0)
     read = zoom.span_in
     if name == GIVEN:

@@ -47,9 +47,9 @@ from models.schema import Clips, Latents
 
 Checkpoint = Job | Source
 TWINS, AS_READ = "twins", "mmvp"
-"""The generated twin questions, and the benchmark in whose schema they are."""
+"""The generated twin questions, and the benchmark whose schema they use."""
 MOST_TWINS = 400
-"""Questions; a profile of fewer questions a benchmark gets as few."""
+"""Questions; fewer if the profile's benchmark has fewer."""
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 TaskDigests = Callable[[str, Protocol], dict[str, str]]
 
@@ -57,7 +57,7 @@ TaskDigests = Callable[[str, Protocol], dict[str, str]]
 @dataclass
 class JobMaker:
     """Makes the jobs of rows under one profile. tasks: (benchmark, protocol) → lmms-eval task name → digest. digests: cache
-    file of folders' digests. benchmarks: where protocols are stated."""
+    file of folders' digests. benchmarks: state the protocols."""
 
     profile: Loaded[Profile]
     base: Source
@@ -73,12 +73,12 @@ class JobMaker:
     _checkpoints: dict[tuple[int, int], Checkpoint] = field(default_factory=dict)
     _evaluations: dict[tuple[int, int, str, str, str], Job] = field(default_factory=dict)
     _asked: dict[tuple[Any, ...], tuple[Any, Shared]] = field(default_factory=dict)
-    """What is asked → the sections of options that it is known by, kept so that no other object takes their id; the payload. Rows
-    that change nothing in a section share it (`Base.sections`), and where its values come from."""
+    """What is asked → (option sections, payload). Keys hold the sections' ids, so the sections are kept alive. Rows that change
+    nothing in a section share it (`Base.sections`), and its values' origins."""
 
     def data(self, row: ResolvedRow, stage: StageSpec | None = None) -> Job:
-        """The training set of a stage, else of pictures. Of data of others the job needs to know how the row's pictures are
-        sized and how long a sample may be; the base model lends its tokenizer."""
+        """A stage's training set; without a stage, that of pictures. For external data the job depends on the row's picture
+        sizes and token limit, and on the base model's tokenizer."""
         clips = stage is not None and stage.clips
         spec = self.profile.value.clips if clips else self.profile.value.data
         if spec is None:
@@ -128,12 +128,12 @@ class JobMaker:
         return self._mirrors[benchmark]
 
     def foreign(self, benchmark: str) -> list[str]:
-        """Tasks of lmms-eval that a benchmark's own file names; none where the project knows the benchmark."""
+        """lmms-eval tasks that a benchmark's file names; none for the project's own benchmarks."""
         loaded = self.benchmarks.get(benchmark)
         return list(dict.fromkeys(task for names in loaded.value.tasks.values() for task in names)) if loaded else []
 
     def features(self, row: ResolvedRow, stage: StageSpec, need: Features) -> Job:
-        """The frozen tower's features of every picture or clip of a stage's training set, or of pieces of them: a job of their own."""
+        """Computes the frozen tower's features of the pictures or clips that a stage trains on, or of parts of them."""
         data, options = self.data(row, stage), row.options
         clips = options.clips if stage.clips else None
         asked = (need, options.images, clips, data.key)
@@ -145,7 +145,7 @@ class JobMaker:
         return self._features[asked]
 
     def checkpoint(self, row: ResolvedRow, seed: int) -> Checkpoint:
-        """What the row's last stage leaves; the base model for a row without stages."""
+        """The row's last training; the base model for a row without stages."""
         if (row.index, seed) not in self._checkpoints:
             done: dict[str, Checkpoint] = {}
             current: Checkpoint = self.base
@@ -203,7 +203,7 @@ class JobMaker:
         return self._once(Job("evaluate", self._asked[asked][1], {"checkpoint": checkpoint, "mirror": mirror}, slug))
 
     def _asking(self, row: ResolvedRow, benchmark: str, protocol: Protocol, latents: Latents) -> EvaluateSpec:
-        """How the row's model is asked, whatever its checkpoint."""
+        """All of an evaluation but its checkpoint."""
         options = row.options
         inference = self.inference(benchmark, protocol)
         return EvaluateSpec(
@@ -236,7 +236,7 @@ class JobMaker:
         return self._of_clips[benchmark]
 
     def on(self, row: ResolvedRow, benchmark: str) -> ResolvedRow:
-        """The row as it is decoded on a benchmark: one of clips has options of its own."""
+        """The row as decoded on a benchmark: for clips, `decode_clips` applies."""
         if not self.of_clips(benchmark):
             return row
         stated = {name: value for name in ("latent_steps", "start", "zoom") if (value := getattr(row.options.decode_clips, name)) is not None}
@@ -245,7 +245,7 @@ class JobMaker:
         return replace(row, options=row.options.model_copy(update={"decode": decode}), values=values)
 
     def inference(self, benchmark: str, protocol: Protocol) -> Inference | None:
-        """How a model is run under the protocol; None where the profile has everything run as it is trained."""
+        """How a model is run under the protocol; None where the profile runs models as they are trained."""
         loaded = self.benchmarks.get(benchmark)
         if loaded is None or self.profile.value.inference == "training":
             return None
@@ -306,7 +306,7 @@ class JobMaker:
         return self._once(Job("card", payload(spec), inputs, f"{of}-card-{benchmark}"))
 
     def twins(self) -> Job:
-        """Generated twin questions, of the world that the profile's generated benchmarks are of."""
+        """Generated twin questions, from the same world as the profile's benchmarks."""
         first = next(spec for spec in self.profile.value.benchmarks.values() if isinstance(spec, ProxyMirror))
         n = min(first.n or MOST_TWINS, MOST_TWINS)
         spec = ProxyTwins(generator=first.generator, n=n - n % 2, seed=first.seed, split=first.split)
@@ -332,8 +332,8 @@ class JobMaker:
         return self._once(Job("measure", payload(spec), {"checkpoint": checkpoint}, f"{of}-cost"))
 
     def modes(self, row: ResolvedRow, benchmark: str, asked: Sequence[Latents]) -> tuple[Latents, ...]:
-        """Latent modes applicable to this row: only its own if it opens no latent segment; oracle where its last latent stage
-        has something to feed for a true box, and the boxes are there."""
+        """Latent modes applicable to this row: `own` alone if it opens no latent segment; `oracle` only if its last latent stage
+        can be fed from a true box and there are boxes."""
         row = self.on(row, benchmark)
         if not has_latents(row):
             return ("own",)
@@ -342,16 +342,16 @@ class JobMaker:
         last = next(stage for stage in reversed(_stages(row)) if opens_segments(stage))
         oracle = last.oracle_allowed(row.options.latent_steps, row.options.decoded_steps)
         oracle = oracle and self.boxed(benchmark)
-        given = {"shuffled"} if row.options.decode.leave == "steps" else set()  # S latents of another question
+        given = {"shuffled"} if row.options.decode.leave == "steps" else set()  # needs a fixed number of latents
         given |= {"oracle"} if oracle and row.options.decode.leave == "steps" else set()
         return tuple(mode for mode in asked if mode not in ("shuffled", "oracle") or mode in given)
 
     def boxed(self, benchmark: str) -> bool:
-        """Whether the true boxes of the benchmark's questions lie beside it."""
+        """Whether the benchmark comes with true boxes."""
         return not self.of_clips(benchmark) and self.annotated(benchmark)
 
     def annotated(self, benchmark: str) -> bool:
-        """Whether the true boxes of the benchmark's questions, or the spans of its clips, lie beside it."""
+        """Whether the benchmark comes with true boxes, or with spans for its clips."""
         spec = self.profile.value.benchmarks.get(benchmark)
         if not isinstance(spec, ExternalMirror):
             return True
@@ -367,8 +367,8 @@ _OF_DECODING = ("repetition_penalty", "penalise_picked", "ends")
 
 
 def pixels(row: ResolvedRow, inference: Inference, protocol: Protocol) -> Images:
-    """The protocol's limits. Those that a profile, a row or --set states by name win under `paper`: a machine may be too small
-    for the protocol, and the report says so. `stock` is lmms-eval's own and takes nothing from them."""
+    """The protocol's pixel limits. Under `paper`, limits stated in a profile, a row or --set win, since a machine may be too
+    small for the protocol; the report says so. `stock` always has lmms-eval's own."""
     stated = {
         limit: getattr(row.options.images, limit)
         for limit in ("min_pixels", "max_pixels")
@@ -379,8 +379,8 @@ def pixels(row: ResolvedRow, inference: Inference, protocol: Protocol) -> Images
 
 
 def _sampling(row: ResolvedRow, inference: Inference | None, protocol: Protocol) -> Clips:
-    """Which frames of clips are seen: as training sees them, or as the protocol says. What a profile, a row or --set state by name
-    wins as in `pixels`."""
+    """How clips are sampled: as in training, or as the protocol says. What a profile, a row or --set states wins, as in
+    `pixels`."""
     given = row.options.clips
     if inference is None or inference.clips is None:
         return given
@@ -390,7 +390,7 @@ def _sampling(row: ResolvedRow, inference: Inference | None, protocol: Protocol)
 
 
 def has_latents(row: ResolvedRow) -> bool:
-    """Whether the row's model opens a latent segment at all, so that zeroed or oracle latents mean something."""
+    """Whether the row's model opens latent segments; if not, zeroed or oracle latents mean nothing."""
     return row.options.decoded_steps > 0 and row.options.decode.start != "never" and row.learns_latents
 
 
@@ -399,14 +399,14 @@ def _stages(row: ResolvedRow) -> list[StageSpec]:
 
 
 def _leaving(decode: Decoding) -> dict[str, Any]:
-    """When a segment ends; the distance where it is compared."""
+    """When a segment ends; with the distance options only if `leave: latent`."""
     names = ("leave", "leave_distance", "leave_below") if decode.leave == "latent" else ("leave",)
     return {name: getattr(decode, name) for name in names}
 
 
 def _segment(row: ResolvedRow) -> dict[str, Any]:
-    """How the row's model comes into its latent segment, through it, and out of it. What a recipe forces is for those that
-    have learned it: the base model and vanilla SFT answer as they do by themselves, unless the row itself says otherwise."""
+    """How the row's model starts, fills and ends its latent segment. A recipe forces this only on rows that learn latents: the
+    base model and vanilla SFT decode freely unless the row or --set says otherwise."""
     decode, learned = row.options.decode, row.learns_latents
 
     def read(option: str) -> bool:
@@ -418,7 +418,7 @@ def _segment(row: ResolvedRow) -> dict[str, Any]:
 
 
 def _clip_answers(row: ResolvedRow) -> dict[str, Any]:
-    """How answers about clips are held to a form; of rows that have learned it, or say so themselves."""
+    """How answers about clips are constrained, for rows that learn latents or set it themselves."""
     given, learned = row.options.decode_clips, row.learns_latents
     found = {}
     for name in ("answer", "repetition_penalty", "no_repeat_ngram"):

@@ -23,15 +23,15 @@ from models.config import ProxyClipMirror
 from models.schema import Latents
 
 CARD = "card-"
-"""Begins the column of a cell that is a causal card, before what it asks."""
+"""Prefix of a causal card's column; its benchmark follows."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One number of a table, and the evaluations it is made of.
+    """One number of a table, and its evaluations.
 
     jobs: (seed, latents mode) → evaluate job. not_run: why none can be run (a row that the recipe cannot express, a row
-    of differences, an external system that cannot be asked from here); an already stored result still counts.
+    of differences, an external system that cannot be asked from here); a stored result still counts.
     """
 
     row: str
@@ -52,9 +52,10 @@ class Cell:
 
 @dataclass(frozen=True)
 class Plan:
-    """rows, columns: those selected, in the table's order. recipe: of the rows that name none. recipes: that one, then the
-    rows' own. overrides: the `--set` texts. own_recipe: whether the recipe is the experiment's. checkpoints: row label → seed → last training, or the base model. base: benchmark → protocol → the
-    base model's own evaluation, under a proxy profile: whether its benchmarks leave room below and above it."""
+    """rows, columns: those selected, in the table's order. recipe: for rows that name none. recipes: that one, then the rows'
+    own. overrides: the `--set` texts. own_recipe: whether the recipe is the experiment's. checkpoints: row label → seed → last
+    training, or the base model. base: benchmark → protocol → the base model's evaluation; only under a proxy profile, where it
+    shows whether benchmarks are too easy or too hard."""
 
     experiment: LoadedExperiment
     profile: Loaded[Profile]
@@ -151,9 +152,10 @@ def plan_experiment(
 ) -> Plan:
     """Plan one experiment. Raises SpecError, one line for each mistake, before anything is computed.
 
-    recipe: another than the experiment's own, for rows that name none. rows, columns: only these, by name or a unique part of one. seeds,
-    protocols, latents: instead of the profile's; what the table shows is always among them. overrides: "stage1.p=0.3". digests: cache file for checkpoints'
-    digests. tasks: where task digests come from (default: `models.evaluation.tasks.digest`).
+    recipe: replaces the experiment's, for rows that name none. rows, columns: only these, by name or a unique part of one.
+    seeds, protocols, latents: replace the profile's; the table's protocol and `own` latents are always included. overrides:
+    "stage1.p=0.3". digests: cache file for checkpoints' digests. tasks: where task digests come from (default:
+    `models.evaluation.tasks.digest`).
     """
     if not isinstance(experiment, LoadedExperiment):
         experiment = load_experiment(Path(experiment))
@@ -233,7 +235,7 @@ def plan_experiment(
 
 
 def _reading(profile: Loaded[Profile], benchmarks: Iterable[str]) -> Loaded[Profile]:
-    """The profile with the base model that reads what these benchmarks show."""
+    """The profile; with the base model for clips if one of these benchmarks generates clips."""
     value = profile.value
     if value.clip_backbone is None or not any(isinstance(value.benchmarks.get(name), ProxyClipMirror) for name in benchmarks):
         return profile
@@ -251,7 +253,7 @@ def _task_digests(benchmarks: Mapping[str, Loaded[Benchmark]], given: TaskDigest
 
 
 def merged(plans: Iterable[Plan]) -> Graph:
-    """One graph of several experiments: a job that two tables need is there once."""
+    """One graph of several experiments; shared jobs are in it once."""
     return Graph(job for plan in plans for job in plan.graph)
 
 

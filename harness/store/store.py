@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 import fcntl
 import os
-import re
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -22,23 +20,18 @@ from harness.store.attempts import Attempt, attempts_of, create_attempt
 from harness.store.done import Damaged
 from harness.store.files import StoreError
 from harness.store.integrity import NOT_DONE, Finding
+from harness.store.lookup import folder_named
 from harness.store.owners import Owner, Scheduler, host_name
 from harness.store.records import Record, record_of
 from harness.store.states import State, Status
 
 T = TypeVar("T")
-SHORTEST = 4
-"""Digits of a key that a person must write."""
-_JOB = re.compile(r".+-[0-9a-f]{12}", re.DOTALL)
-"""Name of a job's folder."""
-LISTED = 5
-"""Jobs that a message names; a store has thousands."""
 
 
 @dataclass
 class Look:
-    """One pass over the store. done: key → what was found of a finished job. jobs: key → that job. times_ns: a finished job's folder → the
-    time of its DONE.json. kept: what was made of it."""
+    """One pass over the store. done: key → what was found of a finished job. jobs: key → that job. times_ns: a finished job's
+    folder → the mtime of its DONE.json. kept: name → what `Store.kept` made."""
 
     done: dict[str, Finding] = field(default_factory=dict)
     jobs: dict[str, Job] = field(default_factory=dict)
@@ -57,24 +50,24 @@ class AlreadyDone(StoreError):
 class Store:
     """A results folder. Reading creates nothing; the folder appears with the first job.
 
-    schedulers: for each scheduler's name, a function that says whether it still knows an owner.
+    schedulers: name → a function that says whether the scheduler still knows an owner.
     """
 
     def __init__(self, root: Path | str, schedulers: Mapping[str, Scheduler] | None = None) -> None:
         self.root = Path(root).absolute()
         self.schedulers: dict[str, Scheduler] = dict(schedulers or {})
         self._folders: dict[tuple[str, str], str] = {}
-        """Kind and 12 digits of a key → the job's folder. As text: a `Path` takes longer to make than the folder to look at."""
+        """Kind and 12 digits of a key → the job's folder. As text: making a `Path` takes longer than looking at the folder."""
         self._listed: dict[str, int] = {}
-        """Kind → the time of its folder when it was last listed."""
+        """Kind → its folder's mtime when it was last listed."""
         self._examined: dict[str, tuple[object, Finding]] = {}
-        """Job's folder → stamps of DONE.json and spec.json, and what was found then: each job is checked once by this object."""
+        """Job's folder → stamps of DONE.json and spec.json, and what was found then: this object checks each job once."""
         self._look: Look | None = None
 
     # Finding
 
     def folder(self, job: Job) -> Path:
-        """Where the job lives or would live. Two slugs of one key share the folder of whoever came first."""
+        """Where the job lives or would live. Jobs of one key share the folder, named after the first one's slug."""
         return Path(self._place(job))
 
     def find(self, kind: str, key: str) -> Path | None:
@@ -95,7 +88,7 @@ class Store:
         return known
 
     def _list(self, kind: str, changed: bool = False) -> None:
-        """changed: only if the folder's mtime says that something was created in it."""
+        """changed: only if the folder's mtime has changed."""
         try:
             time_ns = os.stat(self.root / kind).st_mtime_ns
             if changed and self._listed.get(kind) == time_ns:
@@ -134,7 +127,7 @@ class Store:
         missing = {found[job.key] / "spec.json": spec for job in jobs if (spec := self._unwritten(job, found[job.key]))}
         with files.writing(self.root):
             for path in missing:
-                if not os.path.lexists(path):  # a fresh start: notes on an earlier folder of this name do not apply
+                if not os.path.lexists(path):  # a new folder: notes on an earlier one of this name do not apply
                     Path(self._note(path.parent)).unlink(missing_ok=True)
             files.write_many(missing)
         return found
@@ -161,27 +154,11 @@ class Store:
             self.root.mkdir(parents=True, exist_ok=True)
             probe = self.root / f".probe-{os.getpid()}"
             files.write_json(probe, {"time": time.time()})
-            probe.unlink(missing_ok=True)  # another driver of this process may have looked at the same moment
+            probe.unlink(missing_ok=True)  # another driver in this process may probe at the same time
 
     def record(self, key: str, kind: str | None = None) -> Record:
-        """By name, key, or any unique beginning of a key of `SHORTEST` digits or more. Raises StoreError that says what was found instead."""
-        if not key.strip():
-            raise StoreError(f"{self.root}: the job's key is empty; run.py status --all{results_option(self.root, 'DIR')} lists the jobs")
-        homes = [self.root / kind] if kind else sorted(self.root.glob("[!.]*/"))
-        entries = (entry for home in homes if home.is_dir() for entry in os.scandir(home))
-        jobs = {entry.name: Path(entry.path) for entry in entries if _JOB.fullmatch(entry.name)}  # MLflow keeps folders there, too
-        found = [path for name, path in jobs.items() if name.rpartition("-")[2].startswith(key[:12]) or name == key]
-        if len(found) != 1 or len(key) < SHORTEST:
-            if found:
-                many = f"{len(found)} jobs have keys that begin so" if len(found) > 1 else "one job has a key that begins so"
-                listed = _some(path.name for path in found)
-                raise StoreError(f'{self.root}: "{key}": {many} ({listed}); write more of it, at least {SHORTEST} digits')
-            if begun := [name for name in jobs if name.startswith(key)]:
-                raise StoreError(f'{self.root}: "{key}": is no job\'s whole name; did you mean one of {_some(begun)}?')
-            near = difflib.get_close_matches(key, [*jobs, *(name.rpartition("-")[2] for name in jobs)], n=1)
-            remedy = f'did you mean "{near[0]}"?' if near else f"run.py status --all{results_option(self.root, 'DIR')} lists them"
-            raise StoreError(f"{self.root}: {key}: no such job; {remedy}")
-        return Record.read(found[0])
+        """The job that a person means by a name, a key or its beginning. Raises StoreError that says what was found instead."""
+        return Record.read(folder_named(self.root, key, kind))
 
     def job_names(self) -> Iterator[tuple[str, str]]:
         """(kind, name) of every folder that has a spec.json, in this order."""
@@ -193,11 +170,11 @@ class Store:
                     yield kind.name, name
 
     def job_folders(self) -> Iterator[Path]:
-        """The same as folders."""
+        """Their folders."""
         return (self.root / kind / name for kind, name in self.job_names())
 
     def records(self) -> Iterator[Record]:
-        """Every job that the store has a folder for, but for those whose spec.json is damaged: see `damaged_specs`."""
+        """Every job in the store, except those with a damaged spec.json (see `damaged_specs`)."""
         for folder in self.job_folders():
             try:
                 yield Record.read(folder)
@@ -221,8 +198,8 @@ class Store:
     # Where a job stands
 
     def examined(self, job: Job | Record, *, loading: bool = False, afresh: bool = False) -> Finding:
-        """Whether the job is done, and whether what it left is still there. loading: a job is about to use it as its input.
-        afresh: by digest, whatever was noted before."""
+        """Whether the job is done, and its outputs intact. loading: a job is about to use them as input. afresh: compares
+        digests, whatever earlier checks noted."""
         look = None if loading or afresh else self._look
         if look is not None and (seen := look.done.get(job.key)) is not None:
             return seen
@@ -245,9 +222,9 @@ class Store:
 
     @contextmanager
     def one_look(self) -> Iterator[None]:
-        """Inside, a job that was found done is not looked at again: for one pass over the whole store, in which nothing is run.
+        """Inside, a job that was found done is not checked again: for a pass over the whole store that runs nothing.
 
-        What others finish meanwhile is still found; a finished job does not become unfinished.
+        Jobs that others finish meanwhile are still found; a finished job does not become unfinished.
         """
         before = self._look
         self._look = before or Look()
@@ -257,7 +234,7 @@ class Store:
             self._look = before
 
     def kept(self, name: str, make: Callable[[], T]) -> T:
-        """`make()`; during one look only once for each name."""
+        """`make()`; inside `one_look` only once for each name."""
         if self._look is None:
             return make()
         if name not in self._look.kept:
@@ -269,7 +246,7 @@ class Store:
         return self._look.jobs if self._look is not None else {}
 
     def done_ns(self, kind: str, name: str) -> int:
-        """The time of a job's DONE.json. Raises FileNotFoundError where there is none."""
+        """The mtime of a job's DONE.json. Raises FileNotFoundError where there is none."""
         home = f"{self.root}/{kind}/{name}"
         seen = self._look.times_ns.get(home) if self._look is not None else None
         return os.stat(f"{home}/{done_file.NAME}").st_mtime_ns if seen is None else seen
@@ -302,7 +279,7 @@ class Store:
     def outputs(self, job: Job | Record, *, loading: bool = False) -> Path:
         """The out/ folder of the attempt that won. Raises StoreError when the job is not done, Damaged when it is not whole.
 
-        loading: a job is about to use it as its input; then digests are compared, once on each host.
+        loading: a job is about to use it as input; then digests are compared, once on each host.
         """
         found = self.examined(job, loading=loading)
         if found.damage:
@@ -312,7 +289,7 @@ class Store:
         return self._home(job) / "attempts" / str(found.done["attempt"]) / "out"
 
     def set_aside(self, folder: Path) -> Path:
-        """Move a damaged job's folder out of the way, so that the job can run again; where it lies now. Raises StoreError."""
+        """Move a damaged job's folder aside, so that the job can run again; returns the new place. Raises StoreError."""
         number, home = 1, self.root / ".damaged" / folder.parent.name
         while os.path.lexists(place := home / f"{folder.name}-{number}"):
             number += 1
@@ -399,7 +376,7 @@ class Store:
         )
 
     def _keys_in_hand(self) -> dict[str, str]:
-        """Keys that are promised to a live worker or wait in a scheduler's queue → which."""
+        """Key → the live worker or queued job that will run it."""
         from harness.store.leases import leases
 
         return {
@@ -411,7 +388,7 @@ class Store:
     def begin_attempt(
         self, job: Job | Record, owner: Owner | None = None, *, number: int | None = None, **facts: Any
     ) -> Attempt:
-        """Own the job. number: refuse unless this is exactly the next attempt. facts: stored in the claim.
+        """Claim the job. number: refuse unless this is exactly the next attempt. facts: stored in the claim.
 
         Raises AlreadyDone or Held, and StoreError when the folder cannot be written.
         """
@@ -430,7 +407,7 @@ class Store:
             attempt = create_attempt(home, following, owner or Owner.here(), **facts)
         if attempt is None:
             raise Held(f"{home}: somebody else began attempt {following}")
-        if self.is_done(job):  # a twin published between our look and our claim
+        if self.is_done(job):  # another worker published between our check and our claim
             shutil.rmtree(attempt.path, ignore_errors=True)
             raise AlreadyDone(f"{home}: already done")
         return attempt
@@ -440,7 +417,7 @@ class Store:
         return attempt.released or attempts_of(attempt.job_folder)[-1].number > attempt.number
 
     def publish(self, attempt: Attempt, *, seconds: float, **facts: Any) -> bool:
-        """Make the attempt's out/ the job's result. False when another attempt came after it or won: a late twin.
+        """Make the attempt's out/ the job's result. False if a later attempt has begun or another one has won.
 
         Whatever is in out/ is on the disk before DONE.json appears. facts: versions and code, stored in DONE.json.
         """
@@ -486,7 +463,7 @@ class Store:
             leaving.unlink(missing_ok=True)
 
     def resume_point(self, job: Job | Record) -> Path | None:
-        """The newest complete checkpoint over all attempts: of the highest step, and of the latest attempt among equals."""
+        """The complete checkpoint of the highest step over all attempts; of equal steps, the latest attempt's."""
         found = [
             (step, attempt.number, path)
             for attempt in self.attempts(job)
@@ -495,7 +472,7 @@ class Store:
         return max(found)[2] if found else None
 
     def release(self, job: Job | Record) -> Attempt:
-        """Declare the owner of the newest attempt gone, after a person looked. Raises StoreError when it is alive here."""
+        """Declare the newest attempt's owner gone, once a person has checked. Raises StoreError if it is alive here."""
         newest = next(reversed(self.attempts(job)), None)
         if newest is None:
             raise StoreError(f"{self._home(job)}: nobody holds it")
@@ -507,7 +484,7 @@ class Store:
 
     @contextmanager
     def lock(self, name: str) -> Iterator[None]:
-        """Alone among the processes that use this name; the kernel releases it with its holder."""
+        """Only one process at a time holds this name; the kernel releases it when its holder ends."""
         home = self.root / ".locks"
         with files.writing(home):
             home.mkdir(parents=True, exist_ok=True)
@@ -515,9 +492,3 @@ class Store:
         with file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
-
-
-def _some(names: Iterable[str]) -> str:
-    """a, b, c, d, e and 12 more"""
-    found = sorted(names)
-    return ", ".join(found[:LISTED]) + (f" and {len(found) - LISTED} more" if len(found) > LISTED else "")

@@ -1,6 +1,6 @@
-"""A clip as the vision tower sees it: which frames, of what size, and how much time lies between them. Decoding is PyAV's.
+"""A clip as the vision tower sees it: which frames, their size, and the time between them. PyAV decodes.
 
-A clip is a video file, or a folder of numbered pictures (as some of MVBench's are), `FOLDER_FPS` a second.
+A clip is a video file, or a folder of numbered pictures (as in parts of MVBench), `FOLDER_FPS` a second.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MISSING = "missing clip"
-"""Begins the reason of a rejection where there is no file, which some protocols count unlike a file that cannot be read."""
+"""Prefix of the reason where there is no file. Some protocols count that differently from an unreadable file."""
 FOLDER_FPS = 3.0
-"""Of the frames that TVQA, and so MVBench, gives as pictures."""
+"""Rate of the frames that TVQA, and so MVBench, stores as pictures."""
 PICTURES = (".jpg", ".jpeg", ".png")
 AT_ONCE = 8
-"""Frames in their own size that are resized together: whole pairs."""
+"""Frames that are resized together; whole pairs."""
 PAIR = 2
 """Frames in one step of the grid: the tower's temporal patch."""
 MOST_DRIFT = 0.25
-"""Seconds: half the step between two frames at the 2 a second that clips are usually sampled at. Clips that drift more are named."""
+"""Seconds: half the interval at the usual sampling of 2 frames a second. Clips that drift more are named."""
 _INSTANT = 1e-6
-"""Seconds: a frame that begins so soon after a moment is shown at it; binary fractions are no more exact."""
+"""Seconds: tolerance for a frame's begin, for the rounding of binary fractions."""
 
 T = TypeVar("T")
 Span = tuple[float, float]
@@ -50,8 +50,8 @@ class ClipFacts:
     fps: float
     """The mean rate, as the container states it."""
     times: np.ndarray | None = field(default=None, compare=False, repr=False)
-    """[frames + 1] float64: when each frame is shown, in seconds from the first, and when the last one ends. None where the rate
-    says the same to half a frame, where the container has no such times, or where they are not asked for."""
+    """[frames + 1] float64: when each frame is shown, in seconds from the first, and when the last one ends. None if the rate
+    gives the same to half a frame, if the container has no times, or if they are not asked for."""
 
     @property
     def seconds(self) -> float:
@@ -59,15 +59,15 @@ class ClipFacts:
 
     @property
     def drift(self) -> float:
-        """Seconds by which a frame's own time is furthest from number / rate."""
+        """Largest distance of a frame's own time from number / rate, in seconds."""
         return 0.0 if self.times is None else _drift(self.times[:-1], self.fps)
 
     def known_by(self, times: Times) -> ClipFacts:
-        """The same for a reader that goes by the rate, or by the frames' own times (see `Clips.times`)."""
+        """The same with the frames' own times, or by the rate alone (see `Clips.times`)."""
         return self if times == "stamps" else replace(self, times=None)
 
     def number(self, at: float) -> int:
-        """The frame of a moment in seconds: by the rate the nearest, by the frames' own times the one that is shown then."""
+        """The frame at a moment in seconds: the one shown then, or the nearest if only the rate is known."""
         number = round(at * self.fps) if self.times is None else int(np.searchsorted(self.times, at + _INSTANT, side="right")) - 1
         return min(max(number, 0), self.frames - 1)
 
@@ -76,7 +76,7 @@ class ClipFacts:
         return number / self.fps if self.times is None else float(self.times[number])
 
     def of_first(self, frames: int) -> ClipFacts:
-        """Of a clip that turned out to have so many frames."""
+        """The same for a clip that proves to have only so many frames."""
         return ClipFacts(frames, self.fps, None if self.times is None else self.times[: frames + 1])
 
 
@@ -85,12 +85,12 @@ class Frames:
     """Frames of one clip."""
 
     pictures: tuple[Image.Image, ...]
-    """As RGB, in the clip's own size, in order."""
+    """RGB, in the clip's own size, in order."""
     numbers: tuple[int, ...]
-    """Of each among the clip's frames, from 0."""
+    """Their numbers in the clip, from 0."""
     facts: ClipFacts
     seconds_per_grid: float
-    """What mRoPE is told of the time from one pair of frames to the next (see `Clips.seconds_per_grid`)."""
+    """Time from one pair of frames to the next, as mRoPE gets it (see `Clips.seconds_per_grid`)."""
 
     @property
     def times(self) -> tuple[float, ...]:
@@ -99,8 +99,8 @@ class Frames:
 
 
 def facts_of(path: Path | str, times: Times = "rate") -> ClipFacts:
-    """Frames and rate of a clip: its container's, or counted where the container does not say or contradicts itself. times: with
-    the frames' own, which takes reading the whole file. Raises Unreadable."""
+    """Frames and rate of a clip: its container's, or counted if that does not say or contradicts itself. times: "stamps" adds
+    the frames' own times, which takes reading the whole file. Raises Unreadable."""
     if Path(path).is_dir():
         return ClipFacts(len(_pictures(path)), FOLDER_FPS)
     if times == "rate":
@@ -111,8 +111,8 @@ def facts_of(path: Path | str, times: Times = "rate") -> ClipFacts:
 
 
 def timed(path: Path | str) -> ClipFacts:
-    """Frames, rate and times of a clip. Its frames are counted, not believed, without those that its container tells players not to
-    show (they lie before a cut). Reads the whole file. Raises Unreadable."""
+    """Frames, rate and times of a clip. Reads the whole file to count its frames, except those before a cut, which the
+    container tells players not to show. Raises Unreadable."""
     if Path(path).is_dir():
         return facts_of(path)
     with _opened(path) as (container, stream):
@@ -121,15 +121,15 @@ def timed(path: Path | str) -> ClipFacts:
 
 
 def look_at(path: Path | str, orientation: Orientation = "stored") -> tuple[ClipFacts, tuple[int, int]]:
-    """(facts as `timed`, (width, height) of a frame), the first frame decoded: what can go wrong later is a damaged frame alone.
+    """(facts as in `timed`, (width, height) of a frame). Decodes the first frame: after that only a damaged frame can fail.
     orientation: see `Clips`. Raises Unreadable."""
     return timed(path), _fit(path, read_frames(path, [0], orientation)[0].size)
 
 
 def examine(path: Path | str, clips: Clips) -> tuple[ClipFacts, tuple[int, int]]:
-    """The same, every frame decoded, and the file read once. Raises Unreadable, also for a clip that ends before its container says so,
-    by more than a frame and by more than `MOST_DRIFT`: in frames where `clips` goes by the rate, else in seconds (an AVI counts as
-    frames also the gaps between them)."""
+    """The same, with every frame decoded and the file read once. Raises Unreadable, also for a clip that ends more than a frame
+    and more than `MOST_DRIFT` before its container says: counted in frames if `clips` goes by the rate, else in seconds (an AVI
+    also counts gaps as frames)."""
     if Path(path).is_dir():
         first, *_ = [open_image(file).size for file in _pictures(path)]
         return facts_of(path), _fit(path, first)
@@ -153,18 +153,18 @@ def examine(path: Path | str, clips: Clips) -> tuple[ClipFacts, tuple[int, int]]
 
 
 def _stated(container: Any, stream: Any) -> ClipFacts | None:
-    """What a container states of its frames and rate; None where it does not, or contradicts itself."""
+    """Frames and rate that a container states; None if it does not, or contradicts itself."""
     rate, count, seconds = _rate(stream), stream.frames, _seconds(container, stream)
     return ClipFacts(count, rate) if rate > 0 and count > 0 and (seconds is None or count - seconds * rate < 1.5) else None
 
 
 def _shown(packet: Any) -> list[tuple[Any, int]]:
-    """[(begin or None, duration)] of a packet's frame in units of its stream; [] if it has none that is shown."""
+    """[(begin or None, duration)] of a packet's frame in the stream's units; [] if no frame is shown."""
     return [(packet.pts, packet.duration or 0)] if packet.size and not packet.is_discard else []
 
 
 def _by_times(path: Path | str, stream: Any, shown: list[tuple[Any, int]]) -> ClipFacts:
-    """Of a clip whose frames have these times. Raises Unreadable."""
+    """From the frames' begins and durations. Raises Unreadable."""
     rate, base = _rate(stream), stream.time_base
     if not shown or rate <= 0:
         raise _unreadable(path, f"{len(shown)} frames at {rate:g} a second")
@@ -183,7 +183,7 @@ def _rate(stream: Any) -> float:
 
 
 def _seconds(container: Any, stream: Any) -> float | None:
-    """How long a clip is by its container; None where that does not say."""
+    """A clip's length by its container; None if that does not say."""
     if stream.duration and stream.time_base:
         return float(stream.duration * stream.time_base)
     return container.duration / 1e6 if container.duration else None
@@ -194,7 +194,7 @@ def _drift(times: np.ndarray, rate: float) -> float:
 
 
 def is_clip(path: Path | str) -> bool:
-    """Whether this file of a data set is a clip and no picture, by its name."""
+    """Whether a file of a data set is a clip, not a picture, by its name."""
     return os.path.splitext(path)[1].lower() in FILMS
 
 
@@ -205,8 +205,8 @@ def read_clip(path: Path | str, clips: Clips, span: Span | None = None) -> Frame
 
 
 def patches_of_file(processor: Any, path: Path | str, clips: Clips) -> tuple[Tensor, Tensor, float]:
-    """`patches_of_clip` of the frames that `clips` takes, and their `Frames.seconds_per_grid`. Of the frames in their own size a few
-    are in memory at a time. Raises Unreadable."""
+    """`patches_of_clip` of the frames that `clips` takes, and their `Frames.seconds_per_grid`. Only a few full-size frames are in
+    memory at a time. Raises Unreadable."""
     facts, numbers, (patches, grid) = _used(
         path, clips, None, lambda shown, count: patches_of_frames(processor, shown, count, pixel_limits(count, clips))
     )
@@ -214,7 +214,7 @@ def patches_of_file(processor: Any, path: Path | str, clips: Clips) -> tuple[Ten
 
 
 def _fit(path: Path | str, size: tuple[int, int]) -> tuple[int, int]:
-    """The size itself. Raises Unreadable where the processor refuses frames of it."""
+    """The size itself. Raises Unreadable if the processor refuses such frames."""
     if max(size) > MOST_ASPECT * min(size):
         raise _unreadable(path, f"{size[0]} x {size[1]} pixels, more than {MOST_ASPECT} times as long as wide")
     return size
@@ -228,8 +228,8 @@ def read_frames(path: Path | str, numbers: Iterable[int], orientation: Orientati
 
 
 def frames_near(path: Path | str, numbers: Sequence[int], orientation: Orientation = "stored") -> dict[int, Image.Image]:
-    """Frames of a clip by number, decoded in one reading; the last one for all that the container states and that cannot be decoded.
-    Raises Unreadable."""
+    """Frames of a clip by number, decoded in one pass; the last one stands for frames that the container states and that cannot
+    be decoded. Raises Unreadable."""
     try:
         return dict(zip(sorted(set(numbers)), _decoded(path, set(numbers), orientation), strict=True))
     except _Shorter as shorter:
@@ -239,7 +239,7 @@ def frames_near(path: Path | str, numbers: Sequence[int], orientation: Orientati
 
 
 def frames_in_turn(path: Path | str, numbers: Iterable[int], orientation: Orientation = "stored") -> Iterator[Image.Image]:
-    """Frames of a clip in the order in which they are shown, as they are decoded. Raises Unreadable."""
+    """Yields frames of a clip in the order shown, as they are decoded. Raises Unreadable."""
     wanted = list(numbers)
     try:
         yield from _decoded(path, wanted, orientation)
@@ -248,7 +248,7 @@ def frames_in_turn(path: Path | str, numbers: Iterable[int], orientation: Orient
 
 
 def glimpses(path: Path | str, count: int) -> list[tuple[float, Image.Image]]:
-    """(seconds, picture) of `count` frames for people, evenly spread over a clip, of which only what lies around them is decoded.
+    """(seconds, picture) of `count` frames for people, evenly spread over a clip; only the parts around them are decoded.
     Raises Unreadable."""
     facts = facts_of(path)
     numbers = chosen(facts, Clips(frames=count))
@@ -271,8 +271,8 @@ def glimpses(path: Path | str, count: int) -> list[tuple[float, Image.Image]]:
 
 
 def chosen(facts: ClipFacts, clips: Clips, span: Span | None = None) -> tuple[int, ...]:
-    """Numbers of the frames that `clips` takes: evenly spaced from the first to the last of the clip, or of a span. Where the facts
-    hold the frames' own times, the moments are evenly spaced, and a frame that is shown at several of them is taken as often."""
+    """Numbers of the frames that `clips` takes: evenly spaced from the first to the last of the clip, or of a span. If the facts
+    hold the frames' own times, the moments are evenly spaced, and a frame shown at several of them is taken several times."""
     low, high = sorted(span) if span is not None else (0.0, facts.time(facts.frames - 1))
     first, last = facts.number(low), facts.number(high)
     there = last - first + 1
@@ -285,7 +285,7 @@ def chosen(facts: ClipFacts, clips: Clips, span: Span | None = None) -> tuple[in
 
 
 def _count(there: int, seconds: float, clips: Clips) -> int:
-    """How many of so many frames, which take so long, are taken."""
+    """How many frames are taken of `there` frames that take `seconds`."""
     if clips.frames is not None:
         return max(1, PAIR * (min(clips.frames, there) // PAIR))
     count = seconds * clips.fps
@@ -296,7 +296,7 @@ def _count(there: int, seconds: float, clips: Clips) -> int:
 
 
 def pixel_limits(frames: int, clips: Clips) -> tuple[int, int]:
-    """(least, most) pixels of each of so many frames, so that all of them keep within the clip's budget."""
+    """(least, most) pixels of each frame, so that together they keep to the clip's budget."""
     most = min(clips.max_pixels, max(clips.total_pixels / frames * PAIR, 1.05 * clips.min_pixels))
     return clips.min_pixels, int(most)
 
@@ -314,15 +314,15 @@ def grid_of_clip(processor: Any, path: Path | str, size: tuple[int, int], clips:
 def patches_of_clip(processor: Any, frames: Frames, clips: Clips) -> tuple[Tensor, Tensor]:
     """Patches [t * h * w, 3 * 2 * side²] float32 of a clip, and its grid [3] (t, h, w) in patches.
 
-    processor: the checkpoint's, for pictures. An odd number of frames is made even by showing the last one twice.
+    processor: the checkpoint's, for pictures. An odd number of frames is made even by repeating the last one.
     """
     count = len(frames.pictures)
     return patches_of_frames(processor, frames.pictures, count, pixel_limits(count, clips))
 
 
 def patches_of_frames(processor: Any, shown: Iterable[Image.Image], count: int, limits: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """The same of `count` frames in order. limits: least and most pixels of each. Frames are taken `AT_ONCE` by `AT_ONCE`, so that
-    a long clip is never in memory in its own size; each is resized by itself, so this changes no digit."""
+    """The same of `count` frames in order. limits: least and most pixels of each. Frames are taken `AT_ONCE` at a time, so that
+    a long clip is never in memory at full size; each is resized alone, so this changes no digit."""
     import torch
 
     waiting, steps, found, at = iter(shown), (count + 1) // PAIR, torch.empty(0), 0
@@ -331,7 +331,7 @@ def patches_of_frames(processor: Any, shown: Iterable[Image.Image], count: int, 
         pictures += pictures[-1:] * (len(pictures) % PAIR)
         made = processor(images=pictures, size=dict(zip(("shortest_edge", "longest_edge"), limits)), return_tensors="pt")
         _, height, width = made["image_grid_thw"][0].tolist()
-        # The processor shows a picture twice, as a pair of equal frames: of each frame one of the two is taken.
+        # The processor makes each picture a pair of equal frames; one of the two is taken.
         single = made["pixel_values"].view(len(pictures), height * width, 3, PAIR, -1)[:, :, :, 0]
         pairs = torch.stack([single[0::PAIR], single[1::PAIR]], dim=3).flatten(2)
         if not at:
@@ -349,7 +349,7 @@ class _Shorter(Exception):
 def _used(
     path: Path | str, clips: Clips, span: Span | None, use: Callable[[Iterator[Image.Image], int], T]
 ) -> tuple[ClipFacts, tuple[int, ...], T]:
-    """(facts, numbers, what `use` makes) of the frames that `clips` takes and of their count."""
+    """(facts, numbers, what `use` makes of the frames that `clips` takes and their count)."""
     facts = facts_of(path, clips.times)
     while True:
         numbers = chosen(facts, clips, span)
@@ -360,7 +360,7 @@ def _used(
 
 
 def seconds_per_grid(facts: ClipFacts, numbers: Sequence[int], clips: Clips) -> float:
-    """What mRoPE is told of the time from one pair of these frames to the next."""
+    """Time from one pair of these frames to the next, as mRoPE gets it."""
     if isinstance(clips.seconds_per_grid, float):
         return clips.seconds_per_grid
     if clips.seconds_per_grid == "sampled":
@@ -369,7 +369,7 @@ def seconds_per_grid(facts: ClipFacts, numbers: Sequence[int], clips: Clips) -> 
 
 
 def _decoded(path: Path | str, numbers: Iterable[int], orientation: Orientation) -> Iterator[Image.Image]:
-    """In order; a number that is asked for twice is given twice."""
+    """In order; a number asked for twice is yielded twice."""
     wanted = Counter(numbers)
     last = max(wanted)
     if Path(path).is_dir():
@@ -390,7 +390,7 @@ def _decoded(path: Path | str, numbers: Iterable[int], orientation: Orientation)
 
 
 def _turn(frame: Any, orientation: Orientation) -> int:
-    """By how many degrees a frame is turned, counter-clockwise."""
+    """Degrees by which a frame is turned, counter-clockwise."""
     return 90 * round(frame.rotation / 90) if orientation == "upright" else 0
 
 
@@ -418,7 +418,7 @@ def _pictures(path: Path | str) -> list[Path]:
 
 
 class _opened:
-    """The container and its first video stream that is no picture of a cover; whatever PyAV raises is Unreadable."""
+    """The container and its first video stream that is not a cover picture; PyAV's errors become Unreadable."""
 
     def __init__(self, path: Path | str) -> None:
         self.path = path
@@ -446,7 +446,7 @@ class _opened:
 
 
 def _words(error: Exception) -> str:
-    """Without FFmpeg's number and the path, which is named already."""
+    """Without FFmpeg's number, and without the path, which is already named."""
     return getattr(error, "strerror", None) or str(error)
 
 

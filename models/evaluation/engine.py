@@ -19,11 +19,12 @@ from models.backbone.pictures import Unreadable
 from models.backbone.template import ClipGrid, Grid, tokens_of
 from models.backbone.tokens import ADDED, SpecialTokens, add_tokens
 from models.config import DecodeSpec, Images
+from models.evaluation.cache import BoundedCache
 from models.evaluation.clips import ClipReader, identity, is_clip
 from models.evaluation.known import content_of
 from models.evaluation.likelihood import AnswerLetters, LetterTokens
 from models.evaluation.prefills import Prefills, bytes_of_token, resident_bytes, rooms
-from models.evaluation.vision import FeatureCache, encode, merged_grid, rgb, weights_digest
+from models.evaluation.vision import encode, merged_grid, rgb, weights_digest
 from models.latent.decoding import Decoded, Joining, stream
 from models.latent.prompt import Prompt
 from models.latent.refill import Name
@@ -125,7 +126,7 @@ class Engine:
         memory_bytes: float | None = None,
         feature_cache_bytes: int = 4 << 30,
         prefill_cache_bytes: int = 3 << 28,
-        features: dict[str, FeatureCache] | None = None,
+        features: dict[str, BoundedCache] | None = None,
     ) -> None:
         from transformers import AutoProcessor
 
@@ -158,7 +159,7 @@ class Engine:
         self.eos = {"all": _end_tokens(self.model, self.tokenizer), "tokenizer": {self.tokenizer.eos_token_id}}
         if memory_bytes is not None:
             feature_cache_bytes, prefill_cache_bytes = rooms(memory_bytes, resident_bytes())
-        self.features = FeatureCache(feature_cache_bytes)
+        self.features = BoundedCache(feature_cache_bytes)
         if features is not None:
             tower = weights_digest(self.model.model.visual)
             if tower not in features:

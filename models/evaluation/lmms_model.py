@@ -1,7 +1,7 @@
 """The lmms-eval chat model `vreflection`: batched latent decoding behind lmms-eval's interface.
 
-Requests are sorted by prompt length and decoded in batches; prepared prompts and picture features are kept, so that a
-second decoding of the same questions starts at once. Whatever a task's YAML says of sampling, decoding is greedy.
+Requests are sorted by prompt length and decoded in batches; prepared prompts and picture features are kept, so that
+decoding the same questions again starts at once. Decoding is greedy, whatever a task's YAML says about sampling.
 """
 
 from __future__ import annotations
@@ -37,28 +37,28 @@ from models.latent.refill import PART, Queue, parts_of
 from models.schema import Clips
 
 Boxes = Mapping[Key, tuple[torch.Tensor, torch.Tensor]]
-"""Of a question: boxes [b, 4] float64 (normalised x0, y0, x1, y1) and the image index of each, [b]."""
+"""By question: boxes [b, 4] float64 (normalised x0, y0, x1, y1), and each box's image index [b]."""
 
 _PAPER_TASKS = {task for protocols in TASKS.values() for task in protocols["paper"]}
 _DOCUMENTS_AT_ONCE = 16
 """Questions whose new pictures are encoded together."""
 _DOCUMENTS_IN_TURN = 4
-"""Consecutive documents that one thread, and one rank, reads: HR-Bench asks four questions about a picture, which it decodes once."""
+"""Consecutive documents read by one thread of one rank, so that a picture with four questions (HR-Bench) is decoded once."""
 _TOLD_OF_MISSING = "visreflect_"
-"""Tasks that are handed MISSING for the answer to a question whose clip is not there."""
+"""Prefix of the tasks that get MISSING as the answer where a clip is missing."""
 _LISTEN_SECONDS = 0.2
 _SHUFFLED_TOGETHER = 16
-"""Questions that exchange latents; not the batch size, which may not change a result."""
+"""Questions that exchange latents. Fixed, because batch_size must not change a result."""
 _STOCK_MAX_NEW_TOKENS = 128
-"""What lmms-eval's own Qwen2.5-VL chat model takes when a task names no limit (HR-Bench)."""
+"""Default of lmms-eval's own Qwen2.5-VL chat model, for tasks without a limit (HR-Bench)."""
 _SPECIAL = re.compile(r"<\|[^|<>]*\|>")
 
 
 def stock_text(response: str) -> str:
-    """What a stock task is handed: the content of the last `<answer>` block, else the response without special tokens.
+    """What a stock task receives: the content of the last `<answer>` block, else the response without special tokens.
 
-    Stock parsers were written for bare answers. Given "<answer> B </answer>" some of them read the A of "answer", which
-    would measure the template instead of the model; a model that writes no block is judged on its whole text.
+    Stock parsers expect bare answers: in "<answer> B </answer>" some of them read the A of "answer", which would
+    measure the template, not the model. A model that writes no block is judged on its whole text.
     """
     block = last_answer(response)
     return _SPECIAL.sub("", response).strip() if block is None else block
@@ -67,14 +67,14 @@ def stock_text(response: str) -> str:
 class LmmsModel(lmms):
     """One checkpoint under one decoding.
 
-    checkpoint: a folder, or an Engine that is already loaded. The other arguments are the fields of DecodeSpec and Images;
-    strings are accepted, as lmms-eval's command line gives them. A paper task (`vr_*`) gets the full response and
-    `max_new_tokens`; any other task gets `stock_text` and the limit of its own YAML. batch_size: how many of the longest
-    questions are decoded at once; of shorter ones as many as take no more of the cache. cache_share: of the GPU's memory that the
-    model leaves, what the cache may take if that is more; then questions also join as answers end. shard: the part of the
-    questions that this process answers. fetched: what happens to pictures before the checkpoint's processor sees them. clips:
-    which frames of a clip are seen, and in what size. A question whose clip cannot be read is never asked: its answer is empty,
-    and says why (`Answer.rejected`). boxes: for `latents: oracle`. places: for `zoom: oracle`.
+    checkpoint: a folder, or a loaded Engine. fields: of DecodeSpec and Images, also as strings, as lmms-eval's command line
+    passes them. A paper task (`vr_*`) gets the full response and `max_new_tokens`; any other task gets `stock_text` and the
+    limit of its own YAML. batch_size: how many of the longest questions are decoded at once; more of the shorter ones fit into
+    the same cache. cache_share: the cache may take this share of the GPU memory that the model leaves free, if that is more;
+    questions then also join as answers end. shard: the questions that this process answers. fetched: how pictures are changed
+    before the checkpoint's processor sees them. clips: which frames of a clip are seen, and at what size. A question whose clip
+    cannot be read is never asked: its answer is empty and says why (`Answer.rejected`). boxes: for `latents: oracle`. places:
+    for `zoom: oracle`.
     """
 
     is_simple = False
@@ -127,16 +127,16 @@ class LmmsModel(lmms):
         self._reported = 0
         self._zoomed: dict[Key, tuple[Question, zoom.Record]] = {}
         self.after_chunk: Callable[[], None] = lambda: None
-        """Called when some more questions are prepared."""
+        """Called whenever more questions are prepared."""
         self.after_batch: Callable[[], None] = lambda: None
-        """Called when some more questions are answered. Both may raise, to stop."""
+        """Called whenever more questions are answered. Both may raise to stop."""
 
     @property
     def device(self) -> str:
         return self.engine.device
 
     def clean(self) -> None:
-        """lmms-eval would delete the model after generating; a session goes on with it."""
+        """Does nothing: lmms-eval would delete the model, which the session still needs."""
 
     def generate_until(self, requests: list[Instance]) -> list[str]:
         """Answer every request. `answers` fills up batch by batch; what it already holds is not decoded again."""
@@ -150,7 +150,7 @@ class LmmsModel(lmms):
         return [self._handed_over(key_of(r)) for r in requests]
 
     def _hear_the_rest(self, keys: Sequence[Key]) -> None:
-        """Wait for the answers of the other ranks; another rank than 0 is done here."""
+        """Rank 0 waits for the other ranks' answers; the others raise Elsewhere."""
         if self.shard.rank:
             raise Elsewhere
         while any(key not in self.answers for key in keys):
@@ -173,10 +173,10 @@ class LmmsModel(lmms):
         return int(request.args[2].get("max_new_tokens") or _STOCK_MAX_NEW_TOKENS)
 
     def _answer(self, keys: Sequence[Key], limits: Mapping[Key, int]) -> None:
-        """Answers this process's part of the questions, those of one limit after another, in the order of `keys`.
+        """Answers this process's questions, one token limit after another, in the order of `keys`.
 
-        Without `cache_share` the batches are fixed: in bf16 neighbours can tip a close decision, and results that are there keep
-        counting. With it, questions join a running batch as answers end.
+        Without `cache_share` the batches are fixed: in bf16 the neighbours in a batch can tip a close decision, and stored results
+        must stay valid. With it, questions join a running batch as answers end.
         """
         groups = self._groups(keys, limits)
         room: float = self.batch_size * max((self._columns(key, limits[key]) for key in keys), default=0)
@@ -197,8 +197,8 @@ class LmmsModel(lmms):
             self._decode(waiting, sizes, limit)
 
     def _batches(self, groups: list[list[Key]], limits: Mapping[Key, int], room: float) -> list[list[Key]]:
-        """Groups together, as many as take no more than `room` of the cache, rows times columns, if every answer is as long as it
-        may be; of one token limit each."""
+        """Merges groups of one token limit into batches that fit into `room` (rows times columns of the cache), even if every
+        answer reaches its limit."""
         if not self._shuffles and self.batch_size < _SHUFFLED_TOGETHER:
             size = self.batch_size
             groups = [group[i : i + size] for group in groups for i in range(0, len(group), size)]
@@ -219,9 +219,9 @@ class LmmsModel(lmms):
     def _groups(self, keys: Sequence[Key], limits: Mapping[Key, int]) -> list[list[Key]]:
         """The questions in groups of one token limit.
 
-        `shuffled` feeds a question another one's latents out of its group. Groups have a size of their own (so that
-        batch_size cannot change a result), and none holds two questions on one picture (whose latents would be no other's).
-        Every kind of latents has the same ones, so that all read the prompts in the same parts and can start from what was kept.
+        `shuffled` gives a question the latents of another one in its group. The group size is fixed, so that batch_size cannot
+        change a result. No group holds two questions about one picture, since their latents are about the same thing. All latents
+        modes have the same groups, so that they read prompts in the same parts and can reuse what was kept.
         """
         groups: list[list[Key]] = []
         open_groups: list[list[Key]] = []
@@ -238,11 +238,11 @@ class LmmsModel(lmms):
         return self._no_lonely(groups) if self._shuffles else groups
 
     def _columns(self, key: Key, limit: int) -> int:
-        """Tokens of a question and its answer at the most."""
+        """The most tokens that a question and its answer take."""
         return len(self.prepared[key].input_ids) + limit
 
     def _no_lonely(self, batches: list[list[Key]]) -> list[list[Key]]:
-        """Questions left alone join a batch without their picture. ValueError if there is none."""
+        """A question alone in its batch joins one without its picture. ValueError if there is none."""
         together = [batch for batch in batches if len(batch) > 1]
         for (key,) in (batch for batch in batches if len(batch) == 1):
             host = next((batch for batch in reversed(together) if not self._shares_picture(key, batch)), None)
@@ -274,7 +274,7 @@ class LmmsModel(lmms):
             self.prepared |= {key_of(r): replace(heard[key_of(r)], reload=self._reload(r)) for r in new}
 
     def _questions(self, part: list[Instance], encoded_at_once: int) -> Iterator[dict[Key, Question]]:
-        """Some requests, their documents read, their pictures decoded and hashed in the engine's threads."""
+        """Prepares some requests. The engine's threads read documents, and decode and hash pictures."""
         with self.engine.pictures() as each:
             read = each(self._conversations, _parts(part, _DOCUMENTS_IN_TURN))
             found = {key: one for own in read for key, one in own.items()}
@@ -299,11 +299,11 @@ class LmmsModel(lmms):
                 continue
             for part in (part for message in messages for part in message["content"]):
                 if part["type"] == "image" and isinstance(part["url"], KnownPicture):
-                    content_of(part["url"])  # here, once, and not in as many threads as there are questions about it
+                    content_of(part["url"])  # hashed here once, not again in the thread of each question about it
         return found
 
     def _reload(self, request: Instance) -> Callable[[], list[Any]]:
-        """Not of self: questions outlive it."""
+        """Does not refer to self, because questions outlive it."""
         return partial(pictures_of, self.task_dict, request, self.fetched)
 
     def _wait(self) -> None:
@@ -311,11 +311,11 @@ class LmmsModel(lmms):
         self.after_chunk()
 
     def _reject(self, reasons: Mapping[Key, str | None]) -> None:
-        """Answers the questions that cannot be asked."""
+        """Gives each question that cannot be asked its empty answer."""
         self.answers |= {key: Answer.never_asked(why) for key, why in reasons.items() if why is not None}
 
     def _readable(self, keys: list[Key]) -> list[Key]:
-        """Those without questions whose clip turns out to be damaged now that all its frames are decoded."""
+        """Leaves out questions whose clip proves to be damaged once all its frames are decoded."""
         found = {}
         for key in (key for key in keys if self.prepared[key].has_clips):
             try:
@@ -327,8 +327,8 @@ class LmmsModel(lmms):
         return [key for key in keys if key not in found]
 
     def _decode(self, waiting: Queue, sizes: Sequence[Callable[[Sequence[Key]], list[int]]], limit: int) -> None:
-        """Answers questions of one token limit. sizes: of given questions, how many consecutive ones are in one group, and how many
-        are read at once."""
+        """Answers questions of one token limit. sizes: two functions as `_sizes_in` makes them, for groups and for parts that are
+        read at once."""
         self._reported = len(self.answers)
 
         def more(running: list[Key]) -> Asked | None:
@@ -346,14 +346,14 @@ class LmmsModel(lmms):
         self._report()
 
     def _report(self) -> None:
-        """Says how far it is, if that is farther than last time."""
+        """Reports progress if there is any since the last call."""
         self.answers |= self.shard.hear()
         if len(self.answers) > self._reported:
             self._reported = len(self.answers)
             self.after_batch()
 
     def _asked(self, keys: list[Key], groups: list[int], parts: list[int]) -> Asked:
-        """What the engine is to answer next."""
+        """The next questions for the engine."""
         boxes = None
         if self.decode.latents == "oracle":
             if without := [f"{task} {doc}" for task, doc in keys if (task, doc) not in self.boxes]:
@@ -370,7 +370,7 @@ class LmmsModel(lmms):
         )
 
     def _zoom(self, batch: Sequence[Key]) -> None:
-        """What those of a batch show closer that have not been looked at: as a first pass says, or as is annotated."""
+        """Zooms those of a batch that are not zoomed yet: where a first pass says, or where the annotation is."""
         new = [key for key in batch if key not in self._zoomed] if self.decode.zoom != "none" else []
         if not new:
             return
@@ -384,7 +384,7 @@ class LmmsModel(lmms):
         self._zoomed |= dict(zip(new, found, strict=True))
 
     def _seed_of(self, key: Key) -> int:
-        """A question's own seed: its noise does not depend on the batch it stands in."""
+        """A question's own seed, so that its noise does not depend on its batch."""
         return int.from_bytes(hashlib.blake2b(f"{self.seed}/{key[0]}/{key[1]}".encode(), digest_size=7).digest())
 
     def _handed_over(self, key: Key) -> str:
@@ -394,18 +394,18 @@ class LmmsModel(lmms):
         response = answer.response
         if key[0] in _PAPER_TASKS:
             return response
-        # A model that does not know our template is handed over as lmms-eval's own model hands it over.
+        # A model that does not know our template: as lmms-eval's own model would return it.
         return _SPECIAL.sub("", response) if self.engine.plain else stock_text(response)
 
 
 def _sizes_in(lists: Sequence[Sequence[Key]]) -> Callable[[Sequence[Key]], list[int]]:
-    """Given keys, how many consecutive ones are in one list."""
+    """A function from keys to the lengths of their runs within one list."""
     number = {key: at for at, own in enumerate(lists) for key in own}
     return lambda keys: [len(list(run)) for _, run in groupby(keys, key=number.__getitem__)]
 
 
 def _documents(tasks: Mapping[str, Any], requests: Sequence[Instance]) -> list[Document]:
-    """The requests' rows. A paper task gets its pictures as training reads them: `convert("RGB")` would make those of 16 bits
+    """The requests' rows. A paper task gets its pictures as training reads them: `convert("RGB")` would turn 16-bit ones
     white. A stock task gets what lmms-eval gives it. Consecutive rows of one split are read at once."""
     task, split = requests[0].args[4:6]
     ids = [r.doc_id for r in requests]
@@ -420,7 +420,7 @@ def _documents(tasks: Mapping[str, Any], requests: Sequence[Instance]) -> list[D
 
 
 def _as_trained(decode: Callable[[Any], Image.Image], cell: Any) -> Image.Image:
-    """ValueError for a picture that training would not read; it ends the evaluation, as one that cannot be decoded does."""
+    """ValueError for a picture that training would refuse; it ends the evaluation, like one that cannot be decoded."""
     try:
         return as_rgb(decode(cell))
     except Unreadable as error:
@@ -442,8 +442,8 @@ def key_of(request: Instance) -> Key:
 
 
 def _messages(request: Instance, doc: dict[str, Any], fetched: Fetched) -> list[dict[str, Any]]:
-    """The conversation, its pictures as the model's processor is to see them. ValueError for what is neither text, picture nor
-    the path of a whole clip."""
+    """The conversation, with pictures as the processor should see them. ValueError for anything but text, pictures and paths of
+    whole clips."""
     messages = request.args[1](doc)
     for part in (part for message in messages for part in message["content"]):
         if part["type"] not in ("text", *MEDIA) or (part["type"] == "video" and not isinstance(part["url"], str)):

@@ -18,12 +18,12 @@ from lmms_eval.api.task import ConfigurableMessagesTask, ConfigurableTask
 from lmms_eval.utils import load_yaml_config
 from PIL import Image
 
+from models.evaluation.cache import BoundedCache
 from models.evaluation.clips import missing_clip
 from models.evaluation.documents import Document, Recollection
 from models.evaluation.known import Facts, KnownPicture
 from models.evaluation.orientation import applied
 from models.evaluation.tasks import yaml_path
-from models.evaluation.vision import FeatureCache
 from models.schema import Orientation
 
 _ENCODED_PICTURES = ("image", "bytes")
@@ -54,7 +54,7 @@ class _OverFolder:
 
     def download(self, dataset_kwargs: dict[str, Any] | None = None) -> None:
         self._known: dict[Orientation, Recollection[tuple[Facts, ...]]] = defaultdict(Recollection)
-        self._decoded, self._lock = FeatureCache(_DECODED_BYTES), Lock()
+        self._decoded, self._lock = BoundedCache(_DECODED_BYTES), Lock()
         ConfigurableTask.download.__wrapped__(self, dataset_kwargs)
         for split, docs in self.dataset_no_image.items():
             encoded = [c for c in _ENCODED_PICTURES if isinstance(docs.features.get(c), Value)]

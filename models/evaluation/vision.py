@@ -7,7 +7,6 @@ cached by content, across questions, decodings and jobs of one process.
 from __future__ import annotations
 
 import hashlib
-from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
@@ -37,36 +36,6 @@ def weights_digest(module: torch.nn.Module) -> str:
         state.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
         state.update(value.detach().cpu().contiguous().view(torch.uint8).numpy())
     return state.hexdigest()
-
-
-class FeatureCache:
-    """Least-recently-used features (or whatever else has `nbytes`) by picture, bounded in bytes; kept in main memory."""
-
-    def __init__(self, capacity_bytes: int) -> None:
-        self.capacity_bytes = capacity_bytes
-        self.bytes = 0
-        self._kept: OrderedDict[Any, Any] = OrderedDict()
-
-    def __contains__(self, key: Any) -> bool:
-        return key in self._kept
-
-    def get(self, key: Any) -> Any:
-        """The features, now the most recently used; KeyError if absent."""
-        self._kept.move_to_end(key)
-        return self._kept[key]
-
-    def has_room(self, size_bytes: int) -> bool:
-        """Whether so much fits without forgetting anything."""
-        return self.bytes + size_bytes <= self.capacity_bytes
-
-    def put(self, key: Any, features: Any) -> None:
-        """Keep features, forgetting the longest unused ones."""
-        if key in self._kept:
-            self.bytes -= self._kept.pop(key).nbytes
-        self._kept[key] = features
-        self.bytes += features.nbytes
-        while self.bytes > self.capacity_bytes and len(self._kept) > 1:
-            self.bytes -= self._kept.popitem(last=False)[1].nbytes
 
 
 def encode(model: Any, processor: Any, images: Sequence[Image.Image]) -> list[Tensor]:

@@ -9,9 +9,10 @@ import torch
 from models.backbone.images import load_image_processor
 from models.config import DecodeSpec, Images
 from models.evaluation import prefills, vision
+from models.evaluation.cache import BoundedCache
 from models.evaluation.engine import Engine
 from models.evaluation.lmms_model import LmmsModel, stock_text
-from models.evaluation.vision import FeatureCache, merged_grid
+from models.evaluation.vision import merged_grid
 from models.latent import decoding, prefill
 from models.latent.prompt import Prompt
 from tests.models.evaluation.conftest import byte_processor, picture
@@ -92,7 +93,7 @@ def test_features_that_do_not_fit_are_computed_again_with_the_same_answer(checkp
 
 
 def test_the_cache_forgets_the_longest_unused_features_first():
-    cache = FeatureCache(capacity_bytes=8)
+    cache = BoundedCache(capacity_bytes=8)
     for name in "ab":
         cache.put(name, torch.zeros(1))
     cache.get("a")

@@ -10,6 +10,7 @@ from PIL import Image, ImageFile
 
 from models.config import DecodeSpec, EvaluateSpec
 from models.evaluation import known, lmms_model
+from models.evaluation.cache import BoundedCache
 from models.evaluation.documents import Document, Recollection
 from models.evaluation.known import Facts, KnownPicture
 from models.evaluation.lmms_model import pictures_of
@@ -18,7 +19,6 @@ from models.evaluation.orientation import oriented
 from models.evaluation.questions import every_question
 from models.evaluation.stock import read_every_question
 from models.evaluation.tasks import digest
-from models.evaluation.vision import FeatureCache
 from models.run import LocalRun
 from tests.models.evaluation.conftest import encoded, hrbench, picture, png, write_readme, write_split
 
@@ -86,9 +86,9 @@ def test_features_that_are_kept_spare_the_decoding_and_forgotten_ones_take_one(s
     session._prepared.clear()  # as for a checkpoint with another tokenizer
     assert evaluated(session, tmp_path / "two", mirrors["mmvp"], images, "mmvp") == rows
     assert len(decoded) == len(hashed) == 6
-    session._task("vr_mmvp", mirrors["mmvp"].resolve())._decoded = FeatureCache(0)
+    session._task("vr_mmvp", mirrors["mmvp"].resolve())._decoded = BoundedCache(0)
     session._prepared.clear()
-    session.engine.features = FeatureCache(0)
+    session.engine.features = BoundedCache(0)
     session.engine.forget_answers()
     assert evaluated(session, tmp_path / "three", mirrors["mmvp"], images, "mmvp") == rows
     assert len(decoded) == 6 + 6 and len(hashed) == 6
