@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.cli.main import add_json, add_results, folder_name
+from harness.cli.stored import lost_link
 from harness.cli.words import as_json, columns
 from harness.jobs import Job, Source
 from harness.outgoing import inert
@@ -50,8 +51,8 @@ def main(options: argparse.Namespace) -> int:
         ("torch", torch_pair),
         ("packages", packages),
         ("mlflow", mlflow),
-        ("results", lambda: writable(options.results)),
-        ("reports", lambda: writable(options.reports)),
+        ("results", lambda: writable(options.results, "--results")),
+        ("reports", lambda: writable(options.reports, "--reports")),
         ("disk", lambda: disk(options.results)),
         ("memory", memory),
     ]
@@ -157,8 +158,10 @@ def mlflow() -> Finding:
     return "ok", f"{metadata.version('mlflow')}, tracking to {address or 'a database in the results folder'}"
 
 
-def writable(folder: Path) -> Finding:
-    """The folder, or the nearest parent that exists."""
+def writable(folder: Path, flag: str) -> Finding:
+    """The folder, or the nearest parent that exists. flag: names another folder."""
+    if broken := lost_link(folder, flag):
+        return "error", broken
     there = folder.absolute()
     while not there.exists():
         there = there.parent
@@ -166,7 +169,6 @@ def writable(folder: Path) -> Finding:
         with tempfile.TemporaryFile(dir=there):
             return "ok", f"{folder}" + ("" if there == folder.absolute() else " (will be created)")
     except OSError as error:
-        flag = "--reports" if folder.name == "reports" else "--results"
         return "error", f"{there}: {error.strerror}; choose another with {flag} DIR"
 
 

@@ -13,10 +13,11 @@ from harness.cli.main import add_selection, folder_name, plans
 from harness.cli.names import check_names
 from harness.cli.notice import VARIABLE, Notice
 from harness.cli.report import REPORTS
-from harness.cli.stored import damage, history, open_store
+from harness.cli.stored import damage, history, lost_link, open_store
 from harness.cli.tracking import begin, tracker
 from harness.cli.words import command, plural
 from harness.jobs import Source
+from harness.spec.errors import SpecError
 from harness.tracking.where import check as check_address
 
 if TYPE_CHECKING:
@@ -181,7 +182,9 @@ def check_inputs(graph: Graph, store: Store, profile: Profile) -> list[str]:
 
 
 def ensure_writable(folder: Path) -> None:
-    """Raises OSError, naming the folder, before compute is spent."""
+    """Raises OSError or SpecError, naming the folder of reports, before compute is spent."""
+    if broken := lost_link(folder, "--reports"):
+        raise SpecError(broken)
     folder.mkdir(parents=True, exist_ok=True)
     probe = folder / ".probe"
     probe.write_text("")

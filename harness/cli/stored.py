@@ -20,10 +20,12 @@ if TYPE_CHECKING:
 
 
 def open_store(results: Path, *, one_look: bool = False, reads: bool = False) -> Store:
-    """The store of a results folder, whether or not it exists yet. Raises SpecError for a file. one_look: for a verb that reads the state once and ends.
+    """The store of a results folder, whether or not it exists yet. Raises SpecError for a file or a broken link. one_look: for a verb that reads the state once and ends.
     reads: for a verb that only reads results; then a folder that was named must exist, and be empty or hold what a run leaves there."""
     from harness.store import Store
 
+    if broken := lost_link(results, "--results"):
+        raise SpecError(broken)
     if results.exists() and not results.is_dir():
         raise SpecError(f"{results}: is a file, not a results folder; choose another: --results DIR")
     if reads and results != RESULTS and not results.is_dir():
@@ -34,6 +36,16 @@ def open_store(results: Path, *, one_look: bool = False, reads: bool = False) ->
     if reads and results != RESULTS and not _of_runs(store):
         raise SpecError(f"{results}: is not a results folder: no run has left anything there; name another: --results DIR")
     return store
+
+
+def lost_link(folder: Path, flag: str) -> str | None:
+    """One line if the folder, or one above it, is a symbolic link to nothing (a disk that is not mounted, say), else None. flag: names another."""
+    own = folder.absolute()
+    found = next((place for place in (own, *own.parents) if place.is_symlink() and not place.exists()), None)
+    if found is None:
+        return None
+    place = folder if found == own else found
+    return f"{place}: is a symbolic link to {os.readlink(found)}, which does not exist; create that folder, or choose another: {flag} DIR"
 
 
 def _of_runs(store: Store) -> bool:

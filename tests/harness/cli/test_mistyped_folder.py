@@ -112,3 +112,19 @@ def test_a_folder_of_experiments_that_may_not_be_read_is_not_taken_for_an_empty_
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     assert main(["plan", "theirs"]) == 2
     assert capsys.readouterr().err == "theirs: cannot be read (Permission denied)\n"
+
+
+@pytest.mark.parametrize("flag", ["--results", "--reports"])
+@pytest.mark.parametrize("inside", ["", "/deeper"])
+def test_a_link_to_nowhere_is_named_before_a_run_begins(desk, capsys, flag, inside):
+    table = desk.table()
+    link = desk.folder / "link"
+    link.symlink_to("unmounted/disk")
+    why = f"{link}: is a symbolic link to unmounted/disk, which does not exist; create that folder, or choose another: {flag} DIR"
+    assert main([str(table), flag, f"{link}{inside}"]) == 2
+    assert capsys.readouterr().err == why + "\n"
+    assert main(["doctor", flag, f"{link}{inside}"]) == 1
+    said = [line.split(maxsplit=2) for line in capsys.readouterr().out.splitlines()]
+    assert ["error", flag.removeprefix("--"), why] in said
+    assert link.is_symlink() and not link.exists()
+    assert main(["plan", str(table), "--results", str(desk.folder / "new")]) == 0  # a folder that is still to be made is no fault
