@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 from transformers.utils.generic import is_flash_attention_requested
 
+from models.backbone import samples
 from models.backbone.products import widen_products
 from models.backbone.rows import Rows, laid_out
 
@@ -105,17 +106,24 @@ class Backbone(Qwen2_5_VLForConditionalGeneration):
 
         Flash attention gets all real tokens as one row and is told where each sample begins: from positions alone it would
         find that out in one row only, and let samples of several rows see each other. Padding is not computed there (0 in
-        the result). Elsewhere transformers derives the block-diagonal mask from the text positions, given use_cache=False.
+        the result). So does sdpa with packed rows. Elsewhere transformers derives the block-diagonal mask from the text
+        positions, given use_cache=False.
         """
-        if is_flash_attention_requested(self.model.language_model.config):
-            flat = batch.flat
+        config, flat = self.model.language_model.config, batch.flat
+        if is_flash_attention_requested(config):
             ends, longest = flat.ends, flat.longest
+            told = {"cu_seq_lens_q": ends, "cu_seq_lens_k": ends, "max_length_q": longest, "max_length_k": longest}
+        elif batch.attention_mask is None and samples.serve(config):
+            told = {"attention_mask": samples.NO_MASK, "sample_ends": flat.ends.tolist()}
+        else:
+            told = {}
+        if told:
             hidden = self.model.language_model(
                 inputs_embeds=embeds.flatten(0, 1)[flat.places][None],
                 position_ids=batch.position_ids[1:].flatten(1)[:, None, flat.places],
                 use_cache=False,
-                cu_seq_lens_q=ends, cu_seq_lens_k=ends, max_length_q=longest, max_length_k=longest,
-            ).last_hidden_state  # fmt: skip
+                **told,
+            ).last_hidden_state
             return laid_out(hidden[0], flat.places, embeds.shape[:2])
         return self.model.language_model(
             inputs_embeds=embeds,
