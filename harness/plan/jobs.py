@@ -84,7 +84,7 @@ class JobMaker:
         if spec is None:
             assert stage is not None, "only clips may be missing"
             raise self.profile.error(
-                f'row "{row.row.label}" trains {stage.kind} on clips, and the profile has none; add clips: {{source: proxy_clips}}, '
+                f'row "{row.row.label}" trains {stage.kind} on clips, but the profile has none; add clips: {{source: proxy_clips}}, '
                 "or {source: external, meta: …, revision: …}", "clips")  # fmt: skip
         if not isinstance(spec, ExternalTraining):
             if spec not in self._data:
@@ -116,7 +116,7 @@ class JobMaker:
             if isinstance(spec, ProxyMirror):
                 if tasks and not isinstance(spec, ProxyClipMirror):
                     entry = f"{{source: external, path: {data_set_of(self.benchmarks[benchmark].value)}}}"
-                    raise self.profile.error(f"nothing here draws the questions of lmms-eval's {tasks[0]}; write {entry}", "benchmarks", benchmark)
+                    raise self.profile.error(f"lmms-eval's {tasks[0]} cannot be generated here; write {entry}", "benchmarks", benchmark)
                 job = Job("mirror", payload(spec), {}, f"{benchmark}-{spec.split}")
             else:
                 files = sources.benchmark(self.profile, spec, self.digests)
@@ -192,8 +192,8 @@ class JobMaker:
         if self.on(row, benchmark).options.decode.zoom == "oracle" and not self.annotated(benchmark):
             name = SPANS if self.of_clips(benchmark) else SIDECAR
             raise self.profile.error(
-                f'row "{row.row.label}" zooms to what is annotated (zoom: oracle), and {benchmark} comes without {name} beside its data; '
-                "write it there, or zoom: predicted", "benchmarks", benchmark)  # fmt: skip
+                f'row "{row.row.label}" zooms to the annotation (zoom: oracle), but {benchmark} has no {name} beside its data; '
+                "add it there, or write zoom: predicted", "benchmarks", benchmark)  # fmt: skip
         sections = (options.decode, options.decode_clips, options.images, options.clips)
         asked = (benchmark, protocol, latents, *map(id, sections), options.latent_steps, has_latents(row), row.learns_latents)
         if asked not in self._asked:

@@ -286,9 +286,9 @@ def _shown_instead(maker: JobMaker, row: ResolvedRow, spec: Experiment, seed: in
     jobs: dict[str, Job | str] = {}
     if spec.maps:
         for benchmark in (None, *spec.maps.benchmarks):
-            why = "its questions are read by lmms-eval's code alone" if benchmark and maker.foreign(benchmark) else ""
+            why = "only lmms-eval's code can read its questions" if benchmark and maker.foreign(benchmark) else ""
             if benchmark and not why and not maker.boxed(benchmark):
-                why = f"{benchmark} comes without evidence boxes (boxes.jsonl beside the data set)"
+                why = f"{benchmark} has no evidence boxes (boxes.jsonl beside the data set)"
             found = f"not possible here: {why}" if why else maker.maps(row, seed, benchmark, spec.maps.samples)
             jobs[benchmark or "training samples"] = found
     if spec.measure:
@@ -310,7 +310,7 @@ def _cards(maker: JobMaker, row: ResolvedRow, spec: Experiment, columns: Sequenc
     found = []
     for name in maker.card_questions([column.benchmark for column in columns]):
         job = maker.card(row, seed, name)
-        absent = "" if job else f"not possible here: {name} is read by its lmms-eval task alone, and a card needs its options"
+        absent = "" if job else f"not possible here: a card needs options, and only lmms-eval's task can read {name}"
         found.append(Cell(row.label, Column(benchmark=f"{CARD}{name}"), spec.protocol, {(seed, "own"): job} if job else {}, absent))
     return found
 

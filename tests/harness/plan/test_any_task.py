@@ -101,7 +101,7 @@ def test_data_that_a_profile_lacks_or_cannot_draw_are_one_line_with_the_entry_to
     said = complaint(table)
     assert "profiles/smoke.yaml:7: benchmarks: has no entry for pope; add pope: {source: external, path: lmms-lab-encoder/POPE}" in said
     desk.write("profiles/smoke.yaml", smoke.replace(MMVP, MMVP + "  pope: {source: proxy, n: 8}\n"))
-    assert "profiles/smoke.yaml:9: benchmarks.pope: nothing here draws the questions of lmms-eval's pope; write {source: external, " in complaint(table)
+    assert "profiles/smoke.yaml:9: benchmarks.pope: lmms-eval's pope cannot be generated here; write {source: external, " in complaint(table)
 
 
 def test_another_task_or_another_data_set_is_another_job(desk, table):

@@ -89,7 +89,7 @@ def test_maps_of_a_benchmark_without_evidence_boxes_are_not_possible_and_no_job(
     desk.write("profiles/mine.yaml", desk.profile("smoke").replace(MMVP, "mmvp: {source: external, path: one}"))
     plan = plan_experiment("maps.yaml", "mine", tasks=fake_digest)
     cells = {cell.column.benchmark: cell for cell in plan.cells}
-    assert cells["mmvp"].not_run.startswith("not possible here: mmvp comes without evidence boxes") and not cells["mmvp"].jobs
+    assert cells["mmvp"].not_run.startswith("not possible here: mmvp has no evidence boxes") and not cells["mmvp"].jobs
     assert cells["hrbench4k"].jobs and not cells["hrbench4k"].not_run
     assert [job.payload.get("benchmark") for job in plan.graph if job.kind == "maps"] == [None, "hrbench4k"]
     desk.write("one/boxes.jsonl", "")

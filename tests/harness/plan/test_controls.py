@@ -79,7 +79,7 @@ def test_zooming_to_what_is_annotated_is_refused_where_nothing_is(tmp_path):
         return plan.cell("Base model", column).jobs[0, "own"].payload["decode"]
 
     for column, name in (("vstar", "boxes.jsonl"), ("videomme", "spans.jsonl")):
-        with pytest.raises(SpecError, match=rf'mine.yaml:\d+: .*row "Base model" zooms to what is annotated .* {column} comes without {name}'):
+        with pytest.raises(SpecError, match=rf'mine.yaml:\d+: .*row "Base model" zooms to the annotation .* {column} has no {name}'):
             planned(column)
         (tmp_path / name).write_text("")
         assert planned(column)["zoom"] == "oracle"

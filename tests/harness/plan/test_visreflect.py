@@ -177,7 +177,7 @@ def test_a_table_with_a_column_of_clips_begins_with_the_base_that_reads_them(vid
 
 
 def test_a_stage_that_reads_clips_is_refused_where_there_are_none(both_stages):
-    with pytest.raises(SpecError, match='none.yaml:2: clips: row "V" trains reflect_video on clips, and the profile has none; add clips: {source: proxy_clips}'):
+    with pytest.raises(SpecError, match='none.yaml:2: clips: row "V" trains reflect_video on clips, but the profile has none; add clips: {source: proxy_clips}'):
         plan_experiment(both_stages, "none", tasks=fake_digest)
 
 
