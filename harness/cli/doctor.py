@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -55,6 +56,7 @@ def main(options: argparse.Namespace) -> int:
         ("reports", lambda: writable(options.reports, "--reports")),
         ("disk", lambda: disk(options.results)),
         ("memory", memory),
+        ("processor", processor),
     ]
     found = [(name, *check()) for name, check in checks]
     found += for_profile(options) if options.profile else [("scheduler", *scheduler())]
@@ -194,6 +196,17 @@ def memory() -> Finding:
         if total >= 4 * cpus
         else ("warning", f"{text}; a proxy job takes up to 4 GB: dispatch.slots: {max(1, int(total // 4))}")
     )
+
+
+def processor(told: Path = Path("/proc/cpuinfo")) -> Finding:
+    """told: Linux's description of the CPUs, of which the first counts."""
+    features = re.search(r"^(?:flags|Features)\s*:(.*)$", told.read_text() if told.is_file() else "", re.MULTILINE)
+    known = set(features[1].split()) if features else set()
+    if not known:
+        return "ok", "its instructions are not known here"
+    if {"avx512bw", "avx512vl", "avx512dq"} <= known or known & {"avx_ne_convert", "bf16"}:
+        return "ok", "multiplies bf16 numbers itself"
+    return "warning", "no instructions for bf16 (AVX-512 has them): tables at proxy scale take several times as long as README says"
 
 
 def scheduler() -> Finding:

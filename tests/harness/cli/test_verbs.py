@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 from harness.cli import main, report
-from harness.cli.doctor import torch_pair
+from harness.cli.doctor import processor, torch_pair
 from harness.cli.stored import finished
 from harness.jobs import Job
 from harness.plan import plan_experiment
@@ -390,6 +390,22 @@ def test_a_file_without_a_verb_is_run(desk: Desk, capsys):
 )
 def test_the_doctor_knows_a_pair_that_was_built_apart(torch, vision, grade, words):
     found, text = torch_pair({"torch": torch, "torchvision": vision}.__getitem__)
+    assert found == grade and words in text
+
+
+@pytest.mark.parametrize(
+    ("told", "grade", "words"),
+    [
+        ("flags\t\t: fpu avx2 avx512f avx512dq avx512bw avx512vl\n", "ok", "itself"),
+        ("flags\t\t: fpu avx2 avx_ne_convert\n", "ok", "itself"),
+        ("Features\t: fp asimd bf16 sve\n", "ok", "itself"),
+        ("model name\t: one with bf16\nflags\t\t: fpu avx avx2\n", "warning", "several times as long"),
+        ("", "ok", "not known"),
+    ],
+)
+def test_the_doctor_knows_a_processor_that_is_slow_at_bf16(told, grade, words, tmp_path):
+    (tmp_path / "cpuinfo").write_text(told)
+    found, text = processor(tmp_path / "cpuinfo")
     assert found == grade and words in text
 
 
