@@ -411,7 +411,7 @@ def test_the_doctor_knows_a_processor_that_is_slow_at_bf16(told, grade, words, t
 
 def test_the_doctor_finds_a_folder_that_cannot_be_written(desk: Desk, capsys):
     (desk.folder / "taken").write_text("a file")
-    assert "error  results" in run(capsys, "doctor", "--results", "taken/results", code=1)
+    assert re.search(r"error +results", run(capsys, "doctor", "--results", "taken/results", code=1))
 
 
 def test_the_doctor_looks_for_the_training_data_that_a_person_brought(desk: Desk, capsys):
