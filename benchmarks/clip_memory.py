@@ -17,6 +17,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from benchmarks.page import whole
 from harness.spec.files import load_benchmark
 
 WAYS = ("all at once", "a few at a time")
@@ -65,8 +66,8 @@ def peak() -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--frames", type=int, default=256)
-    parser.add_argument("--height", type=int, default=720)
+    parser.add_argument("--frames", type=whole(2), default=256, help="default: 256")
+    parser.add_argument("--height", type=whole(64, multiple=2), default=720, help="default: 720")
     parser.add_argument("--measure", nargs=3, metavar=("FOLDER", "WAY", "FETCHED"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:

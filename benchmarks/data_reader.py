@@ -18,6 +18,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.page import whole
+
 PICTURES = 1000
 OURS = """
 import json, resource, sys, time
@@ -79,7 +81,7 @@ def measured(code: str, folder: Path) -> list:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--rows", type=int, default=100_000, metavar="N")
+    parser.add_argument("--rows", type=whole(3), default=100_000, metavar="N", help="default: 100000; the first two are bad")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -19,6 +19,8 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 
+from benchmarks.page import above_zero, page_file, whole
+
 FILE = Path(__file__).with_name("statistics.md")
 SEED = 2
 """Of the committed file. 0 would give the audit the very papers of its tests."""
@@ -52,14 +54,14 @@ def write(names: Sequence[str], file: Path = FILE, seed: int = SEED, share: floa
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.evidence", description="Write benchmarks/statistics.md.")
     parser.add_argument("names", nargs="*", metavar="SECTION", help=f"{', '.join(SECTIONS)}; all of them by default")
-    parser.add_argument("--seed", type=int, default=SEED, help=f"of every simulation, 0 or more (default {SEED}; 0: the audit gets the papers of its tests)")
-    parser.add_argument("--share", type=float, default=1.0, help="of the repetitions, to try the command out (default 1)")
-    parser.add_argument("--to", type=Path, default=FILE, metavar="FILE", help="default: benchmarks/statistics.md")
+    parser.add_argument("--seed", type=whole(0), default=SEED, help=f"of every simulation, 0 or more (default {SEED}; 0: the audit gets the papers of its tests)")
+    parser.add_argument("--share", type=above_zero, default=1.0, help="of the repetitions, to try the command out (default 1)")
+    parser.add_argument("--to", type=page_file, default=FILE, metavar="FILE", help="default: benchmarks/statistics.md")
     given = parser.parse_args(argv)
     if unknown := [name for name in given.names if name not in SECTIONS]:
         parser.error(f"no section {', '.join(unknown)}; there are {', '.join(SECTIONS)}")
-    if given.seed < 0 or not 0 < given.share <= 1:
-        parser.error("--seed is 0 or more, --share above 0 and at most 1")
+    if given.share > 1:
+        parser.error(f"argument --share: {given.share:g} is more than all repetitions; give 1 or less")
     write(given.names or list(SECTIONS), given.to, given.seed, given.share)
     return 0
 

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from benchmarks.page import positive
 from harness.worker.provenance import code
 from tests.faults import drivers, suites, work
 from tests.faults.work import Promise, Tally
@@ -23,7 +24,7 @@ REPORT = Path(__file__).with_suffix(".md")
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--kills", type=int, default=200, help="kills at random moments (default: 200)")
+    parser.add_argument("--kills", type=positive, default=200, help="kills at random moments (default: 200)")
     options = parser.parse_args()
     began, tallies = time.monotonic(), []
     with tempfile.TemporaryDirectory() as name:

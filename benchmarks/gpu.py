@@ -35,6 +35,7 @@ import torch
 from PIL import Image
 from transformers import AutoTokenizer, Qwen2_5_VLConfig, Qwen2VLImageProcessor
 
+from benchmarks.page import above_zero, page_file, positive
 from models import loading
 from models.backbone import checkpoint as checkpoints
 from models.backbone import template
@@ -99,9 +100,9 @@ class Row:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--tiny", action="store_true", help="tiny widths, small pictures, on a CPU")
-    parser.add_argument("--steps", type=int, default=20, help="micro-batches of each stage (default: 20)")
-    parser.add_argument("--minutes", type=float, default=7.0, help="begin nothing new after this (default: 7)")
-    parser.add_argument("--out", type=Path, help=f"the page (default: benchmarks/{REPORT.name}; with --tiny none)")
+    parser.add_argument("--steps", type=positive, default=20, help="micro-batches of each stage (default: 20)")
+    parser.add_argument("--minutes", type=above_zero, default=7.0, help="begin nothing new after this (default: 7)")
+    parser.add_argument("--out", type=page_file, help=f"the page (default: benchmarks/{REPORT.name}; with --tiny none)")
     options = parser.parse_args(arguments)
     if not options.tiny and not torch.cuda.is_available():
         print("no GPU is here; --tiny runs the same code on a CPU", file=sys.stderr)

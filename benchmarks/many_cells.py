@@ -24,7 +24,7 @@ from typing import NamedTuple
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.invented import leave
-from benchmarks.page import REPOSITORY, about, checked_out, show
+from benchmarks.page import REPOSITORY, about, checked_out, commit, positive, show
 from harness.jobs import Job
 from harness.plan import plan_experiment
 from harness.store import Store
@@ -32,7 +32,9 @@ from harness.store import files as store_files
 from harness.tracking.fingerprint import up_to_date
 
 COLUMNS = ("mmvp", "hrbench4k", "blink", "vstar", "hrbench8k")
-ROWS = 200
+TABLES, ROWS = 10, 200
+FILLED = "filled.json"
+"""Written into a folder when all its results are there: how many tables and rows it holds."""
 FILE = Path(__file__).with_suffix(".md")
 GOAL_SECONDS, GOAL_MIB = 2.0, 200
 COPIED_SECONDS = 3600.0
@@ -109,6 +111,21 @@ def fill(folder: Path, tables: int, rows: int) -> None:
         for job in graph:
             invent(store, job)
         print(f"{file.name}: {len(graph):,} jobs", file=sys.stderr, flush=True)
+    (folder / FILLED).write_text(json.dumps([tables, rows]))
+
+
+def kept(folder: Path, tables: int | None, rows: int | None) -> tuple[int, int] | None:
+    """(tables, rows) of an earlier run's folder; None if it is new or empty. tables, rows: as asked for. Raises SystemExit in one line if
+    others are there, or something else."""
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return None
+    try:
+        found = json.loads((folder / FILLED).read_text())
+    except (OSError, ValueError):
+        raise SystemExit(f"{folder}: holds no complete results of this benchmark; remove it, or name a new folder with --keep") from None
+    if any(asked not in (None, there) for asked, there in zip((tables, rows), found, strict=True)):
+        raise SystemExit(f"{folder}: holds {found[0]} tables of {found[1]} rows; leave --tables and --rows out to use them, or name a new folder with --keep")
+    return found[0], found[1]
 
 
 def drawn_and_cached(repository: Path, folder: Path, reports: str) -> tuple[Taken, Taken]:
@@ -131,18 +148,23 @@ def verdict(cached: Taken) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--tables", type=int, default=10, help="default: 10")
-    parser.add_argument("--rows", type=int, default=ROWS, help=f"of each table (default: {ROWS})")
+    parser.add_argument("--tables", type=positive, help=f"default: {TABLES}, or those of the kept folder")
+    parser.add_argument("--rows", type=positive, help=f"of each table (default: {ROWS}, or those of the kept folder)")
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="keep results and reports there, and use them if they are there already")
-    parser.add_argument("--against", metavar="COMMIT", help="measure this commit's code, too")
+    parser.add_argument("--against", type=commit, metavar="COMMIT", help="measure this commit's code, too")
     parser.add_argument("--write", action="store_true", help=f"into {FILE.name}")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as name:
         folder = (options.keep or Path(name) / "cells").resolve()
-        if not folder.exists():
-            folder.mkdir(parents=True)
-            fill(folder, options.tables, options.rows)
-        tables = len(list((folder / "specs").glob("*.yaml")))
+        if (there := kept(folder, options.tables, options.rows)) is not None:
+            tables, rows = there
+        else:
+            tables, rows = options.tables or TABLES, options.rows or ROWS
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise SystemExit(f"{folder}: {error.strerror}; name another folder with --keep") from None
+            fill(folder, tables, rows)
         found = {"here": drawn_and_cached(REPOSITORY, folder, "reports")}
         if options.against:
             with checked_out(options.against, Path(name) / "old") as old:
@@ -154,13 +176,13 @@ def main(arguments: list[str] | None = None) -> int:
         if options.against:
             before, now = (taken[at] for taken in found.values())
             lines.append(f"| | here / before | {now.processor / before.processor:.2f} | {now.clock / before.clock:.2f} | {now.memory / before.memory:.2f} |")
-    command = f"--tables {tables} --rows {options.rows}{f' --against {options.against}' if options.against else ''} --write"
-    cells, load = tables * options.rows * len(COLUMNS), os.getloadavg()[0]
+    command = f"--tables {tables} --rows {rows}{f' --against {options.against}' if options.against else ''} --write"
+    cells, load = tables * rows * len(COLUMNS), os.getloadavg()[0]
     page = "\n\n".join([
         "# What many cells cost to look at",
         f"Made by `python -m benchmarks.many_cells {command}`.",
         ABOUT,
-        f"{cells:,} cells in {tables} tables of {options.rows} rows, on {os.cpu_count()} cores; the load average was {load:.1f} at the end.",
+        f"{cells:,} cells in {tables} tables of {rows} rows, on {os.cpu_count()} cores; the load average was {load:.1f} at the end.",
         "\n".join(lines),
         f"Wanted of a cached run: at most {GOAL_SECONDS:.0f} s and {GOAL_MIB} MiB. {verdict(found['here'][1])}",
     ])  # fmt: skip

@@ -12,6 +12,7 @@ drawn here.
 
 from __future__ import annotations
 
+import argparse
 import sys
 import tempfile
 import time
@@ -108,6 +109,7 @@ def seconds_per_mode(checkpoint: Path, folder: Path, mirror: Path, attention: st
 
 def main() -> None:
     """Measure and print one table."""
+    argparse.ArgumentParser(description=__doc__.split("\n", 1)[0]).parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as temporary:
         folder, clips = Path(temporary), Path(temporary) / "clips"

@@ -46,7 +46,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 
 from benchmarks import ratios_answers, ratios_training
-from benchmarks.page import about, machine, show
+from benchmarks.page import about, machine, positive, show, whole
 from models.config import Images
 from models.proxy import BASE_DIR
 from tests.rehearsal.world import base
@@ -96,9 +96,9 @@ def rows(folder: Path, questions: int, samples: int, rounds: int) -> Iterator[Ro
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--write", action="store_true", help=f"into {FILE.name}")
-    parser.add_argument("--questions", type=int, default=QUESTIONS, help=f"a multiple of 8; default: {QUESTIONS}")
-    parser.add_argument("--samples", type=int, default=SAMPLES, help=f"of training in one process; default: {SAMPLES}")
-    parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"default: {ROUNDS}")
+    parser.add_argument("--questions", type=whole(8, multiple=8), default=QUESTIONS, help=f"a multiple of 8; default: {QUESTIONS}")
+    parser.add_argument("--samples", type=positive, default=SAMPLES, help=f"of training in one process; default: {SAMPLES}")
+    parser.add_argument("--rounds", type=positive, default=ROUNDS, help=f"default: {ROUNDS}")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     lines = ["| What | Ratio | of each round | Goal | How |", "| :-- | --: | --: | --: | :-- |"]

@@ -29,7 +29,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.page import REPOSITORY, about, checked_out, cores, show
+from benchmarks.page import REPOSITORY, about, checked_out, commit, cores, positive, show
 from harness.spec.files import load_profile
 
 FILE = Path(__file__).with_suffix(".md")
@@ -94,9 +94,9 @@ def conclusion(alone: list[Figures], plain: list[Figures], jobs: int) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--jobs", type=int, default=200, help="default: 200")
-    parser.add_argument("--rounds", type=int, default=3, help="default: 3")
-    parser.add_argument("--against", metavar="COMMIT", help="measure this commit's code, too, with one job a process")
+    parser.add_argument("--jobs", type=positive, default=200, help="default: 200")
+    parser.add_argument("--rounds", type=positive, default=3, help="default: 3")
+    parser.add_argument("--against", type=commit, metavar="COMMIT", help="measure this commit's code, too, with one job a process")
     parser.add_argument("--write", action="store_true", help=f"into {FILE.name}")
     options = parser.parse_args(arguments)
     if not shutil.which("sbatch"):

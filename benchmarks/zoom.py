@@ -31,7 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 
-from benchmarks.ratios import machine
+from benchmarks.page import about, machine, positive, show
 from models.backbone.clips import Span
 from models.config import DecodeSpec, Images
 from models.evaluation import engine as engines
@@ -133,8 +133,8 @@ def answered(engine: Engine, chats: list[list[dict[str, Any]]], name: str) -> tu
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--write", action="store_true", help=f"into {FILE.name}")
-    parser.add_argument("--questions", type=int, default=QUESTIONS, help=f"default: {QUESTIONS}")
-    parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"default: {ROUNDS}")
+    parser.add_argument("--questions", type=positive, default=QUESTIONS, help=f"default: {QUESTIONS}")
+    parser.add_argument("--rounds", type=positive, default=ROUNDS, help=f"default: {ROUNDS}")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     engine = Engine(BASE_DIR.parent / "base-video", precision="fp32", attention="eager")
@@ -147,11 +147,9 @@ def main(arguments: list[str] | None = None) -> int:
             for name in WAYS:
                 taken, counts[name] = answered(engine, chats, name)
                 seconds[name].append(taken / len(chats))
-    page = f"# Latent decoding against zooming on clips\n\nMade by `python -m benchmarks.zoom --write`.\n\n{ABOUT}\n\n{machine(1)}\n\n"
+    page = f"# Latent decoding against zooming on clips\n\nMade by `python -m benchmarks.zoom --write`.\n\n{ABOUT}\n\n{machine()}\n\n"
     page += table(seconds, counts, len(chats)) + "\n"
-    print(page)
-    if options.write:
-        FILE.write_text(page, encoding="utf-8")
+    show(page, FILE if options.write else None)
     return 0
 
 
@@ -174,7 +172,7 @@ def table(seconds: dict[str, list[float]], counts: dict[str, dict[str, int]], qu
     return "\n".join(lines) + f"\n\n{said} model and clips, which this neither confirms nor refutes."
 
 
-ABOUT = (__doc__ or "").split("\n\n", 2)[2].strip()
+ABOUT = about(__doc__)
 
 
 if __name__ == "__main__":
