@@ -129,12 +129,12 @@ class _WholeFiles:
                 ImageFile.LOAD_TRUNCATED_IMAGES = self.lenient
 
 
-_whole_files = _WholeFiles()
+whole_files = _WholeFiles()
 
 
 def _decoded(path: Path | str) -> tuple[Image.Image, Facts]:
     try:
-        with _whole_files, Image.open(path) as picture:
+        with whole_files, Image.open(path) as picture:
             width, height = picture.size
             if max(width, height) > MOST_ASPECT * min(width, height):
                 raise Unreadable(

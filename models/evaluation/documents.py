@@ -15,6 +15,7 @@ from typing import Any, Generic, TypeVar
 from weakref import WeakKeyDictionary
 
 T = TypeVar("T")
+_SHOWN = 16
 Decode = Callable[[Any], Any]
 _splits: WeakKeyDictionary[Any, tuple[Any, dict[str, Decode]]] = WeakKeyDictionary()
 
@@ -30,10 +31,23 @@ class Document(dict[str, Any]):
         self._cells, self._decode = cells, decode
         self._digests = {} if digests is None else digests
         self.columns_read: set[str] = set()
+        self.last_read = ""
 
     def unread(self) -> Document:
         """The same row, nothing of it read or decoded."""
         return Document(self._cells, self._decode, self._digests)
+
+    def without_picture(self, why: Exception, where: str) -> str:
+        """What to say where the column read last gave no picture. where: the row, in words."""
+        cell = self._cells.get(self.last_read)
+        form = "" if isinstance(cell, (bytes, str)) else ", where {bytes, path} of a picture file is expected"
+        if isinstance(cell, Mapping) and cell.keys() == {"bytes", "path"}:
+            cell, form = cell["path"] if cell["bytes"] is None else cell["bytes"], ""
+        if isinstance(cell, bytes):
+            held = f"{len(cell)} bytes that begin with {cell[:_SHOWN]!r}"
+        else:
+            held = "nothing" if cell is None else f"the {type(cell).__name__} {str(cell)[:_SHOWN]!r}"
+        return f"{where}, column {self.last_read}: no readable picture in {held}{form}: {' '.join(str(why).split()) or type(why).__name__}"
 
     def digest(self, columns: Iterable[str]) -> bytes | None:
         """Of the encoded values of these columns; None where one of them has no encoding to compare."""
@@ -50,6 +64,7 @@ class Document(dict[str, Any]):
     def __getitem__(self, column: str) -> Any:
         value = super().__getitem__(column)
         self.columns_read.add(column)
+        self.last_read = column
         if column in self._decode and value is not None and value is self._cells.get(column):
             value = self._decode[column](value)
             self[column] = value

@@ -49,10 +49,14 @@ def link_mirror(out: Path, benchmark: str, location: str, tasks: Sequence[str] =
         f"{task} {doc}: {theirs(clip, clip)}: frames lie up to {seconds:.2f} s from where its mean rate puts them"
         for task, one in looked.items() for doc, (clip, seconds) in one.uneven.items()
     ]  # fmt: skip
+    cut_off = [f"{task} {doc}: {why}" for task, one in looked.items() for doc, why in one.cut_off.items()]
+    if cut_off:
+        first = "; ".join(cut_off[:3])
+        print(f"{benchmark}: {len(cut_off)} of {sum(counts.values())} questions with a picture file that is cut off or damaged, read with its missing part blank, as by lmms-eval: {first}")
     if unreadable and len(unreadable) == sum(counts.values()):
         raise BadBenchmark(f"{benchmark}: no clip can be read, as in {unreadable[0]}; write the folder that holds them as benchmarks.{benchmark}.clips")
     summary: dict[str, Any] = {"from": location.removeprefix(hub.DATA_SET) if location.startswith(hub.DATA_SET) else "a folder", "questions": counts}
-    for name, lines in (("unreadable", unreadable), ("uneven", uneven)):
+    for name, lines in (("unreadable", unreadable), ("uneven", uneven), ("cut_off", cut_off)):
         if lines:
             summary[name] = {"n": len(lines), "questions": lines}
     (out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")

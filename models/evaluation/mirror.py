@@ -63,10 +63,10 @@ class _OverFolder:
     def doc_to_visual(self, doc: dict[str, Any]) -> Any:
         """What a question shows. Raises pictures.Unreadable for a clip that is missing."""
         if not isinstance(doc, Document):
-            return self._visuals(doc)
+            return self.own_visuals(doc)
         known = self._known[applied()]
         if (facts := known.of(doc)) is None:
-            shown = self._visuals(read := doc.unread())
+            shown = self.own_visuals(read := doc.unread())
             if not (isinstance(shown, list) and all(isinstance(one, Image.Image) for one in shown)):
                 return shown
             pictures = [KnownPicture.of(one) for one in shown]
@@ -80,14 +80,14 @@ class _OverFolder:
         with self._lock:
             shown = self._decoded.get(facts) if facts in self._decoded else None
         if shown is None:
-            self._keep(facts, shown := self._visuals(doc.unread()))
+            self._keep(facts, shown := self.own_visuals(doc.unread()))
         return shown[number]
 
     def _keep(self, facts: tuple[Facts, ...], shown: list[Image.Image]) -> None:
         with self._lock:
             self._decoded.put(facts, _Pixels(shown))
 
-    def _visuals(self, doc: dict[str, Any]) -> Any:
+    def own_visuals(self, doc: dict[str, Any]) -> Any:
         """Some tasks leave the program where a clip is missing; here the question is named. Raises pictures.Unreadable."""
         try:
             return super().doc_to_visual(doc)

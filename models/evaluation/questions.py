@@ -15,6 +15,7 @@ from typing import Any
 
 import yaml
 
+from models.backbone.pictures import whole_files
 from models.evaluation.boxes import read_sidecar
 from models.evaluation.documents import Document, Recollection
 from models.evaluation.rows import reading_of
@@ -93,8 +94,9 @@ def first_question(mirror: Path, benchmark: str, task: str) -> None:
     for a file, picture or text that cannot be read."""
     source = next((source for source in map(_Split, split_files(mirror, *dataset_of(task))) if source.rows), None)
     if source is not None:
-        for picture in _asked(reading_of(benchmark), _document(source.take([0])[0]), ()).images:
-            picture.load()
+        document = _document(source.take([0])[0])
+        _decode(reading_of(benchmark), document, f"row 0 of {source.file.name}")
+        _asked(reading_of(benchmark), document, (), images=())
 
 
 def every_question(mirror: Path, benchmark: str, task: str) -> None:
@@ -103,12 +105,11 @@ def every_question(mirror: Path, benchmark: str, task: str) -> None:
     reading, doc_id = reading_of(benchmark), 0
     decoded: Recollection[bool] = Recollection()
     for file in split_files(mirror, *dataset_of(task)):
-        for cells in _Split(file).documents():
+        for row, cells in enumerate(_Split(file).documents()):
             document = _document(cells)
             try:
                 if not decoded.of(document):
-                    for picture in reading.images(read := document.unread()):
-                        picture.load()
+                    _decode(reading, read := document.unread(), f"row {row} of {file.name}")
                     decoded.keep(read, True)
                 asked = _asked(reading, document, (), images=())
             except (ValueError, LookupError, TypeError, AttributeError, OSError) as error:
@@ -117,6 +118,28 @@ def every_question(mirror: Path, benchmark: str, task: str) -> None:
             if letters and asked.target.strip("() .").upper() not in letters:
                 raise ValueError(f"question {doc_id} has the answer {asked.target!r}, and its options are {', '.join(letters)}")
             doc_id += 1
+
+
+def _decode(reading: Any, document: Document, where: str) -> None:
+    """Decodes a row's pictures. ValueError names the row and the column of one that is none, or is cut off."""
+    try:
+        with whole_files:  # or a process that has imported lmms-eval takes pictures that another one refuses
+            for picture in reading.images(document):
+                picture.load()
+    except (KeyError, MemoryError):
+        raise
+    except Exception as error:  # noqa: BLE001 - Pillow's readers and a benchmark's own code raise whatever they meet
+        raise ValueError(document.without_picture(error, where)) from None
+
+
+def place_of(mirror: Path, task: str, doc_id: int) -> str:
+    """The row that holds a question, counted in its file from 0; for a task that asks about the rows as they are."""
+    row = doc_id
+    for file in split_files(mirror, *dataset_of(task)):
+        if row < (rows := _Split(file).rows):
+            return f"row {row} of {file.name}"
+        row -= rows
+    return f"row {doc_id}"
 
 
 def _document(cells: Mapping[str, Any]) -> Document:

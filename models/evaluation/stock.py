@@ -20,13 +20,13 @@ from typing import Any
 from lmms_eval.api.metrics import mean as lmms_eval_mean
 
 from models.backbone.clips import MOST_DRIFT
-from models.backbone.pictures import Unreadable
+from models.backbone.pictures import Unreadable, whole_files
 from models.evaluation import countable
 from models.evaluation.clips import looked_at
 from models.evaluation.documents import Document, encoded
-from models.evaluation.known import KnownPicture
+from models.evaluation.known import Facts, KnownPicture
 from models.evaluation.mirror import Task, load_task
-from models.evaluation.questions import MirrorQuestion
+from models.evaluation.questions import MirrorQuestion, place_of
 from models.evaluation.rows import clusters, said_in
 from models.evaluation.scores import Row
 
@@ -251,11 +251,13 @@ def read_questions(mirror: Path, name: str, doc_ids: Iterable[int]) -> dict[int,
 @dataclass
 class Looked:
     """What reading all questions of a task has shown. lost: doc_id → why its clip cannot be read. uneven: doc_id → (its clip, seconds
-    by which frames lie elsewhere than the mean rate says, where that is more than `clips.MOST_DRIFT`)."""
+    by which frames lie elsewhere than the mean rate says, where that is more than `clips.MOST_DRIFT`). cut_off: doc_id → what Pillow
+    says of a picture that it decodes only when it may fill in what is missing, as lmms-eval lets it."""
 
     n: int
     lost: dict[int, Unreadable] = field(default_factory=dict)
     uneven: dict[int, tuple[str, float]] = field(default_factory=dict)
+    cut_off: dict[int, str] = field(default_factory=dict)
 
 
 def read_every_question(mirror: Path, name: str) -> Looked:
@@ -264,12 +266,21 @@ def read_every_question(mirror: Path, name: str) -> Looked:
     task = load_task(name, mirror)
     countable.check(task)
     found = Looked(len(task.eval_docs))
+    mended: dict[Facts, str] = {}
     for doc_id in range(found.n):
         try:
-            question = asked(task, doc_id)
-            for picture in question.images:
-                if not isinstance(picture, KnownPicture):  # those were decoded, by this question or one before
-                    picture.load()
+            try:
+                with whole_files:
+                    question = _decoded(task, doc_id)
+            except (Unreadable, MemoryError):
+                raise
+            except Exception as error:  # noqa: BLE001 - Pillow's readers raise whatever they meet
+                question = _decoded(task, doc_id)  # raises too, unless the reason was a picture that is not whole
+                found.cut_off[doc_id] = " ".join(str(error).split()) or type(error).__name__
+                mended |= {one.facts: found.cut_off[doc_id] for one in question.images if isinstance(one, KnownPicture)}
+            for picture in question.images:  # what an earlier row has shown is not decoded again
+                if isinstance(picture, KnownPicture) and picture.facts in mended:
+                    found.cut_off[doc_id] = mended[picture.facts]
             for clip in question.clips:
                 if (seconds := looked_at(clip)[0].drift) > MOST_DRIFT:
                     found.uneven[doc_id] = clip, seconds
@@ -278,5 +289,31 @@ def read_every_question(mirror: Path, name: str) -> Looked:
         except Exception as error:  # noqa: BLE001 - a task's own code meets the data: whatever it raises, the question cannot be asked
             said = " ".join(str(error).split())
             kind = f"no {error.args[0]!r}" if isinstance(error, KeyError) and error.args else said or type(error).__name__
+            kind = _without_picture(task, mirror, name, doc_id) or kind
             raise ValueError(f"question {doc_id} cannot be asked ({kind})") from None
     return found
+
+
+def _decoded(task: Task, doc_id: int) -> MirrorQuestion:
+    """A question with its pictures decoded, by this question or by one before."""
+    question = asked(task, doc_id)
+    for picture in question.images:
+        if not isinstance(picture, KnownPicture):
+            picture.load()
+    return question
+
+
+def _without_picture(task: Task, mirror: Path, name: str, doc_id: int) -> str:
+    """Which column of which row gives no picture; "" where that is not why the question cannot be asked."""
+    rows, decode = encoded(task.eval_docs)
+    document = Document(rows[doc_id], decode)
+    try:
+        for one in task.own_visuals(document) or ():
+            if hasattr(one, "load"):
+                one.load()
+    except Exception as error:  # noqa: BLE001 - as above
+        if isinstance(error, KeyError) or not document.last_read:
+            return ""
+        where = f"row {doc_id} of the task's documents" if task.config.process_docs is not None else place_of(mirror, name, doc_id)
+        return document.without_picture(error, where)
+    return ""

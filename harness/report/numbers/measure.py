@@ -200,14 +200,21 @@ class Reader:
         return Measured(evaluation, rows, result)
 
     def uneven(self, job: Job) -> frozenset[tuple[str, int]]:
-        """(task, doc_id) of an evaluation's questions whose clips have a variable frame rate, as its mirror has found. None are known
-        where the mirror is not here."""
+        """(task, doc_id) of an evaluation's questions whose clips have a variable frame rate, as its mirror has found."""
+        return self._named_by_mirror(job, "uneven")
+
+    def cut_off(self, job: Job) -> frozenset[tuple[str, int]]:
+        """The same of questions with a picture whose file is cut off or damaged."""
+        return self._named_by_mirror(job, "cut_off")
+
+    def _named_by_mirror(self, job: Job, what: str) -> frozenset[tuple[str, int]]:
+        """Under `what` in the summary of an evaluation's mirror; none are known where the mirror is not here."""
         mirror = job.inputs.get("mirror")
         try:
             summary = json.loads((self.store.outputs(mirror) / "summary.json").read_text()) if isinstance(mirror, Job) else {}
         except (OSError, ValueError, StoreError):
             return frozenset()
-        named = (line.partition(":")[0].rpartition(" ") for line in summary.get("uneven", {}).get("questions", ()))
+        named = (line.partition(":")[0].rpartition(" ") for line in summary.get(what, {}).get("questions", ()))
         return frozenset((task, int(doc_id)) for task, _, doc_id in named)
 
     def _why(self, job: Any) -> tuple[str, str]:

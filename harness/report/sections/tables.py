@@ -33,6 +33,8 @@ from models.evaluation.boxes import SEVERAL
 
 TAKEN = {"rate": "evenly spaced by frame number, and so not in time", "stamps": "evenly spaced in time"}
 """`Clips.times` -> how frames of a clip are taken whose frame rate varies."""
+_NAMED = 3
+"""Questions that a note names of those it counts."""
 ABSENT = {"failed": Outcome.FAILED, "not run": Outcome.NOT_RUN, "not defined": Outcome.NOT_DEFINED}
 
 
@@ -240,7 +242,7 @@ def main_notes(results: Results, protocol: Protocol) -> tuple[str, ...]:
         read = f"; {'asked and read as: ' if study.profile.proxy else ''}{words}" if words else ""
         generated = isinstance(study.profile.benchmarks.get(column.benchmark), ProxyMirror)
         title = f"{results.title(name)}{' (stand-in on procedural scenes)' if generated else ''}"
-        notes.append(f"{title}: {column_note(results, name, protocol)}{read}{jackknifed(results, name, protocol)}{unasked(results, name, protocol)}{uneven(results, name, protocol)}{unzoomed(results, name, protocol)}.")
+        notes.append(f"{title}: {column_note(results, name, protocol)}{read}{jackknifed(results, name, protocol)}{unasked(results, name, protocol)}{uneven(results, name, protocol)}{cut_off(results, name, protocol)}{unzoomed(results, name, protocol)}.")
     if protocol != study.experiment.protocol:
         return tuple(notes)
     if study.profile.proxy:
@@ -305,6 +307,21 @@ def uneven(results: Results, column: str, protocol: Protocol) -> str:
     if len(set(said.values())) == 1:
         return f"; {next(iter(said.values()))}"
     return "".join(f"; {row}: {text}" for row, text in said.items())
+
+
+def cut_off(results: Results, column: str, protocol: Protocol) -> str:
+    """How many of a column's questions show a picture of which a part is missing, and the first of them."""
+    for row in results.measured_rows(column, protocol):
+        found = results.found(row, column, protocol)
+        one = next(iter(found.measured))
+        job = one.evaluation.job
+        named = results.reader.cut_off(job)
+        ids = sorted(id for id in select(one.frame, found.score, job.key12)["id"] if id in named) if named else []
+        if ids:
+            first = ", ".join(f"{task} {doc_id}" for task, doc_id in ids[:_NAMED]) + (", …" if len(ids) > _NAMED else "")
+            shows = f"{count(len(ids), 'question')} with a picture file that is cut off or damaged"
+            return f"; {shows}, read with its missing part blank, as by lmms-eval: {first} (cut_off in the mirror's summary.json)"
+    return ""
 
 
 def unzoomed(results: Results, column: str, protocol: Protocol) -> str:

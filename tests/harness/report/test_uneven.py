@@ -1,10 +1,10 @@
-"""What a report says of clips whose frame rate varies."""
+"""What a report says of clips whose frame rate varies, and of picture files that are cut off."""
 
 from types import SimpleNamespace
 
 import pandas as pd
 
-from harness.report.sections.tables import uneven
+from harness.report.sections.tables import cut_off, uneven
 
 NAMED = frozenset({("task", 0), ("task", 2), ("other", 1)})
 
@@ -19,7 +19,7 @@ def results(named=NAMED, **times):
         return SimpleNamespace(measured=[one], score=SimpleNamespace(keeps=lambda sample: True))
 
     return SimpleNamespace(
-        measured_rows=lambda column, protocol: list(times), found=found, reader=SimpleNamespace(uneven=lambda job: named),
+        measured_rows=lambda column, protocol: list(times), found=found, reader=SimpleNamespace(uneven=lambda job: named, cut_off=lambda job: named),
     )  # fmt: skip
 
 
@@ -37,3 +37,12 @@ def test_rows_that_read_them_otherwise_are_told_apart():
 def test_nothing_is_said_where_there_is_none():
     assert uneven(results(frozenset(), Base=None), "mlvu", "paper") == ""
     assert uneven(results(frozenset({("other", 1)}), Base=None), "mlvu", "paper") == ""
+
+
+def test_cut_off_pictures_are_counted_once_and_the_first_named():
+    said = cut_off(results(Base=None, Tuned=None), "pope", "paper")
+    assert said.startswith("; 2 questions with a picture file that is cut off or damaged, read with its missing part blank, as by lmms-eval: task 0, task 2 (")
+    assert said.count("questions") == 1
+    many = frozenset(("task", k) for k in range(5))
+    assert "lmms-eval: task 0, task 1, task 2 (" in cut_off(results(many, Base=None), "pope", "paper"), "of three that are counted here"
+    assert cut_off(results(frozenset({("other", 1)}), Base=None), "pope", "paper") == ""
