@@ -9,8 +9,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch.nn import functional as F
 
-_SLOW = ("mm", "addmm", "bmm", "baddbmm")
+_SLOW = ("mm", "addmm", "bmm", "baddbmm", "slow_conv3d_forward")
+_FAST = {"slow_conv3d_forward": lambda x, w, size, bias, stride, padding: F.conv3d(x, w, bias, stride, padding)}
+"""What takes the widened arguments, where that is not the same operation: fp32 convolutions (the patches' embedding) have a faster one."""
 _library: torch.library.Library | None = None
 
 
@@ -29,7 +32,8 @@ def _widen(library: torch.library.Library, name: str) -> None:
     def product(keys: Any, *args: Any, **options: Any) -> torch.Tensor:
         if args[0].dtype is not torch.bfloat16:
             return kernel.call_boxed(keys, *args, **options)
-        wide = (arg.float() if isinstance(arg, torch.Tensor) else arg for arg in args)
-        return kernel.call_boxed(keys, *wide, **options).bfloat16()
+        wide = [arg.float() if isinstance(arg, torch.Tensor) else arg for arg in args]
+        found = _FAST[name](*wide) if name in _FAST else kernel.call_boxed(keys, *wide, **options)
+        return found.bfloat16()
 
     library.impl(name, product, "CPU", with_keyset=True, allow_override=True)

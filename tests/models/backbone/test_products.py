@@ -9,8 +9,9 @@ AS_ON_A_LAPTOP = """
 import torch
 import models.backbone.products as products
 
-torch.manual_seed(0)
 torch.ops.mkldnn._is_mkldnn_bf16_supported = lambda: {supported}
+torch.manual_seed(0)
+patches, kernels, shifts = torch.randn(40, 3, 2, 14, 14), torch.randn(32, 3, 2, 14, 14), torch.randn(32)
 states, weight, bias = torch.randn(3, 50, 64), torch.randn(96, 64), torch.randn(96)
 narrow = [tensor.bfloat16().requires_grad_() for tensor in (states, weight, bias)]
 layer, pairs = torch.nn.functional.linear, lambda a: a @ a.transpose(1, 2)
@@ -18,7 +19,11 @@ layer, pairs = torch.nn.functional.linear, lambda a: a @ a.transpose(1, 2)
 def found(tensors):
     layer(*tensors).square().sum().backward()
     results = [layer(*tensors), layer(*tensors[:2]), pairs(tensors[0]), torch.baddbmm(pairs(tensors[0]), tensors[0], tensors[0].transpose(1, 2))]
-    return [result.detach() for result in results] + [tensor.grad for tensor in tensors]
+    filters = [tensor.bfloat16().requires_grad_() for tensor in (patches, kernels, shifts)]
+    for given in (filters, [*filters[:2], None]):
+        results.append(torch.nn.functional.conv3d(*given, stride=(2, 14, 14)))
+        results[-1].square().sum().backward()
+    return [result.detach() for result in results] + [tensor.grad for tensor in filters] + [tensor.grad for tensor in tensors]
 
 before, exact = found(narrow), layer(states, weight, bias)
 for tensor in narrow:
@@ -26,7 +31,7 @@ for tensor in narrow:
 products.widen_products()
 products.widen_products()
 after = found(narrow)
-assert [tensor.dtype for tensor in after] == [torch.bfloat16] * 7
+assert [tensor.dtype for tensor in after] == [torch.bfloat16] * 12
 for ours, torchs in zip(after, before):
     torch.testing.assert_close(ours, torchs, rtol=2**-7, atol=2**-7 * torchs.abs().max().item())
 assert torch.equal(layer(states, weight, bias), exact)
