@@ -18,8 +18,8 @@ the limit also holds the batch up to its end. On a GPU every layer's weights are
 
 **Training.** Accumulated steps of stage 1, features of pictures known; lengths are those of `benchmarks.real_scale`, an eighth as long.
 The release's way pads groups of at most four samples, computes logits of every token in fp32, and runs the BCM twice. Here samples are
-shared out by length and packed into one row, and logits are computed where a token is supervised. In that row attention costs the square
-of its whole length here; a varlen kernel would save that. Tokens are those of the samples, without padding.
+shared out by length and packed into one row, which sdpa attends sample by sample, and logits are computed where a token is supervised.
+Tokens are those of the samples, without padding.
 
 - *Eight ranks*: a random model in which output layer and attention have about the shares of all multiplications that they have at 7B,
   whose rows are eight times as long. Each rank's micro-batches are timed one after another in one process, and the times are put together: a step takes as long as the slowest rank at each
