@@ -285,7 +285,7 @@ def test_why_says_what_a_cell_still_needs(desk: Desk, capsys):
     finish(desk)
     said = run(capsys, "why", "Stage 1 Only/mmvp", desk.table())
     assert (
-        said.startswith("table 3c: Stage 1 Only / mmvp\n") and "3 of 8 jobs done; left: about 44 s of work" in said
+        said.startswith("table 3c: Stage 1 Only / mmvp\n") and "3 of 8 jobs done; left: about 1 min 16 s of work" in said
     )
     assert main(["why", "Stagee 1 Only/mmvp", "table.yaml"]) == 2
     assert 'no cell "Stagee 1 Only/mmvp"; did you mean "Stage 1 Only/mmvp"?' in capsys.readouterr().err
