@@ -26,12 +26,14 @@ from itertools import pairwise
 
 import torch
 
+from benchmarks.page import REPOSITORY
 from models.config import Clips, DecodeSpec, EvaluateSpec, Images, TrainSpec
 from models.evaluation import Session
 from models.evaluation.tasks import digest
 from models.methods.stage import Cut, Features, StageSpec
 from models.methods.visreflect.spec import ReflectVideo
 from models.methods.vreflection.spec import Stage1, Stage2
+from models.proxy import BASE_DIR
 from models.proxy.clipset import write_clip_set
 from models.proxy.mirrors import write_mirror
 from models.proxy.trainset import write_training_set
@@ -39,8 +41,6 @@ from models.run import LocalRun
 from models.training import train
 from models.training.features import cache_features
 
-ROOT = Path(__file__).resolve().parents[1]
-BASE = ROOT / "models/proxy/base"
 IMAGES = Images(min_pixels=784)
 CLIPS = Clips(fps=2, min_pixels=784)
 STEPS, QUESTIONS = 8, 192
@@ -62,7 +62,7 @@ def seconds_per_step(folder: Path, stage: StageSpec, micro_batch: int, attention
     run = Timed(folder)
     spec = TrainSpec(stage=stage, latent_steps=8, max_tokens=4096, images=IMAGES, vision=vision,
                      packing="padded" if stage.kind == "stage2" else "packed", clips=CLIPS if stage.clips else Clips())
-    inputs = {"init": BASE, "data": folder.parent / "data"} | {role: folder.parent / role for role in roles_of(stage)}
+    inputs = {"init": BASE_DIR, "data": folder.parent / "data"} | {role: folder.parent / role for role in roles_of(stage)}
     train(run, spec, inputs=inputs, micro_batch=micro_batch, attention=attention)
     return statistics.median((then - now) / (after - step) for (step, now), (after, then) in pairwise(run.at))
 
@@ -74,7 +74,7 @@ def seconds_with_torchs_products(folder: Path) -> float:
         "import torch; torch.set_num_threads(1); from benchmarks import proxy_speed as speed;"
         "print(speed.seconds_per_step(Path(sys.argv[1]), speed.STAGES['stage 1'].model_copy(update={'steps': 3}), 8))"
     )
-    done = subprocess.run([sys.executable, "-c", script, str(folder / "torchs products")], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", script, str(folder / "torchs products")], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True, check=True)
     return float(done.stdout.split()[-1])
 
 
@@ -88,7 +88,7 @@ def seconds_to_cache(folder: Path, stage: StageSpec) -> float:
     began, clips = time.process_time(), CLIPS if stage.clips else None
     for role, cut in roles_of(stage).items():
         run = LocalRun(folder / role)
-        cache_features(run, checkpoint=BASE, data=folder / "data", images=IMAGES, clips=clips, cut=cut and (role, cut))
+        cache_features(run, checkpoint=BASE_DIR, data=folder / "data", images=IMAGES, clips=clips, cut=cut and (role, cut))
     return time.process_time() - began
 
 

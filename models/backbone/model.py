@@ -109,14 +109,12 @@ class Backbone(Qwen2_5_VLForConditionalGeneration):
         the result). So does sdpa with packed rows. Elsewhere transformers derives the block-diagonal mask from the text
         positions, given use_cache=False.
         """
-        config, flat = self.model.language_model.config, batch.flat
+        config, flat, told = self.model.language_model.config, batch.flat, {}
         if is_flash_attention_requested(config):
             ends, longest = flat.ends, flat.longest
             told = {"cu_seq_lens_q": ends, "cu_seq_lens_k": ends, "max_length_q": longest, "max_length_k": longest}
         elif batch.attention_mask is None and samples.serve(config):
             told = {"attention_mask": samples.NO_MASK, "sample_ends": flat.ends.tolist()}
-        else:
-            told = {}
         if told:
             hidden = self.model.language_model(
                 inputs_embeds=embeds.flatten(0, 1)[flat.places][None],
