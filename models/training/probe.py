@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import nullcontext
+from dataclasses import replace
 
 import torch
 import torch.distributed as dist
@@ -42,6 +43,8 @@ def probe(
     model.eval()
     with cast:
         for first, batch in batches:
+            if len(modes) > 1 and batch.pixel_values is not None:  # once for all modes: the tower is the same, and frozen
+                batch = replace(batch, image_embeds=model.vision(batch), pixel_values=None, image_grid_thw=None)
             for name, mode in modes.items():
                 generator = [torch.Generator().manual_seed(first + k) for k in range(len(batch))]
                 draw = mode.probe_indicator(len(batch))

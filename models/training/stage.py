@@ -55,7 +55,8 @@ def train(
     features, folders of `cache_features`, only for spec.vision "cached". micro_batch: sequences per forward pass, on
     average where they are cut by length; what does not divide the rank's share of global_batch is an error that lists the choices. Under torchrun (RANK,
     WORLD_SIZE set) ranks share the global batch. gradient_checkpointing None: for large models on a GPU. attention: transformers' name of
-    the language model's attention. The last samples of the data set (`held_out`) are never trained on: the diagnostics are of them.
+    the language model's attention. The last samples of the data set (`held_out`) are never trained on: the diagnostics are of them,
+    or of as many as the run trained on, if those are fewer.
     Raises `models.run.Interrupted` after a stop request, with a checkpoint in run.checkpoints.
     """
     stage = spec.stage
@@ -132,12 +133,12 @@ def train(
         Collator(tokenizer, pixels, packing="padded", **options), samples, range(order.samples, len(samples))
     )
     autocast = torch.bfloat16 if stage.precision == "bf16" else None
-    probed = probe(
-        model, stage, spec.latent_steps, _probe_batches(samples, held, padded, order, args.device), autocast=autocast
-    )
+    looked_at = min(held, stage.steps * stage.global_batch)  # a few steps' training takes no longer to look at than to do
+    batches = _probe_batches(range(order.samples, order.samples + looked_at), padded, order, args.device)
+    probed = probe(model, stage, spec.latent_steps, batches, autocast=autocast)
     diagnostics = {
         "probe": probed,
-        "probe_samples": held,
+        "probe_samples": looked_at,
         "training_samples": len(samples) - held,
         "rejected": samples.summary.rejected,
         "replaced": len(trainer.replaced),
@@ -310,15 +311,14 @@ class _Numbers(Dataset):
 
 
 def _probe_batches(
-    samples: Samples, held: int, collator: Substituting, order: Order, device: torch.device
+    numbers: range, collator: Substituting, order: Order, device: torch.device
 ) -> Iterator[tuple[int, Batch]]:
-    """(number of its first sample, batch) of this rank's held-out micro-batches, as large as training's. Every rank has as
-    many, because sharded parameters are gathered in step: where they do not come out even, the first ones again."""
-    firsts = list(range(0, held, order.micro_batch))
+    """(place in `numbers` of its first sample, batch) of this rank's micro-batches of these samples, as large as training's. Every
+    rank has as many, because sharded parameters are gathered in step: where they do not come out even, the first ones again."""
+    firsts = range(0, len(numbers), order.micro_batch)
     for turn in range(0, len(firsts), order.world):
         first = firsts[(turn + order.rank) % len(firsts)]
-        numbers = range(len(samples) - held + first, min(len(samples) - held + first + order.micro_batch, len(samples)))
-        yield first, collator(numbers).batch.to(device)
+        yield first, collator(numbers[first : first + order.micro_batch]).batch.to(device)
 
 
 def _save(

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoProcessor, AutoTokenizer, Qwen2_5_VLForConditionalGeneration
 
+from models.backbone.model import Backbone
 from models.config import TrainSpec
 from models.methods.sft.spec import Sft
 from models.methods.vreflection.spec import Joint, Stage1, Stage2
@@ -279,6 +280,22 @@ def test_zero_steps_keep_the_markers_only(tmp_path, world):
 
 def test_the_end_of_the_data_is_held_out():
     assert [held_out(n) for n in (4, 400, 1024, 100_000)] == [1, 100, 256, 256]
+
+
+def test_a_short_run_is_looked_at_on_as_many_samples_as_it_trained_on(tmp_path, world, monkeypatch):
+    encoded = []
+    seen = Backbone.vision
+    monkeypatch.setattr(Backbone, "vision", lambda model, batch: encoded.append(batch.pixel_values is not None) or seen(model, batch))
+    short = FAST | {"global_batch": 2, "warmup_ratio": 0.0}
+    few, _ = go(tmp_path / "few", spec(Stage1(steps=1, **short), vision="live"), world, micro_batch=1)
+    assert encoded.count(True) == 2 + 2, "two steps of one sample, and each sample looked at is encoded once for both modes"
+    more, _ = go(tmp_path / "more", spec(Stage1(steps=3, **short)), world, micro_batch=1)
+    assert (few["probe_samples"], more["probe_samples"], held_out(16)) == (2, 4, 4)
+
+
+def test_what_is_looked_at_does_not_depend_on_where_pictures_are_encoded(tmp_path, world):
+    found = [go(tmp_path / vision, spec(Stage1(steps=2, **FAST), vision=vision), world)[0]["probe"] for vision in ("live", "cached")]
+    assert {"teacher_fed.z_t_std", "free_running.ce"} <= found[0].keys() and found[0] == pytest.approx(found[1], rel=1e-3)
 
 
 def test_cached_vision_without_features_says_what_to_do(tmp_path, world):
