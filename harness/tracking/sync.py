@@ -87,8 +87,29 @@ def make_database(store: Store) -> None:
         for leaving in path.parent.glob(".mlflow-*.db*"):
             leaving.unlink(missing_ok=True)
         new = path.with_name(f".mlflow-{uuid.uuid4().hex[:8]}.db")
-        MlflowClient(tracking_uri=f"sqlite:///{new}").search_experiments()
+        with unsynced():
+            MlflowClient(tracking_uri=f"sqlite:///{new}").search_experiments()
+        with new.open("rb") as whole:
+            os.fsync(whole.fileno())
         files.renamed(new, path)
+
+
+@contextmanager
+def unsynced() -> Iterator[None]:
+    """Databases opened inside are not written through to the disk: MLflow's migrations commit several hundred times, and a file that
+    nobody knows yet may be lost."""
+    from sqlalchemy import event
+    from sqlalchemy.engine import Engine
+
+    def hasten(connection: Any, _record: Any) -> None:
+        connection.execute("pragma synchronous = off")
+        connection.execute("pragma journal_mode = memory")
+
+    event.listen(Engine, "connect", hasten)
+    try:
+        yield
+    finally:
+        event.remove(Engine, "connect", hasten)
 
 
 @contextmanager

@@ -20,50 +20,40 @@ from harness.kinds import KINDS
 from harness.store import Store
 from harness.tracking.fingerprint import signature
 from tests.harness.dispatch import graphs
+from tests.warm import Warm
+
+WARM = Warm(
+    "harness.tracking.sync",
+    *("mlflow", "mlflow.entities", "mlflow.store.tracking.sqlalchemy_store", "mlflow.store.artifact.local_artifact_repo"),
+)
+"""Most processes here begin with MLflow imported. `synced` and the first question start Python, as drivers do."""
 
 
-def sync(root, **environment):
+def sync(root, *, cold=False, **environment):
     """What a driver's child does, to its end."""
+    return process("harness.tracking", root, cold=cold, **environment)
+
+
+def process(module, *arguments, cold=False, **environment):
+    environment = {**os.environ, **environment}
+    if not cold:
+        return WARM.run(module, *map(str, arguments), cwd=graphs.REPOSITORY, env=environment)
     return subprocess.run(
-        [sys.executable, "-m", "harness.tracking", str(root)],
+        [sys.executable, "-m", module, *map(str, arguments)],
         check=False,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         cwd=graphs.REPOSITORY,
-        env={**os.environ, **environment},
+        env=environment,
         timeout=240,
     )
 
 
-ASK = """
-import json, sys
-from harness.store import Store
-from harness.tracking.fingerprint import signature
-from harness.tracking import Tracker
-tracker = Tracker(Store(sys.argv[1]))
-found = tracker.find_runs(json.loads(sys.argv[2]))
-curves = {}
-if found and next(iter(found.values())).run_id:
-    from harness.tracking.sync import client_of
-    client = client_of(Store(sys.argv[1]))
-    for key, run in found.items():
-        curves[key] = [[p.timestamp, p.step, p.value] for p in client.get_metric_history(run.run_id, "loss")]
-runs = {key: [dict(run.metrics), dict(run.tags), run.link] for key, run in found.items()}
-print(json.dumps([tracker.unreachable, runs, curves]))
-"""
-
-
-def ask(root, keys, **environment):
-    answer = subprocess.run(
-        [sys.executable, "-c", ASK, str(root), json.dumps(keys)],
-        capture_output=True,
-        text=True,
-        cwd=graphs.REPOSITORY,
-        env={**os.environ, **environment},
-        check=True,
-        timeout=240,
-    )
+def ask(root, keys, *, cold=False, **environment):
+    """Why MLflow could not be asked; each job's numbers, tags and address; each job's curve; where each run's artifacts are."""
+    answer = process("tests.harness.tracking.asking", root, json.dumps(keys), cold=cold, **environment)
+    assert answer.returncode == 0, answer.stdout + answer.stderr
     return json.loads(answer.stdout.splitlines()[-1])
 
 
@@ -74,14 +64,14 @@ def synced(tmp_path_factory):
     graphs.run(graph, root)
     tracking.save_labels(Store(root), "3c", "proxy", {job.key: [tracking.Use("Stage 1 Only / mmvp")] for job in graph})
     assert not tracking.up_to_date(Store(root))
-    result = sync(root)
+    result = sync(root, cold=True)
     assert result.returncode == 0, result.stdout + result.stderr
     return root, graph
 
 
 def test_each_job_has_one_run_with_its_tags_numbers_and_curve(synced):
     root, graph = synced
-    unreachable, runs, curves = ask(root, [job.key for job in graph])
+    unreachable, runs, curves, _ = ask(root, [job.key for job in graph], cold=True)
     assert not unreachable and set(runs) == {job.key for job in graph}
     first = next(iter(graph))
     metrics, tags, link = runs[first.key]
@@ -106,7 +96,7 @@ def test_what_maps_and_measure_jobs_found_reaches_mlflow(tmp_path):
         store.publish(attempt, seconds=1.0)
     result = sync(tmp_path)
     assert result.returncode == 0, result.stdout + result.stderr
-    _, runs, _ = ask(tmp_path, [job.key for job in store.records()])
+    _, runs, *_ = ask(tmp_path, [job.key for job in store.records()])
     assert [metrics.get("final.full_size.step_flops") for metrics, _, _ in runs.values()].count(7.5) == 1
     assert {path.name for path in tmp_path.rglob("artifacts/m*.json")} == {"maps.json", "measure.json"}
 
@@ -134,7 +124,7 @@ def test_deleting_the_database_loses_nothing(synced):
     keys = [job.key for job in graph]
     before = ask(root, keys)
     (root / "mlflow.db").unlink()
-    unreachable, stored, _ = ask(root, keys)
+    unreachable, stored, *_ = ask(root, keys)
     assert "no database yet; read from the results folder instead" in unreachable
     assert stored[keys[0]][0] == {"final.step": 5.0}
     assert not tracking.up_to_date(Store(root))
@@ -156,7 +146,7 @@ def test_a_database_that_is_none_any_more_is_kept_aside_and_made_again(synced, c
     assert not tracking.up_to_date(Store(root))
     result = sync(root)
     assert result.returncode == 0 and "made again from the store" in result.stdout
-    unreachable, runs, _ = ask(root, [job.key for job in graph])
+    unreachable, runs, *_ = ask(root, [job.key for job in graph])
     assert not unreachable and all(run[2] for run in runs.values()) and len(runs) == len(graph)
     assert (root / "mlflow.db.damaged-1").read_bytes() == broken
 
@@ -177,7 +167,7 @@ def copied(synced, tmp_path):
 
 
 def test_a_copied_store_writes_nothing_into_the_original(synced, tmp_path):
-    root, _graph = synced
+    root, graph = synced
     sync(root)
     copy, _ = copied(synced, tmp_path)
     before = {path: path.stat().st_ctime_ns for path in root.rglob("*") if path.is_file()}
@@ -185,14 +175,8 @@ def test_a_copied_store_writes_nothing_into_the_original(synced, tmp_path):
         os.utime(done)
     assert sync(copy).returncode == 0
     assert {path: path.stat().st_ctime_ns for path in root.rglob("*") if path.is_file()} == before
-    script = (
-        "import sys; from harness.store import Store; from harness.tracking.sync import all_runs, client_of; "
-        "print({run.info.artifact_uri.rpartition('/mlartifacts/')[0] for run in all_runs(client_of(Store(sys.argv[1])), '1')})"
-    )
-    answer = subprocess.run(
-        [sys.executable, "-c", script, str(copy)], cwd=graphs.REPOSITORY, check=True, capture_output=True, text=True
-    )
-    assert answer.stdout.splitlines()[-1] == str({copy.as_uri()})
+    *_, places = ask(copy, [job.key for job in graph])
+    assert {place.rpartition("/mlartifacts/")[0] for place in places} == {copy.as_uri()}
 
 
 def test_an_experiment_deleted_in_mlflow_is_one_line_with_the_remedy(synced, tmp_path):
@@ -202,7 +186,7 @@ def test_an_experiment_deleted_in_mlflow_is_one_line_with_the_remedy(synced, tmp
         database.execute("update experiments set lifecycle_stage = 'deleted' where name = 'vreflection'")
     result = sync(root)
     assert result.returncode == 1 and "mlflow experiments restore --experiment-id 1" in result.stdout.splitlines()[-1]
-    unreachable, runs, _ = ask(root, [job.key for job in graph])
+    unreachable, runs, *_ = ask(root, [job.key for job in graph])
     assert "was deleted there; restore it" in unreachable and "\n" not in unreachable and runs
 
 
@@ -227,20 +211,14 @@ def test_copying_again_makes_no_second_run(synced):
     root, graph = synced
     (root / ".tracking" / "mirrored.json").unlink()
     assert sync(root).returncode == 0
-    count = (
-        "import sys; from harness.store import Store; from harness.tracking.sync import all_runs, client_of; "
-        "print(len(list(all_runs(client_of(Store(sys.argv[1])), '1'))))"
-    )
-    answer = subprocess.run(
-        [sys.executable, "-c", count, str(root)], cwd=graphs.REPOSITORY, check=True, capture_output=True, text=True
-    )
-    assert int(answer.stdout.split()[-1]) == len(graph)
+    *_, places = ask(root, [job.key for job in graph])
+    assert len(places) == len(graph)
 
 
 def test_an_unreachable_server_is_said_in_one_line_and_the_store_answers(synced):
     root, graph = synced
     nowhere = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}
-    unreachable, runs, _ = ask(root, [next(iter(graph)).key], **nowhere)
+    unreachable, runs, *_ = ask(root, [next(iter(graph)).key], **nowhere)
     assert unreachable.startswith("MLflow at http://127.0.0.1:9: ") and "\n" not in unreachable
     assert len(runs) == 1
     result = sync(root, **nowhere)
@@ -279,7 +257,7 @@ def test_folders_and_files_as_tracking_addresses_work(synced, tmp_path, address)
     address = address.format(tmp_path)
     result = sync(root, MLFLOW_TRACKING_URI=address)
     assert result.returncode == 0, result.stdout + result.stderr
-    unreachable, runs, _ = ask(root, [job.key for job in graph], MLFLOW_TRACKING_URI=address)
+    unreachable, runs, *_ = ask(root, [job.key for job in graph], MLFLOW_TRACKING_URI=address)
     assert not unreachable and len(runs) == len(graph)
     assert [path for path in tmp_path.iterdir() if path.name in ("mlruns", "my runs", "my runs.db")]
 
@@ -289,5 +267,5 @@ def test_databricks_without_an_account_is_one_line_and_the_store_answers(synced,
     given = {"MLFLOW_TRACKING_URI": "databricks", "HOME": str(tmp_path)}
     result = sync(root, **given)
     assert result.returncode == 1 and result.stdout.splitlines()[-1].startswith("MLflow at databricks: ")
-    unreachable, runs, _ = ask(root, [next(iter(graph)).key], **given)
+    unreachable, runs, *_ = ask(root, [next(iter(graph)).key], **given)
     assert unreachable.startswith("MLflow at databricks: ") and "\n" not in unreachable and len(runs) == 1
