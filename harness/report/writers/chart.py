@@ -13,6 +13,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure, SubFigure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 
 from harness.report.numbers.fingerprint import STAMP
@@ -94,9 +95,9 @@ def _with_classes(text: str, prefix: str) -> str:
     return re.sub(r"<svg[^>]*>", lambda start: f"{start[0]}<style>{rules}</style>", text, count=1)
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=32)
 def draw(chart: Chart, fingerprint: str, kind: str = "png") -> bytes:
-    """PNG or PDF bytes, or SVG where kind is one of WIDTHS; the same chart gives the same bytes."""
+    """PNG or PDF bytes, or SVG where kind is one of WIDTHS; the same chart gives the same bytes, drawn once in a process."""
     settings: dict[str, Any] = {"svg.fonttype": "none", "svg.hashsalt": kind}
     if kind in WIDTHS:
         settings["font.family"] = ["sans-serif"]  # a browser finds its own
@@ -130,7 +131,7 @@ def _drawn(chart: Chart, fingerprint: str, kind: str) -> bytes:
     ]
     rows = {measured: _rows(chart, measured) for _, measured in blocks}
     heights = [lines * (2.5 if chart.x else 1.15 + 0.3 * max(len(rows[measured]), 2)) + 0.3 for _, measured in blocks]
-    figure = Figure(figsize=(4.2 if narrow else 2.2 + 3.1 * across, 0.6 + (sum(heights) or 1.2)), dpi=150, layout="constrained")
+    figure = Laid(figsize=(4.2 if narrow else 2.2 + 3.1 * across, 0.6 + (sum(heights) or 1.2)), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(short(chart.title, 36 * across), x=0.01, ha="left", fontsize=12, fontweight="bold", color=INK)
     if blocks:
@@ -150,6 +151,17 @@ def _drawn(chart: Chart, fingerprint: str, kind: str) -> bytes:
     else:
         figure.savefig(content, format="svg", metadata={"Date": None})
     return content.getvalue()
+
+
+class Laid(Figure):
+    """matplotlib draws a figure with a layout twice when it saves it: the first time for the layout alone, which needs no drawing."""
+
+    def draw(self, renderer: Any) -> None:
+        engine = self.get_layout_engine()
+        if isinstance(engine, ConstrainedLayoutEngine) and self.axes:
+            engine.execute(self)  # `savefig` takes the engine away before it draws again
+        else:
+            super().draw(renderer)
 
 
 def short(text: str, most: int = 28) -> str:

@@ -16,6 +16,7 @@ from harness.report import ENDINGS, paths, render, up_to_date
 from harness.report.numbers.fingerprint import stamped
 from harness.report.numbers.study import study_of
 from harness.report.sections.build import build
+from harness.report.writers.chart import draw
 from harness.store import Store
 from harness.store import store as store_module
 from tests.harness.report.world import REPOSITORY, fill, make_plan
@@ -98,6 +99,7 @@ def test_a_changed_result_a_missing_file_and_a_foreign_file_are_noticed(world, t
 
 def test_the_same_results_give_the_same_bytes(world, tmp_path):
     plan, store, reports = world
+    draw.cache_clear()
     render(plan, store, reports.parent / "again")
     for name, path in paths(plan, reports.parent / "again").items():
         assert path.read_bytes() == paths(plan, reports)[name].read_bytes()
