@@ -137,6 +137,8 @@ def _weights(frame: pd.DataFrame, score: Score) -> np.ndarray:
 
 def select(frame: pd.DataFrame, score: Score, job: str) -> pd.DataFrame:
     """The rows that a score counts. Raises Unmeasured when there is none: a silent 0 of 0 would be a wrong score."""
+    if not score.where:
+        return frame
     samples = ({"task": name, "groups": groups} for (name, _), groups in zip(frame["id"], frame["groups"]))
     keep = np.fromiter(map(score.keeps, samples), dtype=bool, count=len(frame))
     if not keep.any():
@@ -150,6 +152,9 @@ def select(frame: pd.DataFrame, score: Score, job: str) -> pd.DataFrame:
 
 
 _MEANS: dict[tuple[str, ...], float | None] = {}
+RECENT = 16
+"""Evaluations that are kept after their mean was taken, as most are read for their own cell next. No more: a store holds more
+runs than a report shows."""
 
 
 @dataclass
@@ -158,13 +163,14 @@ class Reader:
 
     store: Store
     _cache: dict[str, Measured | Unmeasured] = field(default_factory=dict)
+    _recent: dict[str, Measured] = field(default_factory=dict)
 
     def read(self, evaluation: Evaluation) -> Measured:
         """Raises Unmeasured when the job is not done or its files are not what they should be."""
         key = evaluation.job.key
         if key not in self._cache:
             try:
-                self._cache[key] = self._read(evaluation)
+                self._cache[key] = self._recent.pop(key) if key in self._recent else self._read(evaluation)
             except Unmeasured as problem:
                 self._cache[key] = problem
         found = self._cache[key]
@@ -178,7 +184,7 @@ class Reader:
         name = (str(self.store.root), evaluation.job.key, repr(benchmark.scores[score]), extract, metric)
         if name not in _MEANS:
             try:
-                one = self._read(evaluation)  # only the mean is kept: a store holds more runs than a report shows
+                one = self._once(evaluation)
                 check_aggregate(one, benchmark, score)
                 asked = benchmark.scores[score]
                 found = one.answers(benchmark, score, extract) if metric == "accuracy" else one.likelihoods(asked)
@@ -186,6 +192,17 @@ class Reader:
             except Unmeasured:
                 _MEANS[name] = None
         return _MEANS[name]
+
+    def _once(self, evaluation: Evaluation) -> Measured:
+        """For a mean. Raises Unmeasured."""
+        key = evaluation.job.key
+        if key in self._cache:
+            return self.read(evaluation)
+        if key not in self._recent:
+            self._recent[key] = self._read(evaluation)
+            if len(self._recent) > RECENT:
+                del self._recent[next(iter(self._recent))]
+        return self._recent[key]
 
     def _read(self, evaluation: Evaluation) -> Measured:
         job = evaluation.job

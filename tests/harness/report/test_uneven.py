@@ -16,7 +16,7 @@ def results(named=NAMED, **times):
         job = SimpleNamespace(key12=row, payload={"clips": {"times": times[row]} if times[row] else {}})
         frame = pd.DataFrame({"id": [("task", k) for k in range(3)], "groups": [{}] * 3})
         one = SimpleNamespace(frame=frame, evaluation=SimpleNamespace(job=job))
-        return SimpleNamespace(measured=[one], score=SimpleNamespace(keeps=lambda sample: True))
+        return SimpleNamespace(measured=[one], score=SimpleNamespace(where={}, keeps=lambda sample: True))
 
     return SimpleNamespace(
         measured_rows=lambda column, protocol: list(times), found=found, reader=SimpleNamespace(uneven=lambda job: named, cut_off=lambda job: named),

@@ -25,7 +25,7 @@ def results(**evaluations):
             )
             for job, values in evaluations[row]
         ]
-        return SimpleNamespace(measured=measured, score=SimpleNamespace(keeps=lambda sample: True))
+        return SimpleNamespace(measured=measured, score=SimpleNamespace(where={}, keeps=lambda sample: True))
 
     return SimpleNamespace(measured_rows=lambda column, protocol: list(evaluations), found=found)
 
