@@ -85,6 +85,17 @@ def without_end(path: Path, frames: int) -> Path:
     return path
 
 
+def in_fragments(path: Path, frames: int = 40, each: int = 10) -> Path:
+    """An mp4 in fragments, as recorders write: its header counts the frames of the first one alone."""
+    with av.open(str(path), "w", options={"movflags": "frag_keyframe"}) as file:
+        stream = file.add_stream("libx264", rate=10, options={"g": str(each), "sc_threshold": "0"})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for number in range(frames):
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(np.full((48, 64, 3), 5 * number, np.uint8), format="rgb24")))
+        file.mux(stream.encode())
+    return path
+
+
 def cut_off(path: Path, share: float = 0.6) -> Path:
     """Only the begin of a file is left."""
     content = path.read_bytes()
@@ -102,7 +113,7 @@ def turn(path: Path) -> Path:
     return path
 
 
-def overstate(path: Path, frames: int) -> Path:
+def restate(path: Path, frames: int) -> Path:
     """An AVI whose header states so many frames, whatever it holds."""
     content = bytearray(path.read_bytes())
     length = content.index(b"strh") + 8 + 32

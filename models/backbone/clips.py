@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -52,6 +53,8 @@ class ClipFacts:
     times: np.ndarray | None = field(default=None, compare=False, repr=False)
     """[frames + 1] float64: when each frame is shown, in seconds from the first, and when the last one ends. None if the rate
     gives the same to half a frame, if the container has no times, or if they are not asked for."""
+    turn: int = field(default=0, compare=False, repr=False)
+    """Degrees, counter-clockwise, by which the container says that frames are to be turned for showing; 0 where no frame was decoded."""
 
     @property
     def seconds(self) -> float:
@@ -77,7 +80,7 @@ class ClipFacts:
 
     def of_first(self, frames: int) -> ClipFacts:
         """The same for a clip that proves to have only so many frames."""
-        return ClipFacts(frames, self.fps, None if self.times is None else self.times[: frames + 1])
+        return replace(self, frames=frames, times=None if self.times is None else self.times[: frames + 1])
 
 
 @dataclass(frozen=True)
@@ -121,31 +124,43 @@ def timed(path: Path | str) -> ClipFacts:
 
 
 def look_at(path: Path | str, orientation: Orientation = "stored") -> tuple[ClipFacts, tuple[int, int]]:
-    """(facts as in `timed`, (width, height) of a frame). Decodes the first frame: after that only a damaged frame can fail.
+    """(facts as in `timed` with the turn, (width, height) of a frame). Decodes the first frame: after that only a damaged frame can fail.
     orientation: see `Clips`. Raises Unreadable."""
-    return timed(path), _fit(path, read_frames(path, [0], orientation)[0].size)
+    if Path(path).is_dir():
+        return timed(path), _fit(path, read_frames(path, [0])[0].size)
+    facts = timed(path)
+    with closing(_frames(path)) as frames:
+        first = next(frames, None)
+    if first is None:
+        raise _unreadable(path, "no frame can be decoded")
+    return replace(facts, turn=_turn(first)), _fit(path, _size(first, orientation))
 
 
 def examine(path: Path | str, clips: Clips) -> tuple[ClipFacts, tuple[int, int]]:
     """The same, with every frame decoded and the file read once. Raises Unreadable, also for a clip that ends more than a frame
     and more than `MOST_DRIFT` before its container says: counted in frames if `clips` goes by the rate, else in seconds (an AVI
-    also counts gaps as frames)."""
+    also counts gaps as frames); and by the rate for one that goes on for so long after it, as those frames would never be seen."""
     if Path(path).is_dir():
         first, *_ = [open_image(file).size for file in _pictures(path)]
         return facts_of(path), _fit(path, first)
     sizes: list[tuple[int, int]] = []
+    turns: list[int] = []
     shown: list[tuple[Any, int]] = []
     with _opened(path) as (container, stream):
         stream.thread_type, stated = "AUTO", _stated(container, stream)
         for packet in container.demux(stream):
             shown += _shown(packet)
-            sizes += [_size(frame, clips.orientation) for frame in packet.decode()]
+            for frame in packet.decode():
+                sizes.append(_size(frame, clips.orientation))
+                turns.append(_turn(frame))
         facts = _by_times(path, stream, shown)
     if not sizes:
         raise _unreadable(path, "no frame can be decoded")
+    facts = replace(facts, turn=turns[0])
     stated = stated or facts
     promised = (stated if clips.times == "rate" else facts).frames
-    if promised - len(sizes) > max(1, MOST_DRIFT * facts.fps):
+    lacking = promised - len(sizes)
+    if (abs(lacking) if clips.times == "rate" else lacking) > max(1, MOST_DRIFT * facts.fps):
         raise _unreadable(path, f"its container states {promised} frames, and {len(sizes)} can be decoded")
     if clips.times == "stamps" and stated.seconds - facts.seconds > max(1 / facts.fps, MOST_DRIFT):
         raise _unreadable(path, f"its container states {stated.seconds:.2f} s, and its frames take {facts.seconds:.2f} s")
@@ -153,9 +168,10 @@ def examine(path: Path | str, clips: Clips) -> tuple[ClipFacts, tuple[int, int]]
 
 
 def _stated(container: Any, stream: Any) -> ClipFacts | None:
-    """Frames and rate that a container states; None if it does not, or contradicts itself."""
+    """Frames and rate that a container states; None if it does not, or contradicts itself: a fragmented mp4 may count those of its
+    first fragment alone."""
     rate, count, seconds = _rate(stream), stream.frames, _seconds(container, stream)
-    return ClipFacts(count, rate) if rate > 0 and count > 0 and (seconds is None or count - seconds * rate < 1.5) else None
+    return ClipFacts(count, rate) if rate > 0 and count > 0 and (seconds is None or abs(count - seconds * rate) < 1.5) else None
 
 
 def _shown(packet: Any) -> list[tuple[Any, int]]:
@@ -389,22 +405,22 @@ def _decoded(path: Path | str, numbers: Iterable[int], orientation: Orientation)
     raise _Shorter(count)
 
 
-def _turn(frame: Any, orientation: Orientation) -> int:
-    """Degrees by which a frame is turned, counter-clockwise."""
-    return 90 * round(frame.rotation / 90) if orientation == "upright" else 0
+def _turn(frame: Any) -> int:
+    """`ClipFacts.turn`, in steps of 90."""
+    return 90 * round(frame.rotation / 90)
 
 
 def _size(frame: Any, orientation: Orientation) -> tuple[int, int]:
     """(width, height) of `_picture`."""
-    return (frame.height, frame.width) if _turn(frame, orientation) % 180 else (frame.width, frame.height)
+    return (frame.height, frame.width) if orientation == "upright" and _turn(frame) % 180 else (frame.width, frame.height)
 
 
 def _picture(frame: Any, orientation: Orientation) -> Image.Image:
-    picture, turn = frame.to_image(), _turn(frame, orientation)
-    return picture.rotate(turn, expand=True) if turn else picture
+    picture, turn = frame.to_image(), _turn(frame)
+    return picture.rotate(turn, expand=True) if orientation == "upright" and turn else picture
 
 
-def _frames(path: Path | str) -> Iterator[Any]:
+def _frames(path: Path | str) -> Generator[Any]:
     with _opened(path) as (container, stream):
         stream.thread_type = "AUTO"
         yield from container.decode(stream)

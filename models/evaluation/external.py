@@ -49,6 +49,7 @@ def link_mirror(out: Path, benchmark: str, location: str, tasks: Sequence[str] =
         f"{task} {doc}: {theirs(clip, clip)}: frames lie up to {seconds:.2f} s from where its mean rate puts them"
         for task, one in looked.items() for doc, (clip, seconds) in one.uneven.items()
     ]  # fmt: skip
+    rotated = [f"{task} {doc}: {theirs(clip, clip)}" for task, one in looked.items() for doc, clip in one.rotated.items()]
     cut_off = [f"{task} {doc}: {why}" for task, one in looked.items() for doc, why in one.cut_off.items()]
     if cut_off:
         first = "; ".join(cut_off[:3])
@@ -56,7 +57,7 @@ def link_mirror(out: Path, benchmark: str, location: str, tasks: Sequence[str] =
     if unreadable and len(unreadable) == sum(counts.values()):
         raise BadBenchmark(f"{benchmark}: no clip can be read, as in {unreadable[0]}; write the folder that holds them as benchmarks.{benchmark}.clips")
     summary: dict[str, Any] = {"from": location.removeprefix(hub.DATA_SET) if location.startswith(hub.DATA_SET) else "a folder", "questions": counts}
-    for name, lines in (("unreadable", unreadable), ("uneven", uneven), ("cut_off", cut_off)):
+    for name, lines in (("unreadable", unreadable), ("uneven", uneven), ("rotated", rotated), ("cut_off", cut_off)):
         if lines:
             summary[name] = {"n": len(lines), "questions": lines}
     (out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")

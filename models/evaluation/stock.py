@@ -37,6 +37,7 @@ _RIGHT = ("score", "correct", "is_correct", "acc", "accuracy", "match")
 _COMPARED = {"pred_answer", "answer"}
 """What tasks that keep no score of an answer compare when they count (MLVU)."""
 _SUBSETS = 8
+_GIF = "; lmms-eval takes every .gif for a picture: if it is a clip, name it .mp4 here and in the data, for FFmpeg goes by the content"
 Aggregate = Callable[[list[Any]], Any]
 
 
@@ -220,14 +221,16 @@ def asked(task: Task, doc_id: int) -> MirrorQuestion:
     rows, decode = encoded(task.eval_docs)
     document = Document(rows[doc_id], decode)
     parts = [part for message in task.doc_to_messages(document) for part in message["content"]]
-    if other := next((part["type"] for part in parts if part["type"] not in ("image", "video", "text")), ""):
-        raise ValueError(f"it is asked with {other}, and only pictures, clips and text can be asked here")
+    if other := next((part for part in parts if part["type"] not in ("image", "video", "text")), None):
+        file = f" ({url})" if isinstance(url := other.get("url"), str) else ""
+        raise ValueError(f"it is asked with {other['type']}{file}, and only pictures, clips and text can be asked here")
     clips = tuple(part["url"] for part in parts if part["type"] == "video")
     if not all(isinstance(clip, str) for clip in clips):
         raise ValueError("it shows a part of a clip, and only whole files can be shown here")
     pictures = tuple(part["url"] for part in parts if part["type"] == "image")
     if named := next((picture for picture in pictures if isinstance(picture, str)), ""):
-        raise ValueError(f"its picture is a file of its own ({named}), and what is evaluated are pictures in the data set")
+        gif = _GIF if named.lower().endswith(".gif") else ""
+        raise ValueError(f"its picture is a file of its own ({named}), and what is evaluated are pictures in the data set{gif}")
     target = task.doc_to_target(document)
     listed = "; ".join(map(str, target)) if isinstance(target, (list, tuple)) else str(target)
     return MirrorQuestion("\n".join(part["text"] for part in parts if part["type"] == "text"), (), listed, pictures, clips=clips)
@@ -251,12 +254,14 @@ def read_questions(mirror: Path, name: str, doc_ids: Iterable[int]) -> dict[int,
 @dataclass
 class Looked:
     """What reading all questions of a task has shown. lost: doc_id → why its clip cannot be read. uneven: doc_id → (its clip, seconds
-    by which frames lie elsewhere than the mean rate says, where that is more than `clips.MOST_DRIFT`). cut_off: doc_id → what Pillow
+    by which frames lie elsewhere than the mean rate says, where that is more than `clips.MOST_DRIFT`). rotated: doc_id → a clip that its
+    container marks as rotated. cut_off: doc_id → what Pillow
     says of a picture that it decodes only when it may fill in what is missing, as lmms-eval lets it."""
 
     n: int
     lost: dict[int, Unreadable] = field(default_factory=dict)
     uneven: dict[int, tuple[str, float]] = field(default_factory=dict)
+    rotated: dict[int, str] = field(default_factory=dict)
     cut_off: dict[int, str] = field(default_factory=dict)
 
 
@@ -282,8 +287,11 @@ def read_every_question(mirror: Path, name: str) -> Looked:
                 if isinstance(picture, KnownPicture) and picture.facts in mended:
                     found.cut_off[doc_id] = mended[picture.facts]
             for clip in question.clips:
-                if (seconds := looked_at(clip)[0].drift) > MOST_DRIFT:
-                    found.uneven[doc_id] = clip, seconds
+                facts, _ = looked_at(clip)
+                if facts.drift > MOST_DRIFT:
+                    found.uneven[doc_id] = clip, facts.drift
+                if facts.turn:
+                    found.rotated[doc_id] = clip
         except Unreadable as error:
             found.lost[doc_id] = error
         except Exception as error:  # noqa: BLE001 - a task's own code meets the data: whatever it raises, the question cannot be asked

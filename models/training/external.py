@@ -34,6 +34,11 @@ UNEVEN = {
     "stamps": "variable frame rate: frames are read by their own times",
 }
 """`Clips.times` -> what is said of a clip whose frames' own times lie more than `MOST_DRIFT` from those of its rate."""
+ROTATED = {
+    "stored": "clip marked as rotated: seen unrotated",
+    "upright": "rotated as its clip's container says",
+}
+"""`Clips.orientation` -> what is said of a clip whose container marks it as rotated."""
 LOOKED_AT = 64
 """Pictures that are decoded before any job runs."""
 NAMED = 5
@@ -253,7 +258,8 @@ def _facts(shown: tuple[str, bool], clips: Clips = UNSTATED) -> Facts | Unreadab
     try:
         if film:
             facts, size = examine(path, clips)
-            return Facts(*size, 0, (UNEVEN[clips.times],) * (facts.drift > MOST_DRIFT))
+            said = (UNEVEN[clips.times],) * (facts.drift > MOST_DRIFT) + (ROTATED[clips.orientation],) * (facts.turn != 0)
+            return Facts(*size, 0, said)
         return facts_of(path)
     except Unreadable as why:
         return why

@@ -282,8 +282,8 @@ def _misplaced(spans: Sequence[Span], path: Path, clips: Clips | None) -> tuple[
             raise Rejected("bad span", f"[{begin:g}, {end:g}] begins when the clip, which is {true.seconds:.2f} s long, is over; spans are in seconds")
         if clips is not None:
             raise Rejected("bad span", (
-                f"[{begin:g}, {end:g}] lies in the clip, which is {true.seconds:.2f} s long, but its container states {true.fps:g} frames a "
-                f"second, by which its {true.frames} frames take {facts.seconds:.2f} s; clips.times: stamps reads the frames' own times"
+                f"[{begin:g}, {end:g}] lies in the clip, which is {true.seconds:.2f} s long, but its container states {facts.frames} frames "
+                f"at {facts.fps:g} a second, which take {facts.seconds:.2f} s; clips.times: stamps reads the frames' own times"
             ))  # fmt: skip
         facts = true
     found = {ENDLESS: any(end > facts.seconds for _, end in spans), INSTANT: any(begin == end for begin, end in spans)}

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
 from models.backbone.clips import (
     ClipFacts,
     chosen,
+    examine,
     facts_of,
     glimpses,
     look_at,
@@ -21,7 +23,7 @@ from models.backbone.clips import (
 from models.evaluation.clips import ClipReader
 from models.methods.visreflect.clues import clue_frames
 from models.schema import Clips
-from tests.films import trim, write_film, write_timed
+from tests.films import in_fragments, trim, write_film, write_timed
 
 STAMPS = Clips(times="stamps")
 BURST = [k / 10 for k in range(20)] + [2.0 + k for k in range(10)]
@@ -77,6 +79,14 @@ def test_a_container_that_states_a_wrong_rate_is_read_by_its_frames_times(tmp_pa
     assert clue_frames([(1, 2)], by_times, 3) == [10, 15, 20] and clue_frames([(1, 2)], by_rate, 3) == [39]
     assert shown(read_clip(path, Clips(fps=2, times="stamps")).pictures) == [0, 5, 11, 16, 22, 27, 33, 39]
     assert [at for at, _ in glimpses(path, 4)] == pytest.approx([0, 1.3, 2.6, 3.9], abs=0.15), "people see the whole clip"
+
+
+def test_an_mp4_in_fragments_is_seen_to_its_end(tmp_path: Path) -> None:
+    path = in_fragments(tmp_path / "a.mp4")
+    with av.open(str(path)) as file:
+        assert file.streams.video[0].frames == 10, "what its header counts"
+    assert facts_of(path) == facts_of(path, "stamps") == look_at(path)[0] == examine(path, Clips())[0] == ClipFacts(40, 10)
+    assert read_clip(path, Clips()).numbers == (0, 13, 26, 39) and clue_frames([(2, 3)], facts_of(path), 3) == [20, 25, 30]
 
 
 @pytest.mark.parametrize("name", ["a.avi", "a.webm", "a.mov"])

@@ -130,6 +130,7 @@ def test_a_phones_film_is_seen_as_it_is_stored_or_turned_where_that_is_asked_for
     assert [picture.size for picture in lying + standing] == 4 * [(96, 64)] + 4 * [(64, 96)]
     for one, other in zip(lying, standing, strict=True):
         assert np.array_equal(np.rot90(np.asarray(one), -1), np.asarray(other)), "clockwise"
+    assert look_at(film)[0].turn == examine(film, stored)[0].turn == -90 and look_at(write_film(tmp_path / "other.mp4"))[0].turn == 0
     assert look_at(film)[1] == examine(film, stored)[1] == (96, 64)
     assert look_at(film, "upright")[1] == examine(film, upright)[1] == (64, 96)
     for clips, (height, width) in ((stored, (2, 3)), (upright, (3, 2))):

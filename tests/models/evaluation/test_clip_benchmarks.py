@@ -23,7 +23,7 @@ from models.evaluation.stock import asked
 from models.evaluation.tasks import digests_of
 from models.evaluation.tasks.visreflect_clips import judge, mlvu_prompt, mvbench_prompt, target, videomme_prompt
 from models.run import LocalRun
-from tests.films import write_film
+from tests.films import turn, write_film
 from tests.models.evaluation.conftest import write_checkpoint
 from tests.models.evaluation.test_stock_is_lmms_evals_own import GENERATION, OFTEN, answers_of, spoken
 from tests.rehearsal.world import clips
@@ -202,6 +202,33 @@ def test_clips_in_other_containers_and_with_spaces_in_their_names_are_asked_abou
     (out := tmp_path / "out").mkdir()
     assert "unreadable" not in link_mirror(out, "mlvu", str(renamed), ["mlvu_dev", "visreflect_mlvu"], str(tmp_path / "my clips"))
     assert [asked(mirrors_of.load_task("mlvu_dev", out), k).clips[0].rpartition("/")[2] for k in range(4)] == names
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("clip.gif", r"its picture is a file of its own \(\S+/clip.gif\), .*; lmms-eval takes every .gif for a picture: if it is a clip, name it .mp4"),
+        ("clip.mp3", r"it is asked with audio \(\S+/clip.mp3\), and only pictures, clips and text"),
+    ],
+)
+def test_a_clip_that_lmms_eval_takes_for_something_else_by_its_name_is_named(name, words, data, tmp_path):
+    annotations, folder = data["mlvu"]
+    shutil.copytree(folder, tmp_path / "clips")
+    write_film(tmp_path / "clips/clip.mp4").rename(tmp_path / "clips" / name)
+    renamed = changed(annotations, tmp_path / "annotations", video_name=lambda n, was: name if n == 1 else was)
+    (out := tmp_path / "out").mkdir()
+    with pytest.raises(BadBenchmark, match=f"question 1 cannot be asked \\({words}"):
+        link_mirror(out, "mlvu", str(renamed), ["mlvu_dev"], str(tmp_path / "clips"))
+
+
+def test_questions_about_a_clip_that_its_container_marks_as_rotated_are_named(data, tmp_path):
+    annotations, folder = data["mlvu"]
+    shutil.copytree(folder, tmp_path / "clips")
+    turn(write_film(tmp_path / "clips/phone.mp4"))
+    renamed = changed(annotations, tmp_path / "annotations", video_name=lambda n, was: "phone.mp4" if n == 1 else was)
+    (out := tmp_path / "out").mkdir()
+    summary = link_mirror(out, "mlvu", str(renamed), ["mlvu_dev"], str(tmp_path / "clips"))
+    assert summary["rotated"] == {"n": 1, "questions": [f"mlvu_dev 1: {tmp_path}/clips/phone.mp4"]}
 
 
 def test_of_a_benchmark_with_part_of_its_tasks_it_is_said_what_is_there(data, tmp_path):

@@ -185,7 +185,7 @@ def test_a_span_behind_the_end_only_by_a_wrong_rate_of_the_container_says_so_and
     ((entry, reason, detail),) = rejected(tmp_path / "rate")
     assert (entry, reason) == (0, "bad span")
     assert detail == (
-        "[1, 2] lies in the clip, which is 3.90 s long, but its container states 1000 frames a second, by which its 40 frames take 0.04 s; "
+        "[1, 2] lies in the clip, which is 3.90 s long, but its container states 40 frames at 1000 a second, which take 0.04 s; "
         "clips.times: stamps reads the frames' own times"
     )
 

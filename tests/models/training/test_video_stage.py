@@ -30,7 +30,7 @@ from models.training.external import check_pictures, look, prepare
 from models.training.lengths import rough_lengths
 from models.training.pixels import Live
 from models.training.substitutes import Substituting
-from tests.films import overstate, without_end, write_film
+from tests.films import restate, turn, without_end, write_film
 from tests.models.training.conftest import SMALL
 
 CLUES = ClueFrames(min_tokens=1, max_tokens=4)
@@ -225,16 +225,17 @@ def test_a_clip_that_ends_before_its_container_says_so_is_rejected_unless_only_a
 
 
 @pytest.mark.parametrize(
-    ("times", "words"),
+    ("times", "stated", "words"),
     [
-        ("rate", "its container states 100 frames, and 40 can be decoded"),
-        ("stamps", "its container states 10.00 s, and its frames take 4.00 s"),
+        ("rate", 100, "its container states 100 frames, and 40 can be decoded"),
+        ("stamps", 100, "its container states 10.00 s, and its frames take 4.00 s"),
+        ("rate", 20, "its container states 20 frames, and 40 can be decoded"),
     ],
 )
-def test_a_clip_whose_container_states_too_many_frames_is_rejected_however_seconds_become_frames(
-    base: Path, data: Path, tmp_path: Path, times: str, words: str
+def test_a_clip_whose_container_states_a_wrong_number_of_frames_is_rejected_where_it_matters(
+    base: Path, data: Path, tmp_path: Path, times: str, stated: int, words: str
 ) -> None:
-    overstate(write_film(data / "clips/film.avi", 40), 100)
+    restate(write_film(data / "clips/film.avi", 40), stated)
     record, *_ = json.loads((data / "clips.json").read_text())
     (data / "clips.json").write_text(json.dumps([record, record | {"video": "film.avi"}]))
     out = tmp_path / "out"
@@ -242,6 +243,18 @@ def test_a_clip_whose_container_states_too_many_frames_is_rejected_however_secon
     spec = TrainingSet(min_usable=0.1, images=SMALL, clips=Clips(times=times))
     assert prepare(out, data / "meta.json", spec, base)["rejected"] == {"unreadable clip": 1}
     assert f"film.avi: not a readable clip ({words})" in (out / "rejected.jsonl").read_text()
+
+
+@pytest.mark.parametrize(
+    ("orientation", "words"), [("stored", "clip marked as rotated: seen unrotated"), ("upright", "rotated as its clip's container says")]
+)
+def test_a_clip_that_its_container_marks_as_rotated_is_named(base: Path, data: Path, tmp_path: Path, orientation: str, words: str) -> None:
+    turn(write_film(data / "clips/film.mp4", 40))
+    record, *_ = json.loads((data / "clips.json").read_text())
+    (data / "clips.json").write_text(json.dumps([record, record | {"video": "film.mp4"}]))
+    (out := tmp_path / "out").mkdir()
+    counts = prepare(out, data / "meta.json", TrainingSet(images=SMALL, clips=Clips(orientation=orientation)), base)
+    assert (counts["samples"], counts["mended"]) == (2, {words: 1})
 
 
 def test_a_clip_that_the_processor_refuses_for_its_shape_is_rejected_and_the_rest_is_used(base: Path, data: Path, tmp_path: Path) -> None:
