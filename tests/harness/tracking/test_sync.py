@@ -19,6 +19,7 @@ from harness.jobs import Graph, Job
 from harness.kinds import KINDS
 from harness.store import Store
 from harness.tracking.fingerprint import signature
+from harness.tracking.query import own_links
 from tests.harness.dispatch import graphs
 from tests.warm import Warm
 
@@ -119,6 +120,17 @@ def test_when_nothing_changed_nothing_is_copied_and_mlflow_is_not_imported(synce
     subprocess.run([sys.executable, "-c", script, str(root)], cwd=graphs.REPOSITORY, check=True)
 
 
+def test_a_report_reads_the_addresses_of_runs_without_mlflow_and_they_are_mlflows(synced):
+    root, graph = synced
+    script = (
+        "import json, sys; from harness.store import Store; from harness.tracking import Tracker; "
+        "print(json.dumps(Tracker(Store(sys.argv[1])).links(sys.argv[2:]))); assert 'mlflow' not in sys.modules"
+    )
+    keys = [job.key for job in graph]
+    answer = subprocess.run([sys.executable, "-c", script, str(root), *keys], cwd=graphs.REPOSITORY, check=True, capture_output=True, text=True)
+    assert json.loads(answer.stdout) == {key: run[2] for key, run in ask(root, keys)[1].items()} and len(keys) == len(graph)
+
+
 def test_deleting_the_database_loses_nothing(synced):
     root, graph = synced
     keys = [job.key for job in graph]
@@ -143,7 +155,7 @@ def test_a_database_that_is_none_any_more_is_kept_aside_and_made_again(synced, c
     assert sync(root).returncode == 0
     broken = database.read_bytes()[:40_000] + b"x" * 5000 if content is None else content
     database.write_bytes(broken)
-    assert not tracking.up_to_date(Store(root))
+    assert not tracking.up_to_date(Store(root)) and own_links(Store(root)) is None
     result = sync(root)
     assert result.returncode == 0 and "made again from the store" in result.stdout
     unreachable, runs, *_ = ask(root, [job.key for job in graph])
@@ -155,7 +167,7 @@ def test_a_pipe_in_the_database_s_place_is_set_aside_and_nobody_waits_for_it(syn
     root, _graph = copied(synced, tmp_path)
     (root / "mlflow.db").unlink()
     os.mkfifo(root / "mlflow.db")
-    assert not tracking.up_to_date(Store(root))
+    assert not tracking.up_to_date(Store(root)) and own_links(Store(root)) is None
     result = sync(root)
     assert result.returncode == 0 and "mlflow.db is not a regular file; kept as mlflow.db.damaged-1, and made again" in result.stdout
 
@@ -184,6 +196,7 @@ def test_an_experiment_deleted_in_mlflow_is_one_line_with_the_remedy(synced, tmp
     sync(root)
     with closing(sqlite3.connect(root / "mlflow.db")) as database, database:
         database.execute("update experiments set lifecycle_stage = 'deleted' where name = 'vreflection'")
+    assert own_links(Store(root)) is None
     result = sync(root)
     assert result.returncode == 1 and "mlflow experiments restore --experiment-id 1" in result.stdout.splitlines()[-1]
     unreachable, runs, *_ = ask(root, [job.key for job in graph])
