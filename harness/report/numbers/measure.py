@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -216,23 +216,15 @@ class Reader:
             raise Unmeasured("failed", f"{job.name}: {self._shown(str(error))}") from None
         return Measured(evaluation, rows, result)
 
-    def uneven(self, job: Job) -> frozenset[tuple[str, int]]:
-        """(task, doc_id) of an evaluation's questions whose clips have a variable frame rate, as its mirror has found."""
-        return self._named_by_mirror(job, "uneven")
-
-    def cut_off(self, job: Job) -> frozenset[tuple[str, int]]:
-        """The same of questions with a picture whose file is cut off or damaged."""
-        return self._named_by_mirror(job, "cut_off")
-
-    def _named_by_mirror(self, job: Job, what: str) -> frozenset[tuple[str, int]]:
-        """Under `what` in the summary of an evaluation's mirror; none are known where the mirror is not here."""
+    def named_by_mirror(self, job: Job, names: Iterable[str]) -> dict[str, frozenset[tuple[str, int]]]:
+        """names: keys of the summary of an evaluation's mirror, such as uneven -> (task, doc_id) of the questions that it lists there;
+        none are known where the mirror is not here."""
         mirror = job.inputs.get("mirror")
         try:
             summary = json.loads((self.store.outputs(mirror) / "summary.json").read_text()) if isinstance(mirror, Job) else {}
         except (OSError, ValueError, StoreError):
-            return frozenset()
-        named = (line.partition(":")[0].rpartition(" ") for line in summary.get(what, {}).get("questions", ()))
-        return frozenset((task, int(doc_id)) for task, _, doc_id in named)
+            summary = {}
+        return {name: frozenset(map(_question_of, summary.get(name, {}).get("questions", ()))) for name in names}
 
     def _why(self, job: Any) -> tuple[str, str]:
         status = self.store.status(job)
@@ -264,6 +256,12 @@ class Reader:
 
 
 NUMBERS = ("correct", "correct_release", "latent_started", "latent_steps", "truncated", "loglik", "loglik_vocabulary", "letter_written")
+
+
+def _question_of(line: str) -> tuple[str, int]:
+    """ "TASK DOC_ID: what is wrong with it" """
+    task, _, doc_id = line.partition(":")[0].rpartition(" ")
+    return task, int(doc_id)
 
 
 def read_rows(path: Path) -> pd.DataFrame:

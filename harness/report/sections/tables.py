@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from harness.report.numbers.families import base_row
 from harness.report.numbers.measure import Unmeasured, select
@@ -31,10 +33,30 @@ from harness.verdict.claims import LEVEL
 from models.config import ProxyMirror
 from models.evaluation.boxes import SEVERAL
 
+QuestionId = tuple[str, int]
+"""(task, doc_id)"""
 TAKEN = {"rate": "evenly spaced by frame number, and so not in time", "stamps": "evenly spaced in time"}
 """`Clips.times` -> how frames of a clip are taken whose frame rate varies."""
-_NAMED = 3
+_FIRST = 3
 """Questions that a note names of those it counts."""
+
+
+def _uneven(ids: Sequence[QuestionId], clips: Mapping[str, Any]) -> str:
+    return f"{count(len(ids), 'question')} about clips with a variable frame rate, whose frames are {TAKEN[clips.get('times', 'rate')]}"
+
+
+def _rotated(ids: Sequence[QuestionId], clips: Mapping[str, Any]) -> str:
+    seen = "rotated as it says" if clips.get("orientation") == "upright" else "seen unrotated"
+    return f"{count(len(ids), 'question')} about clips that their container marks as rotated, {seen}"
+
+
+def _cut_off(ids: Sequence[QuestionId], _: Mapping[str, Any]) -> str:
+    first = ", ".join(f"{task} {doc_id}" for task, doc_id in ids[:_FIRST]) + (", …" if len(ids) > _FIRST else "")
+    return f"{count(len(ids), 'question')} with a picture file that is cut off or damaged, read with its missing part blank, as by lmms-eval: {first}"
+
+
+_NAMED: dict[str, Callable[[Sequence[QuestionId], Mapping[str, Any]], str]] = {"uneven": _uneven, "rotated": _rotated, "cut_off": _cut_off}
+"""What a mirror names in its summary -> what is said of such questions and an evaluation's `clips`."""
 ABSENT = {"failed": Outcome.FAILED, "not run": Outcome.NOT_RUN, "not defined": Outcome.NOT_DEFINED}
 
 
@@ -242,7 +264,7 @@ def main_notes(results: Results, protocol: Protocol) -> tuple[str, ...]:
         read = f"; {'asked and read as: ' if study.profile.proxy else ''}{words}" if words else ""
         generated = isinstance(study.profile.benchmarks.get(column.benchmark), ProxyMirror)
         title = f"{results.title(name)}{' (stand-in on procedural scenes)' if generated else ''}"
-        notes.append(f"{title}: {column_note(results, name, protocol)}{read}{jackknifed(results, name, protocol)}{unasked(results, name, protocol)}{uneven(results, name, protocol)}{cut_off(results, name, protocol)}{unzoomed(results, name, protocol)}.")
+        notes.append(f"{title}: {column_note(results, name, protocol)}{read}{jackknifed(results, name, protocol)}{unasked(results, name, protocol)}{named_by_mirror(results, name, protocol)}{unzoomed(results, name, protocol)}.")
     if protocol != study.experiment.protocol:
         return tuple(notes)
     if study.profile.proxy:
@@ -292,36 +314,24 @@ def unasked(results: Results, column: str, protocol: Protocol) -> str:
     return ""
 
 
-def uneven(results: Results, column: str, protocol: Protocol) -> str:
-    """Of a column of clips, how many of its questions show one whose frames do not lie where its mean rate says, and how they are
-    taken."""
-    said = {}
+def named_by_mirror(results: Results, column: str, protocol: Protocol) -> str:
+    """How many of a column's questions show what its mirror has named (`_NAMED`), and how it is read: once for all rows that read it
+    alike."""
+    said: dict[str, dict[str, str]] = {what: {} for what in _NAMED}
     for row in results.measured_rows(column, protocol):
         found = results.found(row, column, protocol)
         one = next(iter(found.measured))
         job = one.evaluation.job
-        named = results.reader.uneven(job)
-        if n := int(select(one.frame, found.score, job.key12)["id"].isin(named).sum()) if named else 0:
-            times = job.payload.get("clips", {}).get("times", "rate")
-            said[row] = f"{count(n, 'question')} about clips with a variable frame rate, whose frames are {TAKEN[times]} (uneven in the mirror's summary.json)"
-    if len(set(said.values())) == 1:
-        return f"; {next(iter(said.values()))}"
-    return "".join(f"; {row}: {text}" for row, text in said.items())
-
-
-def cut_off(results: Results, column: str, protocol: Protocol) -> str:
-    """How many of a column's questions show a picture of which a part is missing, and the first of them."""
-    for row in results.measured_rows(column, protocol):
-        found = results.found(row, column, protocol)
-        one = next(iter(found.measured))
-        job = one.evaluation.job
-        named = results.reader.cut_off(job)
-        ids = sorted(id for id in select(one.frame, found.score, job.key12)["id"] if id in named) if named else []
-        if ids:
-            first = ", ".join(f"{task} {doc_id}" for task, doc_id in ids[:_NAMED]) + (", …" if len(ids) > _NAMED else "")
-            shows = f"{count(len(ids), 'question')} with a picture file that is cut off or damaged"
-            return f"; {shows}, read with its missing part blank, as by lmms-eval: {first} (cut_off in the mirror's summary.json)"
-    return ""
+        named = results.reader.named_by_mirror(job, _NAMED)
+        asked = sorted(select(one.frame, found.score, job.key12)["id"]) if any(named.values()) else []
+        for what, words in _NAMED.items():
+            if ids := [id for id in asked if id in named[what]]:
+                said[what][row] = f"{words(ids, job.payload.get('clips', {}))} ({what} in the mirror's summary.json)"
+    parts = []
+    for by_row in said.values():
+        alike = set(by_row.values())
+        parts += [f"; {alike.pop()}"] if len(alike) == 1 else [f"; {row}: {text}" for row, text in by_row.items()]
+    return "".join(parts)
 
 
 def unzoomed(results: Results, column: str, protocol: Protocol) -> str:
