@@ -83,6 +83,10 @@ class _OverFolder:
             self._keep(facts, shown := self.own_visuals(doc.unread()))
         return shown[number]
 
+    def keep_newest_pixels(self) -> None:
+        """For whoever asks for no picture again: of those decoded, the last question's alone are kept."""
+        self._decoded = BoundedCache(0)
+
     def _keep(self, facts: tuple[Facts, ...], shown: list[Image.Image]) -> None:
         with self._lock:
             self._decoded.put(facts, _Pixels(shown))

@@ -269,6 +269,7 @@ def read_every_question(mirror: Path, name: str) -> Looked:
     """All of a task's questions, their pictures decoded and their clips opened. ValueError names the first that cannot be asked,
     scored or counted, or a column that scoring misses."""
     task = load_task(name, mirror)
+    task.keep_newest_pixels()
     countable.check(task)
     found = Looked(len(task.eval_docs))
     mended: dict[Facts, str] = {}

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageFile
 
 from models.config import DecodeSpec, EvaluateSpec
-from models.evaluation import known, lmms_model
+from models.evaluation import known, lmms_model, stock
 from models.evaluation.cache import BoundedCache
 from models.evaluation.documents import Document, Recollection
 from models.evaluation.known import Facts, KnownPicture
@@ -162,7 +162,7 @@ def test_a_picture_that_training_would_refuse_ends_an_evaluation(session, images
         evaluated(session, tmp_path / "out", folder, images, "mmvp")
 
 
-def test_looking_through_a_mirror_decodes_each_picture_once_and_finds_the_broken_one(tmp_path, counted):
+def test_looking_through_a_mirror_decodes_each_picture_once_and_finds_the_broken_one(tmp_path, monkeypatch, counted):
     decoded, _ = counted
     for name, shown in (("good", [encoded(1)] * 4 + [encoded(2)] * 4), ("bad", [encoded(1)] * 6 + ["AAAA"])):
         (tmp_path / name).mkdir()
@@ -173,8 +173,10 @@ def test_looking_through_a_mirror_decodes_each_picture_once_and_finds_the_broken
         every_question(tmp_path / "bad", "hrbench4k", "vr_hrbench4k")
     assert len(decoded) == 3
     decoded.clear()
+    loaded = []
+    monkeypatch.setattr(stock, "load_task", lambda *words: loaded.append(load_task(*words)) or loaded[-1])
     assert read_every_question(tmp_path / "good", "stock_hrbench4k").n == 8
-    assert len(decoded) == 2
+    assert len(decoded) == 2 and loaded[0]._decoded.bytes == 3 * 64 * 64, "of the last picture"
     with pytest.raises(ValueError, match="question 6 cannot be asked"):
         read_every_question(tmp_path / "bad", "stock_hrbench4k")
 
