@@ -4,7 +4,9 @@
 
 **Answers.** Questions of MMVP and HR-Bench (four rotations of each picture) from the proxy's mirrors. The plain way prepares each
 question with the checkpoint's own processor and calls transformers' `generate` with it alone. Here the same questions are prepared
-and decoded by the model behind lmms-eval, in one batch. Both decode greedily in fp32, and their answers must be equal. Two models:
+and decoded by the model behind lmms-eval, in one batch. Both decode greedily in fp32, and their answers must be equal. An evaluation here
+also computes how likely each option letter was at each token, a pass over the whole vocabulary that `generate` does not make; one row
+leaves that out, so that both ways compute the same. Two models:
 
 - *Rehearsal size*, for which the goal is stated: the base model of the rehearsal world (`tests/rehearsal`), with 0.7 million weights in
   its layers and 19 million in an output layer of the true vocabulary (152,064 entries). Pictures have 144 tokens.
@@ -27,7 +29,7 @@ Tokens are those of the samples, without padding.
 - *One process*: the same model, the same samples in both ways, so that nothing waits for another rank.
 - *One process, rehearsal size*: the true vocabulary over tiny layers. The output layer is nearly the whole model, so this flatters.
 
-Both ways take turns, so that whatever else the machine does slows them alike, and training is timed in seconds of this process's core; the
+Both ways take turns, so that whatever else the machine does slows them alike, and are timed in seconds of this process's core; the
 median of the rounds' ratios is reported.
 """
 
@@ -72,16 +74,23 @@ class Row:
         return f"| {self.what} | {middle:.1f} | {', '.join(f'{ratio:.1f}' for ratio in self.ratios)} | {goal} | {self.how} |"
 
 
+def answered(which: str, goal: float | None, own: ratios_answers.Compared, questions: int) -> Row:
+    how = f"{questions} questions in one batch, {own.prompt:.0f} tokens a prompt and {own.answer:.1f} an answer; all answers are equal"
+    return Row(f"Questions a second, {which}", own.ratios, goal, f"{how}; {own.rate:.1f} a second here")
+
+
 def rows(folder: Path, questions: int, samples: int, rounds: int) -> Iterator[Row]:
     rehearsal = folder / "rehearsal"
     base.write(rehearsal, WIDTH, seed=0)
     chats = ratios_answers.questions_of(folder, questions)
     for where, checkpoint, images, goal in (("rehearsal size", rehearsal, REHEARSAL, 8), ("the proxy's base", BASE_DIR, PROXY, None)):
         for ends in (True, False):
-            own = ratios_answers.Both(checkpoint, images, ends).compared(chats, rounds)
+            both = ratios_answers.Both(checkpoint, images, ends)
             length = "as long as the model makes them" if ends else f"{ratios_answers.NEW_TOKENS} tokens each"
-            how = f"{len(chats)} questions in one batch, {own.prompt:.0f} tokens a prompt and {own.answer:.1f} an answer; all answers are equal"
-            yield Row(f"Questions a second, {where}, answers {length}", own.ratios, goal, f"{how}; {own.rate:.1f} a second here")
+            yield answered(f"{where}, answers {length}", goal, both.compared(chats, rounds), len(chats))
+        if goal is not None:
+            both.without_likelihoods()
+            yield answered(f"{where}, answers {length}, without letters' likelihoods", goal, both.compared(chats, rounds), len(chats))
     model = ratios_training.Both(folder)
     for what, both, found, goal in (
         ("eight ranks put together", "", model.in_lockstep(rounds), 2),

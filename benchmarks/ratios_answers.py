@@ -15,6 +15,7 @@ from models.backbone.images import load_image_processor
 from models.config import DecodeSpec, Images
 from models.evaluation.cache import BoundedCache
 from models.evaluation.engine import Engine, Question
+from models.evaluation.likelihood import LetterTokens
 from models.evaluation.lmms_model import LmmsModel
 from models.evaluation.mirror import load_task
 from models.proxy.mirrors import write_mirror
@@ -36,12 +37,26 @@ def questions_of(folder: Path, count: int) -> list[Conversation]:
 
 @dataclass(frozen=True)
 class Compared:
-    """ratios: of each round. prompt, answer: tokens, on average. rate: questions a second of this project in the last round."""
+    """ratios: of each round, in seconds of this process's core. prompt, answer: tokens, on average. rate: questions a second of this
+    project in the last round."""
 
     ratios: list[float]
     prompt: float
     answer: float
     rate: float
+
+
+class AnswersAlone(LetterTokens):
+    """Computes no likelihoods of letters: `generate` computes none either."""
+
+    def __init__(self, letters: LetterTokens) -> None:
+        self.special = letters.special
+
+    def __call__(self, logits: torch.Tensor) -> torch.Tensor:
+        return logits.new_zeros(len(logits), 0)
+
+    def at(self, *answer: object) -> None:
+        """Nothing is known of any answer."""
 
 
 class Both:
@@ -68,15 +83,19 @@ class Both:
         else:
             self.engine.eos["all"], self.plain.generation_config.eos_token_id = set(), None
 
+    def without_likelihoods(self) -> None:
+        """From here on this project does not compute how likely each letter was, as an evaluation does."""
+        self.engine.letters = AnswersAlone(self.engine.letters)
+
     def compared(self, chats: Sequence[Conversation], rounds: int) -> Compared:
         """Raises AssertionError where an answer differs."""
         ratios = []
         for _ in range(rounds):
-            begun = time.perf_counter()
+            begun = time.process_time()
             alone = [self.generated(chat) for chat in chats]
-            between = time.perf_counter()
+            between = time.process_time()
             asked, together = self.batched(chats)
-            ours = time.perf_counter() - between
+            ours = time.process_time() - between
             ratios.append((between - begun) / ours)
             texts = [self.processor.tokenizer.decode(ids) for ids in alone]
             if different := [at for at, (one, other) in enumerate(zip(texts, together, strict=True)) if one != other]:
