@@ -137,7 +137,7 @@ def _weights(frame: pd.DataFrame, score: Score) -> np.ndarray:
 
 def select(frame: pd.DataFrame, score: Score, job: str) -> pd.DataFrame:
     """The rows that a score counts. Raises Unmeasured when there is none: a silent 0 of 0 would be a wrong score."""
-    if not score.where:
+    if not score.where and len(frame):
         return frame
     samples = ({"task": name, "groups": groups} for (name, _), groups in zip(frame["id"], frame["groups"]))
     keep = np.fromiter(map(score.keeps, samples), dtype=bool, count=len(frame))
