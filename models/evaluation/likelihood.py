@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 LETTERS = string.ascii_uppercase + string.ascii_lowercase
-LOGITS_AT_ONCE = 1 << 20
-"""4 MB in fp32: temporary tensors of this size stay in a CPU's caches."""
+LOGITS_AT_ONCE = 1 << 18
+"""1 MB in fp32: temporary tensors of this size stay in a CPU's caches."""
 DIGITS = 6
 """Decimals that are stored."""
 
