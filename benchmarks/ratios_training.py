@@ -57,7 +57,7 @@ class Compared:
     padding: float
     rate: float
     counted: float | None = None
-    """The ratio that `real_scale` counts for the same micro-batches, without logits and BCM."""
+    """The ratio that `real_scale` counts for the same micro-batches, logits included, without the BCM."""
 
 
 class Both:
@@ -110,7 +110,7 @@ class Both:
             ratios.append((own / ours) / (tokens / theirs))
             seen = [seen[0] + own, seen[1] + sum(len(micro) for rank in packs for micro in rank)]
             padded = [padded[0] + sizes, padded[1] + tokens]
-            ways = (real_scale.Way("", [release], real_scale.padded), real_scale.Way("", [packs], real_scale.packed))
+            ways = (real_scale.Way("", [release], real_scale.padded), real_scale.Way("", [packs], real_scale.few_logits(self.supervised())))
             costs = [cost + real_scale.waste(way)[0] for cost, way in zip(costs, ways)]
         return Compared(ratios, seen[0] / seen[1], padded[0] / padded[1], own / ours, costs[0] / costs[1])
 
@@ -145,6 +145,11 @@ class Both:
             turns = ({"from": "human", "value": "<image>\nWhat colour is it?"}, {"from": "gpt", "value": "<lvr>\n<answer> A </answer>"})
             self._made[tokens] = Sample(str(tokens), (ImageFile(str(tokens), path),), turns, ((0.2, 0.3, 0.6, 0.7),), (0,))
         return self._made[tokens]
+
+    def supervised(self) -> int:
+        """Tokens of each sample that logits are needed for: all have the same answer."""
+        (batch,), _ = self.batches([[real_scale.MEAN]], "packed")
+        return int((batch.labels != IGNORED).sum())
 
     def seconds(self, some: Sequence[Batch], loss: Callable[[Batch], torch.Tensor]) -> list[float]:
         """Of each, forward and backward, the faster of two times; gradients add up. Of the process, not of the clock: of eight ranks the

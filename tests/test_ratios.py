@@ -13,6 +13,7 @@ def test_both_ways_answer_and_train_the_same(capsys, monkeypatch):
     monkeypatch.setattr(ratios_training, "SHORTER", 32)
     for name in ("RANKS", "ACCUMULATION"):
         monkeypatch.setattr(real_scale, name, 2)
+    monkeypatch.setattr(ratios, "STEPS", 1)
     assert ratios.main(["--questions", "8", "--samples", "6", "--rounds", "1"]) == 0  # raises where answers or samples differ
     found = [line.split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
     measured = [row for row in found if " a second, " in row[0] or " a second of " in row[0]]
@@ -52,3 +53,10 @@ def test_a_step_takes_as_long_as_the_slowest_rank_at_each_micro_batch(tmp_path, 
     seconds, tokens, padded = both.step(ranks, "padded", both.own_loss)
     assert seconds == 3 + 5 + 0.5 / 2
     assert 0 < tokens < padded
+
+
+def test_the_count_has_logits_of_every_token_for_the_release_and_of_the_supervised_here():
+    logits = real_scale.HEAD
+    layers = real_scale.packed([1000, 500]) - 1500 * logits
+    assert real_scale.few_logits(16)([1000, 500]) == pytest.approx(layers + 2 * 16 * logits)
+    assert real_scale.few_logits(1000)([1000]) == pytest.approx(real_scale.padded([1000]))
