@@ -198,13 +198,22 @@ def memory() -> Finding:
     )
 
 
-def processor(told: Path = Path("/proc/cpuinfo")) -> Finding:
-    """told: Linux's description of the CPUs, of which the first counts."""
+CPUS = Path("/proc/cpuinfo")
+"""Linux's description of the CPUs."""
+
+
+def multiplies_bf16(told: Path = CPUS) -> bool | None:
+    """Whether the first CPU has instructions for bf16; None: unknown."""
     features = re.search(r"^(?:flags|Features)\s*:(.*)$", told.read_text() if told.is_file() else "", re.MULTILINE)
     known = set(features[1].split()) if features else set()
-    if not known:
+    return {"avx512bw", "avx512vl", "avx512dq"} <= known or bool(known & {"avx_ne_convert", "bf16"}) if known else None
+
+
+def processor(told: Path = CPUS) -> Finding:
+    found = multiplies_bf16(told)
+    if found is None:
         return "ok", "its instructions are not known here"
-    if {"avx512bw", "avx512vl", "avx512dq"} <= known or known & {"avx_ne_convert", "bf16"}:
+    if found:
         return "ok", "multiplies bf16 numbers itself"
     return "warning", "no instructions for bf16 (AVX-512 has them): tables at proxy scale take several times as long as README says"
 

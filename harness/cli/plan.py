@@ -79,6 +79,8 @@ def main(options: argparse.Namespace) -> int:
     done = f"{len(graph) - len(todo) - len(damaged) - spared} done, {len(todo)} to run"
     done += "".join(f", {n} {state}" for n, state in ((len(damaged), "damaged"), (spared, "not needed")) if n)
     print(f"{plural(len(graph), 'job')}: {done}{needed(profile, graph, costs)}")
+    if slow := slower(profile, todo, known):
+        print(slow)
     for job in damaged:
         print(f"damaged: {statuses[job.key].reason}")
     if missing := unknown_data(graph):
@@ -120,6 +122,18 @@ def needed(profile: Profile, graph: Graph, costs: Mapping[str, float | None]) ->
     if unknown := len(costs) - len(known):
         parts.append(f"{plural(unknown, 'job')} of unknown cost (no finished job of their shape)")
     return "; " + ", and ".join(parts) if parts else ""
+
+
+def slower(profile: Profile, todo: Sequence[Job], known: Mapping[str, float]) -> str:
+    """A line where the forecast is the profile's own, made on CPUs that multiply bf16 numbers, and this host's cannot. "" once
+    jobs of the same shapes have ended here. known: `history`."""
+    from harness.cli.doctor import multiplies_bf16
+    from harness.plan.cost import seconds_of
+
+    stated = [job for job in todo if job.kind in profile.seconds and seconds_of(job, known) is None]
+    if not stated or profile.set.get("precision") != "bf16" or profile.dispatch.kind != "local" or multiplies_bf16() is not False:
+        return ""
+    return "the forecast is for a CPU with AVX-512; this one has none and takes several times as long (once jobs have ended here, the forecast rests on them)"
 
 
 def bounds(profile: Profile, todo: Sequence[Job], costs: Mapping[str, float | None]) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import heapq
 import time
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
 
 from harness.jobs import Graph, Job
 from harness.kinds import kind_of
@@ -29,6 +31,28 @@ def ranks(graph: Graph, seconds: Mapping[str, float]) -> dict[str, float]:
         for parent in (p for p in job.parents if p in graph):
             longest[parent.key] = max(longest[parent.key], found[job.key])
     return found
+
+
+class Pace:
+    """How long jobs take here as a multiple of their forecasts, learned by kind. A kind of which nothing is known takes the pace of
+    all, and 1 if there is none."""
+
+    def __init__(self, sums: Mapping[str, tuple[float, float]] = MappingProxyType({})) -> None:
+        self._sums = dict(sums)
+        """Kind → seconds taken, and forecast, of all jobs seen."""
+
+    def saw(self, kind: str, seconds: float, forecast: float) -> None:
+        """A job took so long, or will by its progress."""
+        taken, stated = self._sums.get(kind, (0.0, 0.0))
+        self._sums[kind] = taken + seconds, stated + forecast
+
+    def copy(self) -> Pace:
+        return Pace(self._sums)
+
+    def of(self, kind: str) -> float:
+        known = [self._sums[kind]] if kind in self._sums else [*self._sums.values()]
+        stated = sum(forecast for _, forecast in known)
+        return sum(seconds for seconds, _ in known) / stated if stated else 1.0
 
 
 def group_of(job: Job) -> str:
@@ -65,11 +89,16 @@ def priorities(graph: Graph, seconds: Mapping[str, float]) -> list[Job]:
     return sorted(graph, key=place)
 
 
-def left_of_running(progress: Mapping[str, float] | None, begun: float, forecast: float) -> float:
+def tells(progress: Mapping[str, Any] | None) -> bool:
+    """Whether it says how far a job has come."""
+    return bool(progress and progress["step"] and progress["total"])
+
+
+def left_of_running(progress: Mapping[str, Any] | None, begun: float, forecast: float) -> float:
     """Seconds a running job still needs: extrapolated from its progress if it has reported any, else the rest of the
     forecast."""
     now = time.time()
-    if progress and progress["step"] and progress["total"]:
+    if progress and tells(progress):
         pace = (progress["time"] - begun) / progress["step"]
         return max(0.0, pace * (progress["total"] - progress["step"]) - (now - progress["time"]))
     return max(1.0, forecast - (now - begun))

@@ -17,7 +17,7 @@ from harness.dispatch.driver.backend import Backend, GraphRun
 from harness.dispatch.driver.outcome import Outcome, outcome_of
 from harness.dispatch.driver.progress import Display, Running, Snapshot, display_for
 from harness.jobs import Graph, Job
-from harness.store import State, Status, Store, StoreError
+from harness.store import Attempt, State, Status, Store, StoreError
 
 if TYPE_CHECKING:
     from harness.spec.profile import Resources
@@ -57,6 +57,7 @@ class Driver:
         self.run, self.backend, self.display = run, backend, display
         self.stops = 0
         self.refused_since: float | None = None
+        self.pace = forecasts.Pace()
 
     def interrupt(self, number: int, frame: FrameType | None) -> None:
         """The handler of Ctrl-C."""
@@ -140,24 +141,44 @@ class Driver:
         return [job for job in self.run.graph if statuses[job.key].state is not before[job.key].state]
 
     def snapshot(self, statuses: Mapping[str, Status], changed: list[Job]) -> Snapshot:
+        pace = self._paced(statuses, changed)
         running, remaining = [], {}
         for job in self.run.order:
             status = statuses[job.key]
-            if status.state in (State.DONE, State.DAMAGED):
+            if status.state in (State.DONE, State.DAMAGED, State.FAILED, State.BLOCKED):
                 continue
-            remaining[job.key] = self.run.seconds[job.key]
+            remaining[job.key] = left = self.run.seconds[job.key] * pace.of(job.kind)
             if status.state is State.RUNNING and status.attempt is not None:
-                progress = status.attempt.progress()
-                begun = status.attempt.claim.get("started", time.time())
-                left = forecasts.left_of_running(progress, begun, self.run.seconds[job.key])
-                remaining[job.key] = left
+                progress, begun = status.attempt.progress(), self._begun(status.attempt)
+                remaining[job.key] = left = forecasts.left_of_running(progress, begun, left)
                 running.append(Running(job, progress, left, status.attempt))
-            elif status.state in (State.FAILED, State.BLOCKED):
-                del remaining[job.key]
         left = forecasts.left_of_all(self.run.order, remaining, {item.job.key for item in running}, self.backend.slots)
         return Snapshot(
             statuses, running, [(job, statuses[job.key]) for job in changed], left, stopping=bool(self.stops)
         )
+
+
+    def _paced(self, statuses: Mapping[str, Status], changed: list[Job]) -> forecasts.Pace:
+        """What the jobs that have ended in this run say of the forecasts, and those that run by their progress. What is left of a
+        job that was begun before says nothing."""
+        for job in changed:
+            done = self.run.store.done(job) if statuses[job.key].state is State.DONE else None
+            if done and done.get("attempt") == 1:
+                self.pace.saw(job.kind, done["seconds"], self.run.seconds[job.key])
+        found = self.pace.copy()
+        for job in self.run.order:
+            status = statuses[job.key]
+            if status.state is State.RUNNING and status.attempt is not None and status.attempt.number == 1:
+                progress, begun = status.attempt.progress(), self._begun(status.attempt)
+                if forecasts.tells(progress):
+                    whole = time.time() - begun + forecasts.left_of_running(progress, begun, 0.0)
+                    found.saw(job.kind, whole, self.run.seconds[job.key])
+        return found
+
+    @staticmethod
+    def _begun(attempt: Attempt) -> float:
+        """Unix seconds."""
+        return float(attempt.claim.get("started", time.time()))
 
 
 class _Listening:

@@ -409,6 +409,14 @@ def test_the_doctor_knows_a_processor_that_is_slow_at_bf16(told, grade, words, t
     assert found == grade and words in text
 
 
+@pytest.mark.parametrize(("able", "said"), [(False, True), (True, False), (None, False)])
+def test_a_plan_says_when_its_forecast_is_of_a_faster_kind_of_processor(desk: Desk, capsys, monkeypatch, able, said):
+    monkeypatch.setattr("harness.cli.doctor.multiplies_bf16", lambda: able)
+    words = "the forecast is for a CPU with AVX-512"
+    assert (words in run(capsys, "plan", EXPERIMENTS / "table3c.yaml", "--results", "r")) is said
+    assert words not in run(capsys, "plan", EXPERIMENTS / "table3c.yaml", "--profile", "smoke", "--results", "r"), "nothing stated, and fp32"
+
+
 def test_the_doctor_finds_a_folder_that_cannot_be_written(desk: Desk, capsys):
     (desk.folder / "taken").write_text("a file")
     assert re.search(r"error +results", run(capsys, "doctor", "--results", "taken/results", code=1))
