@@ -26,7 +26,7 @@ Tokens are those of the samples, without padding.
 - *Eight ranks*: a random model in which output layer and attention have about the shares of all multiplications that they have at 7B,
   whose rows are eight times as long. Each rank's micro-batches are timed one after another in one process, and the times are put together: a
   step takes as long as the slowest rank at each micro-batch, as in `benchmarks.real_scale`, and an eighth of AdamW's step. Nothing runs in
-  parallel, and no communication is timed. Every round is another three steps. Beside it: the ratio of all multiplications of the same
+  parallel, and no communication is timed. Every round is another two steps. Beside it: the ratio of all multiplications of the same
   steps at 7B, logits included (the release's for every token), the BCM left out.
 - *One process*: the same model, the same samples in both ways, so that nothing waits for another rank.
 - *One process, rehearsal size*: the true vocabulary over tiny layers. The output layer is nearly the whole model, so this flatters.
@@ -56,7 +56,7 @@ from models.proxy import BASE_DIR
 from tests.rehearsal.world import base
 
 FILE = Path(__file__).with_suffix(".md")
-QUESTIONS, SAMPLES, ROUNDS, STEPS = 64, 64, 2, 3
+QUESTIONS, SAMPLES, ROUNDS, STEPS = 64, 64, 2, 2
 """STEPS: of eight ranks, in each round. They differ more than other rounds, with how unevenly the release's groups fall."""
 REHEARSAL, PROXY = Images(max_pixels=256 * 28 * 28), Images(min_pixels=784)
 WIDTH = 128

@@ -141,10 +141,8 @@ class LetterTokens:
         import torch
 
         self.ids, self.padding = self.ids.to(logits.device), self.padding.to(logits.device)
-        return torch.cat([self._of(part) for part in logits.split(max(1, LOGITS_AT_ONCE // logits.shape[-1]))])
-
-    def _of(self, logits: Tensor) -> Tensor:
-        whole = logits.float().logsumexp(-1, keepdim=True)
+        parts = logits.split(max(1, LOGITS_AT_ONCE // logits.shape[-1]))
+        whole = torch.cat([part.float().logsumexp(-1, keepdim=True) for part in parts])
         found = logits[:, self.ids].float().masked_fill(self.padding, -math.inf)
         return found.logsumexp(-1) - whole
 

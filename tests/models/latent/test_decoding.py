@@ -6,7 +6,7 @@ import torch
 from models.backbone.template import positions
 from models.config import DecodeSpec
 from models.latent import decoding, prefill
-from models.latent.decoding import decode
+from models.latent.decoding import BLOCK, decode, likeliest
 from models.latent.feed import derangement
 from models.latent.prompt import Prompt
 from models.methods.vreflection.spec import Stage1
@@ -28,6 +28,16 @@ def same(ours, theirs):
         if a.latents is not None:
             torch.testing.assert_close(a.latents, b.latents, atol=1e-4, rtol=1e-4)  # step after step widens a rounding
             torch.testing.assert_close(a.hidden, b.hidden, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("width", [4 * BLOCK, 4 * BLOCK + 1])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_likeliest_entry_is_argmaxs_among_equals_and_without_numbers_too(width, dtype):
+    logits = torch.randint(-2, 3, (200, width), generator=torch.Generator().manual_seed(0)).to(dtype)  # many equals
+    logits[0] = -torch.inf
+    logits[1, 300], logits[2, 7] = torch.nan, torch.inf
+    assert torch.equal(likeliest(logits), logits.argmax(-1))
+    assert likeliest(logits)[:3].tolist() == [0, 300, 7]
 
 
 @pytest.mark.parametrize("start", ["emitted", "forced"])
