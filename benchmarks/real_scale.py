@@ -4,8 +4,9 @@
 
 Nothing is timed and no GPU is needed. The cost of a micro-batch is the number of multiply-adds for its tokens in Qwen2.5-VL-7B's language
 model. Ranks start each micro-batch together, because they gather sharded parameters together, so every rank waits for the slowest. A cost
-of 1 means that there is no padding and the samples are spread evenly over the ranks. Lengths are drawn from a log-normal distribution,
-which is assumed; its mean (1,190 tokens) and its share of at least 4,096 (14 %) are those of Visual CoT's pictures as the release resizes them.
+of 1 means that there is no padding and the samples are spread evenly over the ranks. The distribution of lengths is assumed: 14 % are drawn
+evenly between 4,096 and 5,300 tokens, since the release resizes a picture to at most 5,120, and the others from a log-normal distribution.
+The mean (1,190 tokens) and the share of at least 4,096 are those of Visual CoT's pictures as the release resizes them.
 """
 
 from __future__ import annotations

@@ -34,6 +34,8 @@ class Run(Protocol):
 
     def log(self, step: int, total: int, **values: float) -> None: ...
 
+    def saved(self) -> None: ...
+
     def should_stop(self) -> bool: ...
 
 
@@ -65,6 +67,9 @@ class LocalRun:
         if self.metrics is not None:
             with self.metrics.open("a") as lines:
                 lines.write(json.dumps({"time": time.time(), "step": step, "total": total, "values": values}) + "\n")
+
+    def saved(self) -> None:
+        """A newer checkpoint than `resume_from` is complete. What a caller of its own resumes from stays."""
 
     def should_stop(self) -> bool:
         return self.stop

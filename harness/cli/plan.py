@@ -32,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(options: argparse.Namespace) -> int:
+    from harness.dispatch.preflight import ranks
     from harness.plan import merged
     from harness.plan.cost import seconds_of
 
@@ -85,6 +86,8 @@ def main(options: argparse.Namespace) -> int:
         print(f"damaged: {statuses[job.key].reason}")
     if missing := unknown_data(graph):
         print(f"warning: {missing}", file=sys.stderr)
+    for one in ranks(profile, todo):
+        print(f"warning: {one.text}; `run` would refuse here", file=sys.stderr)
     return 2 if damaged else 0
 
 
@@ -208,7 +211,7 @@ def room(profile: Profile, todo: Sequence[Job]) -> str:
     from harness.dispatch.preflight import needed as disk_needed
 
     need = disk_needed(profile, todo)
-    return f"disk: {need}" if need is not None and need.least >= WORTH_SAYING_BYTES else ""
+    return f"disk: {need}" if need is not None and need.least() >= WORTH_SAYING_BYTES else ""
 
 
 def heading(plan: Plan, store: Store) -> str:

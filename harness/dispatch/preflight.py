@@ -13,6 +13,7 @@ import re
 import shutil
 import struct
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -20,12 +21,16 @@ from typing import TYPE_CHECKING, Literal
 from harness.dispatch.slurm.limits import later
 from harness.dispatch.slurm.queue import Command, SchedulerSilent, run_command
 from harness.dispatch.slurm.task import seconds_of
-from harness.jobs import Job, Source
+from harness.jobs import Job, Source, trainings
+from harness.worker.deepspeed import zero_of
 from models import hub
+from models.methods.registry import STAGES
 from models.training.cost import checkpoint_bytes
+from models.training.packing import uneven
 
 if TYPE_CHECKING:
     from harness.spec.profile import Profile, SlurmDispatch
+    from models.methods.stage import StageSpec
 
 SLURM_COMMANDS = ("sbatch", "srun", "squeue", "scancel")
 TWICE = 2
@@ -50,7 +55,7 @@ def look(profile: Profile, jobs: Iterable[Job], folder: Path) -> list[Finding]:
     found = [scheduler(profile)]
     if profile.dispatch.kind == "slurm" and found[0].grade == "ok":
         found += partition(profile, kinds)
-    found += [*gpus(profile, kinds), *attention(profile, kinds)]
+    found += [*ranks(profile, todo), *gpus(profile, kinds), *attention(profile, kinds)]
     for source in bases(todo):
         found.append(base(source))
     return found + disk(profile, todo, folder)
@@ -136,6 +141,26 @@ def partition(profile: Profile, kinds: Iterable[str], command: Command = run_com
 
 def _names(dispatch: SlurmDispatch) -> list[str]:
     return [name for name in str(dispatch.sbatch.get("partition") or dispatch.partition or "").split(",") if name]
+
+
+# A training's ranks
+
+
+def ranks(profile: Profile, jobs: Iterable[Job]) -> list[Finding]:
+    """What keeps a training from being shared out over its ranks. On the local queue, every training has one."""
+    needs, on_cluster = profile.resources_of("train"), profile.dispatch.kind == "slurm"
+    world = needs.processes if on_cluster else 1
+    stages = [_stage(job) for job in jobs if job.kind == "train"]
+    wrong = {uneven(stage.global_batch, max(1, min(needs.micro_batch, stage.global_batch // world)), world) for stage in stages}
+    if stages and on_cluster and 0 < needs.gpus < world:
+        wrong.add(f"{world} processes need a GPU each, and gpus is {needs.gpus}; set both to the same number")
+    return [Finding("ranks", "error", f"resources.train: {why}") for why in sorted(wrong - {""})]
+
+
+def _stage(job: Job) -> StageSpec:
+    """Of a training, as its schema, because payloads leave out defaults."""
+    given = job.payload["stage"]
+    return STAGES[given["kind"]].model_validate(given)
 
 
 # The machine
@@ -331,16 +356,16 @@ def _reachable(repository: str, revision: str) -> bool:
 
 @dataclass(frozen=True)
 class Disk:
-    """Bytes that trainings need. checkpoint: one, while a training runs; result: what a finished one leaves."""
+    """Bytes that trainings need. checkpoint: the largest, while its training runs; result: what a finished one leaves, of several
+    base models the largest."""
 
     trainings: int
     checkpoint: int
     result: int
 
-    @property
-    def least(self) -> int:
-        """With one training at a time."""
-        return TWICE * self.checkpoint + self.trainings * self.result
+    def least(self, held: int = 0) -> int:
+        """With one training at a time. held: bytes of checkpoints that lie there already, from which trainings go on."""
+        return max(self.checkpoint + self.result, TWICE * self.checkpoint + self.trainings * self.result - held)
 
     def __str__(self) -> str:
         one = "1 training" if self.trainings == 1 else f"{self.trainings} trainings"
@@ -352,31 +377,55 @@ class Disk:
 
 def needed(profile: Profile, jobs: Iterable[Job]) -> Disk | None:
     """Disk space that the trainings need; None if there are none, or if the base model is not here to measure."""
-    todo = list(jobs)
-    trainings = sum(job.kind == "train" for job in todo)
-    folders = [folder for source in bases(todo) if (folder := base_folder(source))]
-    if not trainings or not folders:
-        return None
-    try:
-        count, vision = parameters(folders[0])
-    except (OSError, ValueError):
-        return None
-    held = count if profile.resources_of("train").deepspeed else 0
-    return Disk(trainings, checkpoint_bytes(count - vision, held), sum(file.stat().st_size for file in _weights(folders[0])))
+    todo = [job for job in jobs if job.kind == "train"]
+    checkpoint = result = 0
+    for job in todo:
+        start, stage = trainings(job)[0].inputs["init"], _stage(job)
+        folder = base_folder(start) if isinstance(start, Source) else None
+        if folder is None:
+            continue
+        try:
+            count, vision = parameters(folder)
+            result = max(result, sum(file.stat().st_size for file in _weights(folder)))
+        except (OSError, ValueError):
+            continue
+        held = count if zero_of(profile.resources_of("train").deepspeed, stage.kind) else 0
+        checkpoint = max(checkpoint, checkpoint_bytes(count - vision, held, 4 if stage.precision == "fp32" else 2))
+    return Disk(len(todo), checkpoint, result) if checkpoint else None
+
+
+def kept(jobs: Iterable[Job], folder: Path) -> int:
+    """Bytes of the checkpoints of stopped trainings, of each one's largest: what is written next replaces it."""
+    return sum(
+        max((_bytes(one) for one in folder.glob(f"train/*-{job.key12}/attempts/*/checkpoints/checkpoint-*")), default=0)
+        for job in jobs
+        if job.kind == "train"
+    )
+
+
+def _bytes(folder: Path) -> int:
+    """Of all files; a training that runs may take some away meanwhile."""
+    found = 0
+    for path in folder.rglob("*"):
+        with suppress(OSError):
+            found += path.stat().st_size if path.is_file() else 0
+    return found
 
 
 def disk(profile: Profile, jobs: Iterable[Job], folder: Path) -> list[Finding]:
-    need = needed(profile, jobs)
+    todo = list(jobs)
+    need = needed(profile, todo)
     if need is None:
         return []
+    held = min(kept(todo, folder), need.trainings * need.checkpoint)
     there = folder.absolute()
     while not there.exists():
         there = there.parent
     free = shutil.disk_usage(there).free
     text = f"{need}; {_gb(free)} free in {folder}"
-    if free < need.least:
-        return [Finding("disk", "error", f"{text}, and at least {_gb(need.least)} are needed; choose another with --results DIR")]
-    together = need.trainings * (TWICE * need.checkpoint + need.result)
+    if free < (least := need.least(held)):
+        return [Finding("disk", "error", f"{text}, and at least {_gb(least)} are needed; choose another with --results DIR")]
+    together = need.trainings * (TWICE * need.checkpoint + need.result) - held
     if free < together and need.trainings > 1:
         return [Finding("disk", "warning", f"{text}; all trainings at once would take {_gb(together)}")]
     return [Finding("disk", "ok", text)]

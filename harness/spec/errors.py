@@ -72,14 +72,14 @@ def validate(model: type[BaseModel], data: Any, place: Callable[[Path, str], str
         return made
     except ValidationError as error:
         lines: dict[Path, str] = {}
-        items = error.errors(include_url=False)
+        items: list[dict[str, Any]] = [{**item, "loc": _untagged(item["loc"], data)} for item in error.errors(include_url=False)]
         meant = {misspelt for item in items if (misspelt := _meant(model, item))}
         for item in items:
             if item["type"] == "missing" and item["loc"] in meant:
                 continue  # it is there, misspelt: one mistake, one line
             inside = [other for other in items if other is not item and other["loc"][: len(item["loc"])] == item["loc"]]
-            if item["type"] == "too_short" and inside:
-                continue  # what is in it is wrong, and was not counted
+            if item["type"] in ("too_short", "literal_error") and any(other["loc"] != item["loc"] for other in inside):
+                continue  # what is in it is wrong: it was not counted, or is the choice that was meant
             path = _written(item["loc"], data)
             lines.setdefault(path, f"{place(path, text := explain(model, item))}: {text}")
         raise SpecError("\n".join(lines.values())) from None
@@ -142,6 +142,18 @@ def _meant(model: type[BaseModel], item: Any) -> Path | None:
     *parent, name = item["loc"]
     close = difflib.get_close_matches(str(name), fields_at(model, tuple(parent)), n=1, cutoff=0.6)
     return (*parent, close[0]) if close else None
+
+
+def _untagged(loc: Path, data: Any) -> Path:
+    """pydantic's location without what it calls the members of a union, such as `literal['zero1','zero2']` and `dict[…]`."""
+    path: list[str | int] = []
+    for part in loc:
+        if part in (range(len(data)) if isinstance(data, list) else data if isinstance(data, dict) else ()):
+            data = data[part]
+        elif isinstance(part, str) and re.match(r"(literal|dict|list|tuple|union)\[", part):
+            continue
+        path.append(part)
+    return tuple(path)
 
 
 def _written(loc: Path, data: Any) -> Path:

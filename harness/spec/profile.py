@@ -16,8 +16,10 @@ from models.schema import Count, Frozen, Latents, Positive
 
 if TYPE_CHECKING:
     KindName = str
+    StageOrOther = str
 else:
     KindName = Literal[NAMES]
+    StageOrOther = Literal[StageName, "other"]
 
 Zero = Literal["zero1", "zero2", "zero3"]
 """DeepSpeed's stages: 1 shards the optimiser's state over the ranks, 2 the gradients too, 3 the parameters too."""
@@ -48,10 +50,10 @@ class Resources(Frozen):
     cpus: per process, also the number of torch threads. processes: of a scheduler's job: the ranks of a training, or the
     shards of an evaluation, each of which answers its share of the questions on a GPU of its own; the others' is one, and
     so is every job's on the local queue. gpus, memory_gb: of all processes together. minutes: the time limit.
-    micro_batch: sequences per forward (training). batch_size: of a benchmark's longest questions, how
-    many are decoded at once (evaluation); of shorter ones as many as need no more memory. cache_share: of the GPU's memory
-    that the model leaves, how much the answers of an evaluation may take, if that is more; the rest is for reading
-    prompts, and 0.5 leaves enough.
+    micro_batch: sequences per forward (training), at most a rank's share of global_batch. batch_size: of a benchmark's
+    longest questions, how many are decoded at once (evaluation); of shorter ones as many as need no more memory.
+    cache_share: of the GPU's memory that the model leaves, how much the answers of an evaluation may take, if that is
+    more; the rest is for reading prompts, and 0.5 leaves enough.
     """
 
     cpus: Count = 1
@@ -66,7 +68,7 @@ class Resources(Frozen):
     """How many evaluations of one checkpoint run one after another in a single scheduler job, so that it is loaded once."""
     attention: Literal["eager", "sdpa", "flash_attention_2"] = "sdpa"
     gradient_checkpointing: bool = False
-    deepspeed: Zero | dict[StageName | Literal["other"], Zero] | None = None
+    deepspeed: Zero | dict[StageOrOther, Zero] | None = None
     """One for all trainings, or by kind of stage; a kind that is not named takes `other`, or none."""
     alone: bool = False
     """For timed jobs: start only when no other job of the run is running or ready; on a cluster the job gets a whole node."""

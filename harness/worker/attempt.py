@@ -18,6 +18,7 @@ from typing import Any
 from harness.kinds import kind_of
 from harness.outgoing import redact
 from harness.store import Attempt, Record, Store, files, leases
+from harness.store.attempts import attempts_of
 from harness.worker.causes import cause_of, one_line, remedied
 from models.hub import DATA_SET
 from models.run import Interrupted
@@ -64,6 +65,12 @@ class AttemptRun:
             self._unwritten.clear()
         except OSError as error:
             print(f"{self.attempt.metrics}: {error}; the line is kept in memory", file=sys.stderr)
+
+    def saved(self) -> None:
+        """A newer checkpoint is complete: that of the earlier attempt goes, so that a disk has to hold two, however often a job is
+        stopped. Unless a later attempt has begun, which may be reading it."""
+        if self.resume_from is not None and attempts_of(self.attempt.job_folder)[-1].number == self.attempt.number:
+            shutil.rmtree(self.resume_from, ignore_errors=True)
 
     def should_stop(self) -> bool:
         return self.stop.requested
@@ -127,6 +134,7 @@ def run_attempt(
             resume = store.resume_point(record)
             if resume is not None:
                 print(f"[{_clock()}] resumes from {resume}", flush=True)
+            store.keep_only(record, resume)
             run = AttemptRun(
                 attempt,
                 resume,

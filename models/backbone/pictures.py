@@ -165,8 +165,8 @@ def _mends(picture: Image.Image) -> list[str]:
         found.append("transparency made white")
     if picture.mode == "CMYK":
         found.append("CMYK made RGB")
-    if picture.format == "GIF" and getattr(picture, "is_animated", False):
-        found.append("first frame of an animation")
+    if picture.format in ("GIF", "WEBP", "PNG", "TIFF") and getattr(picture, "is_animated", False):
+        found.append("first of several pages" if picture.format == "TIFF" else "first frame of an animation")
     return found
 
 

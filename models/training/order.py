@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch.utils.data import Sampler
 
-from models.training.packing import shares
+from models.training.packing import shares, uneven
 
 STEPS_KEPT = 8
 """The loader is some steps ahead of the training."""
@@ -43,12 +43,8 @@ class Order:
     def __post_init__(self) -> None:
         if self.samples < 1:
             raise ValueError("no training sample is left")
-        if self.global_batch % (self.micro_batch * self.world):
-            fitting = [m for m in range(1, self.global_batch + 1) if self.global_batch % (m * self.world) == 0]
-            raise ValueError(
-                f"global_batch {self.global_batch} is no multiple of micro_batch {self.micro_batch} x {self.world} ranks; "
-                f"micro_batch can be {', '.join(map(str, fitting)) or 'nothing: change the number of ranks'}"
-            )
+        if why := uneven(self.global_batch, self.micro_batch, self.world):
+            raise ValueError(why)
 
     @property
     def accumulation(self) -> int:

@@ -1,9 +1,20 @@
-"""Which samples share a row. Pure functions of lengths."""
+"""Which samples share a row or a micro-batch. Pure functions of lengths and counts."""
 
 from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Iterator, Sequence
+
+
+def uneven(global_batch: int, micro_batch: int, ranks: int) -> str:
+    """Why a step's samples cannot be cut into micro-batches of this size on so many ranks; "" if they can."""
+    if global_batch % (micro_batch * ranks) == 0:
+        return ""
+    fitting = [m for m in range(1, global_batch + 1) if global_batch % (m * ranks) == 0]
+    return (
+        f"global_batch {global_batch} is no multiple of micro_batch {micro_batch} x {ranks} ranks; "
+        f"micro_batch can be {', '.join(map(str, fitting)) or 'nothing: change the number of ranks'}"
+    )
 
 
 def first_fit(lengths: Sequence[int], room: int) -> list[list[int]]:

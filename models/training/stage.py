@@ -75,7 +75,7 @@ def train(
         share=_share(spec, pixels),
         steps=stage.steps,
         global_batch=stage.global_batch,
-        micro_batch=min(micro_batch, stage.global_batch // world),
+        micro_batch=max(1, min(micro_batch, stage.global_batch // world)),
         seed=spec.seed,
         rank=rank,
         world=world,

@@ -218,6 +218,7 @@ class StageTrainer(Trainer):
             for other in folder.parent.glob("checkpoint-*"):
                 if other != folder:
                     shutil.rmtree(other, ignore_errors=True)
+            self.run.saved()
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         held, own = load_file(Path(resume_from_checkpoint) / WEIGHTS), trainable(self.model)

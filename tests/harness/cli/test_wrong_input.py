@@ -175,6 +175,8 @@ IN_THE_PROFILE = {
     "several processes for what one does": (("  mirror: {", "  mirror: {processes: 2, "), "mirror.processes: only train and evaluate"),
     "fewer GPUs than shards": (("  evaluate: {", "  evaluate: {processes: 4, gpus: 2, "), "4 processes need a GPU each, and gpus is 2"),
     "a share of a GPU that there is not": (("  evaluate: {", "  evaluate: {cache_share: 0.5, "), "evaluate.cache_share: is a share of a GPU's memory, but gpus is 0; leave it out"),
+    "no such stage of ZeRO": (("  train: {", "  train: {deepspeed: zero9, "), 'resources.train.deepspeed: "zero9" is not a valid choice; did you mean "zero3"? (choices: zero1'),
+    "ZeRO for no such kind of stage": (("  train: {", "  train: {deepspeed: {stage9: zero2}, "), 'resources.train.deepspeed.stage9: no such name; did you mean'),
     "the paper's protocol left out": (("[paper, stock]", "[stock]"), 'must hold "paper"'),
     "a misspelt latents mode": (("zeroed, ", "zerod, "), 'latents[1]: "zerod" is not a valid choice; did you mean "zeroed"?'),
 }  # fmt: skip

@@ -177,7 +177,7 @@ def test_a_base_model_of_the_hub_is_in_the_cache_or_can_be_fetched(tmp_path, mon
 
 def test_room_is_counted_from_parameters_and_what_is_kept(tmp_path, monkeypatch):
     source = write_base(tmp_path / "base", SHARDS)
-    job = Job(kind="train", slug="t", payload={"stage": "x"}, inputs={"init": source})
+    job = Job(kind="train", slug="t", payload={"stage": {"kind": "stage1"}}, inputs={"init": source})
     need = preflight.needed(profile(), [job, Job(kind="data", slug="d", payload={})])
     assert need.trainings == 1 and need.checkpoint == checkpoint_bytes(250, 350) == 12 * 250 + 2 * 350
     assert need.result == sum((tmp_path / "base" / name).stat().st_size for name in SHARDS)
@@ -190,6 +190,46 @@ def test_room_is_counted_from_parameters_and_what_is_kept(tmp_path, monkeypatch)
     assert only(preflight.disk(profile(), [job], tmp_path / "results"))[0] == "ok"
     Usage.free -= 1
     assert only(preflight.disk(profile(), [job], tmp_path / "results"))[0] == "error"
+    # stopped after a checkpoint: the next one and the result are still to be written
+    checkpoints = tmp_path / "results" / "train" / job.name / "attempts" / "1" / "checkpoints"
+    (checkpoints / "checkpoint-5").mkdir(parents=True)
+    (checkpoints / "checkpoint-5" / "state").write_bytes(bytes(need.checkpoint))
+    Usage.free = need.checkpoint + need.result
+    assert only(preflight.disk(profile(), [job], tmp_path / "results"))[0] == "ok"
+    Usage.free -= 1
+    assert only(preflight.disk(profile(), [job], tmp_path / "results"))[0] == "error"
+
+
+def test_room_is_counted_for_each_stage_and_behind_a_stage_that_is_done(tmp_path):
+    source = write_base(tmp_path / "base", SHARDS)
+    first = Job(kind="train", slug="a", payload={"stage": {"kind": "stage1"}}, inputs={"init": source})
+    second = Job(kind="train", slug="b", payload={"stage": {"kind": "stage2"}}, inputs={"init": first, "teacher": first})
+    exact = Job(kind="train", slug="c", payload={"stage": {"kind": "stage2", "precision": "fp32"}}, inputs={"init": first})
+    only_second = profile(train=Resources(deepspeed={"stage2": "zero2"}))
+
+    def checkpoint(*jobs: Job) -> int:
+        return preflight.needed(only_second, jobs).checkpoint
+
+    assert checkpoint(first) == checkpoint_bytes(250)
+    assert checkpoint(second) == checkpoint(first, second) == checkpoint_bytes(250, 350)
+    assert checkpoint(exact) == checkpoint_bytes(250, 350, 4)
+
+
+def test_a_training_that_its_ranks_cannot_share_is_an_error_before_it_waits_for_gpus():
+    def found(batch: int = 256, **changed) -> list[str]:
+        job = Job(kind="train", slug="t", payload={"stage": {"kind": "stage1", "global_batch": batch}})
+        return [one.text for one in preflight.ranks(profile(train=FULL.model_copy(update=changed)), [job])]
+
+    assert found(micro_batch=4) == found(micro_batch=64) == []
+    assert found(micro_batch=5) == [
+        "resources.train: global_batch 256 is no multiple of micro_batch 5 x 8 ranks; micro_batch can be 1, 2, 4, 8, 16, 32"
+    ]
+    (text,) = found(processes=6, gpus=6, micro_batch=4)
+    assert text.endswith("micro_batch 4 x 6 ranks; micro_batch can be nothing: change the number of ranks")
+    assert found(batch=4) == [text.replace("256", "4").replace("batch 4 x 6", "batch 1 x 8")]
+    assert found(gpus=3) == ["resources.train: 8 processes need a GPU each, and gpus is 3; set both to the same number"]
+    job = Job(kind="train", slug="t", payload={"stage": {"kind": "stage1"}})
+    assert preflight.ranks(profile(LocalDispatch(), train=FULL.model_copy(update={"gpus": 3})), [job]) == []
 
 
 def test_a_profile_names_one_zero_stage_or_one_for_each_kind_of_stage():

@@ -180,7 +180,10 @@ def test_the_newest_whole_checkpoint_is_where_the_next_attempt_resumes(store, jo
         folder.mkdir()
         if whole:
             (folder / "COMPLETE").touch()
-    assert store.resume_point(job) == second.checkpoints / "checkpoint-200"
+    kept = store.resume_point(job)
+    assert kept == second.checkpoints / "checkpoint-200"
+    store.keep_only(job, kept)
+    assert sorted(first.job_folder.glob("attempts/*/checkpoints/*")) == [kept], "half-written and older ones go"
     finish(store, second)
     assert store.resume_point(job) is None and not first.out.exists(), "after DONE checkpoints and losers' outputs go"
     assert (store.folder(job) / "out").resolve() == second.out.resolve()

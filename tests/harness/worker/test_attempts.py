@@ -115,6 +115,22 @@ def test_metrics_are_kept_while_the_disk_refuses_and_written_later(tmp_path):
     assert [row["step"] for row in files.read_lines(attempt.metrics)[0]] == [1, 2]
 
 
+def test_a_newer_checkpoint_replaces_the_one_of_the_attempt_before_unless_another_attempt_reads_it(tmp_path):
+    store, job = Store(tmp_path), Job("count", {"steps": 1})
+    store.ensure(job)
+    first = store.begin_attempt(job)
+    first.fail("interrupted", "", "killed")
+    old = first.checkpoints / "checkpoint-1"
+    old.mkdir()
+    second = AttemptRun(store.begin_attempt(job), old, 1, "cpu", Stop())
+    second.attempt.fail("interrupted", "", "thought dead")
+    third = AttemptRun(store.begin_attempt(job), old, 1, "cpu", Stop())
+    second.saved()
+    assert old.is_dir()
+    third.saved()
+    assert not old.exists()
+
+
 def test_a_function_that_only_reports_progress_is_stopped_through_it(tmp_path):
     store, job = Store(tmp_path), Job("count", {"steps": 1})
     store.ensure(job)

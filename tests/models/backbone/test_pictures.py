@@ -104,11 +104,14 @@ def test_a_picture_of_which_nothing_can_be_seen_is_refused_not_read_as_white(tmp
     assert open_image(tmp_path / "speck.png").mode == "RGB"
 
 
-def test_an_animation_gives_its_first_frame(tmp_path):
+@pytest.mark.parametrize("name", ["a.gif", "a.webp", "a.png", "a.tiff"])
+def test_of_several_frames_or_pages_the_first_is_taken_and_that_is_said(tmp_path, name):
     frames = [Image.new("RGB", (40, 40), colour) for colour in ("red", "blue")]
-    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
-    assert open_image(tmp_path / "a.gif").getpixel((5, 5)) == (255, 0, 0)
-    assert facts_of(tmp_path / "a.gif").mends == ("first frame of an animation",)
+    frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:], **({"lossless": True} if name == "a.webp" else {}))
+    assert open_image(tmp_path / name).getpixel((5, 5)) == (255, 0, 0)
+    assert facts_of(tmp_path / name).mends == ("first of several pages" if name == "a.tiff" else "first frame of an animation",)
+    frames[0].save(tmp_path / f"still-{name}")
+    assert facts_of(tmp_path / f"still-{name}").mends == ()
 
 
 @pytest.mark.parametrize("tag", range(1, 9))

@@ -133,6 +133,7 @@ def test_three_steps_and_three_more_equal_six_to_the_bit(tmp_path, world, stage)
     assert (checkpoint / "COMPLETE").is_file()
     resumed = LocalRun(tmp_path / "b" / "out", tmp_path / "b" / "checkpoints", resume_from=checkpoint)
     go(tmp_path, spec(stage, seed=3), world, micro_batch=2, run=resumed)
+    assert checkpoint.is_dir(), "it is the caller's own"
     expected, found = weights(whole.out), weights(resumed.out)
     assert expected.keys() == found.keys()
     assert all(torch.equal(expected[key], found[key]) for key in expected)
@@ -142,7 +143,10 @@ def test_checkpoints_come_by_the_clock_and_the_newest_stays(tmp_path, world, mon
     monkeypatch.setattr("models.training.trainer.SAVING_SHARE", 1e9)
     written, real = [], trainer._sync
     monkeypatch.setattr(trainer, "_sync", lambda path: written.append(path) or real(path))
+    said: list[int] = []
+    monkeypatch.setattr(LocalRun, "saved", lambda run: said.append(len(list(run.checkpoints.glob("*/COMPLETE")))))
     go(tmp_path, spec(Sft(steps=5, **FAST)), world, checkpoint_seconds=0.0)
+    assert said == [1, 1, 1, 1], "each is whole before it is said"
     folder = tmp_path / "checkpoints"
     assert [path.name for path in written if path.parent == folder] == [f"checkpoint-{step}" for step in (1, 2, 3, 4)]
     assert [path.name for path in folder.iterdir()] == ["checkpoint-4"] and (folder / "checkpoint-4" / "COMPLETE").is_file()
