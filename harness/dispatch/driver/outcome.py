@@ -22,9 +22,8 @@ class Ended:
 
     def __str__(self) -> str:
         files = [f"{name} {path}" for name, path in (("log", self.log), ("traceback", self.traceback)) if path]
-        return f"{self.job.kind} {self.job.name}: {self.state}: {self.reason}" + (
-            f"  [{', '.join(files)}]" if files else ""
-        )
+        said = [f"{self.job.kind} {self.job.name}", str(self.state), self.reason]  # nothing ails a job that only was not begun
+        return ": ".join(filter(None, said)) + (f"  [{', '.join(files)}]" if files else "")
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import re
+from pathlib import Path
 
 import pytest
 
+from harness.dispatch.driver.outcome import Ended
 from harness.dispatch.driver.progress import LiveDisplay, PlainDisplay, Running, Snapshot
 from harness.jobs import Job
 from harness.store import State, Status, Store
@@ -59,3 +61,9 @@ def test_on_a_terminal_a_running_job_has_its_step_loss_and_time_left(going, monk
     display.close()
     assert re.search(rf"train {jobs[0].name} +step 40/125  loss 1.82  lr 0.0006  2.1 s/step +3 min 05 s left", stream.getvalue())
     assert "1 of 3 done" in stream.getvalue() and "about 10 min 05 s left" in stream.getvalue()
+
+
+def test_a_job_that_was_not_begun_is_named_without_an_empty_reason():
+    job = Job("mirror", {"benchmark": "mmvp"})
+    assert str(Ended(job, State.READY, "")) == f"mirror {job.name}: ready"
+    assert str(Ended(job, State.FAILED, "no space", log=Path("log"))) == f"mirror {job.name}: failed: no space  [log log]"
