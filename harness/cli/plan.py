@@ -32,7 +32,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(options: argparse.Namespace) -> int:
-    from harness.dispatch.preflight import ranks
     from harness.plan import merged
     from harness.plan.cost import seconds_of
 
@@ -84,11 +83,18 @@ def main(options: argparse.Namespace) -> int:
         print(slow)
     for job in damaged:
         print(f"damaged: {statuses[job.key].reason}")
-    if missing := unknown_data(graph):
-        print(f"warning: {missing}", file=sys.stderr)
-    for one in ranks(profile, todo):
-        print(f"warning: {one.text}; `run` would refuse here", file=sys.stderr)
+    for refusal in refusals(profile, graph, todo):
+        print(f"warning: {refusal}", file=sys.stderr)
     return 2 if damaged else 0
+
+
+def refusals(profile: Profile, graph: Graph, todo: Sequence[Job]) -> list[str]:
+    """A line for each thing, known without the cluster, for which `run` would refuse: data that are not here, and ranks that cannot
+    share a step."""
+    from harness.dispatch.preflight import ranks
+
+    found = [unknown_data(graph), *(f"{one.text}; `run` would refuse here" for one in ranks(profile, todo))]
+    return [line for line in found if line]
 
 
 def unknown_data(graph: Graph) -> str:
@@ -313,7 +319,7 @@ def record(
             }
             for job in graph
         ],
-        "warnings": list(filter(None, [unknown_data(graph)])),
+        "warnings": refusals(profile, graph, [job for job in graph if job.key in costs]),
     }  # fmt: skip
 
 

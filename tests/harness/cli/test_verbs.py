@@ -186,6 +186,14 @@ def test_a_cluster_profile_shows_its_requests(desk: Desk, capsys):
     assert "4 trainings for 4 rows, 5 if none were shared: 576 instead of 768 GPU-hours" in said
 
 
+def test_a_plan_warns_of_ranks_that_cannot_share_a_step(desk: Desk, capsys):
+    desk.write("profiles/six.yaml", desk.profile("a800").replace("gpus: 8", "gpus: 6").replace("processes: 8", "processes: 6"))
+    assert main(["plan", str(desk.table()), "--profile", "six"]) == 0
+    refusal = "resources.train: global_batch 256 is no multiple of micro_batch 4 x 6 ranks; micro_batch can be nothing: change the number of ranks"
+    assert f"warning: {refusal}; `run` would refuse here" in capsys.readouterr().err.splitlines()
+    assert f"{refusal}; `run` would refuse here" in json.loads(run(capsys, "plan", "table.yaml", "--profile", "six", "--json"))["warnings"]
+
+
 def test_a_cluster_profile_shows_what_its_time_limits_allow_beside_the_forecast(desk: Desk, capsys):
     longer = desk.profile("a800").replace("minutes: 2880", "minutes: 1200")
     desk.write("profiles/short.yaml", longer.replace("partition: a800", "partition: a800, throttle: 4"))
