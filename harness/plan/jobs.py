@@ -40,7 +40,8 @@ from models.config import (
     TrainingSet,
     TrainSpec,
 )
-from models.evaluation.boxes import SIDECAR, SPANS
+from models.evaluation.boxes import SIDECAR, SPANS, is_annotated
+from models.evaluation.tasks import dataset_of, tasks_for
 from models.evaluation.tasks.index import clips_folder
 from models.methods.stage import Earlier, Features, StageSpec, opens_segments
 from models.schema import Clips, Latents
@@ -190,10 +191,12 @@ class JobMaker:
         checkpoint, mirror = self.checkpoint(row, seed), self.mirror(benchmark)
         options = row.options
         if self.on(row, benchmark).options.decode.zoom == "oracle" and not self.annotated(benchmark):
-            name = SPANS if self.of_clips(benchmark) else SIDECAR
+            name, spec = SPANS if self.of_clips(benchmark) else SIDECAR, self.profile.value.benchmarks[benchmark]
+            folder = sources.benchmark_folder(self.profile, spec) if isinstance(spec, ExternalMirror) else None
+            place = f"as {folder / name}, or in the folder of a configuration" if folder else "to a folder with the data set, written as its path"
             raise self.profile.error(
-                f'row "{row.row.label}" zooms to the annotation (zoom: oracle), but {benchmark} has no {name} beside its data; '
-                "add it there, or write zoom: predicted", "benchmarks", benchmark)  # fmt: skip
+                f'row "{row.row.label}" zooms to the annotation (zoom: oracle), but {benchmark} has no {name}; add it {place}, or write zoom: predicted',
+                "benchmarks", benchmark)  # fmt: skip
         sections = (options.decode, options.decode_clips, options.images, options.clips)
         asked = (benchmark, protocol, latents, *map(id, sections), options.latent_steps, has_latents(row), row.learns_latents)
         if asked not in self._asked:
@@ -356,7 +359,8 @@ class JobMaker:
         if not isinstance(spec, ExternalMirror):
             return True
         folder, name = sources.benchmark_folder(self.profile, spec), SPANS if self.of_clips(benchmark) else SIDECAR
-        return folder is not None and any(file.is_file() for pattern in (name, f"*/{name}") for file in folder.glob(pattern))
+        tasks = self.foreign(benchmark) or tasks_for(benchmark)
+        return folder is not None and is_annotated(folder, name, {dataset_of(task)[0] for task in tasks})
 
     def _once(self, job: Job) -> Job:
         """The first job with this key: later rows share it, name and all."""

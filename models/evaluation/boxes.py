@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -37,6 +37,8 @@ def read_sidecar(mirror: Path, config_name: str | None) -> dict[int, tuple[Boxes
         images = row.get("images", [0] * len(boxes))
         if len(images) != len(boxes):
             raise ValueError(f"{place}: {len(boxes)} boxes and {len(images)} image indices")
+        if wrong := [image for image in images if type(image) is not int or image < 0]:
+            raise ValueError(f"{place}: image {wrong[0]!r}; expected the number of a picture of the question, from 0")
         if wrong := [box for box in boxes if not (0 <= box[0] < box[2] <= 1 and 0 <= box[1] < box[3] <= 1)]:
             raise ValueError(f"{place}: box {wrong[0]}; expected x0, y0, x1, y1 as shares of the picture, x0 < x1 and y0 < y1")
         found[doc_id] = boxes, images
@@ -59,9 +61,11 @@ def read_spans(mirror: Path, config_name: str | None) -> dict[int, list[Span]] |
     return found
 
 
-def read_places(mirror: Path, config_name: str | None, *, clips: bool) -> dict[int, Places]:
+def read_places(mirror: Path, config_name: str | None, *, clips: bool, among: Collection[str | None] = ()) -> dict[int, Places]:
     """doc_id -> what is annotated of each of its pictures (of its clip): the smallest box (span) that holds all of it. Without what has
-    no annotation. FileNotFoundError if there is no sidecar."""
+    no annotation. FileNotFoundError if there is no sidecar, for the other configurations that are asked about (`among`) either."""
+    if is_annotated(mirror, SPANS if clips else SIDECAR, among) and not is_annotated(mirror, SPANS if clips else SIDECAR, [config_name]):
+        return {}
     if clips:
         if (spans := read_spans(mirror, config_name)) is None:
             raise FileNotFoundError(f"zoom: oracle needs the annotated spans, and {mirror} holds no {SPANS}")
@@ -76,6 +80,18 @@ def read_places(mirror: Path, config_name: str | None, *, clips: bool) -> dict[i
     return found
 
 
+def is_annotated(folder: Path, name: str, configs: Iterable[str | None]) -> bool:
+    """Whether a task over one of these configurations finds a sidecar of this name."""
+    return any(_file(folder, config, name) is not None for config in configs)
+
+
+def shared_sidecars(folder: Path, configs: Collection[str | None]) -> list[Path]:
+    """Sidecars that several configurations would read, though a doc_id counts the questions of one."""
+    return [
+        folder / name for name in (SIDECAR, SPANS) if [_file(folder, config, name) for config in configs].count(folder / name) > 1
+    ]  # fmt: skip
+
+
 def _file(mirror: Path, config_name: str | None, name: str) -> Path | None:
     places = [mirror / config_name / name] if config_name else []
     return next((place for place in (*places, mirror / name) if place.is_file()), None)
@@ -83,15 +99,19 @@ def _file(mirror: Path, config_name: str | None, name: str) -> Path | None:
 
 def _lines(file: Path, field: str, numbers: int) -> Iterator[tuple[str, int, dict[str, Any]]]:
     """(file and line, doc_id, the line) of a sidecar whose `field` is a list of lists of so many numbers."""
+    seen: dict[int, int] = {}
     for number, line in enumerate(file.read_text().splitlines(), start=1):
         place = f"{file.resolve()}:{number}"
         try:
             row: dict[str, Any] = json.loads(line)
-            doc_id, good = int(row["doc_id"]), all(len(one) == numbers and all(math.isfinite(n) for n in one) for one in row[field])
+            doc_id = row["doc_id"]
+            good = type(doc_id) is int and all(len(one) == numbers and all(math.isfinite(n) for n in one) for one in row[field])
         except (ValueError, KeyError, TypeError):
             good = False
         if not good:
             raise ValueError(f'{place}: {line[:120]}; expected {{"doc_id": 0, "{field}": [[{numbers} numbers], …]}}')
+        if (first := seen.setdefault(doc_id, number)) != number:
+            raise ValueError(f"{place}: doc_id {doc_id} a second time, after line {first}; write all its {field} on one line")
         yield place, doc_id, row
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from models import hub
-from models.evaluation.boxes import SIDECAR, SPANS, read_sidecar, read_spans
+from models.evaluation.boxes import SIDECAR, SPANS, read_sidecar, read_spans, shared_sidecars
 from models.evaluation.tasks import TASKS, dataset_of, tasks_for
 from models.evaluation.tasks.index import columns_read
 
@@ -181,6 +181,12 @@ def look_through(
     from models.evaluation.questions import NoSplit, every_question, first_question, number_of_questions
 
     counts = {}
+    configs = {dataset_of(task)[0] for task in tasks or tasks_for(benchmark)}
+    for file in shared_sidecars(mirror, configs):
+        raise BadBenchmark(
+            f"{benchmark}: {file.resolve()}: its doc_id would count the questions of each of {len(configs)} configurations; write a {file.name} for "
+            f"each that is annotated, in a folder of its name ({min(map(str, configs))}/{file.name}, …)"
+        )
     for task in tasks or tasks_for(benchmark):
         config, split = dataset_of(task)
         where = f"{benchmark}: split {split}" + (f" of configuration {config}" if config else "")

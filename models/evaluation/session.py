@@ -215,8 +215,8 @@ class Session(Evaluations):
         places = {}
         if spec.decode.zoom == "oracle":
             for name, task in tasks.items():
-                found = read_places(mirror, task.DATASET_NAME, clips=spec.clips is not None)
-                places |= {(name, doc_id): own for doc_id, own in found.items()}
+                own = read_places(mirror, task.DATASET_NAME, clips=spec.clips is not None, among={one.DATASET_NAME for one in tasks.values()})
+                places |= {(name, doc_id): place for doc_id, place in own.items()}
         return LmmsModel(
             self.engine,
             batch_size=batch_size,

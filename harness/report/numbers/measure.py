@@ -115,17 +115,19 @@ class Measured:
         return Answers(tuple(frame["id"]), tuple(frame["cluster"]), values)
 
     def rates(self, score: Score) -> Rates:
-        """Of the questions that the score counts."""
+        """Of the questions that the score counts: of their answers, and what could not be read of all that count as right or wrong."""
         frame = select(self.frame, score, self.evaluation.job.key12)
+        never = frame["rejected"] > 0
+        asked, counted = frame[~never], frame[~(never & frame["right"].isna())] if frame["right"].notna().any() else frame
 
-        def mean(name: str) -> float | None:
-            return float(frame[name].mean()) if name in frame else None
+        def mean(name: str, of: pd.DataFrame) -> float | None:
+            return float(of[name].mean()) if name in of and len(of) else None
 
         steps = None
-        if "latent_steps" in frame:
-            taken = frame["latent_steps"]
+        if "latent_steps" in asked:
+            taken = asked["latent_steps"]
             steps = float(taken[taken > 0].mean()) if (taken > 0).any() else 0.0
-        return Rates(mean("latent_started"), mean("truncated"), mean("unparsed"), steps, mean("rejected"))
+        return Rates(mean("latent_started", asked), mean("truncated", asked), mean("unparsed", counted), steps, mean("rejected", frame))
 
 
 def _weights(frame: pd.DataFrame, score: Score) -> np.ndarray:

@@ -29,6 +29,15 @@ from models.methods.registry import STAGES
 PROBE: dict[str, tuple[str, str]] = {name: words for stage in STAGES.values() for name, words in stage.readings.items()}
 """Name in diagnostics.json -> heading and its group. Everything else found there stands in a table of its own."""
 
+GENERAL = (
+    "Instance std: how much a latent differs between boxes; 0 is collapse to a constant. Cosine of Z_T: between two "
+    "boxes; 1 is collapse. Cosines with H are centred: the mean is taken off first, because a shared constant alone "
+    "gives a cosine near 1. Attention in the box is to "
+    "be read against the box's share of the image. Fed Z_T: the slots hold the teacher's latents of the true box; "
+    "free: the model's own states, as in decoding. Exposure gap: distance between the two runs' states, in units of "
+    "their spread over questions: 0 is none, about 1 is as far apart as different questions."
+)
+"""Under the table of probes: its readings in words, but for the means that a stage explains itself."""
 
 REPLACED = {
     "zeroed": "by zeros",
@@ -188,32 +197,43 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
 def probe_table(results: Results) -> Table | None:
     """What the latents hold: the training jobs' own numbers on their held-out probe set."""
     by_arm = {row: found for row, found in probes(results).items() if any(name in PROBE for one in found for name in one)}
-    names = [name for name in PROBE if any(name in one for found in by_arm.values() for one in found)]
-    if {"teacher_fed.box_area", "free_running.box_area"} <= set(names):
-        names.remove("free_running.box_area")  # the same boxes
-    if not names:
+    named = {row: {name: words for name, words in _readings(results, row).items() if any(name in one for one in found)} for row, found in by_arm.items()}
+    columns = [(name, words) for name in PROBE for words in dict.fromkeys(own[name] for own in named.values() if name in own)]
+    groups = list(dict.fromkeys(group for _, (_, group) in columns))
+    columns.sort(key=lambda column: groups.index(column[1][1]))
+    names = {name for name, _ in columns}
+    if {"teacher_fed.box_area", "free_running.box_area"} <= names:
+        columns = [column for column in columns if column[0] != "free_running.box_area"]  # the same boxes
+    if not columns:
         return None
     spread = any(len(found) > 1 for found in by_arm.values())
+    means = [(name, own[name]) for stage in STAGES.values() if (own := stage.readings) for name in stage.means if name in own]
     return Table(
         "probe",
         "What the latents hold, on a held-out probe set at the end of training"
         + (" (± standard deviation between seeds)" if spread else "")
         + f"{scale_word(results)}.",
-        tuple(Column(*PROBE[name]) for name in names),
-        _probe_rows(by_arm, names),
+        tuple(Column(*words) for _, words in columns),
+        tuple(
+            TableRow(row, tuple(_probe_cell(by_arm[row] if own.get(name) == words else [], name) for name, words in columns))
+            for row, own in named.items()
+        ),
         stub="Row",
         notes=(
-            ("Instance std: how much a latent differs between boxes; 0 is collapse to a constant. Cosine of Z_T: between two "
-            "boxes; 1 is collapse. Cosines with H are centred: the mean is taken off first, because a shared constant alone "
-            "gives a cosine near 1. Attention in the box is to "
-            "be read against the box's share of the image. Fed Z_T: the slots hold the teacher's latents of the true box; "
-            "free: the model's own states, as in decoding. Exposure gap: distance between the two runs' states, in units of "
-            "their spread over questions: 0 is none, about 1 is as far apart as different questions."),
+            *([GENERAL] if set(columns) - set(means) else []),
             *dict.fromkeys(
-                stage.reading_note for stage in STAGES.values() if stage.reading_note and any(m in names for m in stage.means)
+                stage.reading_note
+                for stage in STAGES.values()
+                if stage.reading_note and any((name, stage.readings.get(name)) in columns for name in stage.means)
             ),
         ),
     )
+
+
+def _readings(results: Results, row: str) -> Mapping[str, tuple[str, str]]:
+    """What the numbers of a row's last stage are called: stages may give one name to different things."""
+    stages = results.arms[row].row.stages
+    return PROBE | dict(STAGES[stages[-1]].readings) if stages else PROBE
 
 
 def probe_details(results: Results) -> Table | None:
@@ -244,10 +264,6 @@ def numbers(diagnostics: Mapping[str, Any]) -> dict[str, float]:
     """The probe's numbers by their own names, then what else the file counts; times are no result."""
     rest = {name: value for name, value in diagnostics.items() if name not in ("probe", "seconds")}
     return flat(diagnostics.get("probe", {})) | flat(rest)
-
-
-def _probe_rows(by_arm: Mapping[str, list[dict[str, float]]], names: list[str]) -> tuple[TableRow, ...]:
-    return tuple(TableRow(label, tuple(_probe_cell(found, name) for name in names)) for label, found in by_arm.items())
 
 
 def _probe_cell(found: list[dict[str, float]], name: str) -> Cell:

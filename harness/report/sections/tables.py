@@ -329,8 +329,10 @@ def named_by_mirror(results: Results, column: str, protocol: Protocol) -> str:
                 said[what][row] = f"{words(ids, job.payload.get('clips', {}))} ({what} in the mirror's summary.json)"
     parts = []
     for by_row in said.values():
-        alike = set(by_row.values())
-        parts += [f"; {alike.pop()}"] if len(alike) == 1 else [f"; {row}: {text}" for row, text in by_row.items()]
+        alike: dict[str, list[str]] = {}
+        for row, text in by_row.items():
+            alike.setdefault(text, []).append(row)
+        parts += [f"; {text}" if len(alike) == 1 else f"; {listed(rows)}: {text}" for text, rows in alike.items()]
     return "".join(parts)
 
 

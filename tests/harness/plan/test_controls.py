@@ -81,5 +81,9 @@ def test_zooming_to_what_is_annotated_is_refused_where_nothing_is(tmp_path):
     for column, name in (("vstar", "boxes.jsonl"), ("videomme", "spans.jsonl")):
         with pytest.raises(SpecError, match=rf'mine.yaml:\d+: .*row "Base model" zooms to the annotation .* {column} has no {name}'):
             planned(column)
+        (tmp_path / "elsewhere").mkdir(exist_ok=True)
+        (tmp_path / "elsewhere" / name).write_text("")
+        with pytest.raises(SpecError, match=f"{name}; add it as {tmp_path}/{name}"):
+            planned(column)  # no task reads that folder
         (tmp_path / name).write_text("")
         assert planned(column)["zoom"] == "oracle"

@@ -34,6 +34,11 @@ def test_rows_that_read_them_otherwise_are_told_apart():
     assert "; Base: 2 questions" in said and "; True_times: 2 questions about clips with a variable frame rate, whose frames are evenly spaced in time" in said
 
 
+def test_rows_that_read_them_alike_are_named_together():
+    said = named_by_mirror(results("uneven", Base=None, True_times={"times": "stamps"}, Tuned=None), "mlvu", "paper")
+    assert said.startswith("; Base and Tuned: 2 questions") and "; True_times: 2 questions" in said and said.count("questions") == 2
+
+
 def test_of_clips_marked_as_rotated_it_is_said_how_each_row_sees_them():
     said = named_by_mirror(results("rotated", Base=None, Turned={"orientation": "upright"}), "mlvu", "paper")
     assert "; Base: 2 questions about clips that their container marks as rotated, seen unrotated (rotated in the mirror's summary.json)" in said

@@ -222,7 +222,9 @@ def test_what_is_annotated_several_times_is_held_by_one_box_or_span(tmp_path):
         ("boxes.jsonl", '{"doc_id": 1, "boxes": [[0, 0, 1]]}', "expected .*4 numbers"), ("boxes.jsonl", '{"boxes": []}', "expected .*doc_id"),
         ("boxes.jsonl", '{"doc_id": 1, "boxes": [[0, 0, 120, 90]]}', "as shares of the picture"), ("boxes.jsonl", "{", "expected .*doc_id"),
         ("spans.jsonl", '{"doc_id": 1, "spans": [[3, 1]]}', "the begin before the end"), ("spans.jsonl", '{"doc_id": 1, "spans": [["a", "b"]]}', "expected .*2 numbers"),
-        ("spans.jsonl", '{"doc_id": 400, "spans": [[1, 3]]}', "doc_id 400, and there are"),
+        ("spans.jsonl", '{"doc_id": 400, "spans": [[1, 3]]}', "doc_id 400, and there are"), ("spans.jsonl", '{"doc_id": 1.5, "spans": [[1, 3]]}', "expected .*doc_id"),
+        ("spans.jsonl", '{"doc_id": 0, "spans": [[1, 3]]}', "jsonl:2: doc_id 0 a second time, after line 1; write all its spans on one line"),
+        ("boxes.jsonl", '{"doc_id": 1, "boxes": [[0, 0, 1, 1]], "images": [-1]}', "image -1; expected the number of a picture"),
     ],
 )  # fmt: skip
 def test_annotation_that_cannot_be_used_is_one_line_of_the_mirror_job(name, line, why, mirrors, tmp_path):
@@ -232,6 +234,20 @@ def test_annotation_that_cannot_be_used_is_one_line_of_the_mirror_job(name, line
     with pytest.raises(BadBenchmark, match=why) as error:
         link_mirror(tmp_path / "out", "vstar", str(tmp_path / "data"))
     assert "\n" not in str(error.value) and name in str(error.value) and str(tmp_path / "out") not in str(error.value)
+
+
+def test_annotation_above_several_configurations_is_refused_and_of_one_leaves_the_others_whole(mirrors, tmp_path):
+    shutil.copytree(mirrors["blink"], tmp_path / "data")
+    for number, place in enumerate(("Counting", ".")):
+        (tmp_path / "data" / place / "boxes.jsonl").write_text('{"doc_id": 0, "boxes": [[0, 0, 1, 1]]}\n')
+        (out := tmp_path / f"out{number}").mkdir()
+        if place == ".":
+            with pytest.raises(BadBenchmark, match=f"{tmp_path}/data/boxes.jsonl: its doc_id would count the questions of each of 5 configurations.* in a folder of its name"):
+                link_mirror(out, "blink", str(tmp_path / "data"))
+            continue
+        link_mirror(out, "blink", str(tmp_path / "data"))
+        assert read_places(out, "Counting", clips=False, among=["Counting", "Jigsaw"]) == {0: {0: (0, 0, 1, 1)}}
+        assert read_places(out, "Jigsaw", clips=False, among=["Counting", "Jigsaw"]) == {}
 
 
 def test_an_evaluation_zooms_to_the_annotated_boxes_and_counts_what_has_none(checkpoint, mirrors, tmp_path):
