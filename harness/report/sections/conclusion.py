@@ -43,8 +43,8 @@ def conclusion(results: Results) -> str:
 
 
 def against_base(results: Results) -> str:
-    """Whether training raised any row above the checkpoint it started from."""
-    answer = taught(results)
+    """Whether any row lies above the base model, by training or by how it is decoded."""
+    answer = taught(results, untrained=True)
     if answer.startswith("Yes"):
         return answer.partition(": ")[2]
     return "No row is shown to exceed the base model." if answer else ""
@@ -144,12 +144,14 @@ def minus(text: str) -> str:
     return text.replace(" - ", f" {MINUS} ").replace("[-", f"[{MINUS}").replace(" -", f" {MINUS}")
 
 
-def taught(results: Results) -> str:
-    """Whether rows exceed the checkpoint they were trained from."""
+def taught(results: Results, *, untrained: bool = False) -> str:
+    """Whether rows exceed the checkpoint they were trained from. untrained: the others count too, such as the base model that zooms."""
     tested, base = declared(results), base_row(results)
     adjusted = tested.family.adjusted
     mine = [
-        (row, column, c, adjusted[row, second, column]) for (row, second, column), c in tested.pairs.items() if second == base
+        (row, column, c, adjusted[row, second, column])
+        for (row, second, column), c in tested.pairs.items()
+        if second == base and (untrained or results.arms[row].row.stages)
     ]
     if not mine:
         return ""

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
+from harness.report.sections import conclusion
 from harness.report.sections.tables import unzoomed
 from models.evaluation.boxes import SEVERAL
 
@@ -46,3 +47,15 @@ def test_questions_without_zooming_are_counted(evaluations, said):
 
 def test_rows_that_do_not_zoom_say_nothing():
     assert unzoomed(results(Base=[("c", [NO, NO, NO])]), "mmvp", "paper") == ""
+
+
+def test_what_zooming_alone_gains_is_not_put_down_to_training(monkeypatch):
+    pairs = {("Zooming", "Base", "mmvp"): SimpleNamespace(difference=9.0), ("Tuned", "Base", "mmvp"): SimpleNamespace(difference=1.0)}
+    adjusted = {("Zooming", "Base", "mmvp"): 0.01, ("Tuned", "Base", "mmvp"): 0.9}
+    tested = SimpleNamespace(pairs=pairs, family=SimpleNamespace(adjusted=adjusted))
+    for name, value in {"declared": tested, "base_row": "Base", "difference": "+9.0"}.items():
+        monkeypatch.setattr(conclusion, name, lambda _, value=value: value)
+    arms = {row: SimpleNamespace(row=SimpleNamespace(stages=stages)) for row, stages in {"Zooming": [], "Tuned": ["reflect"]}.items()}
+    of = SimpleNamespace(arms=arms, title=str)
+    assert conclusion.taught(of) == "Undetermined: 0 of 1 cell are above the base model, 0 below."
+    assert conclusion.against_base(of) == "1 of 2 cells is above the base model, 0 below, largest Zooming on mmvp +9.0."
