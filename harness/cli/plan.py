@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from harness.store import Status, Store
 
 
+BASE_ROLES = ("base", "init", "checkpoint")
+"""Inputs that are the base model where they are no job's; others are data."""
 WORTH_SAYING_BYTES = 10e9
 """Disk space of trainings is only mentioned from here on."""
 
@@ -224,7 +226,7 @@ def heading(plan: Plan, store: Store) -> str:
     """Two or three lines: the table, its profile and recipe, its rows and columns."""
     spec, profile = plan.experiment.value, plan.profile.value
     ours = (job for job in plan.graph if "system" not in job.payload)
-    base = next((u for job in ours for u in job.inputs.values() if isinstance(u, Source)), None)
+    base = next((u for job in ours for role, u in job.inputs.items() if role in BASE_ROLES and isinstance(u, Source)), None)
     lines = [
         f"{spec.kind.capitalize()} {spec.name} · {spec.title} · {plan.experiment.document.name}",
         f"  profile {plan.profile.name}: {profile.title}; {recipes(plan)}; {plural(len(plan.seeds), 'seed')}"
@@ -267,7 +269,7 @@ def table(made: list[Plan], graph: Graph, statuses: Mapping[str, Status], costs:
     for kind in dict.fromkeys(job.kind for job in sorted(graph, key=lambda job: place_of(job.kind))):
         jobs = [job for job in graph if job.kind == kind]
         lines.append(f"{kind}  ({plural(len(jobs), 'job')}{limit(made[0].profile.value, kind, len(jobs))})")
-        groups = _evaluations(jobs) if kind_of(kind).answers else [[job] for job in jobs]
+        groups = _evaluations(jobs, made) if kind_of(kind).answers else [[job] for job in jobs]
         lines.append(
             columns(
                 [
@@ -332,11 +334,11 @@ def limit(profile: Profile, kind: str, jobs: int) -> str:
     return f", {'each ' if jobs > 1 else ''}at most {duration(60 * needs.minutes)}{gpus}"
 
 
-def _evaluations(jobs: list[Job]) -> list[list[Job]]:
-    """The evaluations of one checkpoint, together."""
-    groups: dict[str, list[Job]] = {}
+def _evaluations(jobs: list[Job], made: list[Plan]) -> list[list[Job]]:
+    """The evaluations of one checkpoint for the same rows, together: rows may decode it differently."""
+    groups: dict[tuple[str, str], list[Job]] = {}
     for job in jobs:
-        groups.setdefault(job.inputs["checkpoint"].key, []).append(job)
+        groups.setdefault((job.inputs["checkpoint"].key, _users(made, job)), []).append(job)
     return list(groups.values())
 
 

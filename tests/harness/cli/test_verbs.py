@@ -453,3 +453,21 @@ def test_a_table_without_a_row_is_no_side_of_a_difference(capsys):
     assert main(["diff", "experiments/table3c.yaml", "vreflection"]) == 2
     told = capsys.readouterr().err
     assert told == 'experiments/table3c.yaml: is a table; name one of its rows, as in "experiments/table3c.yaml:Stage 1 Only"\n'
+
+
+def test_a_plan_tells_rows_apart_that_decode_one_checkpoint_differently(desk: Desk, capsys):
+    text = (EXPERIMENTS / "visreflect.yaml").read_text()
+    (desk.folder / "zoom.yaml").write_text(text[: text.index("comparisons:")])
+    rows = ["--rows", "Base model", "Zooming baseline", "--columns", "vstar"]
+    assert main(["plan", str(desk.folder / "zoom.yaml"), *rows, "--profile", "smoke", "--results", str(desk.folder / "new")]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("  base model  1 job: vstar")]
+    assert [line.rpartition("  ")[2] for line in lines] == ["for Base model", "for Zooming baseline"]
+
+
+def test_a_plan_names_the_base_model_and_not_the_data(desk: Desk, capsys):
+    named = []
+    for data in ("", "data: {source: external, meta: nowhere.json, revision: v1}\n"):
+        desk.write("profiles/mine.yaml", f"extends: smoke\ntitle: mine\n{data}")
+        assert main(["plan", str(desk.table()), "--profile", "mine"]) == 0
+        named += [line.rpartition("; base ")[2] for line in capsys.readouterr().out.splitlines() if "; base " in line]
+    assert len(named) == 2 and named[0] == named[1]
