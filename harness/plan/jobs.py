@@ -193,7 +193,8 @@ class JobMaker:
         if self.on(row, benchmark).options.decode.zoom == "oracle" and not self.annotated(benchmark):
             name, spec = SPANS if self.of_clips(benchmark) else SIDECAR, self.profile.value.benchmarks[benchmark]
             folder = sources.benchmark_folder(self.profile, spec) if isinstance(spec, ExternalMirror) else None
-            place = f"as {folder / name}, or in the folder of a configuration" if folder else "to a folder with the data set, written as its path"
+            first = min(config or "" for config in self._configurations(benchmark))  # several have a file each
+            place = f"as {folder / first / name}" if folder else "to a folder with the data set, written as its path"
             raise self.profile.error(
                 f'row "{row.row.label}" zooms to the annotation (zoom: oracle), but {benchmark} has no {name}; add it {place}, or write zoom: predicted',
                 "benchmarks", benchmark)  # fmt: skip
@@ -359,8 +360,11 @@ class JobMaker:
         if not isinstance(spec, ExternalMirror):
             return True
         folder, name = sources.benchmark_folder(self.profile, spec), SPANS if self.of_clips(benchmark) else SIDECAR
-        tasks = self.foreign(benchmark) or tasks_for(benchmark)
-        return folder is not None and is_annotated(folder, name, {dataset_of(task)[0] for task in tasks})
+        return folder is not None and is_annotated(folder, name, self._configurations(benchmark))
+
+    def _configurations(self, benchmark: str) -> set[str | None]:
+        """Of the data set that its tasks read; None for one without."""
+        return {dataset_of(task)[0] for task in self.foreign(benchmark) or tasks_for(benchmark)}
 
     def _once(self, job: Job) -> Job:
         """The first job with this key: later rows share it, name and all."""
