@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import random
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -268,7 +269,13 @@ class Looked:
 def read_every_question(mirror: Path, name: str) -> Looked:
     """All of a task's questions, their pictures decoded and their clips opened. ValueError names the first that cannot be asked,
     scored or counted, or a column that scoring misses."""
-    task = load_task(name, mirror)
+    try:
+        task = load_task(name, mirror)
+    except Exception as error:  # lmms-eval tries a task's code on the first question as it loads it
+        if not {"doc_to_text", "doc_to_target", "doc_to_choice"} & {frame.name for frame in traceback.extract_tb(error.__traceback__)}:
+            raise
+        why = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise ValueError(f"question 0 cannot be asked: lmms-eval's code fails on it ({why}); correct its fields, or take it out") from None
     task.keep_newest_pixels()
     countable.check(task)
     found = Looked(len(task.eval_docs))

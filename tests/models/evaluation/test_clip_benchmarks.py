@@ -351,6 +351,11 @@ def test_an_answer_that_is_none_of_mvbenchs_candidates_is_found_before_anything_
     (tmp_path / "out").mkdir()
     with pytest.raises(BadBenchmark, match=r"question 0 could be answered and not scored: lmms-eval's code fails on candidates \"\['to the left'.*, answer 'B'"):
         link_mirror(tmp_path / "out", "mvbench", str(tmp_path / "annotations"), ["mvbench_action_count"], str(folder))
+    rows = json.loads(file.read_text())
+    file.write_text(json.dumps([rows[0] | {"answer": "sideways"}, *rows[1:]]))
+    (tmp_path / "again").mkdir()
+    with pytest.raises(BadBenchmark, match="configuration action_count: question 0 cannot be asked: .*'sideways' is not in list.; correct its fields"):
+        link_mirror(tmp_path / "again", "mvbench", str(tmp_path / "annotations"), ["visreflect_mvbench_action_count"], str(folder))
 
 
 def test_a_rejection_names_the_owners_file_and_no_link_to_it(data, tmp_path):
