@@ -14,7 +14,7 @@ from harness.report.numbers.study import Arm, Study
 from harness.report.sections.types import Cell, Column, Table, TableRow
 from harness.report.sections.words import count, listed, seconds
 from harness.spec.recipe import SECTIONS, STAGES
-from models.config import ClipData, ExternalMirror, ProxyClips, ProxyMirror, ProxyTraining
+from models.config import ClipData, ExternalMirror, ExternalTraining, ProxyClips, ProxyMirror, ProxyTraining
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
@@ -76,13 +76,15 @@ def scale_table(results: Results) -> Table | None:
 
 def seen_by(study: Study) -> str:
     """"on procedural scenes", or what else the models were trained on and asked."""
-    data, benchmarks = study.profile.data, study.profile.benchmarks
+    profile, benchmarks = study.profile, study.profile.benchmarks
     asked = [benchmarks[name] for name in study.benchmarks if name in benchmarks]
-    trained = "procedural scenes" if isinstance(data, ProxyTraining) else Path(data.meta).name
+    of_clips = {STAGES[kind].clips for arm in study.arms for kind in arm.row.stages or ()} or {False}
+    data = [one for one, read in ((profile.data, False in of_clips), (profile.clips, True in of_clips)) if read and one is not None]
+    trained = dict.fromkeys(Path(one.meta).name if isinstance(one, ExternalTraining) else "procedural scenes" for one in data)
     about_scenes = all(isinstance(one, ProxyMirror) for one in asked)
-    if isinstance(data, ProxyTraining) and about_scenes:
+    if set(trained) == {"procedural scenes"} and about_scenes:
         return "on procedural scenes"
-    return f"trained on {trained} and asked " + ("about procedural scenes" if about_scenes else "the benchmarks' own questions")
+    return f"trained on {listed(list(trained))} and asked " + ("about procedural scenes" if about_scenes else "the benchmarks' own questions")
 
 
 def proxy_rows(study: Study, clips: bool = False) -> list[TableRow]:

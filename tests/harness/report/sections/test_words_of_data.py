@@ -23,10 +23,11 @@ COT = ExternalTraining(meta="data/meta_data_lvr_sft_stage1.json", revision="visc
 MMVP = ExternalMirror(benchmark="mmvp", path="lmms-lab-eval/MMVP", revision="main")
 
 
-def study(training, benchmarks):
+def study(training, benchmarks, clips=None, stages=()):
     proxy = load_profile("proxy", EXPERIMENTS).value
-    changed = {"benchmarks": {**proxy.benchmarks, **benchmarks}} | ({"data": training} if training else {})
-    return SimpleNamespace(profile=proxy.model_copy(update=changed), benchmarks={"mmvp": load_benchmark("mmvp", EXPERIMENTS).value})
+    changed = {"benchmarks": {**proxy.benchmarks, **benchmarks}} | ({"data": training} if training else {}) | ({"clips": clips} if clips else {})
+    arms = [SimpleNamespace(row=SimpleNamespace(stages=stages))]
+    return SimpleNamespace(profile=proxy.model_copy(update=changed), arms=arms, benchmarks={"mmvp": load_benchmark("mmvp", EXPERIMENTS).value})
 
 
 @pytest.mark.parametrize(
@@ -40,6 +41,13 @@ def study(training, benchmarks):
 )
 def test_the_first_sentence_says_what_was_seen(training, benchmarks, words):
     assert seen_by(study(training, benchmarks)) == words
+
+
+def test_the_first_sentence_names_the_clips_of_rows_that_train_on_them():
+    mine = ExternalTraining(meta="mine/clips.json", revision="v1")
+    assert seen_by(study(None, {}, mine, ["reflect"])) == "on procedural scenes"
+    assert seen_by(study(None, {}, mine, ["reflect_video"])) == "trained on clips.json and asked about procedural scenes"
+    assert seen_by(study(COT, {}, mine, ["reflect", "reflect_video"])).startswith("trained on meta_data_lvr_sft_stage1.json and clips.json and")
 
 
 def test_the_table_of_stand_ins_names_data_of_others_as_what_they_are():
