@@ -56,6 +56,9 @@ def run_again(options: argparse.Namespace, store: Store, again: list[Job]) -> in
     from harness.spec.files import load_profile
 
     groups = by_profile(store, again, options.profile)
+    if not options.profile:
+        for name, jobs in groups.items():
+            named_here(name, jobs[0], store)
     profiles = {name: load_profile(name).value for name in groups}
     if options.detach and any(profile.dispatch.kind == "local" for profile in profiles.values()):
         return detach(options)
@@ -84,6 +87,17 @@ def by_profile(store: Store, jobs: list[Job], named: str | None) -> dict[str, li
             raise SpecError(f"{job.kind} {job.name}: was run for {which}; {command('retry', job.key12, '--profile', 'NAME', results=store.root)}")
         groups.setdefault(names[0] if names else "proxy", []).append(job)
     return groups
+
+
+def named_here(name: str, job: Job, store: Store) -> None:
+    """Raises SpecError for a profile that is known by name alone and is none of those here: a person's own file, which can be anywhere."""
+    from harness.spec.files import find
+
+    try:
+        find(name, "profiles")
+    except SpecError:
+        asked = command("retry", job.key12, "--profile", "FILE", results=store.root)
+        raise SpecError(f"{job.kind} {job.name}: ran under profile {name}, which is none of the project's; give its file: {asked}") from None
 
 
 def set_aside(results: Path, keys: Sequence[str]) -> int:

@@ -87,6 +87,15 @@ def test_a_job_of_a_cluster_is_not_retried_here_because_no_profile_was_named(des
     assert f"run.py retry {job.key12} --profile NAME" in line and line.count("\n") == 1 and not dispatched
 
 
+def test_a_job_of_a_persons_own_profile_is_retried_with_its_file(desk: Desk, capsys, dispatched):
+    store, job = failed(desk)
+    save_labels(store, "table3c", "mine", {job.key: [Use("Joint Train / mmvp")]})
+    line = said(capsys, "retry")
+    assert f"ran under profile mine, which is none of the project's; give its file: run.py retry {job.key12} --profile FILE" in line and not dispatched
+    file = desk.write("elsewhere/mine.yaml", "extends: smoke\ntitle: mine\n")
+    assert "mine.yaml continues" in said(capsys, "retry", "--profile", str(file), code=0) and dispatched[0][0] == "local"
+
+
 def test_a_job_of_two_profiles_is_retried_under_the_one_that_is_named(desk: Desk, capsys, dispatched):
     store, job = failed(desk)
     for profile in ("a800", "proxy"):
