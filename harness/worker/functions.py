@@ -83,14 +83,18 @@ def features(context: Context) -> Any:
 
 def train(context: Context) -> Any:
     from models.training import train as run_training
+    from models.training.packing import uneven
 
     _threads(context.run.threads)
-    spec = context.spec
+    spec, asked = context.spec, int(context.resources["micro_batch"])
+    size = context.micro_batch or asked
+    while 1 < size < asked and uneven(spec.stage.global_batch, size, context.run.ranks):
+        size -= 1  # half of what the memory could not hold need not share a step evenly, as 2 after 5; 1 does wherever 5 did
     return run_training(
         context.run,
         spec,
         inputs=context.inputs,
-        micro_batch=context.micro_batch or int(context.resources["micro_batch"]),
+        micro_batch=size,
         deepspeed=zero_of(context.resources.get("deepspeed"), spec.stage.kind),
         gradient_checkpointing=context.resources.get("gradient_checkpointing") or None,
         attention=context.resources.get("attention", "sdpa"),

@@ -206,3 +206,17 @@ def test_an_evaluation_that_ran_out_of_memory_takes_a_smaller_share_of_the_gpu_t
         )
     )  # fmt: skip
     assert seen == {"mirror": Path("m"), "batch_size": size, "cache_share": share}
+
+
+@pytest.mark.parametrize(("tried", "size"), [(None, 5), (5, 5), (2, 1), (1, 1)])
+def test_a_training_that_ran_out_of_memory_takes_a_micro_batch_that_its_ranks_can_share(tried, size, monkeypatch):
+    seen = {}
+    monkeypatch.setattr("models.training.train", lambda run, spec, **options: seen.update(options))
+    monkeypatch.setattr(functions, "_threads", lambda count: None)
+    spec = types.SimpleNamespace(stage=types.SimpleNamespace(kind="stage1", global_batch=40))
+    functions.train(
+        types.SimpleNamespace(
+            run=types.SimpleNamespace(ranks=8, threads=1), spec=spec, inputs={}, micro_batch=tried, resources=Resources(micro_batch=5).model_dump()
+        )
+    )
+    assert seen["micro_batch"] == size
