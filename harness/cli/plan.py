@@ -189,16 +189,14 @@ def sharing(made: list[Plan], seconds: Callable[[Job], float | None]) -> str:
     once = list(dict.fromkeys(job for row in rows for job in row))
     if not once:
         return ""
-    text = (
-        f"{plural(len(once), 'training')} for {plural(len(rows), 'row')}, {sum(map(len, rows))} if none were shared"
-    )
+    separate = [job for row in rows for job in row]
+    shared = len(once) < len(separate)
+    text = f"{plural(len(once), 'training')} for {plural(len(rows), 'row')}" + (f", {len(separate)} if none were shared" if shared else "")
     gpus = made[0].profile.value.resources_of("train").gpus
     costs = {job: seconds(job) for job in once}
     if gpus and None not in costs.values():
-        hours = [
-            sum(costs[job] or 0.0 for job in jobs) * gpus / 3600 for jobs in (once, [j for row in rows for j in row])
-        ]
-        text += f": {hours[0]:.0f} instead of {hours[1]:.0f} GPU-hours"
+        hours = [f"{sum(costs[job] or 0.0 for job in jobs) * gpus / 3600:.0f}" for jobs in (once, separate)]
+        text += f": {' instead of '.join(hours if shared else hours[:1])} GPU-hours"
     return text
 
 
