@@ -26,7 +26,7 @@ Tokens are those of the samples, without padding.
 - *Eight ranks*: a random model in which output layer and attention have about the shares of all multiplications that they have at 7B,
   whose rows are eight times as long. Each rank's micro-batches are timed one after another in one process, and the times are put together: a
   step takes as long as the slowest rank at each micro-batch, as in `benchmarks.real_scale`, and an eighth of AdamW's step. Nothing runs in
-  parallel, and no communication is timed. Every round is another two steps. Beside it: the ratio of all multiplications of the same
+  parallel, and no communication is timed. Each of its ratios is of another step. Beside it: the ratio of all multiplications of the same
   steps at 7B, logits included (the release's for every token), the BCM left out.
 - *One process*: the same model, the same samples in both ways, so that nothing waits for another rank.
 - *One process, rehearsal size*: the true vocabulary over tiny layers. The output layer is nearly the whole model, so this flatters.
