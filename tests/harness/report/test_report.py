@@ -16,7 +16,7 @@ from harness.report import ENDINGS, paths, render, up_to_date
 from harness.report.numbers.fingerprint import stamped
 from harness.report.numbers.study import study_of
 from harness.report.sections.build import build
-from harness.report.writers.chart import draw
+from harness.report.writers.chart import WIDTHS, draw
 from harness.store import Store
 from harness.store import store as store_module
 from tests.harness.report.world import REPOSITORY, fill, make_plan
@@ -103,6 +103,16 @@ def test_the_same_results_give_the_same_bytes(world, tmp_path):
     render(plan, store, reports.parent / "again")
     for name, path in paths(plan, reports.parent / "again").items():
         assert path.read_bytes() == paths(plan, reports)[name].read_bytes()
+
+
+def test_a_charts_parts_are_numbered_and_not_named_by_their_positions(world):
+    """matplotlib's own names change with the last bit of a position, which differs from process to process."""
+    page = paths(world[0], world[2])["html"].read_text()
+    for width in WIDTHS:
+        made = re.findall(rf'\bid="({width}-[^"]+)"', page)
+        used = dict.fromkeys(re.findall(rf'(?:url\(|href=")#({width}-[^)"]+)', page))
+        assert [*used] == [f"{width}-{number}" for number in range(len(used))] and len(used) > 0
+        assert sorted(made) == sorted(used)
 
 
 def test_measured_and_reported_values_stand_side_by_side_without_a_verdict(world):
