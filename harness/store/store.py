@@ -464,20 +464,15 @@ class Store:
 
     def resume_point(self, job: Job | Record) -> Path | None:
         """The complete checkpoint of the highest step over all attempts; of equal steps, the latest attempt's."""
-        found = [
-            (step, attempt.number, path)
-            for attempt in self.attempts(job)
-            for step, path in attempt.complete_checkpoints()
-        ]
+        found = [(step, one.number, path) for one in self.attempts(job) for step, path in one.complete_checkpoints()]
         return max(found)[2] if found else None
 
     def keep_only(self, job: Job | Record, kept: Path | None) -> None:
         """Removes all other checkpoints of earlier attempts, such as one that a kill left half-written: none is read again, and
         at 7B each takes 100 GB."""
-        for attempt in self.attempts(job):
-            for other in attempt.checkpoints.glob("checkpoint-*"):
-                if other != kept:
-                    shutil.rmtree(other, ignore_errors=True)
+        for other in (path for attempt in self.attempts(job) for path in attempt.checkpoints.glob("checkpoint-*")):
+            if other != kept:
+                shutil.rmtree(other, ignore_errors=True)
 
     def release(self, job: Job | Record) -> Attempt:
         """Declare the newest attempt's owner gone, once a person has checked. Raises StoreError if it is alive here."""
