@@ -32,8 +32,8 @@ MEASURED = {"Answers and training steps": "ratios", "Large pictures": "pictures"
 """Pages whose figures are measured: each needs minutes, a cluster or a quiet machine."""
 RANKS, ACCUMULATION, ROWS, STEPS = 8, 8, 4, 60
 """GPUs, micro-batches of a step, samples of one, and simulated steps."""
-LAYERS, WIDTH, PARAMETERS, HEAD = 28, 3584, 7.07e9, 545e6
-"""Of the language model; the parameters without the embedding, which multiplies nothing, and those of them that make logits."""
+LAYERS, WIDTH, PARAMETERS = 28, 3584, 7.07e9
+"""Of the language model; the parameters without the embedding, which multiplies nothing."""
 MEAN, LONG, LONG_SHARE, LONGEST = 1190, 4096, 0.14, 5300
 
 Cost = Callable[[Sequence[int]], float]
@@ -65,7 +65,7 @@ def padded(lengths: Sequence[int]) -> float:
 
 def few_logits(supervised: float) -> Cost:
     """`packed`, with logits for so many tokens of each sample."""
-    return lambda lengths: packed(lengths) - HEAD * (sum(lengths) - supervised * len(lengths))
+    return lambda lengths: packed(lengths) - real_costs.HEAD * (sum(lengths) - supervised * len(lengths))
 
 
 @dataclass(frozen=True)

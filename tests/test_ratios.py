@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from benchmarks import ratios, ratios_answers, ratios_training, real_scale
+from benchmarks import ratios, ratios_answers, ratios_training, real_costs, real_scale
 
 
 def test_both_ways_answer_and_train_the_same(capsys, monkeypatch):
@@ -56,7 +56,7 @@ def test_a_step_takes_as_long_as_the_slowest_rank_at_each_micro_batch(tmp_path, 
 
 
 def test_the_count_has_logits_of_every_token_for_the_release_and_of_the_supervised_here():
-    logits = real_scale.HEAD
+    logits = real_costs.HEAD
     layers = real_scale.packed([1000, 500]) - 1500 * logits
     assert real_scale.few_logits(16)([1000, 500]) == pytest.approx(layers + 2 * 16 * logits)
     assert real_scale.few_logits(1000)([1000]) == pytest.approx(real_scale.padded([1000]))
