@@ -104,13 +104,14 @@ class Both:
         lengths = real_scale.lengths_of(8000, seed=1)
         steps = zip(real_scale.release(lengths), real_scale.ours(lengths, "tokens"))
         ratios, seen, padded, costs = [], [0, 0], [0, 0], [0.0, 0.0]
+        packed = real_scale.few_logits(self.supervised())
         for release, packs in islice(steps, rounds):
             theirs, tokens, sizes = self.step(release, "padded", self.release_loss)
             ours, own, _ = self.step(packs, "packed", self.own_loss)
             ratios.append((own / ours) / (tokens / theirs))
             seen = [seen[0] + own, seen[1] + sum(len(micro) for rank in packs for micro in rank)]
             padded = [padded[0] + sizes, padded[1] + tokens]
-            ways = (real_scale.Way("", [release], real_scale.padded), real_scale.Way("", [packs], real_scale.few_logits(self.supervised())))
+            ways = (real_scale.Way("", [release], real_scale.padded), real_scale.Way("", [packs], packed))
             costs = [cost + real_scale.waste(way)[0] for cost, way in zip(costs, ways)]
         return Compared(ratios, seen[0] / seen[1], padded[0] / padded[1], own / ours, costs[0] / costs[1])
 

@@ -138,11 +138,15 @@ def needed(profile: Profile, graph: Graph, costs: Mapping[str, float | None]) ->
 def slower(profile: Profile, todo: Sequence[Job], known: Mapping[str, float]) -> str:
     """A line where the forecast is the profile's own, made on CPUs that multiply bf16 numbers, and this host's cannot. "" once
     jobs of the same shapes have ended here. known: `history`."""
-    from harness.cli.doctor import multiplies_bf16
     from harness.plan.cost import seconds_of
 
-    stated = [job for job in todo if job.kind in profile.seconds and seconds_of(job, known) is None]
-    if not stated or profile.set.get("precision") != "bf16" or profile.dispatch.kind != "local" or multiplies_bf16() is not False:
+    if profile.set.get("precision") != "bf16" or profile.dispatch.kind != "local":
+        return ""
+    if not any(job.kind in profile.seconds and seconds_of(job, known) is None for job in todo):
+        return ""
+    from harness.cli.doctor import multiplies_bf16
+
+    if multiplies_bf16() is not False:
         return ""
     return "the forecast is for a CPU with AVX-512; this one has none and takes several times as long (once jobs have ended here, the forecast rests on them)"
 

@@ -22,6 +22,7 @@ from harness.dispatch.slurm.limits import later
 from harness.dispatch.slurm.queue import Command, SchedulerSilent, run_command
 from harness.dispatch.slurm.task import seconds_of
 from harness.jobs import Job, Source, trainings
+from harness.store import Store
 from harness.worker.deepspeed import zero_of
 from models import hub
 from models.methods.registry import STAGES
@@ -396,11 +397,9 @@ def needed(profile: Profile, jobs: Iterable[Job]) -> Disk | None:
 
 def kept(jobs: Iterable[Job], folder: Path) -> int:
     """Bytes of the checkpoints of stopped trainings, of each one's largest: what is written next replaces it."""
-    return sum(
-        max((_bytes(one) for one in folder.glob(f"train/*-{job.key12}/attempts/*/checkpoints/checkpoint-*")), default=0)
-        for job in jobs
-        if job.kind == "train"
-    )
+    store = Store(folder)
+    lying = ([path for attempt in store.attempts(job) for path in attempt.checkpoints.glob("checkpoint-*")] for job in jobs if job.kind == "train")
+    return sum(max(map(_bytes, paths), default=0) for paths in lying)
 
 
 def _bytes(folder: Path) -> int:

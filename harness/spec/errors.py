@@ -146,25 +146,21 @@ def _meant(model: type[BaseModel], item: Any) -> Path | None:
 
 def _untagged(loc: Path, data: Any) -> Path:
     """pydantic's location without what it calls the members of a union, such as `literal['zero1','zero2']` and `dict[…]`."""
-    path: list[str | int] = []
-    for part in loc:
-        if part in (range(len(data)) if isinstance(data, list) else data if isinstance(data, dict) else ()):
-            data = data[part]
-        elif isinstance(part, str) and re.match(r"(literal|dict|list|tuple|union)\[", part):
-            continue
-        path.append(part)
-    return tuple(path)
+    return _without(loc, data, lambda part, _: isinstance(part, str) and bool(re.match(r"(literal|dict|list|tuple|union)\[", part)))
 
 
 def _written(loc: Path, data: Any) -> Path:
     """pydantic's location without the union tags that no person wrote."""
+    return _without(loc, data, lambda part, there: part == "[key]" or part is not loc[-1] or _is_tag(part, there))
+
+
+def _without(loc: Path, data: Any, tag: Callable[[str | int, Any], bool]) -> Path:
+    """A location without those parts that are no key or index of `data` there, and of which `tag` says so, given part and data."""
     path: list[str | int] = []
     for part in loc:
-        if part == "[key]":
-            continue
         if part in (range(len(data)) if isinstance(data, list) else data if isinstance(data, dict) else ()):
             data = data[part]
-        elif part is not loc[-1] or _is_tag(part, data):
+        elif tag(part, data):
             continue
         path.append(part)
     return tuple(path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import time
 from collections.abc import Callable, Mapping
-from types import MappingProxyType
+from dataclasses import dataclass, field
 from typing import Any
 
 from harness.jobs import Graph, Job
@@ -33,24 +33,24 @@ def ranks(graph: Graph, seconds: Mapping[str, float]) -> dict[str, float]:
     return found
 
 
+@dataclass
 class Pace:
     """How long jobs take here as a multiple of their forecasts, learned by kind. A kind of which nothing is known takes the pace of
     all, and 1 if there is none."""
 
-    def __init__(self, sums: Mapping[str, tuple[float, float]] = MappingProxyType({})) -> None:
-        self._sums = dict(sums)
-        """Kind → seconds taken, and forecast, of all jobs seen."""
+    sums: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """Kind → seconds taken, and forecast, of all jobs seen."""
 
     def saw(self, kind: str, seconds: float, forecast: float) -> None:
         """A job took so long, or will by its progress."""
-        taken, stated = self._sums.get(kind, (0.0, 0.0))
-        self._sums[kind] = taken + seconds, stated + forecast
+        taken, stated = self.sums.get(kind, (0.0, 0.0))
+        self.sums[kind] = taken + seconds, stated + forecast
 
     def copy(self) -> Pace:
-        return Pace(self._sums)
+        return Pace(dict(self.sums))
 
     def of(self, kind: str) -> float:
-        known = [self._sums[kind]] if kind in self._sums else [*self._sums.values()]
+        known = [self.sums[kind]] if kind in self.sums else [*self.sums.values()]
         stated = sum(forecast for _, forecast in known)
         return sum(seconds for seconds, _ in known) / stated if stated else 1.0
 

@@ -17,7 +17,7 @@ from harness.dispatch.driver.backend import Backend, GraphRun
 from harness.dispatch.driver.outcome import Outcome, outcome_of
 from harness.dispatch.driver.progress import Display, Running, Snapshot, display_for
 from harness.jobs import Graph, Job
-from harness.store import Attempt, State, Status, Store, StoreError
+from harness.store import State, Status, Store, StoreError
 
 if TYPE_CHECKING:
     from harness.spec.profile import Resources
@@ -141,44 +141,36 @@ class Driver:
         return [job for job in self.run.graph if statuses[job.key].state is not before[job.key].state]
 
     def snapshot(self, statuses: Mapping[str, Status], changed: list[Job]) -> Snapshot:
-        pace = self._paced(statuses, changed)
+        self._learn(statuses, changed)
+        pace, begun = self.pace.copy(), {}
+        for job in self.run.order:
+            attempt = statuses[job.key].attempt
+            if statuses[job.key].state is State.RUNNING and attempt is not None:
+                progress, started = attempt.progress(), float(attempt.claim.get("started", time.time()))
+                begun[job.key] = attempt, progress, started
+                if attempt.number == 1 and forecasts.tells(progress):
+                    whole = time.time() - started + forecasts.left_of_running(progress, started, 0.0)
+                    pace.saw(job.kind, whole, self.run.seconds[job.key])
         running, remaining = [], {}
         for job in self.run.order:
-            status = statuses[job.key]
-            if status.state in (State.DONE, State.DAMAGED, State.FAILED, State.BLOCKED):
+            if statuses[job.key].state in (State.DONE, State.DAMAGED, State.FAILED, State.BLOCKED):
                 continue
-            remaining[job.key] = left = self.run.seconds[job.key] * pace.of(job.kind)
-            if status.state is State.RUNNING and status.attempt is not None:
-                progress, begun = status.attempt.progress(), self._begun(status.attempt)
-                remaining[job.key] = left = forecasts.left_of_running(progress, begun, left)
-                running.append(Running(job, progress, left, status.attempt))
+            remaining[job.key] = self.run.seconds[job.key] * pace.of(job.kind)
+            if job.key in begun:
+                attempt, progress, started = begun[job.key]
+                remaining[job.key] = left = forecasts.left_of_running(progress, started, remaining[job.key])
+                running.append(Running(job, progress, left, attempt))
         left = forecasts.left_of_all(self.run.order, remaining, {item.job.key for item in running}, self.backend.slots)
         return Snapshot(
             statuses, running, [(job, statuses[job.key]) for job in changed], left, stopping=bool(self.stops)
         )
 
-
-    def _paced(self, statuses: Mapping[str, Status], changed: list[Job]) -> forecasts.Pace:
-        """What the jobs that have ended in this run say of the forecasts, and those that run by their progress. What is left of a
-        job that was begun before says nothing."""
+    def _learn(self, statuses: Mapping[str, Status], changed: list[Job]) -> None:
+        """The pace of jobs that have ended since the last snapshot. A later attempt may have done only part of the work."""
         for job in changed:
             done = self.run.store.done(job) if statuses[job.key].state is State.DONE else None
-            if done and done.get("attempt") == 1:
+            if done and done["attempt"] == 1:
                 self.pace.saw(job.kind, done["seconds"], self.run.seconds[job.key])
-        found = self.pace.copy()
-        for job in self.run.order:
-            status = statuses[job.key]
-            if status.state is State.RUNNING and status.attempt is not None and status.attempt.number == 1:
-                progress, begun = status.attempt.progress(), self._begun(status.attempt)
-                if forecasts.tells(progress):
-                    whole = time.time() - begun + forecasts.left_of_running(progress, begun, 0.0)
-                    found.saw(job.kind, whole, self.run.seconds[job.key])
-        return found
-
-    @staticmethod
-    def _begun(attempt: Attempt) -> float:
-        """Unix seconds."""
-        return float(attempt.claim.get("started", time.time()))
 
 
 class _Listening:

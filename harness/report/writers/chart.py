@@ -58,13 +58,13 @@ def svg(chart: Chart, width: str) -> str:
     """For inside a page, in the page's colours and letters, without what a browser does not need. width: one of WIDTHS."""
     text = draw(chart, "", width).decode()
     text = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", text[text.index("<svg") :], flags=re.DOTALL)
-    referred = dict.fromkeys(re.findall(r'(?:url\(|href=")#([^)"]+)', text))
-    numbers = {name: number for number, name in enumerate(referred)}  # matplotlib makes names of positions to the last bit
+    referred = re.findall(r'(?:url\(|href=")#([^)"]+)', text)
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(referred))}  # matplotlib makes names of positions to the last bit
 
     def fitted(tag: re.Match[str]) -> str:
         """A tag, which is never what a person wrote: that stands between tags."""
         found = re.sub(r' (?:width|height)="[^"]*pt"| xmlns(?::xlink)?="[^"]*"| version="[^"]*"| transform="rotate\(-?0 [^"]*"', "", tag[0])
-        found = re.sub(r' id="([^"]+)"', lambda name: name[0] if name[1] in referred else "", found)
+        found = re.sub(r' id="([^"]+)"', lambda name: name[0] if name[1] in numbers else "", found)
         found = re.sub(r"font-family: [^;\"]*", "font-family: inherit", found)
         found = re.sub(r"\d+\.\d{3,}", lambda number: f"{float(number[0]):.2f}", re.sub(r"\s+", " ", found))
         found = re.sub(r'(\bid="|(?<=url\()#|(?<=href=")#)([^")]+)', lambda name: f"{name[1]}{width}-{numbers[name[2]]}", found)

@@ -45,7 +45,7 @@ def test_any_number_of_decodings_start_from_one_prefill(talkative, prompts, toke
     prompts = seeing(talkative, prompts[:-1])
     prefill = decoding.read(talkative, prompts, start == "forced", tokens)
     for latents in ("own", "zeroed", "shuffled", "oracle", "own"):
-        spec = DecodeSpec(max_new_tokens=40, latents=latents, start=start)
+        spec = DecodeSpec(max_new_tokens=80, latents=latents, start=start)
         options = {"tokens": tokens, "eos": {EOS}, "keep_latents": True}
         fresh, again = (
             decode(talkative, prompts, spec, generator=torch.Generator().manual_seed(3), prefill=given, **options)

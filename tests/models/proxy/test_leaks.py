@@ -15,7 +15,7 @@ from models.proxy import benchmarks, pairs, puzzles, questions
 from models.proxy.questions import Question
 from models.proxy.splits import stream
 
-ASKED = 2000
+ASKED = 4000
 ALLOWED = 0.03
 """Above the share of the commonest letter."""
 
