@@ -235,11 +235,12 @@ def plan_experiment(
 
 
 def _reading(profile: Loaded[Profile], benchmarks: Iterable[str]) -> Loaded[Profile]:
-    """The profile; with the base model for clips if one of these benchmarks generates clips."""
+    """The profile; with what it has for tables with clips, if one of these benchmarks generates clips."""
     value = profile.value
-    if value.clip_backbone is None or not any(isinstance(value.benchmarks.get(name), ProxyClipMirror) for name in benchmarks):
+    if not any(isinstance(value.benchmarks.get(name), ProxyClipMirror) for name in benchmarks):
         return profile
-    return replace(profile, value=value.model_copy(update={"backbone": value.clip_backbone}))
+    changed = {"backbone": value.clip_backbone or value.backbone, "benchmarks": {**value.benchmarks, **value.beside_clips}}
+    return replace(profile, value=value.model_copy(update=changed))
 
 
 def _task_digests(benchmarks: Mapping[str, Loaded[Benchmark]], given: TaskDigests | None) -> TaskDigests:

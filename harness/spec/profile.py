@@ -11,7 +11,7 @@ from harness.kinds import KINDS, NAMES
 from harness.spec.benchmark import Protocol
 from harness.spec.experiment import FileName
 from harness.spec.recipe import StageName
-from models.config import BenchmarkData, ClipData, TrainingData
+from models.config import BenchmarkData, ClipData, ProxyMirror, TrainingData
 from models.schema import Count, Frozen, Latents, Positive
 
 if TYPE_CHECKING:
@@ -66,7 +66,9 @@ class Resources(Frozen):
     cache_share: Annotated[float, Field(gt=0, lt=1)] | None = None
     bundle: Count = 1
     """How many evaluations of one checkpoint run one after another in a single scheduler job, so that it is loaded once."""
-    attention: Literal["eager", "sdpa", "flash_attention_2"] = "sdpa"
+    attention: Literal["eager", "eager_by_sample", "sdpa", "flash_attention_2"] = "sdpa"
+    """eager_by_sample: transformers' eager attention of each sample by itself, so that a step computes no padding: on a CPU, faster than
+    sdpa for short samples. Where tokens are generated, it is eager."""
     gradient_checkpointing: bool = False
     deepspeed: Zero | dict[StageOrOther, Zero] | None = None
     """One for all trainings, or by kind of stage; a kind that is not named takes `other`, or none."""
@@ -152,6 +154,8 @@ class Profile(Frozen):
     clip_backbone: Backbone | None = None
     """Base model of experiments with a column of clips; null = `backbone`."""
     benchmarks: dict[FileName, BenchmarkData]
+    beside_clips: dict[FileName, ProxyMirror] = Field(default_factory=dict)
+    """Benchmarks as experiments with a column of clips ask them, in place of those under `benchmarks`."""
     set: dict[str, Any] = Field(default_factory=dict)
     scale: dict[str, Positive] = Field(default_factory=dict)
     comparisons: bool = False
@@ -180,7 +184,7 @@ class Profile(Frozen):
     seconds: dict[KindName, Positive] = Field(default_factory=dict)
     """Seconds of a training step, or of a whole job of another kind: the forecast until a finished job gives a measured time."""
 
-    @field_validator("benchmarks", mode="before")
+    @field_validator("benchmarks", "beside_clips", mode="before")
     @classmethod
     def _named_by_key(cls, value: Any) -> Any:
         if not isinstance(value, dict):

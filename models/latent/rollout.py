@@ -7,7 +7,9 @@ function of its input and the keys and values so far, so checkpointing and cachi
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -16,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLTextModel
 from transformers.utils.generic import is_flash_attention_requested
 
+from models.backbone import samples
 from models.backbone.rows import laid_out
 
 NextInput = Callable[[int, Tensor, Tensor], Tensor]
@@ -100,9 +103,10 @@ class Ragged:
     """[N]: places of the chunk's real tokens in its flattened rows."""
     order: Tensor | None
     """[M]: the cached keys that the rows of this chunk see, row after row; None: all, as they lie."""
-    kernel: dict[str, Tensor | int]
-    """cu_seq_lens_q, cu_seq_lens_k, max_length_q, max_length_k. A row's queries are its last keys, so the kernel's causal
-    mask, aligned to the last key, is the right one."""
+    queries: Tensor
+    """[n + 1] int32: where each row begins among the chunk's tokens, then their number."""
+    keys: Tensor
+    """[n + 1] int32: the same among the keys that they see. A row's queries are its last keys."""
 
 
 class _Rows:
@@ -112,8 +116,8 @@ class _Rows:
         self.valid, self.device = valid.cpu(), valid.device
         self.row_of = torch.zeros(0, dtype=torch.long)
 
-    def chunk(self, begin: int, end: int) -> Ragged:
-        here = self.valid[:, begin:end]
+    def chunk(self, begin: int, end: int, real: Tensor | None) -> Ragged:
+        here = self.valid[:, begin:end] if real is None else real.cpu()
         if not here.any():  # sharded ranks take this step together, and no kernel takes zero tokens
             here = torch.zeros_like(here)
             here[0, 0] = True
@@ -129,11 +133,9 @@ class _Rows:
         return Ragged(
             here.flatten().nonzero()[:, 0].to(self.device),
             None if as_they_lie else order.to(self.device),
-            {
-                "cu_seq_lens_q": self._ends(queries), "max_length_q": int(queries.max()),
-                "cu_seq_lens_k": self._ends(keys), "max_length_k": int(keys.max()),
-            },
-        )  # fmt: skip
+            self._ends(queries),
+            self._ends(keys),
+        )
 
     def _ends(self, lengths: Tensor) -> Tensor:
         return nn.functional.pad(lengths.cumsum(0), (1, 0)).int().to(self.device)
@@ -143,15 +145,16 @@ class Extender:
     """Runs a text model over consecutive chunks of the same rows; the last hidden state is after the final RMSNorm.
 
     Flash attention takes no mask of queries against keys; there the rows' real tokens are laid end to end (`Ragged`), which
-    computes nothing for padding. Elsewhere rows stay rectangles under such a mask.
+    computes nothing for padding. Elsewhere rows stay rectangles under such a mask, which is faster for chunks of one token.
     """
 
-    def __init__(self, language_model: Qwen2_5_VLTextModel, position_ids: Tensor, valid: Tensor) -> None:
-        """position_ids [3, R, C] and valid [R, C] of the whole sequence."""
+    def __init__(self, language_model: Qwen2_5_VLTextModel, position_ids: Tensor, valid: Tensor, ragged: bool = False) -> None:
+        """position_ids [3, R, C] and valid [R, C] of the whole sequence. ragged: end to end with any attention that can be told
+        samples apart."""
         if language_model.has_sliding_layers:
             raise ValueError("a sequential rollout needs full attention; this configuration has sliding-window layers")
-        self.additive = language_model.config._attn_implementation == "eager"
-        self.rows = _Rows(valid) if is_flash_attention_requested(language_model.config) else None
+        self.additive = language_model.config._attn_implementation in samples.ADDITIVE
+        self.rows = _Rows(valid) if ragged or is_flash_attention_requested(language_model.config) else None
         self.model, self.valid, self.position_ids = language_model, valid, position_ids
         self.past: list[tuple[list[Tensor], list[Tensor]]] = [([], []) for _ in language_model.layers]
         self.seen = 0
@@ -162,20 +165,29 @@ class Extender:
             and any(layer.gradient_checkpointing for layer in language_model.layers)
         )
 
-    def __call__(self, embeds: Tensor) -> Tensor:
-        """Embeddings [R, c, D] of the next c columns -> hidden states [R, c, D]."""
+    def fork(self) -> Extender:
+        """Another that goes on from here with chunks of its own."""
+        other = copy(self)
+        other.rows = copy(self.rows)
+        other.past = [(list(keys), list(values)) for keys, values in self.past]
+        return other
+
+    def __call__(self, embeds: Tensor, real: Tensor | None = None) -> Tensor:
+        """Embeddings [R, c, D] of the next c columns -> hidden states [R, c, D]. real [R, c]: which of them, rows end to end, are
+        run; None: all that are valid."""
         begin, end = self.seen, self.seen + embeds.shape[1]
         if self.rotary is None:
             self.rotary = self.model.rotary_emb(embeds, self.position_ids)
         inputs = [embeds, *(part[:, begin:end] for part in self.rotary)]
-        ragged = None if self.rows is None else self.rows.chunk(begin, end)
+        ragged = None if self.rows is None else self.rows.chunk(begin, end, real)
         if ragged is None:
-            mask = self._mask(begin, end, embeds.dtype)
+            mask, told = self._mask(begin, end, embeds.dtype), {}
         else:
             mask, inputs = None, [part.flatten(0, 1)[ragged.places][None] for part in inputs]
+            told = samples.ends_for(self.model.config, ragged.queries, ragged.keys)
         hidden, cos, sin = inputs
         for layer, (keys, values) in zip(self.model.layers, self.past):
-            arguments = (layer, hidden, cos, sin, mask, ragged, *keys, *values)
+            arguments = (layer, hidden, cos, sin, mask, told, None if ragged is None else ragged.order, *keys, *values)
             if self.checkpointed:
                 hidden, key, value = checkpoint(_layer_chunk, *arguments, use_reentrant=False)
             else:
@@ -196,15 +208,15 @@ class Extender:
 
 
 def _layer_chunk(
-    layer: nn.Module, hidden: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, ragged: Ragged | None, *past: Tensor
-):
-    window = _Window(past, None if ragged is None else ragged.order)
+    layer: nn.Module, hidden: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, told: dict[str, Any], order: Tensor | None,
+    *past: Tensor,
+):  # fmt: skip
+    window = _Window(past, order)
     own_checkpointing, layer.gradient_checkpointing = layer.gradient_checkpointing, False
     try:
         hidden = layer(
-            hidden, attention_mask=mask, position_embeddings=(cos, sin), past_key_values=window, use_cache=True,
-            **({} if ragged is None else ragged.kernel),
-        )  # fmt: skip
+            hidden, attention_mask=mask, position_embeddings=(cos, sin), past_key_values=window, use_cache=True, **told
+        )
     finally:
         layer.gradient_checkpointing = own_checkpointing
     return hidden, window.key, window.value

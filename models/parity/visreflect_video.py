@@ -20,10 +20,11 @@ from models.latent.losses import IGNORED
 from models.latent.prompt import Prompt
 from models.latent.script import Script, letter_ids
 from models.latent.terms import Terms
+from models.latent.twice import TwoPasses
 from models.methods.base import with_cross_entropy
 from models.methods.visreflect.clues import clue_frames
 from models.methods.visreflect.spec import ReflectVideo
-from models.methods.visreflect.video import clip_answer, second_pass
+from models.methods.visreflect.video import clip_answer, with_own_states
 from models.parity import decoding, training
 from models.parity.reference import OUTPUT, TINY, Check, Noted, difference, pixels_of, processor_of, unequal
 from models.parity.texts import ByteTokenizer
@@ -108,7 +109,9 @@ def without_clues(model: Backbone, batch: Batch) -> Terms:
     """The release's two passes over rows whose clue frames could not be read: its slots begin as `<VR>`'s own embedding, and
     nothing draws the states towards anything. (This project rejects such a record.)"""
     fed = model.embed(batch.input_ids, model.vision(batch))
-    fed, hidden = second_pass(model, batch, fed, model.run_language(fed, batch))
+    passes = TwoPasses(model, batch)
+    fed = with_own_states(batch, fed, passes.first(fed))
+    hidden = passes.second(fed)
     return with_cross_entropy(model, batch, Terms({"vr": hidden.new_zeros(())}, {"vr": ReflectVideo().lambda_vr}, {}, hidden, fed, {}))
 
 

@@ -17,6 +17,7 @@ from transformers import AutoTokenizer, TrainingArguments
 from models.backbone import checkpoint as checkpoints
 from models.backbone.images import load_image_processor, stored_dtype
 from models.backbone.model import Backbone
+from models.backbone.samples import apart as told_apart
 from models.backbone.tokens import add_tokens
 from models.config import TrainSpec
 from models.latent.batch import Batch
@@ -101,13 +102,13 @@ def train(
         "write": method.writer(),
         "extra": extra,
     }
-    varlen = attention.startswith("flash")
+    apart = told_apart(model.model.language_model.config)
     workers = 0 if spec.vision == "cached" else max(0, min(8, run.threads - 1))
     loader = DataLoader(
         _Numbers(order.samples),
         batch_sampler=MicroBatches(order),
         collate_fn=Substituting(
-            Collator(tokenizer, pixels, packing=spec.packing, short_rows=not varlen, **options), samples, range(order.samples)
+            Collator(tokenizer, pixels, packing=spec.packing, short_rows=not apart, **options), samples, range(order.samples)
         ),
         num_workers=workers,
         persistent_workers=workers > 0,

@@ -11,6 +11,7 @@ from models.backbone.template import Writer, latent_text
 from models.latent import losses, slots
 from models.latent.batch import Batch
 from models.latent.terms import Draws, Refused, Terms
+from models.latent.twice import TwoPasses
 from models.methods.base import Method, Pieces
 from models.methods.visreflect import reflection
 from models.methods.visreflect.spec import ReflectVideo
@@ -24,11 +25,10 @@ def clip_answer(value: str, counts: Sequence[int]) -> str:
     return "".join(latent_text(count) for count in counts if count) + value
 
 
-def second_pass(model: Backbone, batch: Batch, fed: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
-    """(what the language model is fed, its last states) [R, L, D] once the slots hold the states before them, detached."""
+def with_own_states(batch: Batch, fed: Tensor, hidden: Tensor) -> Tensor:
+    """What the second pass is fed [R, L, D]: the slots hold the first's states before them [R, L, D], detached."""
     row, column, _ = slots.places(batch)
-    fed = fed.index_put((row, column), hidden[row, column - 1].detach().to(fed.dtype))
-    return fed, model.run_language(fed, batch)
+    return fed.index_put((row, column), hidden[row, column - 1].detach().to(fed.dtype))
 
 
 class VisReflectVideo(Method):
@@ -51,11 +51,13 @@ class VisReflectVideo(Method):
             raise Refused(f"{batch.slots} slots, but the clue frames have {len(clues)} embeddings")
         row, column, segment = slots.places(batch)
         fed = embeds.index_put((row, column), clues.to(embeds.dtype))
-        hidden = model.run_language(fed, batch)
+        passes = TwoPasses(model, batch) if self.stage.passes == "two" else None
+        hidden = passes.first(fed) if passes else model.run_language(fed, batch)
         states = hidden[row, column - 1]
         per_slot, _, first = reflection.misalignment(states, clues, segment, len(batch.boxes))
         counts = {"vr_first": losses.mean(first.detach(), draws.num_boxes)}
-        if self.stage.passes == "two":  # by batches without clue frames too: see `Method.terms`
-            fed, hidden = second_pass(model, batch, fed, hidden)
+        if passes:  # by batches without clue frames too: see `Method.terms`
+            fed = with_own_states(batch, fed, hidden)
+            hidden = passes.second(fed)
         vr = losses.mean(per_slot, draws.num_slots)
         return Terms({"vr": vr}, {"vr": self.stage.lambda_vr}, counts, hidden, fed, {})

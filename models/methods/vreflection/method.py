@@ -17,6 +17,7 @@ from models.latent.boxes import Cells, Region, box_cells, roi_region, token_regi
 from models.latent.prompt import boxes_of
 from models.latent.rollout import sequential
 from models.latent.terms import Draws, Refused, Terms, slot_places
+from models.latent.twice import TwoPasses
 from models.methods.base import Method, Pieces
 from models.methods.vreflection import losses as own
 from models.methods.vreflection.modules import BCM, DAC, HEADS, STATIC, Keys
@@ -222,10 +223,8 @@ class LatentPass:
     def _two_pass(self, fill: Tensor | None) -> tuple[Tensor, Tensor]:
         """Pass 1 with the teacher's latents, pass 2 with what the states of pass 1 give."""
         from_student = fill is None and self.stage.slot_fill == "student"
-        with torch.set_grad_enabled(
-            torch.is_grad_enabled() and (from_student or self.stage.slot_gradient == "attached")
-        ):
-            first = self.model.run_language(self._place(self._gradient(self.z_t)), self.batch)
+        passes = TwoPasses(self.model, self.batch)
+        first = passes.first(self._place(self._gradient(self.z_t)), graph=from_student or self.stage.slot_gradient == "attached")
         own = self._states(first, 1)
         if from_student:
             self._ask_student(self._queries(first))
@@ -234,7 +233,7 @@ class LatentPass:
             fill = own
         fill = torch.where(self.self_fed[:, None, None], own.to(fill.dtype), fill)
         fed = self._place(self._gradient(fill))
-        return fed, self.model.run_language(fed, self.batch)
+        return fed, passes.second(fed)
 
     def _sequential(self, fill: Tensor | None) -> Tensor:
         """Slot by slot; `fill` [B, S, D] where it is known beforehand."""

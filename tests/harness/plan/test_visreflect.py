@@ -188,3 +188,17 @@ def test_each_stage_of_a_row_has_its_own_training_set(both_stages):
     assert image.payload["vision"] == "cached" and "features" in image.inputs and "clips" not in image.payload
     assert "vision" not in video.payload and "features" not in video.inputs, "clips are encoded while the model trains, where a profile does not say otherwise"
     assert video.payload["clips"] == {"fps": 2.0, "min_pixels": 784}
+
+
+def test_a_table_with_a_column_of_clips_asks_other_benchmarks_as_the_profile_has_them_for_it(tmp_path, video):
+    folder = video.experiment.document.path.parent
+    profile = folder / "profiles" / "video.yaml"
+    profile.write_text(profile.read_text() + "beside_clips:\n  vstar: {source: proxy, n: 11}\n")
+    (folder / "pictures.yaml").write_text(VIDEO_TABLE.replace(", videomme", ""))
+
+    def asked(table: str) -> set[int | None]:
+        made = plan_experiment(folder / table, "video", tasks=fake_digest)
+        return {job.payload["n"] for job in made.graph if job.kind == "mirror" and job.payload.get("benchmark") == "vstar"}
+
+    assert asked("table.yaml") == {11}
+    assert asked("pictures.yaml") == {16}

@@ -1,4 +1,4 @@
-"""sdpa over each sample of packed rows: what each sample computes alone, without a mask over the row."""
+"""Attention over each sample of a row: what each sample computes alone, without a mask over the row."""
 
 from __future__ import annotations
 
@@ -23,16 +23,18 @@ def masks(monkeypatch) -> list[int]:
 
 
 @pytest.mark.parametrize("checkpointed", [False, True])
-@pytest.mark.parametrize("rows", ["one row", "two rows", "three rows"])
+@pytest.mark.parametrize("rows", ROWS)
 @pytest.mark.parametrize("name", STAGES)
-def test_packed_rows_compute_the_same_without_a_mask(name, rows, checkpointed, model, reference, masks, samples, batch_of):
+@pytest.mark.parametrize("attention", ["sdpa", by_sample.EAGER])
+def test_rows_compute_the_same_without_a_mask(attention, name, rows, checkpointed, reference, masks, samples, batch_of):
+    model = reference.model(attention)
     if checkpointed:
         model.train()
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     batch = batch_of(samples, ROWS[rows])
     ours = model.stage_terms(batch, STAGES[name], STEPS, indicator=TRUE)
     own = gradients(model, ours.total())
-    assert not masks or name == "two passes"  # whose second pass has padded rows
+    assert not masks
     masked = reference.model("eager")
     theirs = masked.stage_terms(batch, STAGES[name], STEPS, indicator=TRUE)
     assert masks
@@ -41,21 +43,24 @@ def test_packed_rows_compute_the_same_without_a_mask(name, rows, checkpointed, m
     close(own, gradients(masked, theirs.total()))
 
 
-def test_samples_that_are_not_told_apart_see_each_other(model, samples, batch_of):
+@pytest.mark.parametrize("attention", ["sdpa", by_sample.EAGER])
+def test_samples_that_are_not_told_apart_see_each_other(attention, reference, samples, batch_of):
     """So the comparison above would notice."""
-    batch = batch_of(samples, ROWS["one row"])
+    model, batch = reference.model(attention), batch_of(samples, ROWS["one row"])
     right = model.stage_terms(batch, Sft(), STEPS).losses["ce"]
     batch.flat.ends = batch.flat.ends[[0, 2, 4]]
     assert abs(model.stage_terms(batch, Sft(), STEPS).losses["ce"] - right) > 1e-3
 
 
-@pytest.mark.parametrize(("attention", "layers"), [("eager", "full_attention"), ("sdpa", "sliding_attention")])
+@pytest.mark.parametrize(
+    ("attention", "layers"), [("eager", "full_attention"), ("sdpa", "sliding_attention"), (by_sample.EAGER, "sliding_attention")]
+)
 def test_other_attention_keeps_its_mask(attention, layers, reference, masks, samples, batch_of):
     model = reference.model(attention)
     config = model.model.language_model.config
-    assert by_sample.serve(config) is (attention == "sdpa")
+    assert by_sample.apart(config) is (attention != "eager")
     config.layer_types = [layers] * len(config.layer_types)
-    assert not by_sample.serve(config)
+    assert not by_sample.apart(config)
     if attention == "eager":
         model.stage_terms(batch_of(samples, ROWS["one row"]), Sft(), STEPS)
         assert masks
