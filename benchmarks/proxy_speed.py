@@ -2,8 +2,9 @@
 
     python benchmarks/proxy_speed.py
 
-Training: sdpa on whole global batches against eager attention on micro-batches of one length; pictures and clips encoded in each step
-against features computed once before, and after how many steps that pays. On a CPU without bf16 instructions, also a step with torch's
+Training: transformers' eager attention, which computes padding and all of a second pass, against eager attention of each sample by
+itself; sdpa on whole global batches against the same on small ones, of a rollout; pictures and clips encoded in each step against
+features computed once before, and after how many steps that pays. On a CPU without bf16 instructions, also a step with torch's
 own bf16 products against one with ours (models/backbone/products.py), each in a process of its own. Evaluation: four kinds of latents,
 each from prompts of its own (sdpa, eager), against all from the same prefills. One thread, everything in one run, in turn; medians.
 Training is measured in seconds of the processor, which other programs lengthen less. The base checkpoint is the committed one, data are
@@ -31,7 +32,7 @@ from models.config import Clips, DecodeSpec, EvaluateSpec, Images, TrainSpec
 from models.evaluation import Session
 from models.evaluation.tasks import digest
 from models.methods.stage import Cut, Features, StageSpec
-from models.methods.visreflect.spec import ReflectVideo
+from models.methods.visreflect.spec import Reflect, ReflectVideo
 from models.methods.vreflection.spec import Stage1, Stage2
 from models.proxy import BASE_DIR
 from models.proxy.clipset import write_clip_set
@@ -46,7 +47,7 @@ CLIPS = Clips(fps=2, min_pixels=784)
 STEPS, QUESTIONS = 8, 192
 LATENTS = ("own", "zeroed", "shuffled", "oracle")
 COMMON = {"steps": STEPS, "global_batch": 32, "lr": 6e-4, "precision": "bf16"}
-STAGES = {"stage 1": Stage1(**COMMON), "stage 2 (sequential rollout)": Stage2(**COMMON, teacher="random")}
+STAGE_1, STAGE_2, IMAGE = Stage1(**COMMON), Stage2(**COMMON, teacher="random"), Reflect(**COMMON)
 VIDEO = ReflectVideo(**COMMON | {"global_batch": 10})
 
 
@@ -57,7 +58,7 @@ class Timed(LocalRun):
         self.__dict__.setdefault("at", []).append((step, time.process_time()))
 
 
-def seconds_per_step(folder: Path, stage: StageSpec, micro_batch: int, attention: str = "eager", vision: str = "cached") -> float:
+def seconds_per_step(folder: Path, stage: StageSpec, micro_batch: int, attention: str = "eager_by_sample", vision: str = "cached") -> float:
     """Of the processor, the median over the logged steps after the first. folder: a new one beside `data` and the features."""
     run = Timed(folder)
     spec = TrainSpec(stage=stage, latent_steps=8, max_tokens=4096, images=IMAGES, vision=vision,
@@ -72,7 +73,7 @@ def seconds_with_torchs_products(folder: Path) -> float:
     script = (
         "import sys; from pathlib import Path; import models.backbone.products as products; products.widen_products = lambda: None;"
         "import torch; torch.set_num_threads(1); from benchmarks import proxy_speed as speed;"
-        "print(speed.seconds_per_step(Path(sys.argv[1]), speed.STAGES['stage 1'].model_copy(update={'steps': 3}), 8))"
+        "print(speed.seconds_per_step(Path(sys.argv[1]), speed.STAGE_1.model_copy(update={'steps': 3}), 8))"
     )
     done = subprocess.run([sys.executable, "-c", script, str(folder / "torchs products")], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True, check=True)
     return float(done.stdout.split()[-1])
@@ -87,6 +88,8 @@ def seconds_to_cache(folder: Path, stage: StageSpec) -> float:
     """Of the processor, for the features that the stage needs of `folder`/data; they are left in `folder`."""
     began, clips = time.process_time(), CLIPS if stage.clips else None
     for role, cut in roles_of(stage).items():
+        if (folder / role).exists():
+            continue
         run = LocalRun(folder / role)
         cache_features(run, checkpoint=BASE_DIR, data=folder / "data", images=IMAGES, clips=clips, cut=cut and (role, cut))
     return time.process_time() - began
@@ -117,19 +120,23 @@ def main() -> None:
         write_clip_set(clips / "data", n=150, seed=0)
         write_mirror(folder / "mirror", "mmvp", n=QUESTIONS, seed=0, split="dev")
         print("| | before | after | ratio |\n|---|---:|---:|---:|")
-        beforehand = {"stage 1, pictures": (folder, STAGES["stage 1"], 8), "VisReflect's video stage, clips": (clips, VIDEO, 10)}
+        beforehand = {"stage 1, pictures": (folder, STAGE_1, 8), "VisReflect's video stage, clips": (clips, VIDEO, 10)}
         for name, (where, stage, micro_batch) in beforehand.items():
             once = seconds_to_cache(where, stage)
             live = seconds_per_step(where / "live", stage, micro_batch, vision="live")
             cached = seconds_per_step(where / "cached", stage, micro_batch)
             pays = f"encoded once in {once:.0f} s, so after {once / (live - cached):.0f} steps it pays" if live > cached else "it never pays"
             print(f"| {name} encoded before; {pays}; s/step | {live:.2f} | {cached:.2f} | {live / cached:.1f} |", flush=True)
-        for name, stage in STAGES.items():
-            before = seconds_per_step(folder / f"{name} before", stage, 32, "sdpa")
-            after = seconds_per_step(folder / f"{name} after", stage, 8)
-            print(f"| {name}, s/step of 32 samples | {before:.2f} | {after:.2f} | {before / after:.1f} |", flush=True)
+        for name, (where, stage, micro_batch, attention) in {
+            "stage 1": (folder, STAGE_1, 32, "eager"), "VisReflect's image stage": (folder, IMAGE, 32, "eager"),
+            "VisReflect's video stage": (clips, VIDEO, 10, "eager"), "stage 2 (sequential rollout)": (folder, STAGE_2, 8, "sdpa"),
+        }.items():  # fmt: skip
+            seconds_to_cache(where, stage)
+            before = seconds_per_step(where / f"{name} before", stage, stage.global_batch, attention)
+            after = seconds_per_step(where / f"{name} after", stage, micro_batch)
+            print(f"| {name}, from {attention} on whole batches; s/step | {before:.2f} | {after:.2f} | {before / after:.1f} |", flush=True)
         if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
-            before, after = seconds_with_torchs_products(folder), seconds_per_step(folder / "our products", STAGES["stage 1"], 8)
+            before, after = seconds_with_torchs_products(folder), seconds_per_step(folder / "our products", STAGE_1, 8)
             print(f"| products of bf16 without instructions for them, stage 1, s/step | {before:.2f} | {after:.2f} | {before / after:.1f} |", flush=True)
         checkpoint = folder / "stage 1 after"
         before = seconds_per_mode(checkpoint, folder, folder / "mirror", "sdpa", 0)

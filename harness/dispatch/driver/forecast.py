@@ -89,18 +89,22 @@ def priorities(graph: Graph, seconds: Mapping[str, float]) -> list[Job]:
     return sorted(graph, key=place)
 
 
-def tells(progress: Mapping[str, Any] | None) -> bool:
-    """Whether it says how far a job has come."""
-    return bool(progress and progress["step"] and progress["total"])
+Progress = Mapping[str, Any]
+"""A line of metrics.jsonl: `time` when `step` of `total` was done."""
 
 
-def left_of_running(progress: Mapping[str, Any] | None, begun: float, forecast: float) -> float:
-    """Seconds a running job still needs: extrapolated from its progress if it has reported any, else the rest of the
-    forecast."""
+def tells(first: Progress | None, last: Progress | None) -> bool:
+    """Whether the first and the last progress of a running job say how fast it goes. One alone does not: nobody knows how much of
+    the time before it was imports and loading."""
+    return bool(first and last and last["total"] and last["step"] > first["step"])
+
+
+def left_of_running(first: Progress | None, last: Progress | None, begun: float, forecast: float) -> float:
+    """Seconds a running job still needs: extrapolated from its progress if that tells, else the rest of the forecast."""
     now = time.time()
-    if progress and tells(progress):
-        pace = (progress["time"] - begun) / progress["step"]
-        return max(0.0, pace * (progress["total"] - progress["step"]) - (now - progress["time"]))
+    if first and last and tells(first, last):
+        pace = (last["time"] - first["time"]) / (last["step"] - first["step"])
+        return max(0.0, pace * (last["total"] - last["step"]) - (now - last["time"]))
     return max(1.0, forecast - (now - begun))
 
 

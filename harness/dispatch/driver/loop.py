@@ -9,6 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -58,6 +59,8 @@ class Driver:
         self.stops = 0
         self.refused_since: float | None = None
         self.pace = forecasts.Pace()
+        self.first: dict[Path, forecasts.Progress] = {}
+        """By attempt: the first progress that was seen of it."""
 
     def interrupt(self, number: int, frame: FrameType | None) -> None:
         """The handler of Ctrl-C."""
@@ -147,9 +150,10 @@ class Driver:
             attempt = statuses[job.key].attempt
             if statuses[job.key].state is State.RUNNING and attempt is not None:
                 progress, started = attempt.progress(), float(attempt.claim.get("started", time.time()))
-                begun[job.key] = attempt, progress, started
-                if attempt.number == 1 and forecasts.tells(progress):
-                    whole = time.time() - started + forecasts.left_of_running(progress, started, 0.0)
+                first = self.first.setdefault(attempt.path, progress) if progress else None
+                begun[job.key] = attempt, first, progress, started
+                if attempt.number == 1 and forecasts.tells(first, progress):
+                    whole = time.time() - started + forecasts.left_of_running(first, progress, started, 0.0)
                     pace.saw(job.kind, whole, self.run.seconds[job.key])
         running, remaining = [], {}
         for job in self.run.order:
@@ -157,8 +161,8 @@ class Driver:
                 continue
             remaining[job.key] = self.run.seconds[job.key] * pace.of(job.kind)
             if job.key in begun:
-                attempt, progress, started = begun[job.key]
-                remaining[job.key] = left = forecasts.left_of_running(progress, started, remaining[job.key])
+                attempt, first, progress, started = begun[job.key]
+                remaining[job.key] = left = forecasts.left_of_running(first, progress, started, remaining[job.key])
                 running.append(Running(job, progress, left, attempt))
         left = forecasts.left_of_all(self.run.order, remaining, {item.job.key for item in running}, self.backend.slots)
         return Snapshot(
