@@ -178,7 +178,7 @@ def measure(folder: Path, device: str, tiny: bool, steps: int, until: float) -> 
         for name, stage in (("Stage 1, packed", Stage1()), ("Stage 2, sequential", Stage2(teacher="random"))):
             if late(f"{name} with {kind}"):
                 continue
-            batches = make_batches(tokenizer, samples, stage.kind == "stage1", kind, steps)
+            batches = make_batches(tokenizer, samples, stage.kind == "stage1", steps)
             with timed(rows, f"{name}: a micro-batch of 4", kind, device):
                 done = train(model, stage, batches, until)
             rows[-1].seconds /= done
@@ -250,12 +250,11 @@ def image_processor() -> Qwen2VLImageProcessor:
     return Qwen2VLImageProcessor(patch_size=14, merge_size=2, temporal_patch_size=2, min_pixels=28 * 28, max_pixels=5120 * 28 * 28)
 
 
-def make_batches(tokenizer, samples: list[Sample], packed: bool, kind: str, count: int) -> list[Batch]:
+def make_batches(tokenizer, samples: list[Sample], packed: bool, count: int) -> list[Batch]:
     """Micro-batches of four, the pictures going round; on the CPU."""
     collate = Collator(
-        tokenizer, Live(image_processor()), slots=Slots("fixed", LATENT_STEPS), packing="packed" if packed else "padded",
-        short_rows=not kind.startswith("flash"),
-    )  # fmt: skip
+        tokenizer, Live(image_processor()), slots=Slots("fixed", LATENT_STEPS), packing="packed" if packed else "padded"
+    )
     return [collate([samples[(4 * k + i) % len(samples)] for i in range(4)]).batch for k in range(count)]
 
 
@@ -284,8 +283,7 @@ def train(model: Backbone, stage: Stage1 | Stage2, batches: list[Batch], until: 
 
 def resume(rows: list[Row], folder: Path, model: Backbone, tokenizer, samples: list[Sample], device: str) -> Backbone:
     """The model from its written checkpoint; its next loss is the one that the model in memory has."""
-    kind = model.config._attn_implementation
-    (batch,) = make_batches(tokenizer, samples, True, kind, 1)
+    kind, (batch,) = model.config._attn_implementation, make_batches(tokenizer, samples, True, 1)
     with torch.no_grad():
         before = loss_of(model.eval(), Stage1(), batch, 0).item()
     folder.mkdir()

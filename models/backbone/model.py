@@ -104,17 +104,18 @@ class Backbone(Qwen2_5_VLForConditionalGeneration):
     def run_language(self, embeds: Tensor, batch: Rows) -> Tensor:
         """Last hidden states [R, L, D] in one pass, of packed rows too: each sample sees itself alone.
 
-        Where the attention can be told samples apart (`samples.apart`), it gets all real tokens as one row and is told where each
-        sample begins: from positions alone flash attention would find that out in one row only, and let samples of several rows
-        see each other. Padding is not computed there (0 in the result). Elsewhere transformers derives the block-diagonal mask
-        from the text positions, given use_cache=False.
+        Flash attention gets all real tokens as one row and is told where each sample begins: from positions alone it would
+        find that out in one row only, and let samples of several rows see each other. Padding is not computed there (0 in
+        the result). So does other attention that can be told samples apart, with packed rows. Elsewhere transformers derives
+        the block-diagonal mask from the text positions, given use_cache=False.
         """
         config, flat = self.model.language_model.config, batch.flat
-        if samples.apart(config):
+        flash = is_flash_attention_requested(config)
+        if flash or (batch.attention_mask is None and samples.apart(config)):
             hidden = self.model.language_model(
                 inputs_embeds=embeds.flatten(0, 1)[flat.places][None],
                 position_ids=batch.position_ids[1:].flatten(1)[:, None, flat.places],
-                attention_mask=None if is_flash_attention_requested(config) else samples.NO_MASK,
+                attention_mask=None if flash else samples.NO_MASK,
                 use_cache=False,
                 **samples.ends_for(config, flat.ends, longest=flat.longest),
             ).last_hidden_state
