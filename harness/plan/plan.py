@@ -19,7 +19,7 @@ from harness.spec.files import Loaded, LoadedExperiment, load_benchmark, load_ex
 from harness.spec.profile import Profile
 from harness.spec.resolve import Base, ResolvedRow, base, check_overrides, recipe_of, resolve, resolve_base
 from harness.spec.text import Document
-from models.config import ProxyClipMirror
+from models.config import ProxyClipMirror, ProxyMirror
 from models.schema import Latents
 
 CARD = "card-"
@@ -239,7 +239,8 @@ def _reading(profile: Loaded[Profile], benchmarks: Iterable[str]) -> Loaded[Prof
     value = profile.value
     if not any(isinstance(value.benchmarks.get(name), ProxyClipMirror) for name in benchmarks):
         return profile
-    changed = {"backbone": value.clip_backbone or value.backbone, "benchmarks": {**value.benchmarks, **value.beside_clips}}
+    beside = {name: spec for name, spec in value.beside_clips.items() if isinstance(value.benchmarks.get(name), ProxyMirror)}
+    changed = {"backbone": value.clip_backbone or value.backbone, "benchmarks": {**value.benchmarks, **beside}}
     return replace(profile, value=value.model_copy(update=changed))
 
 

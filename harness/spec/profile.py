@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from harness.kinds import KINDS, NAMES
 from harness.spec.benchmark import Protocol
+from harness.spec.errors import unknown
 from harness.spec.experiment import FileName
 from harness.spec.recipe import StageName
-from models.config import BenchmarkData, ClipData, ProxyMirror, TrainingData
+from models.config import BenchmarkData, ClipData, ProxyClipMirror, ProxyMirror, TrainingData
 from models.schema import Count, Frozen, Latents, Positive
 
 if TYPE_CHECKING:
@@ -67,8 +68,8 @@ class Resources(Frozen):
     bundle: Count = 1
     """How many evaluations of one checkpoint run one after another in a single scheduler job, so that it is loaded once."""
     attention: Literal["eager", "eager_by_sample", "sdpa", "flash_attention_2"] = "sdpa"
-    """eager_by_sample: transformers' eager attention of each sample by itself, so that a step computes no padding: on a CPU, faster than
-    sdpa for short samples. Where tokens are generated, it is eager."""
+    """eager_by_sample: transformers' eager attention of each sample by itself, so that a step on packed rows computes no padding: on a CPU,
+    faster than sdpa for short samples. Where tokens are generated, it is eager."""
     gradient_checkpointing: bool = False
     deepspeed: Zero | dict[StageOrOther, Zero] | None = None
     """One for all trainings, or by kind of stage; a kind that is not named takes `other`, or none."""
@@ -155,7 +156,8 @@ class Profile(Frozen):
     """Base model of experiments with a column of clips; null = `backbone`."""
     benchmarks: dict[FileName, BenchmarkData]
     beside_clips: dict[FileName, ProxyMirror] = Field(default_factory=dict)
-    """Benchmarks as experiments with a column of clips ask them, in place of those under `benchmarks`."""
+    """Benchmarks as experiments with a column of clips ask them, in place of those generated under `benchmarks`; what is external there is
+    asked as it is."""
     set: dict[str, Any] = Field(default_factory=dict)
     scale: dict[str, Positive] = Field(default_factory=dict)
     comparisons: bool = False
@@ -190,6 +192,17 @@ class Profile(Frozen):
         if not isinstance(value, dict):
             return value
         return {k: {**v, "benchmark": v.get("benchmark", k)} if isinstance(v, dict) else v for k, v in value.items()}
+
+    @field_validator("beside_clips")
+    @classmethod
+    def _in_place_of_others(cls, value: dict[str, ProxyMirror], info: ValidationInfo) -> dict[str, ProxyMirror]:
+        benchmarks = info.data.get("benchmarks", value)
+        for name in value:
+            if name not in benchmarks:
+                raise ValueError(unknown(f'"{name}" stands in place of nothing under benchmarks', name, list(benchmarks), "benchmarks"))
+        if clips := [name for name in value if isinstance(benchmarks[name], ProxyClipMirror)]:
+            raise ValueError(f"{clips[0]}: asks about clips itself; say under benchmarks how many questions it has")
+        return value
 
     @field_validator("resources")
     @classmethod

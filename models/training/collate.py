@@ -78,7 +78,7 @@ class Collator:
     piece, of the first of them. write, end_marker: see `template.build`. slot_targets: whether slots are supervised, for
     counting only. packing "packed": the samples share one row, end to end; "padded": one a row. max_tokens: the longest
     sample allowed. short_rows: pack into rows as long as the longest sample, first-fit. The numbers are the same; for
-    attention without a varlen kernel, where a row costs the square of its length.
+    attention that cannot be told samples apart (`models.backbone.samples`), where a row costs the square of its length.
     """
 
     def __init__(

@@ -11,7 +11,7 @@ import pytest
 from harness.jobs import Job
 from harness.plan import Plan, plan_experiment
 from harness.spec.errors import SpecError
-from harness.spec.files import EXPERIMENTS
+from harness.spec.files import EXPERIMENTS, load_profile
 from models.proxy import BASE_DIR, prompts
 from tests.harness.conftest import fake_digest
 
@@ -202,3 +202,30 @@ def test_a_table_with_a_column_of_clips_asks_other_benchmarks_as_the_profile_has
 
     assert asked("table.yaml") == {11}
     assert asked("pictures.yaml") == {16}
+
+
+def test_a_data_set_of_ones_own_is_asked_beside_clips_too(tmp_path, video):
+    profile = video.experiment.document.path.parent / "profiles" / "video.yaml"
+    text = profile.read_text() + "beside_clips:\n  vstar: {source: proxy, n: 11}\n"
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "test.jsonl").write_text("{}\n")
+    profile.write_text(text.replace("  videomme:", f"  vstar: {{source: external, path: {tmp_path / 'own'}}}\n  videomme:"))
+    made = plan_experiment(video.experiment.document.path, "video", tasks=fake_digest)
+    mirror = made.cell("Base", "vstar").jobs[0, "own"].inputs["mirror"]
+    assert mirror.payload["source"] != "proxy" and mirror.inputs["files"].location == str(tmp_path / "own")
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("vstr", '"vstr" stands in place of nothing under benchmarks; did you mean "vstar"?'),
+        ("videomme", "videomme: asks about clips itself; say under benchmarks how many questions it has"),
+    ],
+)
+def test_what_is_asked_beside_clips_stands_in_place_of_a_benchmark_of_pictures(video, name, said):
+    profile = video.experiment.document.path.parent / "profiles" / "video.yaml"
+    profile.write_text(profile.read_text() + f"beside_clips:\n  {name}: {{source: proxy, n: 11}}\n")
+    with pytest.raises(SpecError) as caught:
+        load_profile(str(profile))
+    line = len(profile.read_text().splitlines()) - 1
+    assert str(caught.value).startswith(f"{profile}:{line}: beside_clips: {said}") and "\n" not in str(caught.value)
