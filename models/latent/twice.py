@@ -51,15 +51,17 @@ class Halves:
 
 
 class TwoPasses:
-    """`first`, then `second`, each once. With attention that cannot be told samples apart, each is a pass over everything."""
+    """`first`, then `second`, each once. With attention that cannot be told samples apart, or that does not see all keys so far (sliding
+    layers), each is a pass over everything."""
 
     def __init__(self, model: Backbone, batch: Batch) -> None:
         self.model, self.batch = model, batch
-        self.shared = samples.apart(model.model.language_model.config)
+        language = model.model.language_model
+        self.shared = samples.apart(language.config) and not language.has_sliding_layers
         if self.shared:
             self.halves = Halves.of(batch)
             positions = batch.position_ids[1:].flatten(1)[:, batch.flat.places][:, self.halves.tokens]
-            self.extender = Extender(model.model.language_model, positions, self.halves.real, ragged=True)
+            self.extender = Extender(language, positions, self.halves.real, ragged=True)
 
     def first(self, fed: Tensor, graph: bool = True) -> Tensor:
         """Embeddings [R, L, D] -> last hidden states [R, L, D], 0 behind a sample's last slot. graph: whether gradients flow

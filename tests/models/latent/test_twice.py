@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from models.backbone import samples as by_sample
 from models.latent import slots
+from models.latent.batch import Encoded
 from models.latent.twice import TwoPasses
+from models.methods.visreflect.spec import ReflectVideo
 from models.methods.vreflection.spec import Stage2
 from tests.models.conftest import STEPS, gradients
 from tests.models.flash import kernels, with_flash
@@ -75,3 +79,41 @@ def test_samples_without_slots_take_the_same_steps(apart, make, batch_of):
     assert len(calls) == 2 and calls[0] == int(batch.flat.ends[-1])
     torch.testing.assert_close(passes.second(fed), apart.run_language(fed, batch), atol=2e-5, rtol=1e-4)
     assert len(calls) == 4
+
+
+@pytest.mark.parametrize("attention", ["sdpa", by_sample.EAGER, "flash"])
+def test_layers_with_a_window_get_two_whole_passes(attention, reference, kernels, samples, batch_of):
+    def windowed(name):
+        model = with_flash(reference.model("sdpa")) if name == "flash" else reference.model(name)
+        language = model.model.language_model
+        language.config.layer_types = ["sliding_attention"] * len(language.layers)
+        language.config.sliding_window, language.has_sliding_layers = 4096, True
+        for layer in language.layers:
+            layer.attention_type, layer.self_attn.sliding_window = "sliding_attention", 4096
+        return model.stage_terms(batch_of(samples, ROWS["two rows"]), STAGES["student"], STEPS, indicator=TRUE).losses
+
+    found = windowed(attention)
+    for loss, value in windowed("eager").items():
+        torch.testing.assert_close(found[loss], value, rtol=1e-5, atol=1e-6, msg=loss)
+
+
+@pytest.mark.parametrize("checkpointed", [False, True])
+@pytest.mark.parametrize("stage", [STAGES["student"], STAGES["attached"], ReflectVideo(passes="two")], ids=["student", "attached", "video"])
+def test_ranks_with_and_without_slots_gather_the_same_parameters_forwards_and_backwards(stage, checkpointed, apart, samples, make, batch_of):
+    """ZeRO-3 gathers and scatters them module by module, and a rank that takes other steps than the rest waits for ever."""
+    if checkpointed:
+        apart.train()
+        apart.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    steps: list[str] = []
+    for name, module in apart.model.language_model.named_modules():
+        if any(True for _ in module.parameters(recurse=False)):
+            module.register_forward_pre_hook(lambda module, inputs, name=name: steps.append(name))
+            module.register_full_backward_pre_hook(lambda module, gradients, name=name: steps.append(f"{name} backwards"))
+    found = []
+    for some in (samples, [make(seed=1).sample(segments=0), make(seed=2).sample(segments=0)], [*samples[:1], make(seed=1).sample(segments=0)]):
+        batch = batch_of(some, [list(range(len(some)))])
+        batch = replace(batch, encoded={"clues": Encoded(embeds=torch.ones(batch.slots, 128))})
+        apart.stage_terms(batch, stage, STEPS, indicator=TRUE).total().backward()
+        found.append(list(steps))
+        steps.clear()
+    assert "layers.0.mlp.up_proj backwards" in found[0] and found[0] == found[1] == found[2]
