@@ -5,7 +5,7 @@ import pytest
 from harness.cli import main
 from harness.plan.sources import backbone
 from harness.spec.errors import SpecError
-from harness.spec.files import load_profile, load_recipe
+from harness.spec.files import EXPERIMENTS, load_profile, load_recipe
 from harness.spec.resolve import read_recipe
 from tests.harness.conftest import Desk
 
@@ -132,3 +132,9 @@ def test_diff_and_explain_show_where_an_inherited_value_comes_from(desk: Desk, c
     assert main(["diff", "vreflection", "recipes/mine.yaml"]) == 0
     (line,) = [line for line in capsys.readouterr().out.splitlines() if "stage1" in line or line.strip().startswith("p ")]
     assert line.split()[1:] == ["0.5", "0.4"]
+
+
+def test_the_profile_for_tuning_asks_development_questions_alone():
+    dev = load_profile("proxy-dev", EXPERIMENTS).value
+    asked = {f"{where} {name}": source.split for where in ("benchmarks", "beside_clips") for name, source in getattr(dev, where).items()}
+    assert "beside_clips blink" in asked and set(asked.values()) == {"dev"}
