@@ -29,13 +29,14 @@ STAGES = {
     "sample": Stage1(steps=4, align="bernoulli", p=0.5, granularity="sample", self_fed=0.5, **FAST),
     "stage2": Stage2(steps=3, teacher="random", slot_fill="student", rollout="sequential", **FAST),
     "stage2 checkpointed": Stage2(steps=2, teacher="random", slot_fill="student", rollout="sequential", **FAST),
+    "two passes": Stage2(steps=3, teacher="random", slot_fill="student", rollout="two_pass", **FAST),
     "joint bf16": Joint(steps=3, **FAST | {"precision": "bf16"}),
 }
 ZERO = {
     "step": None, "microbatch": "zero2", "sample": "zero3", "stage2": "zero3", "stage2 checkpointed": "zero3",
-    "joint bf16": "zero3",
+    "two passes": "zero3", "joint bf16": "zero3",
 }  # fmt: skip
-CHECKPOINTED = {"stage2 checkpointed"}
+CHECKPOINTED = {"stage2 checkpointed", "two passes"}
 """Layers' activations are computed again in the backward pass, as the profile a800 has it; one process keeps them."""
 
 
