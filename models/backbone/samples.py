@@ -33,14 +33,18 @@ def apart(config: PretrainedConfig) -> bool:
     return known or is_flash_attention_requested(config)
 
 
-def ends_for(config: PretrainedConfig, queries: Tensor, keys: Tensor | None = None, longest: int | None = None) -> dict[str, Any]:
+def ends_for(
+    config: PretrainedConfig, queries: Tensor, keys: Tensor | None = None, longest: int | None = None, device: torch.device | None = None
+) -> dict[str, Any]:
     """How the layers are told. queries [n + 1]: where each sample begins among the tokens, then their number; keys: the same of
-    what they see, if that is more: a sample's queries are its last keys. longest: tokens of the longest sample, if known."""
+    what they see, if that is more: a sample's queries are its last keys. longest: tokens of the longest sample, if known. device: where
+    the layers are, if the numbers lie in main memory, from which they are read without waiting for a GPU."""
     keys = queries if keys is None else keys
     if not is_flash_attention_requested(config):
         return {"query_ends": queries.tolist(), "key_ends": keys.tolist()}
     most = [int(ends.diff().max()) if longest is None else longest for ends in (queries, keys)]
-    return {"cu_seq_lens_q": queries, "cu_seq_lens_k": keys, "max_length_q": most[0], "max_length_k": most[1]}
+    at = [ends.to(device or ends.device) for ends in (queries, keys)]
+    return {"cu_seq_lens_q": at[0], "cu_seq_lens_k": at[1], "max_length_q": most[0], "max_length_k": most[1]}
 
 
 def _by_sample(kernel: Callable[..., tuple[Tensor, Tensor | None]], additive: bool) -> Callable[..., tuple[Tensor, Tensor | None]]:

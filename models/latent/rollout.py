@@ -104,7 +104,7 @@ class Ragged:
     order: Tensor | None
     """[M]: the cached keys that the rows of this chunk see, row after row; None: all, as they lie."""
     queries: Tensor
-    """[n + 1] int32: where each row begins among the chunk's tokens, then their number."""
+    """[n + 1] int32, in main memory: where each row begins among the chunk's tokens, then their number."""
     keys: Tensor
     """[n + 1] int32: the same among the keys that they see. A row's queries are its last keys."""
 
@@ -133,12 +133,8 @@ class _Rows:
         return Ragged(
             here.flatten().nonzero()[:, 0].to(self.device),
             None if as_they_lie else order.to(self.device),
-            self._ends(queries),
-            self._ends(keys),
+            *(nn.functional.pad(lengths.cumsum(0), (1, 0)).int() for lengths in (queries, keys)),
         )
-
-    def _ends(self, lengths: Tensor) -> Tensor:
-        return nn.functional.pad(lengths.cumsum(0), (1, 0)).int().to(self.device)
 
 
 class Extender:
@@ -184,7 +180,7 @@ class Extender:
             mask, told = self._mask(begin, end, embeds.dtype), {}
         else:
             mask, inputs = None, [part.flatten(0, 1)[ragged.places][None] for part in inputs]
-            told = samples.ends_for(self.model.config, ragged.queries, ragged.keys)
+            told = samples.ends_for(self.model.config, ragged.queries, ragged.keys, device=embeds.device)
         hidden, cos, sin = inputs
         for layer, (keys, values) in zip(self.model.layers, self.past):
             arguments = (layer, hidden, cos, sin, mask, told, None if ragged is None else ragged.order, *keys, *values)
