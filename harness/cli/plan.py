@@ -91,11 +91,12 @@ def main(options: argparse.Namespace) -> int:
 
 
 def refusals(profile: Profile, graph: Graph, todo: Sequence[Job]) -> list[str]:
-    """A line for each thing, known without the cluster, for which `run` would refuse: data that are not here, and ranks that cannot
-    share a step."""
-    from harness.dispatch.preflight import ranks
+    """A line for each thing, known without the cluster, for which `run` would refuse: data that are not here, ranks that cannot
+    share a step, and trainings that fit into no GPU (a warning where nothing says how much one holds)."""
+    from harness.dispatch.preflight import gpu_memory, ranks
 
-    found = [unknown_data(graph), *(f"{one.text}; `run` would refuse here" for one in ranks(profile, todo))]
+    looked = [*ranks(profile, todo), *gpu_memory(profile, todo)]
+    found = [unknown_data(graph), *(one.text + ("; `run` would refuse here" if one.grade == "error" else "") for one in looked)]
     return [line for line in found if line]
 
 

@@ -26,7 +26,7 @@ from harness.store import Store
 from harness.worker.deepspeed import zero_of
 from models import hub
 from models.methods.registry import STAGES
-from models.training.cost import checkpoint_bytes
+from models.training.cost import checkpoint_bytes, gpu_bytes
 from models.training.packing import uneven
 
 if TYPE_CHECKING:
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 SLURM_COMMANDS = ("sbatch", "srun", "squeue", "scancel")
 TWICE = 2
 """Checkpoints on disk while a training runs: the newest, and the one being written."""
+USUAL_GPU_GIB = 80.0
+"""Of a GPU whose memory nothing states: what needs more is a warning."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ def look(profile: Profile, jobs: Iterable[Job], folder: Path) -> list[Finding]:
     found = [scheduler(profile)]
     if profile.dispatch.kind == "slurm" and found[0].grade == "ok":
         found += partition(profile, kinds)
-    found += [*ranks(profile, todo), *gpus(profile, kinds), *attention(profile, kinds)]
+    found += [*ranks(profile, todo), *gpus(profile, kinds), *gpu_memory(profile, todo), *attention(profile, kinds)]
     for source in bases(todo):
         found.append(base(source))
     return found + disk(profile, todo, folder)
@@ -156,6 +158,44 @@ def ranks(profile: Profile, jobs: Iterable[Job]) -> list[Finding]:
     if stages and on_cluster and 0 < needs.gpus < world:
         wrong.add(f"{world} processes need a GPU each, and gpus is {needs.gpus}; set both to the same number")
     return [Finding("ranks", "error", f"resources.train: {why}") for why in sorted(wrong - {""})]
+
+
+def gpu_memory(profile: Profile, jobs: Iterable[Job], smi: Command = run_command) -> list[Finding]:
+    """Trainings whose weights, gradients and optimiser alone are more than a GPU holds: an error where the profile, or the driver of this
+    machine, says how much that is. Nothing of a base model that is not here to measure."""
+    needs, on_cluster = profile.resources_of("train"), profile.dispatch.kind == "slurm"
+    world = needs.processes if on_cluster else 1
+    least: dict[int, tuple[float, int, int]] = {}  # by ZeRO stage: bytes, and the trained and frozen parameters
+    for job in jobs if needs.gpus else ():
+        if job.kind == "train" and (size := _size(job)):
+            config = zero_of(needs.deepspeed, _stage(job).kind)
+            zero = config["zero_optimization"]["stage"] if config else 0
+            least[zero] = max(least.get(zero, (0, 0, 0)), (gpu_bytes(*size, zero, world), *size))
+    stated = (needs.gpu_memory_gb or (None if on_cluster else _smallest_gpu(smi))) if least else None
+    holds = stated or USUAL_GPU_GIB
+    found = []
+    for zero, (most, trained, frozen) in sorted(least.items()):
+        if most <= holds * 2**30:
+            continue
+        way, how = f"zero{zero}" if zero else "without DeepSpeed", f"on {_gpus(world)}"
+        text = f"resources.train: {way} {how}, weights, gradients and AdamW's moments take {most / 2**30:.0f} GiB of each GPU"
+        text += f", which has {stated:.0f}" if stated else f", more than the {holds:.0f} that most have (set gpu_memory_gb if yours has more)"
+        if (shared := gpu_bytes(trained, frozen, 3, world)) <= holds * 2**30:
+            text += f"; set deepspeed: zero3 ({shared / 2**30:.0f} GiB)"
+        else:
+            enough = next(n for n in range(world + 1, 10_000) if gpu_bytes(trained, frozen, 3, n) <= holds * 2**30)
+            text += f"; it takes deepspeed: zero3 with gpus and processes at least {enough}" + ("" if on_cluster else ", and dispatch: {kind: slurm}")
+        found.append(Finding("gpu memory", "error" if stated else "warning", text))
+    return found
+
+
+def _smallest_gpu(smi: Command) -> float | None:
+    """GiB of this machine's smallest GPU; None if the driver does not say."""
+    try:
+        said = smi(["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"])
+    except SchedulerSilent:
+        return None
+    return min((int(line) / 1024 for line in said.split() if line.isdigit()), default=None)
 
 
 def _stage(job: Job) -> StageSpec:
@@ -340,6 +380,22 @@ def parameters(folder: Path) -> tuple[int, int]:
     return count, vision
 
 
+def _base_of(job: Job) -> Path | None:
+    """Folder of the base model that a training's first stage starts from, if it is here."""
+    start = trainings(job)[0].inputs.get("init")
+    return base_folder(start) if isinstance(start, Source) else None
+
+
+def _size(job: Job) -> tuple[int, int] | None:
+    """(trained, frozen) parameters of a training; None if its base model is not here to measure."""
+    try:
+        folder = _base_of(job)
+        count, vision = parameters(folder) if folder else (0, 0)
+    except (OSError, ValueError):
+        return None
+    return (count - vision, vision) if count else None
+
+
 def _reachable(repository: str, revision: str) -> bool:
     if os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
         return False
@@ -381,17 +437,12 @@ def needed(profile: Profile, jobs: Iterable[Job]) -> Disk | None:
     todo = [job for job in jobs if job.kind == "train"]
     checkpoint = result = 0
     for job in todo:
-        start, stage = trainings(job)[0].inputs["init"], _stage(job)
-        folder = base_folder(start) if isinstance(start, Source) else None
-        if folder is None:
+        stage, folder, size = _stage(job), _base_of(job), _size(job)
+        if folder is None or size is None:
             continue
-        try:
-            count, vision = parameters(folder)
-            result = max(result, sum(file.stat().st_size for file in _weights(folder)))
-        except (OSError, ValueError):
-            continue
-        held = count if zero_of(profile.resources_of("train").deepspeed, stage.kind) else 0
-        checkpoint = max(checkpoint, checkpoint_bytes(count - vision, held, 4 if stage.precision == "fp32" else 2))
+        result = max(result, sum(file.stat().st_size for file in _weights(folder)))
+        held = sum(size) if zero_of(profile.resources_of("train").deepspeed, stage.kind) else 0
+        checkpoint = max(checkpoint, checkpoint_bytes(size[0], held, 4 if stage.precision == "fp32" else 2))
     return Disk(len(todo), checkpoint, result) if checkpoint else None
 
 

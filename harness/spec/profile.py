@@ -50,7 +50,8 @@ class Resources(Frozen):
 
     cpus: per process, also the number of torch threads. processes: of a scheduler's job: the ranks of a training, or the
     shards of an evaluation, each of which answers its share of the questions on a GPU of its own; the others' is one, and
-    so is every job's on the local queue. gpus, memory_gb: of all processes together. minutes: the time limit.
+    so is every job's on the local queue. gpus, memory_gb: of all processes together. gpu_memory_gb: of one GPU; a training that
+    cannot fit is refused. minutes: the time limit.
     micro_batch: sequences per forward (training), at most a rank's share of global_batch. batch_size: of a benchmark's
     longest questions, how many are decoded at once (evaluation); of shorter ones as many as need no more memory.
     cache_share: of the GPU's memory that the model leaves, how much the answers of an evaluation may take, if that is
@@ -61,6 +62,7 @@ class Resources(Frozen):
     gpus: Annotated[int, Field(ge=0)] = 0
     processes: Count = 1
     memory_gb: Positive = 4
+    gpu_memory_gb: Positive | None = None
     minutes: Count = 60
     micro_batch: Count = 1
     batch_size: Count = 1

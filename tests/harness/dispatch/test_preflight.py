@@ -12,7 +12,7 @@ from harness.dispatch.slurm.queue import SchedulerSilent
 from harness.jobs import Job, Source
 from harness.spec.profile import LocalDispatch, Profile, Resources, SlurmDispatch
 from harness.worker.deepspeed import zero_of
-from models.training.cost import checkpoint_bytes
+from models.training.cost import checkpoint_bytes, gpu_bytes
 
 SINFO = "debug|30:00|(null)|64|257000\nbig*|2-00:00:00|gpu:a800:8(S:0-1)|128|1031000\nbig*|2-00:00:00|(null)|128|1031000\n"
 FULL = Resources(cpus=12, gpus=8, processes=8, memory_gb=800, minutes=2880, attention="flash_attention_2", deepspeed="zero3")
@@ -230,6 +230,43 @@ def test_a_training_that_its_ranks_cannot_share_is_an_error_before_it_waits_for_
     assert found(gpus=3) == ["resources.train: 8 processes need a GPU each, and gpus is 3; set both to the same number"]
     job = Job(kind="train", slug="t", payload={"stage": {"kind": "stage1"}})
     assert preflight.ranks(profile(LocalDispatch(), train=FULL.model_copy(update={"gpus": 3})), [job]) == []
+
+
+def test_a_training_whose_optimiser_fits_into_no_gpu_is_an_error_where_the_memory_is_known(tmp_path):
+    source = write_base(tmp_path / "base", SHARDS)  # 250 trained parameters, 100 frozen
+    job = Job(kind="train", slug="t", payload={"stage": {"kind": "stage1"}}, inputs={"init": source})
+    assert [gpu_bytes(250, 100, zero, 2) for zero in range(4)] == [4200, 2700, 2450, 2100]
+    assert gpu_bytes(250, 100, 3, 1) == 16 * 250 + 2 * 100
+
+    def found(has: int | None, dispatch=CLUSTER, smi=None, **changed) -> list[preflight.Finding]:
+        needs = FULL.model_copy(update={"deepspeed": None, "gpu_memory_gb": has and has / 2**30, "processes": 2, "gpus": 2} | changed)
+        return preflight.gpu_memory(profile(dispatch, train=needs), [job], smi)
+
+    assert found(4200) == [] and found(None) == [] and found(1, gpus=0) == []
+    grade, text = only(found(4199))
+    assert grade == "error" and text.startswith("resources.train: without DeepSpeed on 2 GPUs, weights,") and text.endswith("set deepspeed: zero3 (0 GiB)")
+    assert found(2450, deepspeed="zero2") == [] and only(found(2449, deepspeed={"stage1": "zero2"}))[1].startswith("resources.train: zero2 on 2 GPUs")
+    assert only(found(2099, deepspeed="zero3"))[1].endswith("it takes deepspeed: zero3 with gpus and processes at least 3")
+    # one rank, on this machine: its driver says what its GPUs have
+    here = LocalDispatch()
+    assert only(found(4199, here))[1].endswith("with gpus and processes at least 2, and dispatch: {kind: slurm}")
+    assert found(None, here, lambda words: "143771\n81559\n") == []
+
+
+def test_where_nothing_says_how_much_a_gpu_holds_a_large_training_is_a_warning(tmp_path, monkeypatch):
+    job = Job(kind="train", slug="t", payload={"stage": {"kind": "stage1"}}, inputs={"init": write_base(tmp_path / "base", SHARDS)})
+    monkeypatch.setattr(preflight, "parameters", lambda folder: (8_292_000_000, 677_000_000))
+    plain = FULL.model_copy(update={"deepspeed": None})
+    grade, text = only(preflight.gpu_memory(profile(train=plain), [job]))
+    assert grade == "warning" and "take 115 GiB of each GPU, more than the 80 that most have (set gpu_memory_gb" in text
+    assert only(preflight.gpu_memory(profile(LocalDispatch(), train=plain), [job], lambda words: "81559\n81559\n"))[0] == "error"
+    assert preflight.gpu_memory(profile(), [job]) == []  # zero3 on 8 GPUs
+
+    def none(words):
+        raise SchedulerSilent("nvidia-smi: no such command")
+
+    assert only(preflight.gpu_memory(profile(LocalDispatch(), train=plain), [job], none))[0] == "warning"
+    assert preflight.gpu_memory(profile(), [Job(kind="train", slug="t", payload=job.payload, inputs={"init": Source("hub:a/b@c", "c")})]) == []
 
 
 def test_a_profile_names_one_zero_stage_or_one_for_each_kind_of_stage():
