@@ -73,6 +73,7 @@ def for_profile(options: argparse.Namespace) -> list[tuple[str, str, str]]:
     from harness.dispatch import preflight
     from harness.plan import merged, plan_experiment
     from harness.spec.files import EXPERIMENTS
+    from harness.store import Store
 
     digests = options.results / ".digests.json"
     made = [
@@ -80,7 +81,10 @@ def for_profile(options: argparse.Namespace) -> list[tuple[str, str, str]]:
         for file in experiment_files(options.files or [EXPERIMENTS])
     ]
     graph, profile = merged(made), made[0].profile.value
-    found = [(one.name, one.grade, one.text) for one in preflight.look(profile, graph, options.results)]
+    store = Store(options.results)
+    ended = {job for job in graph if store.is_done(job) or store.damage(job)}
+    left = [job for job in graph.needed(ended.__contains__) if job not in ended]
+    found = [(one.name, one.grade, one.text) for one in preflight.look(profile, graph, options.results, left)]
     external = [job for job in graph if job.payload.get("source") == "external"]
     return list(dict.fromkeys(found + [line for job in external for line in brought(job, graph, profile, digests)]))
 

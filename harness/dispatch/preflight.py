@@ -49,9 +49,9 @@ class Finding:
     text: str
 
 
-def look(profile: Profile, jobs: Iterable[Job], folder: Path) -> list[Finding]:
-    """Findings about the machine, the cluster and the base model, for jobs still to be run. folder: the results folder,
-    whose disk holds the checkpoints.
+def look(profile: Profile, jobs: Iterable[Job], folder: Path, left: Iterable[Job] | None = None) -> list[Finding]:
+    """Findings about the machine, the cluster and the base model, for these jobs. folder: the results folder, whose disk holds the
+    checkpoints. left: those still to be run, which need the disk; default: all.
     """
     todo = list(jobs)
     kinds = list(dict.fromkeys(job.kind for job in todo))
@@ -61,7 +61,7 @@ def look(profile: Profile, jobs: Iterable[Job], folder: Path) -> list[Finding]:
     found += [*ranks(profile, todo), *gpus(profile, kinds), *gpu_memory(profile, todo), *attention(profile, kinds)]
     for source in bases(todo):
         found.append(base(source))
-    return found + disk(profile, todo, folder)
+    return found + disk(profile, todo if left is None else left, folder)
 
 
 # The scheduler

@@ -430,6 +430,17 @@ def test_the_doctor_finds_a_folder_that_cannot_be_written(desk: Desk, capsys):
     assert re.search(r"error +results", run(capsys, "doctor", "--results", "taken/results", code=1))
 
 
+def test_the_doctor_counts_the_disk_of_trainings_that_are_left(desk: Desk, capsys, monkeypatch):
+    counted = []
+    monkeypatch.setattr("harness.dispatch.preflight.disk", lambda profile, jobs, folder: counted.append(sum(job.kind == "train" for job in jobs)) or [])
+    for row in (None, "Stage 1 Only", "Two-stage (Ours)"):
+        if row:
+            finish(desk, row)
+        main(["doctor", "--profile", "proxy", str(desk.table())])
+    every = len([job for job in plan_experiment(desk.table(), "proxy").graph if job.kind == "train"])
+    assert counted == [every, every - 1, every - 2]
+
+
 def test_the_doctor_looks_for_the_training_data_that_a_person_brought(desk: Desk, capsys):
     profile = "extends: smoke\ndata: {source: external, meta: nowhere/meta.json, revision: mine}\n"
     desk.write("profiles/mine.yaml", profile)
