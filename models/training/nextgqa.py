@@ -48,12 +48,14 @@ class Questions(Form):
         if missing := [name for name in NEEDED if name not in self._names]:
             raise DataError(f"{annotations}: line 1: no column {', '.join(map(repr, missing))}; {WHERE} (NExT-QA's own has others)")
 
-    def entries(self) -> Iterator[tuple[int, int, list[str] | None]]:
-        """(first byte, bytes, cells) of every question's line; None for cells that cannot be told apart."""
+    def entries(self) -> Iterator[tuple[int, tuple[int, int, list[str] | None]]]:
+        """Number and (first byte, bytes, cells) of every question's line; None for cells that cannot be told apart. Blank lines are none,
+        and have numbers, so that a number says which line it is."""
         with self.annotations.open("rb") as file:
             start = len(file.readline())
-            for line in file:
-                yield start, len(line), _cells(line)
+            for number, line in enumerate(file):
+                if line.strip():
+                    yield number, (start, len(line), _cells(line))
                 start += len(line)
 
     def value(self, text: bytes) -> list[str] | None:

@@ -79,9 +79,9 @@ class Form:
         self.files: tuple[Path, ...] = (annotations,)
         """All files that the records come from, the file of entries first."""
 
-    def entries(self) -> Iterator[tuple[int, int, Any]]:
-        """(first byte, bytes, value) of every entry. Raises DataError."""
-        return entries(self.files[0])
+    def entries(self) -> Iterator[tuple[int, tuple[int, int, Any]]]:
+        """Number and (first byte, bytes, value) of every entry. Raises DataError."""
+        return enumerate(entries(self.files[0]))
 
     def value(self, text: bytes) -> Any:
         """Of one entry's bytes. Raises ValueError."""

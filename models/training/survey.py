@@ -209,7 +209,7 @@ def survey(
     found = Survey(sources, lines)
     for number, source in enumerate(sources):
         finder = found.finder(source)
-        for entry, (start, size, value) in enumerate(source.form.entries()):
+        for entry, (start, size, value) in source.form.entries():
             group = group_of(value, source)
             try:
                 sample = parse(value, source, entry, finder, surplus=surplus, literals=literals)

@@ -82,6 +82,7 @@ def test_every_line_that_cannot_be_used_is_named_with_what_is_wrong(tmp_path: Pa
         '1,8,56,56,"a quote that is not closed',
         "",
         f"1,{CALLS.format(7)}",
+        " \t",
     ]
     spans = {"0": [[1, 2]], "1": [[1, 2]], "2": [[1, 2]], "3": [[1, 2]], "5": [], "6": [[4.5, 5]], "7": [[1, "late"]]}
     write(tmp_path, lines, {"1": spans, "9": {"0": [[0, 1]]}, "3": {"0": [[0, 1]]}}, PLACES | {"3": "0000/3"})
@@ -99,12 +100,19 @@ def test_every_line_that_cannot_be_used_is_named_with_what_is_wrong(tmp_path: Pa
         (8, "missing clip", f"{tmp_path}/NExTVideo/0000/3.mp4"),
         (9, "bad span", "[4.5, 5] begins when the clip, which is 4.00 s long, is over"),
         (10, "malformed entry", "line 12: not UTF-8, or a quote that is not closed"),
-        (11, "malformed entry", "line 13: 0 cells for 13 columns"),
         (12, "bad span", "temporal_span [[1, 'late']]"),
     ]
     assert [(entry, reason) for entry, reason, _ in found] == [(entry, reason) for entry, reason, _ in expected]
     for (_, _, said), (_, _, words) in zip(found, expected, strict=True):
         assert words in said
+    assert samples.summary.rows == 12, "blank lines are no rows"
+
+
+def test_behind_a_blank_line_samples_are_read_and_named_by_their_lines(tmp_path: Path) -> None:
+    write(tmp_path, ["", f"1,{CALLS.format(0)}", "  ", f"2,{CALLS.format(1)}"], {"1": {"0": [[1, 2]]}, "2": {"1": [[0, 1]]}}, PLACES)
+    samples = read_samples(tmp_path)
+    assert [samples.name(k) for k in range(len(samples))] == ["nextgqa:1", "nextgqa:3"] and not samples.summary.rejected
+    assert [samples[k].spans for k in range(2)] == [((1.0, 2.0),), ((0.0, 1.0),)]
 
 
 def test_spans_that_end_behind_the_clip_or_have_no_length_are_used_and_named(tmp_path: Path) -> None:
