@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.cli.main import add_json, add_selection, plans
@@ -92,11 +93,12 @@ def main(options: argparse.Namespace) -> int:
 
 def refusals(profile: Profile, graph: Graph, todo: Sequence[Job]) -> list[str]:
     """A line for each thing, known without the cluster, for which `run` would refuse: data that are not here, ranks that cannot
-    share a step, and trainings that fit into no GPU (a warning where nothing says how much one holds)."""
+    share a step, and trainings that fit into no GPU (a warning where nothing says how much one holds); and fields of training data that nothing
+    reads."""
     from harness.dispatch.preflight import gpu_memory, ranks
 
     looked = [*ranks(profile, todo), *gpu_memory(profile, todo)]
-    found = [unknown_data(graph), *(one.text + ("; `run` would refuse here" if one.grade == "error" else "") for one in looked)]
+    found = [unknown_data(graph), *unread_fields(graph), *(one.text + ("; `run` would refuse here" if one.grade == "error" else "") for one in looked)]
     return [line for line in found if line]
 
 
@@ -111,6 +113,16 @@ def unknown_data(graph: Graph) -> str:
             why = given.digest.removeprefix(UNKNOWN)
             return f"training data: {why}; `run` would refuse here; the keys of jobs that are trained on them are not known yet"
     return ""
+
+
+def unread_fields(graph: Graph) -> list[str]:
+    """A line for each meta file with fields that nothing reads."""
+    places = {files.location for job in graph if job.kind == "data" and isinstance(files := job.inputs.get("files"), Source)}
+    if not places:
+        return []
+    from models.training.data import unread
+
+    return [unread(Path(place)) for place in sorted(places)]
 
 
 def needed(profile: Profile, graph: Graph, costs: Mapping[str, float | None]) -> str:

@@ -14,8 +14,8 @@ from models.methods.registry import STAGES
 def check_inputs(
     jobs: Iterable[Job], training: Sequence[TrainingData | ClipData | None] = (), cache: Path | None = None, graph: Iterable[Job] = ()
 ) -> list[str]:
-    """Look at the external data that these jobs would read; returns a line for each set with rejected samples, or of which
-    only a part is here.
+    """Look at the external data that these jobs would read; returns a line for each set with rejected samples, of which
+    only a part is here, or with fields that nothing reads.
 
     training: the profile's training data, of pictures and of clips; looked at where they are external. cache: see `looked_at`.
     graph: with the trainings that the data are for.
@@ -32,7 +32,7 @@ def check_inputs(
             notes += [note for spec in looked for note in _training_set(job, spec, cache, stages)]
         elif job.kind == "mirror":
             notes += check_benchmark(job)
-    return notes
+    return list(dict.fromkeys(notes))
 
 
 def _is_of(job: Job, spec: ExternalTraining) -> bool:
@@ -42,7 +42,7 @@ def _is_of(job: Job, spec: ExternalTraining) -> bool:
 
 def _training_set(job: Job, spec: ExternalTraining, cache: Path | None, stages: Iterable[str]) -> list[str]:
     """By names and boxes of all rows, and a few pictures; the data job decodes the rest. stages: kinds of those that train on it."""
-    from models.training.data import DataError, counted
+    from models.training.data import DataError, counted, unread
     from models.training.external import check_pictures, worst_sources
 
     found = looked_at(spec, cache)
@@ -53,10 +53,11 @@ def _training_set(job: Job, spec: ExternalTraining, cache: Path | None, stages: 
     check_pictures(found["some"], found.get("films"), spec.meta, spec.min_usable)
     summary = found["summary"]
     rejected = sum(summary["rejected"].values())
+    unused = [said] if (said := unread(Path(spec.meta).expanduser().absolute())) else []
     if not rejected:
-        return []
+        return unused
     share = f"{rejected} of {rejected + summary['samples']} samples rejected ({counted(summary['rejected'])})"
-    notes = [f"{spec.meta}: {share}; the rest is used, and each rejected one is named in rejected.jsonl of {job.name}"]
+    notes = [*unused, f"{spec.meta}: {share}; the rest is used, and each rejected one is named in rejected.jsonl of {job.name}"]
     named, more = worst_sources(summary["sources"], spec.min_usable)
     for name in named:
         counts = summary["sources"][name]

@@ -149,6 +149,19 @@ def read_sources(data: Path, clips: Clips | None = None) -> list[Source]:
     return sources
 
 
+def unread(data: Path) -> str:
+    """A line that names the fields of the meta file's entries that nothing reads, such as other codebases' `repeat_time`; "" for none, and
+    of a file that `read_sources` refuses."""
+    try:
+        meta = meta_file(data)
+        entries = json.loads(meta.read_text(encoding="utf-8-sig"))
+        counts = Counter(name for entry in entries for name in dict.keys(entry) if name not in META_FIELDS)
+    except (DataError, OSError, ValueError, RecursionError, TypeError):
+        return ""
+    said = ", ".join(f"{name!r} of {count} of {len(entries)} entries" for name, count in counts.items())
+    return f"{meta}: nothing reads the field{'s' * (len(counts) > 1)} {said}; what is read: {', '.join(META_FIELDS)}" if counts else ""
+
+
 def _resolve(path: str, meta: Path, place: str) -> Path:
     tried = [folder / path for folder in (meta.parent, meta.parent.parent, Path())]
     for candidate in tried:

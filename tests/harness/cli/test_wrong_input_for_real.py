@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from harness.cli import main
 from harness.cli.run import check_inputs
 from harness.plan import plan_experiment
 from harness.spec.files import REPOSITORY
@@ -179,6 +180,24 @@ def test_some_bad_samples_are_counted_before_anything_runs(desk: Desk, capsys):
     assert lacking == "set/meta.json: of source other only 0 of 1 rows are usable"
 
 
+def test_fields_of_the_meta_file_that_nothing_reads_are_named_once(desk: Desk, capsys):
+    table = external(desk, *[{}] * 8)
+    (entry,) = json.loads((desk.folder / "set" / "meta.json").read_text())
+    fields = [entry | {"repeat_time": 2, "image_foldr": "x"}, entry | {"ds_name": "again", "repeat_time": 1}]
+    desk.write("set/meta.json", json.dumps(fields))
+    plan = plan_experiment(table, "mine")
+    (said,) = check_inputs(plan.graph, Store("results"), plan.profile.value)
+    assert said == (
+        f"{desk.folder / 'set' / 'meta.json'}: nothing reads the fields 'repeat_time' of 2 of 2 entries, 'image_foldr' of 1 of 2 entries; "
+        "what is read: ds_name, data_path, image_folder, ds_type"
+    )
+    assert main(["plan", table, "--profile", "mine"]) == 0
+    assert capsys.readouterr().err == f"warning: {said}\n"
+    desk.write("set/meta.json", json.dumps([fields[1] | {"image_folder": 3}, "no entry"]))
+    assert main(["plan", table, "--profile", "mine"]) == 0
+    assert "nothing reads" not in capsys.readouterr().err, "a file that is refused for more"
+
+
 def test_many_sources_with_bad_samples_do_not_fill_the_screen(desk: Desk):
     bad = [{"bboxes": [], "dataset": f"source {n}"} for n in range(30)]
     plan = plan_experiment(external(desk, *[{}] * 570, *bad), "mine")
@@ -196,7 +215,6 @@ def test_too_few_usable_samples_stop_the_run_before_any_job(desk: Desk):
 
 
 def test_training_data_that_are_not_here_can_be_planned_and_not_run(desk: Desk, capsys):
-    from harness.cli.main import main
 
     table = external(desk, {})
     (desk.folder / "set" / "meta.json").unlink()
