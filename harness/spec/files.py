@@ -23,7 +23,8 @@ from harness.spec.comparisons import BASE, Against, Trend, comparison_form
 from harness.spec.errors import SpecError, dotted, show, unknown, validate
 from harness.spec.experiment import Experiment
 from harness.spec.profile import Profile
-from harness.spec.text import Document, layered, read, shown
+from harness.spec.text import Document, layered, layers, read, shown
+from models.config import ProxyMirror
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 EXPERIMENTS = REPOSITORY / "experiments"
@@ -108,7 +109,26 @@ def load_recipe(name: str, beside: Path | None = None) -> Document:
 def load_profile(name: str, beside: Path | None = None) -> Loaded[Profile]:
     """A profile by name or path, over the one that it extends."""
     document = _over_others(read(find(name, "profiles", beside)), "profiles")
-    return Loaded(validate(Profile, document.data, document.place), document)
+    value = validate(Profile, document.data, document.place)
+    return Loaded(value.model_copy(update={"beside_clips": _beside_clips(value, document)}), document)
+
+
+def _beside_clips(profile: Profile, document: Document) -> dict[str, ProxyMirror]:
+    """`beside_clips`, with the fields that a profile changes under `benchmarks` after one that it extends has stated the entry."""
+    found = {}
+    for name, spec in profile.beside_clips.items():
+        changed: dict[str, None] | None = None  # None until the entry is stated
+        for _, data in layers(document):
+            sections = (data.get(section) for section in ("benchmarks", "beside_clips"))
+            asked, beside = (section.get(name) if isinstance(section, dict) else None for section in sections)
+            if changed is not None and isinstance(asked, dict):
+                changed |= dict.fromkeys(asked)
+            if isinstance(beside, dict):
+                changed = {field: None for field in changed or () if field not in beside}
+        source = profile.benchmarks[name]
+        fields = changed if changed and isinstance(source, ProxyMirror) else ()
+        found[name] = spec.model_copy(update={field: getattr(source, field) for field in fields})
+    return found
 
 
 def _over_others(document: Document, shelf: Shelf, heirs: tuple[Document, ...] = ()) -> Document:

@@ -159,7 +159,7 @@ class Profile(Frozen):
     benchmarks: dict[FileName, BenchmarkData]
     beside_clips: dict[FileName, ProxyMirror] = Field(default_factory=dict)
     """Benchmarks as experiments with a column of clips ask them, in place of those generated under `benchmarks`; what is external there is
-    asked as it is."""
+    asked as it is. What a profile changes under `benchmarks` of the one that it extends, it changes here too."""
     set: dict[str, Any] = Field(default_factory=dict)
     scale: dict[str, Positive] = Field(default_factory=dict)
     comparisons: bool = False
@@ -193,6 +193,9 @@ class Profile(Frozen):
     def _named_by_key(cls, value: Any) -> Any:
         if not isinstance(value, dict):
             return value
+        for name, entry in value.items():
+            if isinstance(entry, dict) and entry.get("source") != "proxy_clips" and (other := entry.get("benchmark", name)) != name:
+                raise ValueError(f"{name}: benchmark: {other!r} is not what the entry stands for; leave it out, or name the entry so")
         return {k: {**v, "benchmark": v.get("benchmark", k)} if isinstance(v, dict) else v for k, v in value.items()}
 
     @field_validator("beside_clips")

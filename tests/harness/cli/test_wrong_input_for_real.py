@@ -215,7 +215,6 @@ def test_too_few_usable_samples_stop_the_run_before_any_job(desk: Desk):
 
 
 def test_training_data_that_are_not_here_can_be_planned_and_not_run(desk: Desk, capsys):
-
     table = external(desk, {})
     (desk.folder / "set" / "meta.json").unlink()
     assert main(["plan", table, "--profile", "mine"]) == 0

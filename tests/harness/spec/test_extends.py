@@ -36,6 +36,30 @@ def test_profiles_extend_profiles_that_extend(desk: Desk):
     assert last.seeds == 2 and last.scale["steps"] == 0.5 and last.scale["lr"] == 3 and last.scale["global_batch"] == 0.078125
 
 
+@pytest.mark.parametrize(
+    ("changed", "n", "seed", "split"),
+    [
+        ("benchmarks: {blink: {n: 500}}", 500, 0, "test"), ("benchmarks: {blink: {seed: 3, split: dev}}", 697, 3, "dev"),
+        ("benchmarks: {blink: {n: 500}}\nbeside_clips: {blink: {n: 40}}", 40, 0, "test"), ("benchmarks: {mmvp: {n: 8}}", 697, 0, "test"),
+        ("benchmarks: {blink: {source: external, path: blink}}", 697, 0, "test"),
+    ],
+)  # fmt: skip
+def test_what_is_changed_of_a_benchmark_is_changed_beside_clips_too(desk: Desk, changed, n, seed, split):
+    found = mine(desk, f"extends: proxy\n{changed}\n").value.beside_clips["blink"]
+    assert (found.n, found.seed, found.split) == (n, seed, split)
+    last = mine(desk, "extends: ./mine.yaml\nbenchmarks: {blink: {n: 60}}\n" if "external" not in changed else "extends: ./mine.yaml\n", "last")
+    assert last.value.beside_clips["blink"].n == (60 if "external" not in changed else n)
+
+
+@pytest.mark.parametrize("section", ["benchmarks", "beside_clips"])
+def test_an_entry_stands_for_the_benchmark_that_it_is_named_after(desk: Desk, section):
+    assert mine(desk, f"extends: proxy\n{section}: {{blink: {{benchmark: blink}}}}\n").value.beside_clips["blink"].n == 697
+    with pytest.raises(SpecError) as error:
+        mine(desk, f"extends: proxy\n{section}: {{blink: {{benchmark: vstar}}}}\n")
+    (line,) = str(error.value).splitlines()
+    assert line == f"profiles/mine.yaml:2: {section}: blink: benchmark: 'vstar' is not what the entry stands for; leave it out, or name the entry so"
+
+
 def test_a_value_is_blamed_on_the_file_that_writes_it(desk: Desk):
     loaded = mine(desk, "extends: proxy\nscale:\n  steps: 0.5\n")
     assert loaded.where("scale", "steps") == "profiles/mine.yaml:3"
