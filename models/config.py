@@ -136,9 +136,9 @@ class ProxyTraining(Frozen):
     seed: Annotated[int, Field(ge=0)] = 0
 
 
-CLIPS_GENERATOR = 1
+CLIPS_GENERATOR = 2
 """Version of the proxy's clips, raised when the same seed gives other clips or questions."""
-CLIP_RECORDS_GENERATOR = 2
+CLIP_RECORDS_GENERATOR = 3
 """The same of the training records about clips. In 1 the answers were "The answer is: A", words that the proxy base had never read."""
 
 

@@ -162,6 +162,7 @@ def plan_experiment(
     folder, spec = experiment.document.path.parent, experiment.value
     if isinstance(profile, str):
         profile = load_profile(profile, folder)
+    profile = _reading(profile, (column.benchmark for column in spec.columns))
     try:
         written = load_recipe(recipe or spec.recipe, folder)
     except SpecError as error:
@@ -173,7 +174,6 @@ def plan_experiment(
     chosen_columns = _select([c.name for c in spec.columns], columns, "--columns", "columns")
     chosen_rows = _select([r.label for r in spec.rows], rows, "--rows", "rows")
     benchmarks = _benchmarks(experiment, folder)
-    profile = _reading(profile, (column.benchmark for column in spec.columns))
     maker = JobMaker(profile, backbone(profile, digests), _task_digests(benchmarks, tasks), digests, benchmarks=benchmarks)
     used_seeds = tuple(range(seeds or profile.value.seeds))
     used_protocols = tuple(dict.fromkeys((spec.protocol, *(protocols or profile.value.protocols))))
@@ -240,7 +240,10 @@ def _reading(profile: Loaded[Profile], benchmarks: Iterable[str]) -> Loaded[Prof
     if not any(isinstance(value.benchmarks.get(name), ProxyClipMirror) for name in benchmarks):
         return profile
     beside = {name: spec for name, spec in value.beside_clips.items() if isinstance(value.benchmarks.get(name), ProxyMirror)}
-    changed = {"backbone": value.clip_backbone or value.backbone, "benchmarks": {**value.benchmarks, **beside}}
+    changed = {
+        "backbone": value.clip_backbone or value.backbone, "benchmarks": {**value.benchmarks, **beside},
+        "scale": {**value.scale, **value.clip_scale},
+    }  # fmt: skip
     return replace(profile, value=value.model_copy(update=changed))
 
 

@@ -162,6 +162,8 @@ class Profile(Frozen):
     asked as it is. What a profile changes under `benchmarks` of the one that it extends, it changes here too."""
     set: dict[str, Any] = Field(default_factory=dict)
     scale: dict[str, Positive] = Field(default_factory=dict)
+    clip_scale: dict[str, Positive] = Field(default_factory=dict)
+    """Factors of experiments with a column of clips, in place of those of the same names in `scale` and beside the others."""
     comparisons: bool = False
     """Whether rows of systems that are not trained here are evaluated too, where address, key or weights are at hand. At a
     server that takes money for it, this costs money."""

@@ -167,13 +167,14 @@ def _under(values: dict[str, Value], profile: Loaded[Profile]) -> dict[str, floa
             values[name] = Value(value, "profile", where.place(path), unscaled=values[name].value)
             fixed.add(name)
     scale: dict[str, float] = {}
-    for written in sorted(profile.value.scale, key=lambda name: "." in name):
-        for name in _names(where, ("scale", written), written):
+    for written, factor in sorted(profile.value.scale.items(), key=lambda item: "." in item[0]):
+        block = "clip_scale" if profile.value.clip_scale.get(written) == factor else "scale"  # in a table with clips they are one
+        for name in _names(where, (block, written), written):
             if name in fixed:
-                raise profile.error(f"{name} is in set: too; keep one", "scale", written)
+                raise profile.error(f"{name} is in set: too; keep one", block, written)
             if isinstance(values[name].value, bool) or not isinstance(values[name].value, (int, float)):
-                raise profile.error("is no number to scale", "scale", written)
-            scale[name] = profile.value.scale[written]
+                raise profile.error("is no number to scale", block, written)
+            scale[name] = factor
     return scale
 
 

@@ -23,8 +23,8 @@ TICK = FPS // 2
 SECONDS = 8
 """Length of the clips that the base reads, and of those of fine-tuning and evaluation."""
 STYLE = SceneStyle(side_px=64, items=(3, 5), colors=(4, 6), shapes=(3, 5), fills=(2, 4))
-SHIFTED = replace(STYLE, contrast=(0.45, 0.8), noise=(1.0, 1.5))
-"""The clips of fine-tuning and evaluation: paler and noisier than those the base has read."""
+SHIFTED = replace(STYLE, contrast=(0.25, 0.6), noise=(1.0, 1.6))
+"""The clips of fine-tuning and evaluation: paler and noisier than those the base has read, as the pictures are (`benchmarks.SHIFT`)."""
 LIGHT_FIRST, LIGHT_STEP = -28.0, 3.0
 """Green of the background in the first frame, and how much more of it each later one has: time is visible, as the background's
 gradient makes place visible."""

@@ -204,6 +204,24 @@ def test_a_table_with_a_column_of_clips_asks_other_benchmarks_as_the_profile_has
     assert asked("pictures.yaml") == {16}
 
 
+def test_a_table_with_a_column_of_clips_has_factors_of_its_own(video):
+    folder = video.experiment.document.path.parent
+    profile = folder / "profiles" / "video.yaml"
+    profile.write_text(profile.read_text() + "clip_scale: {reflect.lr: 3}\n")
+    (folder / "pictures.yaml").write_text(VIDEO_TABLE.replace(", videomme", ""))
+
+    def rate(table: str) -> float:
+        row = next(row for row in plan_experiment(folder / table, "video", tasks=fake_digest).rows if row.label == "Both")
+        return row.options.stage("reflect").lr
+
+    usual = next(row for row in video.rows if row.label == "Both").options.stage("reflect").lr
+    assert rate("table.yaml") == pytest.approx(3e-5) != usual
+    assert rate("pictures.yaml") == usual
+    profile.write_text(profile.read_text().replace("reflect.lr", "reflect.lrr"))
+    with pytest.raises(SpecError, match=rf"^{profile}:\d+: clip_scale.reflect.lrr: "):
+        plan_experiment(folder / "table.yaml", "video", tasks=fake_digest)
+
+
 def test_a_data_set_of_ones_own_is_asked_beside_clips_too(tmp_path, video):
     profile = video.experiment.document.path.parent / "profiles" / "video.yaml"
     text = profile.read_text() + "beside_clips:\n  vstar: {source: proxy, n: 11}\n"
