@@ -12,6 +12,10 @@ import numpy as np
 import torch
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
+from models.backbone.products import widen_products
+
+widen_products()  # pretraining and its measurements compute in bf16, too
+
 PATCH_PX = 8
 MERGE = 2
 TEMPORAL = 2
