@@ -135,7 +135,8 @@ class DecodeSpec(Frozen):
     zoom: Zoom = "none"
     """predicted: a pass before the answer asks for a box (of a clip: a span), and the answer is given with the picture cropped (the
     clip cut) there beside the whole; oracle: the annotated box or span is taken, without that pass. A question without one that can
-    be used is answered from the whole alone, and counted; predicted: so is one about several pictures, which no box can tell apart."""
+    be used is answered from the whole alone, and counted. predicted, of several pictures: the pass names the picture, too; one about several
+    clips, or clips and pictures, is answered from the whole."""
     ends: Literal["all", "tokenizer"] = "all"
     """What ends an answer: the end tokens of generation_config.json and of the tokenizer, or the tokenizer's alone."""
 

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 SIDECAR, SPANS = "boxes.jsonl", "spans.jsonl"
 SEVERAL = "several pictures"
-"""Why a question is not zoomed to what is predicted: a box does not say which picture it is in."""
+"""Why a question about several clips, or about clips and pictures, is not zoomed to what is predicted; in earlier records, about several
+pictures too."""
 Boxes = list[list[float]]
 Places: TypeAlias = "dict[int, Box | Span]"
 """Number of a question's picture or clip -> where to look there."""

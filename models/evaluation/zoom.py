@@ -2,12 +2,13 @@
 benchmark's annotation says where, without a first pass.
 
 Boxes are read as Qwen2.5-VL states them (pixels of the resized picture, `{"bbox_2d": [x1, y1, x2, y2]}`), as bare lists, or as
-shares of the picture; spans as `[12.5, 18.0]` seconds or `[00:12, 00:18]`. Whatever cannot be used leaves the question as it is,
+shares of the picture; of several pictures the answer must name the one that its box is in (`"image": 2`); spans as `[12.5, 18.0]` seconds or `[00:12, 00:18]`. Whatever cannot be used leaves the question as it is,
 with the reason beside its answer.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections import Counter
@@ -32,10 +33,16 @@ ASK_BOX = (
     "\nDo not answer yet. Locate the region of the picture that the question is about, and output its bounding box in JSON format: "
     '{"bbox_2d": [x1, y1, x2, y2]}'
 )
+ASK_PICTURE_AND_BOX = (
+    "\nDo not answer yet. Locate the region that the question is about, and output the number of the picture that it is in, from 1 to {pictures}, "
+    'and its bounding box there in JSON format: {{"image": number, "bbox_2d": [x1, y1, x2, y2]}}'
+)
+"""Of a question about several pictures, which are numbered in the order in which they are shown."""
 ASK_SPAN = "\nDo not answer yet. Locate the moment of the video that the question is about, and output its start and end in seconds: [start, end]"
 MAX_NEW_TOKENS = 64
 """Of the first pass."""
 _JSON = re.compile(r'"bbox_2d"\s*:\s*\[([^\[\]]*)\]')
+_OBJECT = re.compile(r'\{[^{}]*"bbox_2d"[^{}]*\}')
 _LIST = re.compile(r"\[([^\[\]]*)\]")
 _NUMBER = re.compile(r"[-+]?\d+(\.\d*)?")
 _CLOCK = re.compile(r"(?:(\d+):)?(\d+):(\d+(?:\.\d*)?)")
@@ -64,6 +71,23 @@ def box_in(said: str, resized: tuple[int, int]) -> Box:
     if min(left, top) < 0 or max(right, bottom) > 1:
         raise Whole("box outside the picture")
     return left, top, right, bottom
+
+
+def picture_and_box_in(said: str, resized: Sequence[tuple[int, int]]) -> tuple[int, Box]:
+    """The number of the picture (from 0) that the first JSON object with a box in it names, and its box as `box_in` reads it. resized: of each
+    picture. Raises Whole."""
+    found = _OBJECT.search(said)
+    if found is None:
+        raise Whole("no box in the answer")
+    try:
+        number = json.loads(found[0]).get("image")
+    except ValueError:
+        number = None
+    if type(number) is not int:
+        raise Whole("no picture's number in the answer")
+    if not 1 <= number <= len(resized):
+        raise Whole("no such picture")
+    return number - 1, box_in(found[0], resized[number - 1])
 
 
 def span_in(said: str, seconds: float) -> Span:
@@ -98,30 +122,26 @@ def zoomed(
 ) -> list[tuple[Question, Record]]:
     """Each question as the second pass asks it, and what became of its zoom.
 
-    chats: the questions' conversations with their media. Of a question about several pictures or clips a box does not say which
-    one it is in, so such a question is asked as it is.
+    chats: the questions' conversations with their media. A question about several clips, or about clips and pictures, is asked as it is.
     """
     found: list[tuple[Question, Record]] = [
         (question, {"said": "", "tokens": 0, "whole": SEVERAL if question.images else "no picture"}) for question in questions
     ]
     alone = [at for at, question in enumerate(questions) if len(question.images) == 1]
-    if not alone:
-        return found
-    first = [
-        _with(chats[at], {"type": "text", "text": ASK_SPAN if questions[at].has_clips else ASK_BOX}) for at in alone
-    ]
-    asked = engine.prepare(first, images, [questions[at].reload for at in alone], encoded=False, reader=reader)
-    spec = DecodeSpec(latent_steps=0, start="never", max_new_tokens=MAX_NEW_TOKENS, ends=ends)
-    said = engine.answer(asked, spec, images)
-    for at, answer in zip(alone, said, strict=True):
-        record: Record = {"said": answer.response, "tokens": answer.new_tokens}
-        try:
-            (seen,) = questions[at].reload()
-            place = _place_in(engine, seen, answer.response, images, reader)
-            question, shown = _second(engine, questions[at], chats[at], {0: place}, images, reader)
-        except Whole as why:
-            question, shown = questions[at], {"whole": str(why)}
-        found[at] = question, record | shown
+    several = [at for at, question in enumerate(questions) if len(question.images) > 1 and not question.has_clips]
+    for group in filter(None, (alone, several)):  # apart, so that those beside them change no digit of the former
+        first = [_with(chats[at], {"type": "text", "text": _request(questions[at])}) for at in group]
+        asked = engine.prepare(first, images, [questions[at].reload for at in group], encoded=False, reader=reader)
+        spec = DecodeSpec(latent_steps=0, start="never", max_new_tokens=MAX_NEW_TOKENS, ends=ends)
+        said = engine.answer(asked, spec, images)
+        for at, answer in zip(group, said, strict=True):
+            record: Record = {"said": answer.response, "tokens": answer.new_tokens}
+            try:
+                places = _places_in(engine, questions[at].reload(), answer.response, images, reader)
+                question, shown = _second(engine, questions[at], chats[at], places, images, reader)
+            except Whole as why:
+                question, shown = questions[at], {"whole": str(why)}
+            found[at] = question, record | shown
     return found
 
 
@@ -145,14 +165,23 @@ def annotated(
     return found
 
 
-def _place_in(engine: Engine, seen: Any, said: str, images: Images, reader: ClipReader) -> Box | Span:
-    """What a first pass says of a picture or clip. Raises Whole."""
-    if isinstance(seen, str):
-        return span_in(said, reader.facts(seen).seconds)
+def _request(question: Question) -> str:
+    """What the first pass is asked, behind the question."""
+    if question.has_clips:
+        return ASK_SPAN
+    return ASK_BOX if len(question.images) == 1 else ASK_PICTURE_AND_BOX.format(pictures=len(question.images))
+
+
+def _places_in(engine: Engine, media: Sequence[Any], said: str, images: Images, reader: ClipReader) -> Places:
+    """What a first pass says of a clip, or of one picture or several. Raises Whole."""
+    if isinstance(media[0], str):
+        return {0: span_in(said, reader.facts(media[0]).seconds)}
     processor = engine.image_processor(images)
     cell = processor.patch_size * processor.merge_size
-    down, across = merged_grid(processor, seen)
-    return box_in(said, (across * cell, down * cell))
+    resized = [(across * cell, down * cell) for down, across in (merged_grid(processor, seen) for seen in media)]
+    if len(media) == 1:
+        return {0: box_in(said, resized[0])}
+    return dict([picture_and_box_in(said, resized)])
 
 
 def _second(

@@ -136,8 +136,62 @@ def test_a_question_without_a_usable_box_is_asked_as_it_was(engine, monkeypatch)
     chats = [conversation("?", picture(k, 64)) for k in range(3)] + [conversation("Which?", picture(4), picture(5)), conversation("None?")]
     questions, found = zoomed(engine, *chats)
     assert all(second is question for question, (second, _) in zip(questions, found, strict=True))
-    why = ["no box in the answer", "no box in the answer", "box outside the picture", "several pictures", "no picture"]
+    why = ["no box in the answer", "no box in the answer", "box outside the picture", "no box in the answer", "no picture"]
     assert [record["whole"] for _, record in found] == why
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        '{"image": 2, "bbox_2d": [50, 25, 100, 75]}', '```json\n[\n\t{"bbox_2d": [50,25,100.0,75], "label": "cat", "image": 2}\n]\n```',
+        'It is {"image": 2, "bbox_2d": [0.25, 0.25, 0.5, 0.75]}, or {"image": 1, "bbox_2d": [0, 0, 9, 9]}.',
+    ],
+)  # fmt: skip
+def test_of_several_pictures_the_one_that_is_named_is_that_of_the_box(said):
+    assert zoom.picture_and_box_in(said, [(10, 10), SIZE]) == (1, (0.25, 0.25, 0.5, 0.75))
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        ("The second picture.", "no box in the answer"), ("2, [50, 25, 100, 75]", "no box in the answer"),
+        ('{"bbox_2d": [50, 25, 100, 75]}', "no picture's number in the answer"), ('{"image": "2", "bbox_2d": [0, 0, 9, 9]}', "no picture's number in the answer"),
+        ('{"image": true, "bbox_2d": [0, 0, 9, 9]}', "no picture's number in the answer"), ('{"image": 2 "bbox_2d": [0, 0, 9, 9]}', "no picture's number in the answer"),
+        ('{"bbox_2d": [0, 0, 9, 9]}, {"image": 2, "bbox_2d": [0, 0, 9, 9]}', "no picture's number in the answer"),
+        ('{"image": 0, "bbox_2d": [0, 0, 9, 9]}', "no such picture"), ('{"image": 3, "bbox_2d": [0, 0, 9, 9]}', "no such picture"),
+        ('{"image": 1, "bbox_2d": [50, 25, 100, 75]}', "box outside the picture"), ('{"image": 2, "bbox_2d": [5, 5]}', "no box in the answer"),
+        ('{"image": 2, "bbox_2d": [5, 5, 5, 9]}', "empty box"),
+    ],
+)  # fmt: skip
+def test_a_box_without_the_number_of_one_of_the_pictures_says_why(said, why):
+    with pytest.raises(zoom.Whole, match=f"^{why}$"):
+        zoom.picture_and_box_in(said, [(10, 10), SIZE])
+
+
+def test_of_several_pictures_the_named_one_is_shown_closer_behind_itself(engine, monkeypatch):
+    shown = [picture(3, 64), picture(4, 96), picture(5, 64)]
+    prompts = saying(monkeypatch, engine, '{"image": 2, "bbox_2d": [0.5, 0.5, 1, 1]}')
+    _, [(second, record)] = zoomed(engine, conversation("Which?", *shown))
+    assert "number of the picture that it is in, from 1 to 3, and" in prompts[0] and '{"image": number, "bbox_2d": [x1, y1, x2, y2]}' in prompts[0]
+    assert record["boxes"] == {"1": [48, 48, 96, 96]} and record["said"].startswith('{"image": 2') and "whole" not in record
+    first, whole, crop, last = second.reload()
+    assert [first, whole, last] == shown and crop.tobytes() == shown[1].crop((48, 48, 96, 96)).tobytes()
+    (by_hand,) = engine.prepare([conversation("Which?", first, whole, crop, last)], LIMITS, [list])
+    assert second.images == by_hand.images and second.input_ids.tolist() == by_hand.input_ids.tolist()
+    engine.answer([second], DecodeSpec(latent_steps=0, max_new_tokens=4), LIMITS)
+
+
+def test_questions_about_several_pictures_are_asked_apart_and_those_about_one_as_without_them(engine, monkeypatch, tmp_path):
+    film = str(write_film(tmp_path / "film.mp4", frames=40, size=(64, 48)))
+    one, clip = conversation("What is it?", picture(3, 64)), conversation("What happens?", film)
+    prompts = saying(monkeypatch, engine, "[0, 0, 0.5, 0.5]")
+    zoomed(engine, one, clip)
+    alone = [*prompts]
+    prompts.clear()
+    _, found = zoomed(engine, conversation("Which?", picture(4), picture(5)), one, conversation("Both?", picture(4), film), clip)
+    assert prompts[:2] == alone and len(prompts) == 3 and "Which?" in prompts[2]
+    assert [zoom.ASK_BOX in alone[0], zoom.ASK_SPAN in alone[1]] == [True, True]
+    assert [record.get("whole") for _, record in found] == ["no box in the answer", None, "several pictures", "no span in the answer"]
 
 
 def test_a_sliver_of_a_very_long_picture_is_not_zoomed_to(engine, monkeypatch):
