@@ -2,8 +2,8 @@
 benchmark's annotation says where, without a first pass.
 
 Boxes are read as Qwen2.5-VL states them (pixels of the resized picture, `{"bbox_2d": [x1, y1, x2, y2]}`), as bare lists, or as
-shares of the picture; of several pictures the answer must name the one that its box is in (`"image": 2`); spans as `[12.5, 18.0]` seconds or `[00:12, 00:18]`. Whatever cannot be used leaves the question as it is,
-with the reason beside its answer.
+shares of the picture; of several pictures the answer must name the one that its box is in (`"image": 2`); spans as `[12.5, 18.0]`
+seconds or `[00:12, 00:18]`. Whatever cannot be used leaves the question as it is, with the reason beside its answer.
 """
 
 from __future__ import annotations
