@@ -101,7 +101,7 @@ KINDS: dict[str, Kind] = {
         ),
         Kind("maps", f"{_DONE_BY}:maps", f"{_SCHEMA}:MapsSpec", seconds=30, artifacts=("maps.json",), shown=True),
         Kind("card", f"{_DONE_BY}:card", f"{_SCHEMA}:CardSpec", seconds=90, artifacts=("card.json",), shown=True),
-        Kind("measure", f"{_DONE_BY}:measure", f"{_SCHEMA}:MeasureSpec", seconds=60, artifacts=("measure.json",), shown=True),
+        Kind("measure", f"{_DONE_BY}:measure", f"{_SCHEMA}:CostSpec", seconds=60, artifacts=("measure.json",), shown=True),
     )
 }
 """By name. Tests add kinds of their own."""

@@ -122,6 +122,24 @@ class MeasureSpec(Frozen):
     seed: Annotated[int, Field(ge=0)] = 0
 
 
+class TimesSpec(Frozen):
+    """Time of one row's answers against those of a row that zooms: each row's own checkpoint (an input) and decode, the same questions.
+
+    questions: at most so many, evenly spread. together: how many are answered at once.
+    """
+
+    row: EvaluateSpec
+    zooming: EvaluateSpec
+    questions: Count = 16
+    rounds: Annotated[int, Field(ge=6)] = 6
+    """Of six, the lowest and the highest enclose the true median 97 times in 100."""
+    together: Count = 8
+
+
+CostSpec = Annotated[Union[MeasureSpec, TimesSpec], Field(union_mode="left_to_right")]
+"""What a `measure` job does; every payload of one is refused by the other."""
+
+
 GENERATOR = 3
 """Version of the proxy's world, raised when the same seed gives other pictures or questions. 1 drew hollow squares
 empty; 2 drew everything in full contrast and left a margin around evidence."""

@@ -37,6 +37,7 @@ from models.config import (
     ProxyClipMirror,
     ProxyMirror,
     ProxyTwins,
+    TimesSpec,
     TrainingSet,
     TrainSpec,
 )
@@ -334,6 +335,24 @@ class JobMaker:
         )
         of = checkpoint.slug if isinstance(checkpoint, Job) else "base"
         return self._once(Job("measure", payload(spec), {"checkpoint": checkpoint}, f"{of}-cost"))
+
+    def times(self, row: ResolvedRow, zooming: ResolvedRow, seed: int, benchmark: str, protocol: Protocol) -> Job:
+        """The time of a row's answers about clips against that of a row that zooms."""
+        asked = [self._asking(self.on(one, benchmark), benchmark, protocol, "own") for one in (row, zooming)]
+        spec = TimesSpec(row=asked[0], zooming=asked[1], questions=self.profile.value.timed_questions)
+        checkpoint = self.checkpoint(row, seed)
+        of = checkpoint.slug if isinstance(checkpoint, Job) else "base"
+        inputs = {"checkpoint": checkpoint, "zooming": self.checkpoint(zooming, seed), "mirror": self.mirror(benchmark)}
+        return self._once(Job("measure", payload(spec), inputs, f"{of}-time-{benchmark}"))
+
+    def untimed(self, row: ResolvedRow, zooming: ResolvedRow, benchmark: str) -> str:
+        """Why the two cannot be timed against each other on a benchmark; "" where they can."""
+        if not self.of_clips(benchmark):
+            return f"{benchmark} asks about no clips, and time is compared on clips alone (on: …)"
+        for one, wanted in ((row, "none"), (zooming, "predicted")):
+            if (zoom := self.on(one, benchmark).options.decode.zoom) != wanted:
+                return f'row "{one.label}" has decode.zoom: {zoom} on {benchmark}, not {wanted}: less_time compares one pass (less_time) with two (than)'
+        return ""
 
     def modes(self, row: ResolvedRow, benchmark: str, asked: Sequence[Latents]) -> tuple[Latents, ...]:
         """Latent modes applicable to this row: `own` alone if it opens no latent segment; `oracle` only if its last latent stage

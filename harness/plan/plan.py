@@ -13,6 +13,7 @@ from harness.plan.external import ExternalSystem, system_of
 from harness.plan.jobs import Checkpoint, JobMaker, TaskDigests, has_latents
 from harness.plan.sources import backbone
 from harness.spec.benchmark import Benchmark, Protocol
+from harness.spec.claims import LessTime
 from harness.spec.errors import SpecError, meant, unknown
 from harness.spec.experiment import Column, Experiment
 from harness.spec.files import Loaded, LoadedExperiment, load_benchmark, load_experiment, load_profile, load_recipe
@@ -24,6 +25,8 @@ from models.schema import Latents
 
 CARD = "card-"
 """Prefix of a causal card's column; its benchmark follows."""
+TIME = "time-"
+"""The same of a claim about time; the claim's number, from 1, comes between."""
 
 
 @dataclass(frozen=True)
@@ -217,6 +220,8 @@ def plan_experiment(
             cells += _shown_instead(maker, row, spec, used_seeds[0])
             if spec.card and has_latents(row):
                 cells += _cards(maker, row, spec, selected, used_seeds[0])
+    overridden = bool(overrides) or not own_recipe
+    cells += _times(maker, experiment, {row.label: row for row in resolved}, chosen_columns, used_seeds[0], overridden)
     own: dict[str, dict[Protocol, Job]] = {}
     if profile.value.proxy and checkpoints:
         untrained = resolve_base(start)
@@ -317,6 +322,25 @@ def _cards(maker: JobMaker, row: ResolvedRow, spec: Experiment, columns: Sequenc
         job = maker.card(row, seed, name)
         absent = "" if job else f"not possible here: a card needs options, and only lmms-eval's task can read {name}"
         found.append(Cell(row.label, Column(benchmark=f"{CARD}{name}"), spec.protocol, {(seed, "own"): job} if job else {}, absent))
+    return found
+
+
+def _times(
+    maker: JobMaker, experiment: LoadedExperiment, rows: Mapping[str, ResolvedRow], columns: Sequence[str], seed: int, overridden: bool
+) -> list[Cell]:
+    """Cells of the claims about time, in the row that takes less; first seed only. Raises SpecError for rows or columns that cannot be
+    timed, unless the command line made them so."""
+    spec, found = experiment.value, []
+    for i, claim in enumerate(spec.claims):
+        if not isinstance(claim, LessTime) or any(name not in rows for name in claim.rows):
+            continue
+        row, zooming = rows[claim.less_time], rows[claim.than]
+        for name in dict.fromkeys(one.benchmark for one in spec.columns if one.name in columns and (claim.on == "all" or one.name in claim.on)):
+            why = row.undefined or zooming.undefined or maker.untimed(row, zooming, name)
+            if why and not overridden:
+                raise experiment.error(why, "claims", i)
+            job = {} if why else {(seed, "own"): maker.times(row, zooming, seed, name, spec.protocol)}
+            found.append(Cell(row.label, Column(benchmark=f"{TIME}{i + 1}-{name}"), spec.protocol, job, why))
     return found
 
 

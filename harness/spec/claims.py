@@ -9,7 +9,7 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from harness.spec.errors import unknown
 from models.schema import Frozen
@@ -58,6 +58,7 @@ class Claim(Frozen):
             "decreasing",
             "close",
             "below_chance",
+            "less_time",
         ):
             value = getattr(self, name, None)
             named += [value] if isinstance(value, str) else list(value or ())
@@ -153,6 +154,20 @@ class BelowChance(Claim):
     below_chance: str
 
 
+class LessTime(Claim):
+    """The row answers questions about clips in percent less time than `than`, a row with `decode.zoom: predicted`. Timed by a job of its own, for the first seed."""
+
+    less_time: str
+    than: str
+    percent: Annotated[Decimal, Field(gt=0, lt=100)]
+
+    @model_validator(mode="after")
+    def _two_rows(self) -> LessTime:
+        if self.less_time == self.than:
+            raise ValueError(f'than: is "{self.than}" itself; name the row that zooms')
+        return self
+
+
 FORMS: dict[str, type[Claim]] = {
     "best": Best,
     "worst": Worst,
@@ -166,6 +181,7 @@ FORMS: dict[str, type[Claim]] = {
     "decreasing": Decreasing,
     "close": Close,
     "below_chance": BelowChance,
+    "less_time": LessTime,
 }
 
 
@@ -178,6 +194,6 @@ def form_of(written: Any) -> type[Claim]:
         return FORMS[present[0]]
     if present:
         raise ValueError(f"a claim has one form, this has {' and '.join(present)}; write two claims")
-    others = set(Claim.model_fields) | {"among", "than", "over", "at_least", "minus", "points", "peak", "within"}
+    others = set(Claim.model_fields) | {"among", "than", "over", "at_least", "minus", "points", "peak", "within", "percent"}
     odd = next((key for key in written if key not in others), "")
     raise ValueError(unknown(f'"{odd}" is not a kind of claim' if odd else "no kind of claim", odd, list(FORMS), "forms"))

@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from harness.characters import shown as inert
 from harness.spec import sweep
 from harness.spec.benchmark import Benchmark
-from harness.spec.claims import form_of
+from harness.spec.claims import LessTime, form_of
 from harness.spec.comparisons import BASE, Against, Trend, comparison_form
 from harness.spec.errors import SpecError, dotted, show, unknown, validate
 from harness.spec.experiment import Experiment
@@ -289,6 +289,11 @@ def _check_names(loaded: LoadedExperiment) -> None:
         for name in claim.on if claim.on != "all" else ():
             if name not in columns:
                 raise loaded.error(unknown(f'no such column "{name}"', name, columns, "columns"), "claims", i, "on")
+        if isinstance(claim, LessTime):
+            if not columns:
+                raise loaded.error("less_time: belongs to a table with columns", "claims", i)
+            if other := next((name for name in claim.rows if spec.row(name).stages is None), None):
+                raise loaded.error(f'row "{other}" is no checkpoint of ours (stages: …), so its answers cannot be timed', "claims", i)
     for i, comparison in enumerate(spec.comparisons):
         for name in comparison.names:
             if name not in labels and not (isinstance(comparison, Against) and name == comparison.against == BASE):

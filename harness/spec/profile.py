@@ -187,6 +187,8 @@ class Profile(Frozen):
     """Modes in which rows with latents are decoded under protocol `paper`; the table shows `own`."""
     resources: dict[KindName, Resources] = Field(default_factory=dict)
     dispatch: Dispatch = LocalDispatch()
+    timed_questions: Count = 16
+    """How many questions a claim of `less_time` is measured on."""
     seconds: dict[KindName, Positive] = Field(default_factory=dict)
     """Seconds of a training step, or of a whole job of another kind: the forecast until a finished job gives a measured time."""
 
@@ -237,8 +239,8 @@ class Profile(Frozen):
         return self.side_benchmarks is None or benchmark in self.side_benchmarks
 
     def resources_of(self, kind: str) -> Resources:
-        """What a job of this kind is given; a card, where the profile says nothing of cards, what an evaluation is."""
-        given: dict[str, Resources] = dict(self.resources.items())
+        """What a job of this kind is given; a card, where the profile says nothing of cards, what an evaluation is; a timed job is alone."""
+        given: dict[str, Resources] = {"measure": Resources(alone=True), **self.resources}
         if kind == "card" and kind not in given:
             kind = "evaluate"
         return given.get(kind, Resources())

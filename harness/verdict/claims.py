@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
 from itertools import combinations
+from statistics import median
 
 from harness.spec.claims import (
     BelowChance,
@@ -24,6 +25,7 @@ from harness.spec.claims import (
     Equals,
     Greater,
     Increasing,
+    LessTime,
     Margin,
     MeanDelta,
     Unimodal,
@@ -100,6 +102,8 @@ def describe(claim: Claim) -> str:
             return f"{', '.join(claim.close)} within {claim.within} of each other"
         case BelowChance():
             return f"{claim.below_chance} is no better than guessing"
+        case LessTime():
+            return f"{claim.less_time} takes {claim.percent} % less time than {claim.than}"
     return claim.form
 
 
@@ -244,6 +248,8 @@ def _reported_number(
             if column not in chance:
                 return Holds.NOT_JUDGED, "the level of guessing is unknown"
             return _if(float(a) <= chance[column]), f"{a} against {chance[column]:.1f} by guessing"
+        case LessTime():
+            return Holds.NOT_JUDGED, "a table of accuracies holds no times"
     return Holds.NOT_JUDGED, f"no rule for claims of the form {claim.form}"
 
 
@@ -263,6 +269,18 @@ Apart = Callable[[str, str, str], tuple[float, float] | None]
 """(row, row, column) -> how far another run's difference may lie from ours (`harness.verdict.cells.apart`)."""
 
 
+@dataclass(frozen=True)
+class Times:
+    """ratios: of one row's time to the other's, one of each round. rest: on what they rest, in words."""
+
+    ratios: tuple[float, ...]
+    rest: str
+
+
+Timed = Callable[[str], Times | str]
+"""Column -> the times, or why there are none."""
+
+
 def judge_measured(
     claim: Claim,
     pair: Pair,
@@ -276,16 +294,19 @@ def judge_measured(
     apart: Apart | None = None,
     chance: Mapping[str, float] | None = None,
     family: Family | None = None,
+    timed: Timed | None = None,
 ) -> ClaimResult:
     """delta: points within which values count as the same. rows: those that `best` and `worst` range over. against, apart: what
     numbers of the paper are judged by; without them they are not judged, or undetermined. family: the comparisons that the
-    table declares, by (row, row, column)."""
+    table declares, by (row, row, column). timed: what claims of time are judged by."""
     wanted = columns_of(claim, columns)
     shown = Shown(family or Family({}))
     basis = "regenerated at proxy scale" if proxy else "regenerated"
     pairs = ordered_pairs(claim, rows)
     if isinstance(claim, MeanDelta):
         parts = _measured_mean(claim, pair, value, wanted, proxy, delta, apart)
+    elif isinstance(claim, LessTime):
+        parts = tuple(Part(column, *_measured_time(claim, timed(column) if timed else "no times", proxy, delta)) for column in wanted)
     elif pairs is not None:
         parts = tuple(_measured_order(pairs, pair, value, wanted, shown))
     elif isinstance(claim, Margin | Close):
@@ -479,6 +500,20 @@ def _measured_mean(
         widths = [apart and apart(claim.mean_delta, claim.minus, column) for column in columns]
         outcome, why = _same_difference(claim.points, mean / 100, widths, delta)
     return _averaged(columns, outcome, [points(c) for c in found], f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]{why}")
+
+
+def _measured_time(claim: LessTime, found: Times | str, proxy: bool, delta: float) -> tuple[Holds, str]:
+    """By the median of the rounds; their range encloses the true one 97 times in 100 or more."""
+    if isinstance(found, str):
+        return Holds.NOT_JUDGED, f"not measured: {found}"
+    less = [1 - ratio for ratio in found.ratios]
+    middle, low, high = median(less), min(less), max(less)
+    text = f"{100 * middle:.0f} % less time [{100 * low:.0f}, {100 * high:.0f}], {found.rest}"
+    if proxy:  # the sign alone
+        return _from_interval(low > 0, high < 0), text + DIRECTION_ONLY
+    half = max(middle - low, high - middle)
+    outcome, why = _same_difference(claim.percent, middle, [(half, half)], delta)
+    return outcome, text + why
 
 
 def _from_interval(holds: bool, fails: bool) -> Holds:

@@ -208,6 +208,13 @@ def card(context: Context) -> Any:
 
 
 def measure(context: Context) -> Any:
+    from models.config import TimesSpec
+
+    if isinstance(context.spec, TimesSpec):
+        from models.evaluation.times import compare
+
+        places = {name: context.inputs[name] for name in ("checkpoint", "zooming", "mirror")}
+        return compare(context.run, context.spec, **places, attention=context.resources.get("attention", "sdpa"))
     from models.efficiency import measure as measure_cost
 
     return measure_cost(

@@ -21,7 +21,7 @@ from lmms_eval.api.instance import Instance
 from lmms_eval.api.model import lmms
 from PIL import Image
 
-from models.backbone.clips import MISSING
+from models.backbone.clips import MISSING, Span
 from models.backbone.pictures import Unreadable, as_rgb
 from models.config import DecodeSpec, Fetched, Images
 from models.evaluation import zoom
@@ -74,7 +74,7 @@ class LmmsModel(lmms):
     questions then also join as answers end. shard: the questions that this process answers. fetched: how pictures are changed
     before the checkpoint's processor sees them. clips: which frames of a clip are seen, and at what size. A question whose clip
     cannot be read is never asked: its answer is empty and says why (`Answer.rejected`). boxes: for `latents: oracle`. places:
-    for `zoom: oracle`.
+    for `zoom: oracle`. instead: see `zoom.zoomed`.
     """
 
     is_simple = False
@@ -97,6 +97,7 @@ class LmmsModel(lmms):
         shard: Shard | None = None,
         fetched: Fetched = "as_is",
         clips: Clips | None = None,
+        instead: Callable[[float], Span] | None = None,
         **fields: Any,
     ) -> None:
         super().__init__()
@@ -114,6 +115,7 @@ class LmmsModel(lmms):
         self.images = images or Images.model_validate(of_images)
         self.boxes: Boxes = boxes or {}
         self.places = places or {}
+        self.instead = instead
         self.seed = int(seed)
         self.shard = shard or Shard()
         self.fetched: Fetched = fetched
@@ -380,7 +382,7 @@ class LmmsModel(lmms):
             places = [self.places.get(key, {}) for key in new]
             found = zoom.annotated(self.engine, asked, chats, places, self.images, self.reader)
         else:
-            found = zoom.zoomed(self.engine, asked, chats, self.images, self.reader, self.decode.ends)
+            found = zoom.zoomed(self.engine, asked, chats, self.images, self.reader, self.decode.ends, self.instead)
         self._zoomed |= dict(zip(new, found, strict=True))
 
     def _seed_of(self, key: Key) -> int:

@@ -82,7 +82,7 @@ class Evaluations(ABC):
         """
         mirror = Path(mirror).resolve()
         self.check(spec)
-        _check_tasks(spec)
+        check_tasks(spec)
         own_tasks = of_the_project(spec.benchmark, spec.protocol, spec.tasks)
         names = tasks_for(spec.benchmark, spec.protocol) if own_tasks else list(spec.tasks)
         tasks = {name: self._task(name, mirror) for name in names}
@@ -232,7 +232,8 @@ class Session(Evaluations):
         )
 
 
-def _check_tasks(spec: EvaluateSpec) -> None:
+def check_tasks(spec: EvaluateSpec) -> None:
+    """Raises ValueError when the installed tasks are others than those planned with."""
     own = of_the_project(spec.benchmark, spec.protocol, spec.tasks)
     installed = digest(spec.benchmark, spec.protocol) if own else digests_of(spec.tasks)
     if spec.tasks != installed:

@@ -12,7 +12,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any
@@ -119,10 +119,12 @@ def zoomed(
     images: Images,
     reader: ClipReader,
     ends: str,
+    instead: Callable[[float], Span] | None = None,
 ) -> list[tuple[Question, Record]]:
     """Each question as the second pass asks it, and what became of its zoom.
 
     chats: the questions' conversations with their media. A question about several clips, or about clips and pictures, is asked as it is.
+    instead: the span of a clip of so many seconds, where the answer names none.
     """
     found: list[tuple[Question, Record]] = [
         (question, {"said": "", "tokens": 0, "whole": SEVERAL if question.images else "no picture"}) for question in questions
@@ -137,7 +139,13 @@ def zoomed(
         for at, answer in zip(group, said, strict=True):
             record: Record = {"said": answer.response, "tokens": answer.new_tokens}
             try:
-                places = _places_in(engine, questions[at].reload(), answer.response, images, reader)
+                media = questions[at].reload()
+                try:
+                    places = _places_in(engine, media, answer.response, images, reader)
+                except Whole:
+                    if instead is None or not questions[at].has_clips:
+                        raise
+                    places = {0: instead(reader.facts(media[0]).seconds)}
                 question, shown = _second(engine, questions[at], chats[at], places, images, reader)
             except Whole as why:
                 question, shown = questions[at], {"whole": str(why)}

@@ -23,6 +23,7 @@ from models.config import (
     ProxyTraining,
     ProxyTwins,
     System,
+    TimesSpec,
     TrainingSet,
     TrainSpec,
 )
@@ -102,6 +103,7 @@ FROZEN = {
         "latent_steps": 8, "answers": (10, 20, 30), "prompts": (64,), "context": 1024, "repeats": 20, "precision": "bf16",
         "seed": 0,
     },
+    TimesSpec: {"questions": 16, "rounds": 6, "together": 8},
 }
 
 

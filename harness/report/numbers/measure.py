@@ -209,7 +209,7 @@ class Reader:
     def _read(self, evaluation: Evaluation) -> Measured:
         job = evaluation.job
         if not self.store.is_done(job):
-            raise Unmeasured(*self._why(job))
+            raise Unmeasured(*self.why(job))
         out = self.store.outputs(job)
         try:
             rows = read_rows(out / "samples.jsonl")
@@ -228,7 +228,8 @@ class Reader:
             summary = {}
         return {name: frozenset(map(_question_of, summary.get(name, {}).get("questions", ()))) for name in names}
 
-    def _why(self, job: Any) -> tuple[str, str]:
+    def why(self, job: Any) -> tuple[str, str]:
+        """(state, reason) of a job that is not done."""
         status = self.store.status(job)
         if status.state is State.DAMAGED:
             return "failed", f"damaged: {status.reason}"

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 from harness.report.numbers.families import declared, one_seed
 from harness.report.numbers.results import Results
+from harness.report.numbers.times import times_of
 from harness.report.sections.tables import difference_apart, verdict_on
 from harness.report.sections.types import Cell, Column, Table, TableRow, Tone
 from harness.report.sections.words import MINUS, listed
-from harness.spec.claims import MeanDelta
+from harness.spec.claims import LessTime, MeanDelta
 from harness.spec.reported import Reported
 from harness.verdict import ClaimResult, Holds, judge_measured, judge_reported
 from harness.verdict.claims import Part, describe
@@ -29,7 +31,7 @@ def claims(results: Results) -> list[tuple[ClaimResult, ClaimResult]]:
     rows = [label for label, arm in results.arms.items() if arm.row.delta is None]
     family = declared(results).family
     judged = []
-    for claim in study.experiment.claims:
+    for number, claim in enumerate(study.experiment.claims, start=1):
         spoken = columns if claim.on == "all" else [name for name in claim.on if name in results.columns]
         if not spoken or any(row not in results.arms for row in claim.rows):
             continue
@@ -53,6 +55,7 @@ def claims(results: Results) -> list[tuple[ClaimResult, ClaimResult]]:
                         apart=lambda first, second, column: difference_apart(results, first, second, column),
                         chance=chance,
                         family=family,
+                        timed=partial(times_of, results, claim, number) if isinstance(claim, LessTime) else None,
                     ),
                 ),
             )
@@ -61,7 +64,10 @@ def claims(results: Results) -> list[tuple[ClaimResult, ClaimResult]]:
 
 
 def unless_part(results: Results, judged: ClaimResult) -> ClaimResult:
-    """A column on whose benchmark only a part was asked says nothing about the paper's claim, nor does a mean over it."""
+    """A column on whose benchmark only a part was asked says nothing about the paper's claim, nor does a mean over it; but for time,
+    which is measured on a few questions anyway."""
+    if isinstance(judged.claim, LessTime):
+        return judged
     parts = {name: text for name in results.columns if (text := results.part(name))}
     if not any(part.column in parts for part in judged.parts):
         return judged

@@ -10,7 +10,7 @@ from harness.spec.reported import parse
 from harness.stats import Answers, Prior, SeedNoise, compare, estimate
 from harness.verdict import Holds, Outcome, Verdict, judge_measured, judge_reported
 from harness.verdict.cells import apart
-from harness.verdict.claims import describe
+from harness.verdict.claims import Times, describe
 
 ROWS, COLUMNS = ("one", "two", "both"), ("mmvp", "blink")
 PRINTED = {
@@ -45,6 +45,7 @@ def on_paper(claim):
         (spec.Close(close=("one", "two"), within=Decimal(3)), "holds"),
         (spec.BelowChance(below_chance="two", on=("mmvp",)), "fails"),
         (spec.Greater(greater="one", than="absent"), "not judged"),
+        (spec.LessTime(less_time="one", than="two", percent=Decimal(44)), "not judged"),
     ],
 )
 def test_claims_about_printed_numbers_are_arithmetic(claim, outcome):
@@ -188,3 +189,27 @@ def test_a_row_that_failed_stays_in_the_range_of_best():
     pair, value = world({"both": 300, "one": 200})
     result = judge_measured(spec.Best(best="both"), pair, value, ("both", "one", "gone"), ("x",), proxy=True, delta=2.0)
     assert result.outcome is Holds.NOT_JUDGED and "gone" in result.text
+
+
+@pytest.mark.parametrize(
+    "ratios, proxy, outcome, said",
+    [
+        ((0.5, 0.56, 0.6), True, "holds", "x: 44 % less time [40, 50], so; judged by direction only, the number itself is not comparable"),
+        ((0.9, 1.1, 0.95), True, "undetermined", "x: 5 % less time [-10, 10], so; judged"),
+        ((1.2, 1.1, 1.3), True, "fails", "x: -20 % less time [-30, -10], so; judged"),
+        ((0.55, 0.555, 0.56), False, "holds", "x: 44 % less time [44, 45], so; ours - claimed = +0.5 [-0.5, +1.5]"),
+        ((0.7, 0.7, 0.71), False, "fails", "x: 30 % less time [29, 30], so; ours - claimed = -14.0 [-15.5, -12.5]"),
+        ((0.4, 0.56, 0.6), False, "undetermined", "x: 44 % less time [40, 60], so; ours - claimed"),
+    ],
+)
+def test_a_claim_about_time_is_judged_by_the_median_and_the_range_of_the_rounds(ratios, proxy, outcome, said):
+    claim = spec.LessTime(less_time="one", than="two", percent=Decimal(44))
+    pair, value = world({})
+    found = judge_measured(claim, pair, value, (), ("x",), proxy=proxy, delta=2.0, timed=lambda column: Times(ratios, "so"))
+    assert found.outcome == outcome and found.text.startswith(said), found.text
+
+
+def test_a_claim_about_time_without_times_says_why():
+    claim = spec.LessTime(less_time="one", than="two", percent=Decimal(44))
+    found = judge_measured(claim, *world({}), (), ("x",), proxy=True, delta=2.0, timed=lambda column: "it failed")
+    assert found.outcome is Holds.NOT_JUDGED and found.text == "x: not measured: it failed"
