@@ -24,7 +24,7 @@ def times_of(results: Results, claim: LessTime, number: int, column: str) -> Tim
     try:
         found = json.loads((results.store.outputs(job) / "measure.json").read_text())
         return _times(found)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, ArithmeticError) as error:
         return f"{job.name}: measure.json cannot be read ({error!r})"
 
 
@@ -35,7 +35,10 @@ def _times(found: dict[str, Any]) -> Times | str:
         return f"none of {n} clips could be cut, so that nothing zoomed"
 
     def ratios(zooming: dict[str, Any]) -> tuple[float, ...]:
-        return tuple(own / other for own, other in zip(row["seconds"], zooming["seconds"], strict=True))
+        found = tuple(own / other for own, other in zip(row["seconds"], zooming["seconds"], strict=True))
+        if not found or not all(0 < ratio < float("inf") for ratio in found):
+            raise ValueError("no times")
+        return found
 
     def tokens(what: str) -> str:
         return f"{row[what] / n:.0f} against {used[what] / n:.0f}"

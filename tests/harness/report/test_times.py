@@ -29,7 +29,7 @@ def results(folder, found=None, done=True, runs=1, impossible=()):
 
 
 def measured(**ways):
-    return {"questions": 10, "unreadable": 0, "device": "a CPU", "ways": {"row": way(1.0), **ways}}
+    return {"questions": 10, "unreadable": 0, "device": "a CPU", "ways": {"row": way(1.0)} | ways}
 
 
 def test_the_ratio_is_to_zooming_that_zooms(tmp_path):
@@ -48,6 +48,9 @@ def test_the_ratio_is_to_zooming_that_zooms(tmp_path):
         ({"runs": 0}, "no job is planned"),
         ({"runs": 0, "impossible": ("cost: no", "time-3-videomme: it does not zoom")}, "it does not zoom"),
         ({"found": "{}"}, "it-time: measure.json cannot be read (KeyError('ways'))"),
+        ({"found": measured(zooming=way(0.0))}, "it-time: measure.json cannot be read (ZeroDivisionError"),
+        ({"found": measured(zooming=way(float("nan")))}, "it-time: measure.json cannot be read (ValueError('no times')"),
+        ({"found": measured(row=way(1.0) | {"seconds": []}, zooming=way(1.0) | {"seconds": []})}, "it-time: measure.json cannot be read (ValueError('no times')"),
         ({"found": "no"}, "it-time: measure.json cannot be read (JSONDecodeError"),
         ({"found": measured(zooming=way(1.0, 10), given=way(1.0, 10))}, "none of 10 clips could be cut, so that nothing zoomed"),
     ],
