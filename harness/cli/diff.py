@@ -11,6 +11,7 @@ from typing import Any
 from harness.cli import runs
 from harness.cli.main import add_json, add_results
 from harness.cli.words import as_json, columns
+from harness.plan.plan import reading
 from harness.spec.errors import SpecError, meant, unknown
 from harness.spec.files import load_experiment, load_profile, load_recipe
 from harness.spec.recipe import OPTIONS, STAGES
@@ -62,6 +63,7 @@ def side(text: str, profile: str | None) -> Side:
     if len(found) != 1:
         raise SpecError(f"{experiment.document.name}: " + unknown(f'no row "{label}"', label, labels, "rows"))
     index = labels.index(found[0])
+    scale = scale and reading(scale, (column.benchmark for column in experiment.value.columns))
     row = resolve(experiment, index, base(recipe_of(experiment, index), scale))
     stages = row.row.stages or ()
     kept = {n: v for n, v in row.values.items() if n.split(".")[0] not in STAGES or n.split(".")[0] in stages}

@@ -165,7 +165,7 @@ def plan_experiment(
     folder, spec = experiment.document.path.parent, experiment.value
     if isinstance(profile, str):
         profile = load_profile(profile, folder)
-    profile = _reading(profile, (column.benchmark for column in spec.columns))
+    profile = reading(profile, (column.benchmark for column in spec.columns))
     try:
         written = load_recipe(recipe or spec.recipe, folder)
     except SpecError as error:
@@ -239,7 +239,7 @@ def plan_experiment(
     )  # fmt: skip
 
 
-def _reading(profile: Loaded[Profile], benchmarks: Iterable[str]) -> Loaded[Profile]:
+def reading(profile: Loaded[Profile], benchmarks: Iterable[str]) -> Loaded[Profile]:
     """The profile; with what it has for tables with clips, if one of these benchmarks generates clips."""
     value = profile.value
     if not any(isinstance(value.benchmarks.get(name), ProxyClipMirror) for name in benchmarks):

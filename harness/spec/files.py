@@ -110,7 +110,19 @@ def load_profile(name: str, beside: Path | None = None) -> Loaded[Profile]:
     """A profile by name or path, over the one that it extends."""
     document = _over_others(read(find(name, "profiles", beside)), "profiles")
     value = validate(Profile, document.data, document.place)
-    return Loaded(value.model_copy(update={"beside_clips": _beside_clips(value, document)}), document)
+    changed = {"beside_clips": _beside_clips(value, document), "clip_scale": _clip_scale(value, document)}
+    return Loaded(value.model_copy(update=changed), document)
+
+
+def _clip_scale(profile: Profile, document: Document) -> dict[str, float]:
+    """`clip_scale`, without factors that a profile states anew under `scale` after one that it extends has stated them."""
+    found = dict(profile.clip_scale)
+    for _, data in layers(document):
+        scale, clips = (section if isinstance(section := data.get(name), dict) else {} for name in ("scale", "clip_scale"))
+        found = {name: factor for name, factor in found.items() if name not in scale} | {
+            name: profile.clip_scale[name] for name in clips if name in profile.clip_scale
+        }
+    return found
 
 
 def _beside_clips(profile: Profile, document: Document) -> dict[str, ProxyMirror]:

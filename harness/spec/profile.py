@@ -163,7 +163,8 @@ class Profile(Frozen):
     set: dict[str, Any] = Field(default_factory=dict)
     scale: dict[str, Positive] = Field(default_factory=dict)
     clip_scale: dict[str, Positive] = Field(default_factory=dict)
-    """Factors of experiments with a column of clips, in place of those of the same names in `scale` and beside the others."""
+    """Factors of experiments with a column of clips, in place of those of the same names in `scale` and beside the others. A factor that an heir states anew
+    under `scale` holds here too."""
     comparisons: bool = False
     """Whether rows of systems that are not trained here are evaluated too, where address, key or weights are at hand. At a
     server that takes money for it, this costs money."""

@@ -167,6 +167,8 @@ def _under(values: dict[str, Value], profile: Loaded[Profile]) -> dict[str, floa
             values[name] = Value(value, "profile", where.place(path), unscaled=values[name].value)
             fixed.add(name)
     scale: dict[str, float] = {}
+    for written in profile.value.clip_scale:  # names are checked in tables of pictures too
+        _names(where, ("clip_scale", written), written)
     for written, factor in sorted(profile.value.scale.items(), key=lambda item: "." in item[0]):
         block = "clip_scale" if profile.value.clip_scale.get(written) == factor else "scale"  # in a table with clips they are one
         for name in _names(where, (block, written), written):

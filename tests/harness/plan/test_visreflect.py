@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.cli.diff import side
 from harness.jobs import Job
 from harness.plan import Plan, plan_experiment
 from harness.spec.errors import SpecError
@@ -217,9 +218,16 @@ def test_a_table_with_a_column_of_clips_has_factors_of_its_own(video):
     usual = next(row for row in video.rows if row.label == "Both").options.stage("reflect").lr
     assert rate("table.yaml") == pytest.approx(3e-5) != usual
     assert rate("pictures.yaml") == usual
+    assert side(f"{folder / 'table.yaml'}:Both", str(profile))[1]["reflect.lr"].value == rate("table.yaml"), "diff of rows"
+    child = folder / "profiles" / "child.yaml"
+    for own, factor in (("scale: {reflect.lr: 5}", 5), ("scale: {reflect.lr: 5}\nclip_scale: {reflect.lr: 7}", 7), ("scale: {steps: 0.1}", 3)):
+        child.write_text(f"extends: video\ntitle: child\n{own}\n")
+        (row,) = plan_experiment(folder / "table.yaml", str(child), rows=["Both"], tasks=fake_digest).rows
+        assert row.options.stage("reflect").lr == pytest.approx(factor * 1e-5), own
     profile.write_text(profile.read_text().replace("reflect.lr", "reflect.lrr"))
-    with pytest.raises(SpecError, match=rf"^{profile}:\d+: clip_scale.reflect.lrr: "):
-        plan_experiment(folder / "table.yaml", "video", tasks=fake_digest)
+    for table in ("table.yaml", "pictures.yaml"):
+        with pytest.raises(SpecError, match=rf"^{profile}:\d+: clip_scale.reflect.lrr: "):
+            plan_experiment(folder / table, "video", tasks=fake_digest)
 
 
 def test_a_data_set_of_ones_own_is_asked_beside_clips_too(tmp_path, video):
