@@ -29,6 +29,8 @@ class Claim(Frozen):
     @field_validator("on", mode="before")
     @classmethod
     def _one_or_many(cls, value: Any) -> Any:
+        if value == []:
+            raise ValueError("names no column; leave it out for all")
         return [value] if isinstance(value, str) and value != "all" else value
 
     @property

@@ -44,6 +44,7 @@ def test_a_part_of_the_table_without_one_of_the_rows_or_the_column_times_nothing
     [
         ("on: [videomme]\n    source: abstract\n    quote: reduc", "on: [vstar]\n    quote: reduc", "claims[2]: vstar asks about no clips"),
         ("on: [videomme]\n    source: abstract\n    quote: reduc", "quote: reduc", "claims[2]: vstar asks about no clips"),
+        ("on: [videomme]\n    source: abstract\n    quote: reduc", "on: []\n    quote: reduc", "claims[2].on: names no column; leave it out for all"),
         ("    than: Zooming", "    than: Zoming", 'no such row "Zoming baseline"; did you mean "Zooming baseline"'),
         ("    than: Zooming baseline", "    than: Base model", 'row "Base model" has decode.zoom: none on videomme, not predicted'),
         ("less_time: Image, then video stage\n    than: Zooming baseline", "less_time: Zooming baseline\n    than: Base model", 'row "Zooming baseline" has decode.zoom: predicted on videomme, not none'),
