@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from functools import partial
 
@@ -132,4 +133,4 @@ def titled(results: Results, result: ClaimResult) -> str:
     held = [results.title(part.column) for part in result.parts if part.outcome is Holds.HOLDS]
     if held and result.outcome is not Holds.HOLDS:
         text += f"; it holds on {listed(held)}"
-    return text.replace(" - ", f" {MINUS} ").replace("[-", f"[{MINUS}").replace(" -", f" {MINUS}")
+    return re.sub(r"(?<=[ \[])-(?=[ \d])", MINUS, text)  # never a command's options

@@ -7,7 +7,10 @@ from types import SimpleNamespace
 import pytest
 
 from harness.report.numbers.times import times_of
+from harness.report.sections.claims import titled
 from harness.spec.claims import LessTime
+from harness.verdict import ClaimResult, Holds
+from harness.verdict.claims import Part
 
 CLAIM = LessTime(less_time="Ours", than="Zooming", percent=Decimal(44), on=("videomme",))
 
@@ -57,3 +60,10 @@ def test_the_ratio_is_to_zooming_that_zooms(tmp_path):
 )
 def test_without_times_the_reason_is_given(tmp_path, asked, said):
     assert times_of(results(tmp_path, **asked), CLAIM, 3, "videomme.short").startswith(said)
+
+
+def test_a_remedy_keeps_the_dashes_of_its_options():
+    text = "A - B = -1.0 [-2.0, 0.5]; run.py retry 5d45 --damaged --results DIR"
+    part = Part("videomme.short", Holds.NOT_JUDGED, text)
+    said = titled(SimpleNamespace(title=lambda column: "Video-MME"), ClaimResult(CLAIM, "regenerated", (part,)))
+    assert said == "Video-MME: A − B = −1.0 [−2.0, 0.5]; run.py retry 5d45 --damaged --results DIR"
