@@ -58,3 +58,26 @@ def test_clips_with_a_variable_frame_rate_are_named_by_the_mirror_and_counted_in
     notes = [line for line in (desk.reports / "tableclips.md").read_text().splitlines() if "variable frame rate" in line]
     said = "; 1 question about clips with a variable frame rate, whose frames are evenly spaced by frame number, and so not in time (uneven in"
     assert [(line.split(":")[0], said in line) for line in notes] == 2 * [("- MLVU", True)], "under both protocols"
+
+
+TIMES = """
+table: times
+title: Time of one pass and of two
+recipe: visreflect-release
+columns: [videomme]
+rows:
+  - Base: {stages: []}
+  - Zooming: {stages: [], set: {decode.zoom: predicted}}
+claims:
+  - {less_time: Base, than: Zooming, percent: 44, on: [videomme], source: ours, quote: faster}
+"""
+
+
+def test_a_claim_about_time_is_judged_by_a_job_that_times_both_rows(desk: Desk):
+    (desk.folder / "times.yaml").write_text(TIMES)
+    desk.render(str(desk.folder / "times.yaml"))
+    (found,) = [json.loads((out / "measure.json").read_text()) for out in desk.outputs("measure")]
+    assert found["questions"] + found["unreadable"] == 9 and found["unreadable"] == 3
+    assert {"row", "zooming"} <= set(found["ways"]) and found["ways"]["row"]["read"] < found["ways"]["zooming"]["read"]
+    (line,) = [line for line in (desk.reports / "tabletimes.md").read_text().splitlines() if line.startswith("| Base takes 44 % less time than Zooming")]
+    assert "% less time [" in line and "3 questions are left out, as their clips cannot be read" in line
