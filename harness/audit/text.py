@@ -10,8 +10,8 @@ from harness.audit.explain import Explained, Share, explain_difference, explain_
 from harness.audit.findings import Basis, Finding, Severity
 from harness.audit.paper import Paper, Printed, PrintedTable, Statement
 from harness.audit.totals import difference_text, score_of, severity
-from harness.spec.claims import Claim, Close, DeltaEquals, Equals, Margin, MeanDelta
-from harness.verdict.claims import Holds, Part, describe, judge_reported
+from harness.spec.claims import Claim, Close, DeltaEquals, Equals, Margin, MeanDelta, describe
+from harness.verdict.claims import Holds, Part, judge_reported
 from harness.verdict.granularity import decimals_of
 
 Cells = Mapping[tuple[str, str], Printed]

@@ -199,3 +199,35 @@ def form_of(written: Any) -> type[Claim]:
     others = set(Claim.model_fields) | {"among", "than", "over", "at_least", "minus", "points", "peak", "within", "percent"}
     odd = next((key for key in written if key not in others), "")
     raise ValueError(unknown(f'"{odd}" is not a kind of claim' if odd else "no kind of claim", odd, list(FORMS), "forms"))
+
+
+def describe(claim: Claim) -> str:
+    """The predicate in words."""
+    match claim:
+        case Best():
+            return f"{claim.best} is best"
+        case Worst():
+            return f"{claim.worst} is worst"
+        case Greater():
+            return f"{claim.greater} > {', '.join(claim.than)}"
+        case Margin():
+            return f"{claim.margin} leads {claim.over} by at least {claim.at_least}"
+        case DeltaEquals():
+            return f"{claim.delta_equals} - {claim.minus} = {claim.points:+}"
+        case MeanDelta():
+            return f"{claim.mean_delta} - {claim.minus} = {claim.points:+} on average"
+        case Equals():
+            return f"{claim.equals} = {claim.points}"
+        case Unimodal():
+            return f"rises to {claim.peak}, falls after it"
+        case Increasing():
+            return "rises along " + ", ".join(claim.increasing)
+        case Decreasing():
+            return "falls along " + ", ".join(claim.decreasing)
+        case Close():
+            return f"{', '.join(claim.close)} within {claim.within} of each other"
+        case BelowChance():
+            return f"{claim.below_chance} is no better than guessing"
+        case LessTime():
+            return f"{claim.less_time} takes {claim.percent} % less time than {claim.than}"
+    return claim.form

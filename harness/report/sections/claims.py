@@ -12,10 +12,10 @@ from harness.report.numbers.times import times_of
 from harness.report.sections.tables import difference_apart, verdict_on
 from harness.report.sections.types import Cell, Column, Table, TableRow, Tone
 from harness.report.sections.words import MINUS, listed
-from harness.spec.claims import LessTime, MeanDelta
+from harness.spec.claims import LessTime, MeanDelta, describe
 from harness.spec.reported import Reported
 from harness.verdict import ClaimResult, Holds, judge_measured, judge_reported
-from harness.verdict.claims import Part, describe
+from harness.verdict.claims import Part
 
 
 def claims(results: Results) -> list[tuple[ClaimResult, ClaimResult]]:

@@ -12,8 +12,9 @@ from harness.report.sections.headline import audit_line, collapse_answer, latent
 from harness.report.sections.likelihood import likelihood_answer
 from harness.report.sections.types import Cell, Column, Table, TableRow
 from harness.report.sections.words import MINUS, count, difference, interval, listed, percent, share
+from harness.spec.claims import describe
 from harness.verdict import Holds
-from harness.verdict.claims import LEVEL, describe
+from harness.verdict.claims import LEVEL
 
 ROOM = 10.0
 """Points that a benchmark must leave between guessing and the base model, and between it and 100, to tell rows apart."""

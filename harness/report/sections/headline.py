@@ -12,9 +12,10 @@ from harness.report.sections.claims import claims
 from harness.report.sections.mechanism import flipped, latent_modes, latent_tests, probes
 from harness.report.sections.provenance import seen_by
 from harness.report.sections.words import MINUS, count, difference, interval, listed, percent, share, signed, with_p
+from harness.spec.claims import describe
 from harness.stats import Comparison
 from harness.verdict import Holds
-from harness.verdict.claims import LEVEL, describe
+from harness.verdict.claims import LEVEL
 
 ABOVE_CHANCE, CEILING = 10.0, 90.0
 """Points between guessing and the base model's lower bound; its upper bound. Outside, a benchmark separates nothing."""

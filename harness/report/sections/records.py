@@ -15,8 +15,9 @@ from harness.report.sections.claims import claims
 from harness.report.sections.tables import measured_cell, own_base
 from harness.report.sections.types import Cell, Table
 from harness.spec.benchmark import Protocol
+from harness.spec.claims import describe
 from harness.stats import Comparison, Family
-from harness.verdict.claims import LEVEL, describe
+from harness.verdict.claims import LEVEL
 
 
 def records(results: Results) -> dict[str, Any]:
