@@ -166,11 +166,10 @@ def gpu_memory(profile: Profile, jobs: Iterable[Job], smi: Command = run_command
     needs, on_cluster = profile.resources_of("train"), profile.dispatch.kind == "slurm"
     world = needs.processes if on_cluster else 1
     least: dict[int, tuple[float, int, int]] = {}  # by ZeRO stage: bytes, and the trained and frozen parameters
-    for job in jobs if needs.gpus else ():
-        if job.kind == "train" and (size := _size(job)):
-            config = zero_of(needs.deepspeed, _stage(job).kind)
-            zero = config["zero_optimization"]["stage"] if config else 0
-            least[zero] = max(least.get(zero, (0, 0, 0)), (gpu_bytes(*size, zero, world), *size))
+    for job, _, trained, frozen in _measured(jobs) if needs.gpus else ():
+        config = zero_of(needs.deepspeed, _stage(job).kind)
+        zero = config["zero_optimization"]["stage"] if config else 0
+        least[zero] = max(least.get(zero, (0, 0, 0)), (gpu_bytes(trained, frozen, zero, world), trained, frozen))
     stated = (needs.gpu_memory_gb or (None if on_cluster else _smallest_gpu(smi))) if least else None
     holds = stated or USUAL_GPU_GIB
     found = []
@@ -380,20 +379,22 @@ def parameters(folder: Path) -> tuple[int, int]:
     return count, vision
 
 
-def _base_of(job: Job) -> Path | None:
-    """Folder of the base model that a training's first stage starts from, if it is here."""
-    start = trainings(job)[0].inputs.get("init")
-    return base_folder(start) if isinstance(start, Source) else None
-
-
-def _size(job: Job) -> tuple[int, int] | None:
-    """(trained, frozen) parameters of a training; None if its base model is not here to measure."""
-    try:
-        folder = _base_of(job)
-        count, vision = parameters(folder) if folder else (0, 0)
-    except (OSError, ValueError):
-        return None
-    return (count - vision, vision) if count else None
+def _measured(jobs: Iterable[Job]) -> Iterator[tuple[Job, Path, int, int]]:
+    """The trainings whose base model is here to measure, each with the model's folder, which is read once, and its trained and frozen
+    parameters."""
+    sizes: dict[Path, tuple[int, int]] = {}
+    for job in jobs:
+        start = trainings(job)[0].inputs.get("init") if job.kind == "train" else None
+        if not isinstance(start, Source) or (folder := base_folder(start)) is None:
+            continue
+        if folder not in sizes:
+            try:
+                sizes[folder] = parameters(folder)
+            except (OSError, ValueError):
+                sizes[folder] = (0, 0)
+        count, vision = sizes[folder]
+        if count:
+            yield job, folder, count - vision, vision
 
 
 def _reachable(repository: str, revision: str) -> bool:
@@ -436,13 +437,11 @@ def needed(profile: Profile, jobs: Iterable[Job]) -> Disk | None:
     """Disk space that the trainings need; None if there are none, or if the base model is not here to measure."""
     todo = [job for job in jobs if job.kind == "train"]
     checkpoint = result = 0
-    for job in todo:
-        stage, folder, size = _stage(job), _base_of(job), _size(job)
-        if folder is None or size is None:
-            continue
+    for job, folder, trained, frozen in _measured(todo):
+        stage = _stage(job)
         result = max(result, sum(file.stat().st_size for file in _weights(folder)))
-        held = sum(size) if zero_of(profile.resources_of("train").deepspeed, stage.kind) else 0
-        checkpoint = max(checkpoint, checkpoint_bytes(size[0], held, 4 if stage.precision == "fp32" else 2))
+        held = trained + frozen if zero_of(profile.resources_of("train").deepspeed, stage.kind) else 0
+        checkpoint = max(checkpoint, checkpoint_bytes(trained, held, 4 if stage.precision == "fp32" else 2))
     return Disk(len(todo), checkpoint, result) if checkpoint else None
 
 

@@ -25,8 +25,6 @@ from models.schema import Latents
 
 CARD = "card-"
 """Prefix of a causal card's column; its benchmark follows."""
-TIME = "time-"
-"""The same of a claim about time; the claim's number, from 1, comes between."""
 
 
 @dataclass(frozen=True)
@@ -325,6 +323,11 @@ def _cards(maker: JobMaker, row: ResolvedRow, spec: Experiment, columns: Sequenc
     return found
 
 
+def time_column(number: int, benchmark: str) -> str:
+    """Name of the column of a claim about time, by the claim's number in its table, from 1."""
+    return f"time-{number}-{benchmark}"
+
+
 def _times(
     maker: JobMaker, experiment: LoadedExperiment, rows: Mapping[str, ResolvedRow], columns: Sequence[str], seed: int, overridden: bool
 ) -> list[Cell]:
@@ -340,7 +343,7 @@ def _times(
             if why and not overridden:
                 raise experiment.error(why, "claims", i)
             job = {} if why else {(seed, "own"): maker.times(row, zooming, seed, name, spec.protocol)}
-            found.append(Cell(row.label, Column(benchmark=f"{TIME}{i + 1}-{name}"), spec.protocol, job, why))
+            found.append(Cell(row.label, Column(benchmark=time_column(i + 1, name)), spec.protocol, job, why))
     return found
 
 

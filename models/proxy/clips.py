@@ -13,6 +13,7 @@ from typing import Literal
 
 import numpy as np
 
+from models.proxy.benchmarks import SHIFT
 from models.proxy.questions import ASK, Question, name_of, phrase, pick, shuffled
 from models.proxy.scenes import ATTRIBUTES, COLORS, Item, Scene, SceneStyle, place, render, sample_scene
 
@@ -23,8 +24,8 @@ TICK = FPS // 2
 SECONDS = 8
 """Length of the clips that the base reads, and of those of fine-tuning and evaluation."""
 STYLE = SceneStyle(side_px=64, items=(3, 5), colors=(4, 6), shapes=(3, 5), fills=(2, 4))
-SHIFTED = replace(STYLE, contrast=(0.25, 0.6), noise=(1.0, 1.6))
-"""The clips of fine-tuning and evaluation: paler and noisier than those the base has read, as the pictures are (`benchmarks.SHIFT`)."""
+SHIFTED = replace(STYLE, **SHIFT)
+"""The clips of fine-tuning and evaluation: paler and noisier than those the base has read, as the pictures are."""
 LIGHT_FIRST, LIGHT_STEP = -28.0, 3.0
 """Green of the background in the first frame, and how much more of it each later one has: time is visible, as the background's
 gradient makes place visible."""

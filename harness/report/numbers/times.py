@@ -6,7 +6,7 @@ import json
 from statistics import median
 from typing import Any
 
-from harness.plan.plan import TIME
+from harness.plan.plan import time_column
 from harness.report.numbers.results import Results
 from harness.spec.claims import LessTime
 from harness.verdict.claims import Times
@@ -14,7 +14,7 @@ from harness.verdict.claims import Times
 
 def times_of(results: Results, claim: LessTime, number: int, column: str) -> Times | str:
     """The times for the table's claim of this number, from 1, or why there are none."""
-    name = f"{TIME}{number}-{results.columns[column].benchmark}"
+    name = time_column(number, results.columns[column].benchmark)
     arm = results.arms[claim.less_time]
     if not (runs := arm.runs(name, results.study.experiment.protocol)):
         return next((text.partition(": ")[2] for text in arm.impossible if text.startswith(f"{name}: ")), "no job is planned")
