@@ -10,7 +10,7 @@ from harness.spec.reported import parse
 from harness.stats import Answers, Prior, SeedNoise, compare, estimate
 from harness.verdict import Holds, Outcome, Verdict, judge_measured, judge_reported
 from harness.verdict.cells import apart
-from harness.verdict.claims import Times, describe
+from harness.verdict.claims import Times
 
 ROWS, COLUMNS = ("one", "two", "both"), ("mmvp", "blink")
 PRINTED = {
@@ -51,7 +51,7 @@ def on_paper(claim):
 def test_claims_about_printed_numbers_are_arithmetic(claim, outcome):
     result = on_paper(claim)
     assert result.outcome == outcome, result.text
-    assert result.text and describe(claim)
+    assert result.text and spec.describe(claim)
 
 
 def test_a_failed_claim_shows_its_sum():
