@@ -26,6 +26,13 @@ def widen_products() -> None:
             _widen(_library, name)
 
 
+def widened(tensor: torch.Tensor) -> torch.Tensor:
+    """The same numbers as products of them are computed from here: what takes part in many products is widened once. Such a product
+    takes operands of both kinds and is bf16 all the same, if its first operand is."""
+    slow = _library is not None and tensor.dtype is torch.bfloat16 and tensor.device.type == "cpu"
+    return tensor.float() if slow else tensor
+
+
 def _widen(library: torch.library.Library, name: str) -> None:
     kernel = torch.library.get_kernel(f"aten::{name}", "CPU")
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from models.backbone import samples
 from models.backbone.model import Backbone
 from models.backbone.tokens import SpecialTokens
 from models.latent import refill
@@ -248,7 +249,8 @@ class _Decoder:
         rows = [Row(*one) for one in zip(names, prompts, sources, strict=True)]
         penalised = self.spec.repetition_penalty != 1
         known = stacked([prompt.input_ids for prompt in prompts]).to(self.model.device) if penalised else None
-        batch = Running.behind(prefill, rows, known)
+        eager = self.model.model.language_model.config._attn_implementation in samples.ADDITIVE
+        batch = Running.behind(prefill, rows, known, eager)
         if forced:
             for row in rows:
                 self._emit(row, self.tokens.lvr_start)

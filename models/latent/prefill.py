@@ -16,6 +16,7 @@ from transformers.cache_utils import Cache
 
 from models.backbone.cache import BLOCK, BufferLayer, right_aligned
 from models.backbone.model import Backbone
+from models.backbone.products import widened
 from models.backbone.template import positions
 from models.backbone.tokens import SpecialTokens
 from models.latent.prompt import Prompt, grids_of, vision
@@ -58,9 +59,10 @@ class Prefill:
     buffers: list[tuple[Tensor, Tensor]]
     """Of every layer: keys and values [r, heads, >= L, d]."""
 
-    def cache(self) -> Cache:
-        """A cache that holds the prompts."""
-        return Cache(layers=[BufferLayer.over(buffers, self.mask.shape[1]) for buffers in self.buffers])
+    def cache(self, eager: bool = False) -> Cache:
+        """A cache that holds the prompts. eager: it is for plain products, each of which would widen all of it on some CPUs."""
+        held = (tuple(map(widened, buffers)) if eager else buffers for buffers in self.buffers)
+        return Cache(layers=[BufferLayer.over(buffers, self.mask.shape[1]) for buffers in held])
 
     def rows(self, keep: list[int]) -> Prefill:
         """Some of the prompts, in this order; itself if that is all of them."""

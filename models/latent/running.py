@@ -66,8 +66,8 @@ class Running:
     """[r, D]: fed next."""
 
     @classmethod
-    def behind(cls, prefill: Prefill, rows: list[Row], seen: Tensor | None) -> Running:
-        return cls(rows, prefill.mask, prefill.next_position, prefill.cache(), seen)
+    def behind(cls, prefill: Prefill, rows: list[Row], seen: Tensor | None, eager: bool) -> Running:
+        return cls(rows, prefill.mask, prefill.next_position, prefill.cache(eager), seen)
 
 
 def joined(parts: Sequence[Running], trim: bool = True) -> Running | None:

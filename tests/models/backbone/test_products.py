@@ -34,6 +34,10 @@ after = found(narrow)
 assert [tensor.dtype for tensor in after] == [torch.bfloat16] * 12
 for ours, torchs in zip(after, before):
     torch.testing.assert_close(ours, torchs, rtol=2**-7, atol=2**-7 * torchs.abs().max().item())
+states16 = states.bfloat16()
+held = products.widened(states16)
+assert held.dtype is (torch.bfloat16 if {supported} else torch.float32)
+assert torch.equal(states16 @ held.transpose(1, 2), pairs(states16))
 assert torch.equal(layer(states, weight, bias), exact)
 print(products._library is not None)
 """

@@ -3,6 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from models.backbone import products
 from models.backbone.template import positions
 from models.config import DecodeSpec
 from models.latent import decoding, prefill
@@ -429,3 +430,18 @@ def test_logits_that_are_kept_whole_are_those_before_penalties(model, make, toke
     with torch.inference_mode():
         for number, step in enumerate(steps):
             assert torch.equal(torch.stack([answer.kept[number] for answer in answers]), model.lm_head(step.hidden))
+
+
+@pytest.mark.skipif(products._library is None, reason="this CPU multiplies bf16 numbers itself")
+def test_keys_widened_once_give_the_same_digits_as_widened_for_each_product(talkative, prompts, tokens, monkeypatch):
+    model = talkative.to(torch.bfloat16)
+    model.set_attn_implementation("eager")
+    kinds, widened = [], products.widened
+    monkeypatch.setattr(prefill, "widened", lambda tensor: kinds.append(widened(tensor).dtype) or widened(tensor))
+    once = run(model, prompts, tokens)
+    assert set(kinds) == {torch.float32}
+    monkeypatch.setattr(prefill, "widened", lambda tensor: tensor)
+    for ours, theirs in zip(once, run(model, prompts, tokens), strict=True):
+        assert ours.token_ids == theirs.token_ids
+        assert (ours.hidden is None) == (theirs.hidden is None)
+        assert ours.hidden is None or torch.equal(ours.hidden, theirs.hidden)
