@@ -143,7 +143,7 @@ class Profile(Frozen):
     """proxy: the results are no estimate of the paper's, so no cell gets a verdict against it.
 
     set: options that every row has here, by name as in a recipe. scale: factors on the recipe's and rows' own values,
-    the same for all arms: a row keeps its relation to the baseline.
+    the same for all arms: a row keeps its relation to the baseline. An option that an heir sets is not scaled by its parent's factor.
     """
 
     extends: str | None = None

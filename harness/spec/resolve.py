@@ -173,11 +173,23 @@ def _under(values: dict[str, Value], profile: Loaded[Profile]) -> dict[str, floa
         block = "clip_scale" if profile.value.clip_scale.get(written) == factor else "scale"  # in a table with clips they are one
         for name in _names(where, (block, written), written):
             if name in fixed:
+                if _stated(where, "set", name) > _stated(where, block, written):
+                    continue  # by an heir: its own value, not one that is scaled
                 raise profile.error(f"{name} is in set: too; keep one", block, written)
             if isinstance(values[name].value, bool) or not isinstance(values[name].value, (int, float)):
                 raise profile.error("is no number to scale", block, written)
             scale[name] = factor
     return scale
+
+
+def _stated(profile: Document, section: str, name: str) -> int:
+    """The last of the profiles that extend each other, the one under all others first, that states this name there."""
+
+    def names(data: Any) -> set[str]:
+        return {".".join(map(str, path)) for path, _ in leaves(data, ())} if isinstance(data, dict) else set()
+
+    found = [any(name in (stated, *expand(stated)) for stated in names(data.get(section))) for _, data in layers(profile)]
+    return max(at for at, states in enumerate(found) if states)
 
 
 def override(text: str) -> dict[str, Value]:

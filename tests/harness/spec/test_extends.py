@@ -6,7 +6,7 @@ from harness.cli import main
 from harness.plan.sources import backbone
 from harness.spec.errors import SpecError
 from harness.spec.files import EXPERIMENTS, load_profile, load_recipe
-from harness.spec.resolve import read_recipe
+from harness.spec.resolve import base, read_recipe
 from tests.harness.conftest import Desk
 
 
@@ -162,3 +162,29 @@ def test_the_profile_for_tuning_asks_development_questions_alone():
     dev = load_profile("proxy-dev", EXPERIMENTS).value
     asked = {f"{where} {name}": source.split for where in ("benchmarks", "beside_clips") for name, source in getattr(dev, where).items()}
     assert "beside_clips blink" in asked and set(asked.values()) == {"dev"}
+
+
+@pytest.mark.parametrize("option", ["stage1.steps", "steps"])
+def test_what_an_heir_sets_is_not_scaled_by_its_parents_factor(desk: Desk, option):
+    path = desk.write("profiles/mine.yaml", f"extends: proxy\nset: {{{option}: 50}}\n")
+    start = base(load_recipe("vreflection"), load_profile(str(path)))
+    assert start.values["stage1.steps"].value == 50 and "stage1.steps" not in start.scale
+    assert ("stage2.steps" in start.scale) == (option != "steps") and start.scale["stage1.lr"] == 30
+    desk.write("profiles/mine.yaml", f"extends: proxy\nset: {{{option}: 50}}\nscale: {{stage1.steps: 0.1}}\n")
+    with pytest.raises(SpecError, match=r"mine.yaml:3: scale.stage1.steps: stage1.steps is in set: too; keep one"):
+        base(load_recipe("vreflection"), load_profile(str(path)))
+
+
+def test_the_quick_profile_asks_and_trains_less_and_changes_nothing_else():
+    quick, whole = (load_profile(name, EXPERIMENTS).value for name in ("proxy-quick", "proxy"))
+    assert quick.seeds == 1 < whole.seeds
+    for where in ("benchmarks", "beside_clips"):
+        asked, before = (getattr(profile, where) for profile in (quick, whole))
+        assert asked.keys() == before.keys() and all(asked[name].n < before[name].n for name in asked)
+    for where in ("scale", "clip_scale"):
+        factors, before = (getattr(profile, where) for profile in (quick, whole))
+        assert factors.keys() == before.keys()
+        assert {before[name] / factors[name] for name in factors if "steps" in name} == {2}
+        assert all(factors[name] == before[name] for name in factors if "steps" not in name)
+    left = {"title", "seeds", "data", "clips", "benchmarks", "beside_clips", "scale", "clip_scale", "protocols", "latents"}
+    assert quick.model_dump(exclude=left) == whole.model_dump(exclude=left)
