@@ -5,7 +5,8 @@
 Training: transformers' eager attention, which computes padding and all of a second pass, against eager attention of each sample by
 itself; sdpa on whole global batches against the same on small ones, of a rollout; pictures and clips encoded in each step against
 features computed once before, and after how many steps that pays. On a CPU without bf16 instructions, also a step with torch's
-own bf16 products against one with ours (models/backbone/products.py), each in a process of its own. Evaluation: four kinds of latents,
+own bf16 products against one with ours (models/backbone/products.py), each in a process of its own, and answers whose keys are widened
+in each step against once. Evaluation: four kinds of latents,
 each from prompts of its own (sdpa, eager), against all from the same prefills. One thread, everything in one run, in turn; medians.
 Training is measured in seconds of the processor, which other programs lengthen less. The base checkpoint is the committed one, data are
 drawn here.
@@ -24,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import statistics
 import subprocess
 from itertools import pairwise
+from unittest import mock
 
 import torch
 
@@ -31,6 +33,9 @@ from benchmarks.page import REPOSITORY
 from models.config import Clips, DecodeSpec, EvaluateSpec, Images, TrainSpec
 from models.evaluation import Session
 from models.evaluation.tasks import digest
+from models.latent import prefill
+from models.latent.decoding import decode
+from models.latent.prompt import Prompt
 from models.methods.stage import Cut, Features, StageSpec
 from models.methods.visreflect.spec import Reflect, ReflectVideo
 from models.methods.vreflection.spec import Stage1, Stage2
@@ -110,6 +115,16 @@ def seconds_per_mode(checkpoint: Path, folder: Path, mirror: Path, attention: st
     return found
 
 
+def seconds_per_token(session: Session) -> float:
+    """Of the processor, for one more token of each of 64 answers to prompts of 300 tokens."""
+    engine, n = session.engine, 32
+    prompts = [Prompt(torch.arange(300) + at) for at in range(64)]
+    read = prefill.read(engine.model, prompts, False, engine.tokens)
+    began = time.process_time()
+    decode(engine.model, prompts, DecodeSpec(start="never", max_new_tokens=n + 1), prefill=read, tokens=engine.tokens, eos=set())
+    return (time.process_time() - began) / n
+
+
 def main() -> None:
     """Measure and print one table."""
     argparse.ArgumentParser(description=__doc__.split("\n", 1)[0]).parse_args()
@@ -138,6 +153,11 @@ def main() -> None:
         if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
             before, after = seconds_with_torchs_products(folder), seconds_per_step(folder / "our products", STAGE_1, 8)
             print(f"| products of bf16 without instructions for them, stage 1, s/step | {before:.2f} | {after:.2f} | {before / after:.1f} |", flush=True)
+            session = Session(BASE_DIR, attention="eager")
+            with mock.patch.object(prefill, "widened", lambda tensor: tensor):
+                before = seconds_per_token(session)
+            after = seconds_per_token(session)
+            print(f"| a token of 64 answers there, keys widened in each step, and once; s | {before:.3f} | {after:.3f} | {before / after:.1f} |", flush=True)
         checkpoint = folder / "stage 1 after"
         before = seconds_per_mode(checkpoint, folder, folder / "mirror", "sdpa", 0)
         after = seconds_per_mode(checkpoint, folder, folder / "mirror", "eager", 3 << 28)
