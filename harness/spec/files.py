@@ -23,7 +23,7 @@ from harness.spec.comparisons import BASE, Against, Trend, comparison_form
 from harness.spec.errors import SpecError, dotted, show, unknown, validate
 from harness.spec.experiment import Experiment
 from harness.spec.profile import Profile
-from harness.spec.text import Document, layered, layers, read, shown
+from harness.spec.text import Document, layered, layers, mapping, read, shown
 from models.config import ProxyMirror
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -118,7 +118,7 @@ def _clip_scale(profile: Profile, document: Document) -> dict[str, float]:
     """`clip_scale`, without factors that a profile states anew under `scale` after one that it extends has stated them."""
     found = dict(profile.clip_scale)
     for _, data in layers(document):
-        scale, clips = (section if isinstance(section := data.get(name), dict) else {} for name in ("scale", "clip_scale"))
+        scale, clips = mapping(data, "scale"), mapping(data, "clip_scale")
         found = {name: factor for name, factor in found.items() if name not in scale} | {
             name: profile.clip_scale[name] for name in clips if name in profile.clip_scale
         }
@@ -131,8 +131,7 @@ def _beside_clips(profile: Profile, document: Document) -> dict[str, ProxyMirror
     for name, spec in profile.beside_clips.items():
         changed: dict[str, None] | None = None  # None until the entry is stated
         for _, data in layers(document):
-            sections = (data.get(section) for section in ("benchmarks", "beside_clips"))
-            asked, beside = (section.get(name) if isinstance(section, dict) else None for section in sections)
+            asked, beside = (mapping(data, where).get(name) for where in ("benchmarks", "beside_clips"))
             if changed is not None and isinstance(asked, dict):
                 changed |= dict.fromkeys(asked)
             if isinstance(beside, dict):
@@ -157,6 +156,8 @@ def _over_others(document: Document, shelf: Shelf, heirs: tuple[Document, ...] =
     if any(under.path.resolve() == heir.path.resolve() for heir in heirs):
         chain = " → ".join(each.name for each in (*heirs, under))
         raise SpecError(f"{place}: is circular: {chain}; one of them must have no parent")
+    if not isinstance(under.data, dict):
+        raise SpecError(f"{under.where()}: a {shelf[:-1]} is a mapping of options")
     own = replace(document, data={key: value for key, value in document.data.items() if key != "extends"})
     return layered(own, _over_others(under, shelf, heirs))
 

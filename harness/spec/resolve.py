@@ -19,7 +19,7 @@ from harness.spec.experiment import Row
 from harness.spec.files import Loaded, LoadedExperiment, load_recipe
 from harness.spec.profile import Profile
 from harness.spec.recipe import GLOBAL, HEADER, OPTIONS, SECTIONS, STAGES, Recipe, expand, leaves
-from harness.spec.text import Document, layers, parse
+from harness.spec.text import Document, layers, mapping, parse
 from models.methods.stage import Earlier, opens_segments
 
 Origin = Literal["schema", "recipe", "profile", "row", "--set"]
@@ -160,12 +160,14 @@ def base(
 
 def _under(values: dict[str, Value], profile: Loaded[Profile]) -> dict[str, float]:
     """Puts the profile's `set` into values; returns its factors by dotted name."""
-    where = profile.document
-    fixed: set[str] = set()
-    for path, value in leaves(profile.value.set, ("set",)):
-        for name in _names(where, path, ".".join(map(str, path[1:]))):
-            values[name] = Value(value, "profile", where.place(path), unscaled=values[name].value)
-            fixed.add(name)
+    where, written_in = profile.document, layers(profile.document)
+    fixed: dict[str, int] = {}  # by name the last of the profiles that extend each other, the one under all others first, that sets it
+    for at, (document, data) in enumerate(written_in):
+        for path, value in leaves(mapping(data, "set"), ("set",)):
+            for name in _names(document, path, ".".join(map(str, path[1:]))):
+                before = values[name].unscaled if name in fixed else values[name].value
+                values[name] = Value(value, "profile", document.place(path), unscaled=before)
+                fixed[name] = at
     scale: dict[str, float] = {}
     for written in profile.value.clip_scale:  # names are checked in tables of pictures too
         _names(where, ("clip_scale", written), written)
@@ -173,23 +175,13 @@ def _under(values: dict[str, Value], profile: Loaded[Profile]) -> dict[str, floa
         block = "clip_scale" if profile.value.clip_scale.get(written) == factor else "scale"  # in a table with clips they are one
         for name in _names(where, (block, written), written):
             if name in fixed:
-                if _stated(where, "set", name) > _stated(where, block, written):
+                if fixed[name] > max(at for at, (_, data) in enumerate(written_in) if written in mapping(data, block)):
                     continue  # by an heir: its own value, not one that is scaled
-                raise profile.error(f"{name} is in set: too; keep one", block, written)
+                raise profile.error(f"{name} is in set: too ({values[name].where}); keep one", block, written)
             if isinstance(values[name].value, bool) or not isinstance(values[name].value, (int, float)):
                 raise profile.error("is no number to scale", block, written)
             scale[name] = factor
     return scale
-
-
-def _stated(profile: Document, section: str, name: str) -> int:
-    """The last of the profiles that extend each other, the one under all others first, that states this name there."""
-
-    def names(data: Any) -> set[str]:
-        return {".".join(map(str, path)) for path, _ in leaves(data, ())} if isinstance(data, dict) else set()
-
-    found = [any(name in (stated, *expand(stated)) for stated in names(data.get(section))) for _, data in layers(profile)]
-    return max(at for at, states in enumerate(found) if states)
 
 
 def override(text: str) -> dict[str, Value]:

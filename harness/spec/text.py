@@ -102,6 +102,11 @@ def layers(document: Document) -> list[tuple[Document, Any]]:
     return [(document, document.data)]
 
 
+def mapping(data: Any, name: str) -> dict[str, Any]:
+    """What a file states under this name, if it is a mapping."""
+    return found if isinstance(found := data.get(name), dict) else {}
+
+
 def _merged(over: Any, under: Any) -> Any:
     both = isinstance(over, dict) and isinstance(under, dict)
     if not both or any(tag in over and over[tag] != under.get(tag) for tag in TAGS):

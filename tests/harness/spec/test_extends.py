@@ -85,11 +85,13 @@ def test_a_folder_is_looked_for_beside_the_file_that_names_it(desk: Desk):
         ("extends: proxi\n", 'profiles/mine.yaml:1: extends: no such profile "proxi"; did you mean "proxy"? (profiles: '),
         ("extends: mine\n", "profiles/mine.yaml:1: extends: is circular: profiles/mine.yaml → profiles/mine.yaml"),
         ("extends: [proxy]\n", "profiles/mine.yaml:1: extends: must be the name of a profile, not"),
+        ("extends: ./list.yaml\n", "profiles/list.yaml:1: a profile is a mapping of options"),
         ("extends: ./gone.yaml\n", "profiles/mine.yaml:1: extends: no such file ./gone.yaml"),
         ("extend: proxy\n", 'profiles/mine.yaml:1: extend: no such field; did you mean "extends"?'),
     ],
 )
 def test_a_wrong_parent_is_one_line(text, said, desk: Desk):
+    desk.write("profiles/list.yaml", "- proxy\n")
     with pytest.raises(SpecError) as error:
         mine(desk, text)
     assert said in str(error.value).splitlines()[-1]
@@ -171,8 +173,20 @@ def test_what_an_heir_sets_is_not_scaled_by_its_parents_factor(desk: Desk, optio
     assert start.values["stage1.steps"].value == 50 and "stage1.steps" not in start.scale
     assert ("stage2.steps" in start.scale) == (option != "steps") and start.scale["stage1.lr"] == 30
     desk.write("profiles/mine.yaml", f"extends: proxy\nset: {{{option}: 50}}\nscale: {{stage1.steps: 0.1}}\n")
-    with pytest.raises(SpecError, match=r"mine.yaml:3: scale.stage1.steps: stage1.steps is in set: too; keep one"):
+    with pytest.raises(SpecError, match=r"mine.yaml:3: scale.stage1.steps: stage1.steps is in set: too \(.*mine.yaml:2\); keep one"):
         base(load_recipe("vreflection"), load_profile(str(path)))
+
+
+@pytest.mark.parametrize(
+    ("parent", "heir", "found"),
+    [("{steps: 9, stage1.steps: 50}", "{steps: 7}", (7, 7)), ("{stage1.steps: 50}", "{stage1: {steps: 8}}", (8, 62)), ("{stage1: {steps: 6}}", "{steps: 7}", (7, 7))],
+)
+def test_what_an_heir_sets_replaces_its_parents_however_either_is_written(desk: Desk, parent, heir, found):
+    mine(desk, "extends: proxy\nset: {stage1: {steps: 5}}\n", "first")
+    mine(desk, f"extends: first\nset: {parent}\n", "between")
+    start = base(load_recipe("vreflection"), mine(desk, f"extends: between\nset: {heir}\n"))
+    assert tuple(start.untouched[f"{stage}.steps"].value for stage in ("stage1", "stage2")) == found
+    assert start.untouched["stage1.steps"].where == "profiles/mine.yaml:2" and start.untouched["stage1.steps"].unscaled == 2500
 
 
 def test_the_quick_profile_asks_and_trains_less_and_changes_nothing_else():
