@@ -82,7 +82,7 @@ def validate(model: type[BaseModel], data: Any, place: Callable[[Path, str], str
                 continue  # what is in it is wrong: it was not counted, or is the choice that was meant
             path = _written(item["loc"], data)
             lines.setdefault(path, f"{place(path, text := explain(model, item))}: {text}")
-        raise SpecError("\n".join(lines.values())) from None
+        raise SpecError("\n".join(dict.fromkeys(lines.values()))) from None
 
 
 def _no_numbers(made: Any, data: Any, path: Path) -> Iterator[tuple[Path, str]]:

@@ -120,6 +120,8 @@ def expand(name: str) -> tuple[str, ...]:
         return (name,)
     found = tuple(f"{s}.{name}" for s, names in OPTIONS.items() if name in names)
     if not found:
+        if name in SECTIONS:
+            raise ValueError(f"is a section; name an option in it, as in {name}.{OPTIONS[name][0]}")
         every = dict.fromkeys([*GLOBAL, *SECTIONS, *(o for names in OPTIONS.values() for o in names)])
         raise ValueError(unknown("no such field", name, list(every), "fields"))
     return found

@@ -164,7 +164,9 @@ def test_a_mistake_in_the_table_is_one_line_with_its_place(mistake, desk: Desk, 
 
 IN_THE_PROFILE = {
     "a misspelt option": (("  precision: bf16", "  precison: bf16"), 'set.precison: no such field; did you mean "precision"?'),
-    "an option set and scaled": (("  steps: 0.05", "  precision: 2\n  steps: 0.05"), "is in set: too; keep one"),
+    "an option set and scaled": (("  steps: 0.05", "  precision: 2\n  steps: 0.05"), "precision is in set: too (profiles/mine.yaml:25); keep one"),
+    "a section without an option": (("  precision: bf16", "  stage1: 4"), "set.stage1: is a section; name an option in it, as in stage1.lambda_bcm"),
+    "a value that no stage may have": (("  precision: bf16", "  weight_decay: -1"), "set.weight_decay: -1 is out of range: must be at least 0"),
     "a word to scale": (("  steps: 0.05", "  schedule: 2\n  steps: 0.05"), "scale.schedule: is no number to scale"),
     "a factor of nought": (("  lr: 30", "  lr: 0"), "scale.lr: 0 is out of range: must be > 0"),
     "no such backbone": (("/base}", "/bose}"), "backbone.path: no such folder"),
