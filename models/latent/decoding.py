@@ -255,6 +255,7 @@ class _Decoder:
             for row in rows:
                 self._emit(row, self.tokens.lvr_start)
             self._see(batch, list(range(len(rows))), torch.full((len(rows),), self.tokens.lvr_start))
+            ended |= {row.name: self._result(row) for row in rows if row.done}  # it was the one token allowed
         ended |= self._advance(batch, prefill.inputs, prefill.hidden)
         return batch
 

@@ -278,6 +278,12 @@ def test_latent_steps_count_against_the_budget_only_when_asked(model, prompts, t
     assert cut.truncated and cut.token_ids == [LVR_START, LVR, LVR, LVR] and cut.latent_steps == 3
 
 
+@pytest.mark.parametrize("latents", ["own", "shuffled"])
+def test_a_forced_start_may_be_all_that_an_answer_may_hold(talkative, prompts, tokens, latents):
+    for answer in run(talkative, prompts, tokens, start="forced", max_new_tokens=1, latents=latents):
+        assert answer.token_ids == [LVR_START] and answer.truncated and answer.latents is None
+
+
 @pytest.mark.parametrize("start", ["emitted", "forced"])
 def test_the_first_segment_too_many_cuts_an_answer_off(talkative, prompts, tokens, start):
     """Answers with fewer segments stay as they are; the others end at the start token of the one too many."""
